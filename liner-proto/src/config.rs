@@ -1,0 +1,70 @@
+//! Limits and times, with the defaults that the documentation states.
+
+use core::time::Duration;
+
+/// What a node lets one peer use of it, told to the peer in the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest frame taken, seal included, in bytes.
+    pub frame_max: u32,
+    /// The largest message taken, its record's head included, in bytes.
+    pub message_max: u32,
+    /// Messages that may be received and not yet committed.
+    pub window_messages: u32,
+    /// Bytes of records that may be received and not yet committed.
+    pub window_bytes: u32,
+    /// Topic numbers of a peer that are kept in a session; beyond them topics travel as text.
+    pub bindings_max: u32,
+}
+
+impl Limits {
+    /// A host: frames of one segment and its head, a window of 65,536 messages and 16 MiB.
+    pub const HOST: Self = Self {
+        frame_max: 64 * 1024 + 64,
+        message_max: 64 * 1024 - 8,
+        window_messages: 65_536,
+        window_bytes: 16 * 1024 * 1024,
+        bindings_max: 4096,
+    };
+}
+
+/// When a node loses patience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// A connection whose handshake is not finished by then is closed.
+    pub handshake: Duration,
+    /// A link that has been silent for this long sends its marks.
+    pub keep_alive: Duration,
+    /// A link from which nothing was heard for this long is dead.
+    pub peer_silent: Duration,
+    /// Messages in flight that are not received for this long reset the session.
+    pub stall: Duration,
+    /// In the asynchronous mode, what is not acknowledged by then is written to the store.
+    pub write_behind: Duration,
+    /// A store that failed is asked again after this long.
+    pub store_retry: Duration,
+    /// How long a write may make no progress.
+    pub write_stall: Duration,
+}
+
+impl Timing {
+    /// The documented defaults.
+    pub const DEFAULT: Self = Self {
+        handshake: Duration::from_secs(3),
+        keep_alive: Duration::from_secs(5),
+        peer_silent: Duration::from_secs(15),
+        stall: Duration::from_secs(30),
+        write_behind: Duration::from_millis(50),
+        store_retry: Duration::from_millis(200),
+        write_stall: Duration::from_secs(10),
+    };
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Numbers reserved at a time by the asynchronous mode.
+pub const RESERVATION: u64 = 65_536;

@@ -1,0 +1,238 @@
+//! The receiver's end of a stream: how far it was taken, and what may be acknowledged.
+
+use super::Violation;
+use super::pending::Pending;
+use crate::config::Limits;
+use crate::id::Epoch;
+use crate::planted::{Fault, Planted};
+use crate::wire::handshake::{Known, StreamFields};
+
+/// The receiver's end of one stream.
+///
+/// `committed <= emitted <= received`, all within the sender's `epoch`. An acknowledgement says `committed`; what is above
+/// it has been taken into this node's memory and is on its way to the store.
+#[derive(Debug)]
+pub struct Inbound {
+    planted: Planted,
+    epoch: Epoch,
+    received: u64,
+    emitted: u64,
+    committed: u64,
+    cursors: Pending<(u64, u64)>,
+    /// Messages up to this one that were sent before may have been handled by a life of this node that has forgotten it.
+    doubt: u64,
+    /// Bytes of records that arrived since the session began.
+    bytes_received: u64,
+    /// Those of them that were new, and those of the new ones that are committed.
+    bytes_new: u64,
+    bytes_committed: u64,
+    window_messages: u64,
+    window_bytes: u64,
+    /// The marks that the peer was told last.
+    told: Option<Told>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    received: u64,
+    acked: u64,
+    bytes_limit: u64,
+}
+
+/// What to do with a record that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is new: take it.
+    New,
+    /// It was committed, or is about to be, before: drop it.
+    Duplicate,
+}
+
+/// How a resumption went for the receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumption {
+    /// The stream goes on where it was.
+    Continued,
+    /// It is a stream that this node does not know, or knew in another epoch.
+    Fresh,
+    /// The sender has deleted numbers that never arrived here: so many of them.
+    Lost(u64),
+}
+
+impl Inbound {
+    /// A stream that this node knows nothing of.
+    pub const fn new(limits: &Limits, planted: Planted) -> Self {
+        Self {
+            planted,
+            epoch: Epoch::NONE,
+            received: 0,
+            emitted: 0,
+            committed: 0,
+            cursors: Pending::new(),
+            doubt: 0,
+            bytes_received: 0,
+            bytes_new: 0,
+            bytes_committed: 0,
+            window_messages: limits.window_messages as u64,
+            window_bytes: limits.window_bytes as u64,
+            told: None,
+        }
+    }
+
+    /// Takes the cursor that a store remembered.
+    pub const fn restore(&mut self, epoch: Epoch, through: u64) {
+        self.epoch = epoch;
+        self.received = through;
+        self.emitted = through;
+        self.committed = through;
+        // Until the sender says how far it had got, anything it sends again may have been handled before.
+        self.doubt = u64::MAX;
+    }
+
+    /// The sender's epoch.
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The last number that is committed.
+    pub const fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// The last number that was taken.
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// What the handshake says about this end.
+    pub const fn known(&self) -> Option<Known> {
+        if self.epoch.is_none() {
+            return None;
+        }
+        Some(Known { epoch: self.epoch, cursor: self.committed })
+    }
+
+    /// Takes what the sender says about its stream in the handshake. A session begins.
+    pub fn resume(&mut self, theirs: &StreamFields) -> Resumption {
+        self.told = None;
+        self.bytes_received = 0;
+        self.bytes_new = 0;
+        self.bytes_committed = 0;
+        // What is with the store came in an earlier session, whose bytes do not count in this one.
+        self.cursors.for_each(|(_, bytes)| *bytes = 0);
+        if theirs.epoch != self.epoch && !self.planted.has(Fault::EpochIgnored) {
+            let predecessor = theirs.predecessor.filter(|before| before.epoch == self.epoch);
+            self.epoch = theirs.epoch;
+            self.cursors.clear();
+            let Some(predecessor) = predecessor else {
+                self.received = theirs.oldest - 1;
+                self.committed = self.received;
+                self.emitted = self.received;
+                self.doubt = theirs.next - 1;
+                return Resumption::Fresh;
+            };
+            let last = theirs.next - 1;
+            for mark in [&mut self.received, &mut self.emitted, &mut self.committed] {
+                *mark = predecessor.translate(*mark).clamp(theirs.oldest - 1, last.max(theirs.oldest - 1));
+            }
+            // The cursor in the new epoch is not stored yet.
+            self.emitted = self.emitted.min(self.committed);
+        }
+        self.doubt = self.doubt.min(theirs.next - 1);
+        let lost = (theirs.oldest - 1).saturating_sub(self.received);
+        if lost == 0 {
+            return Resumption::Continued;
+        }
+        self.received = theirs.oldest - 1;
+        Resumption::Lost(lost)
+    }
+
+    /// A record, or a gap, for the numbers `first..=last` has arrived. `bytes` counts against the window.
+    ///
+    /// # Errors
+    /// If numbers are missing in between, or the window did not allow it.
+    #[inline]
+    pub fn handle_arrival(&mut self, first: u64, last: u64, bytes: usize) -> Result<Arrival, Violation> {
+        self.bytes_received += bytes as u64;
+        if last <= self.received {
+            return Ok(Arrival::Duplicate);
+        }
+        if first > self.received + 1 {
+            return Err(Violation::UndeclaredGap);
+        }
+        if self.bytes_new + bytes as u64 > self.bytes_committed + self.window_bytes || first > self.messages_limit() {
+            return Err(Violation::Window);
+        }
+        self.bytes_new += bytes as u64;
+        self.received = last;
+        Ok(Arrival::New)
+    }
+
+    /// Whether a message with this number that was sent before may have been handled already.
+    pub const fn in_doubt(&self, number: u64) -> bool {
+        number <= self.doubt
+    }
+
+    // ------------------------------------------------------------------ marks
+
+    /// The last number that may be acknowledged.
+    pub fn acked(&self) -> u64 {
+        if self.planted.has(Fault::AckBeforeCommit) { self.received } else { self.committed }
+    }
+
+    /// The last number that the peer may send.
+    pub const fn messages_limit(&self) -> u64 {
+        self.committed.saturating_add(self.window_messages)
+    }
+
+    /// The bytes that the peer may send in this session.
+    pub const fn bytes_limit(&self) -> u64 {
+        let held = self.bytes_new - self.bytes_committed;
+        (self.bytes_received - held).saturating_add(self.window_bytes)
+    }
+
+    /// Whether the peer should hear of marks that it does not know.
+    pub fn owes_marks(&self) -> bool {
+        let Some(told) = self.told else { return true };
+        told.acked < self.acked()
+            || self.received.saturating_sub(told.received) > self.window_messages / 2
+            || self.bytes_limit().saturating_sub(told.bytes_limit) > self.window_bytes / 2
+    }
+
+    /// The peer has been told.
+    pub fn set_told(&mut self) {
+        self.told =
+            Some(Told { received: self.received, acked: self.acked(), bytes_limit: self.bytes_limit() });
+    }
+
+    // ------------------------------------------------------------------ the store
+
+    /// Whether the store has to hear of a new cursor.
+    pub const fn owes_cursor(&self) -> bool {
+        self.emitted < self.received
+    }
+
+    /// The cursor is in batch `id`.
+    pub fn emit_cursor(&mut self, id: u64) -> u64 {
+        self.emitted = self.received;
+        self.cursors.put(id, (self.received, self.bytes_new));
+        self.received
+    }
+
+    /// The group of batch `id` with this cursor is committed.
+    pub fn handle_committed(&mut self, id: u64) {
+        if let Some((through, bytes)) = self.cursors.take_through(id) {
+            self.committed = self.committed.max(through);
+            self.bytes_committed = self.bytes_committed.max(bytes.min(self.bytes_new));
+        }
+    }
+
+    /// Everything that is with the store is void; it will be emitted again.
+    /// Says whether there was anything.
+    pub const fn handle_void(&mut self) -> bool {
+        self.cursors = Pending::new();
+        let changed = self.emitted != self.committed;
+        self.emitted = self.committed;
+        changed
+    }
+}

@@ -1,0 +1,746 @@
+//! The sender's end of a stream: a queue with numbers and prefix cursors.
+
+use core::time::Duration;
+
+use super::Violation;
+use super::pending::Pending;
+use crate::config::RESERVATION;
+use crate::id::{Epoch, Predecessor};
+use crate::memory::{Cursor, Ring};
+use crate::time::Instant;
+use crate::wire::handshake::{Known, StreamFields};
+use crate::wire::record::{self, GapReason};
+use crate::wire::varint;
+
+/// Whether a message must be stored before it leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SendMode {
+    /// It leaves after its commit.
+    #[default]
+    Stored,
+    /// It leaves at once. What is not acknowledged soon, or when the link is down, is written.
+    Asynchronous,
+}
+
+/// The sender's end of one stream.
+///
+/// Cursors never move backwards within an epoch, and `acked < sent`, `acked <= next - 1`, `stored <= emit <= next` hold
+/// between them, where each is the number of the next record that the step has still to be done for:
+///
+/// ```text
+///    acked      sent      stored     emit      next
+///  ────┼──────────┼──────────┼─────────┼─────────┼──►  numbers
+///      freed      in flight   with the   staged
+///                             store
+/// ```
+///
+/// In the asynchronous mode `sent` may run ahead of `stored`, up to the durable reservation.
+#[derive(Debug)]
+pub struct Outbound<R> {
+    ring: R,
+    mode: SendMode,
+    epoch: Epoch,
+    predecessor: Option<Predecessor>,
+    next: u64,
+    /// The last number the peer has committed.
+    acked: u64,
+    /// The last number the peer has in its memory. `acked <= received < sent.number`.
+    received: u64,
+    /// The next record to send.
+    sent: Cursor,
+    /// The highest number that was ever on a wire.
+    sent_max: u64,
+    /// What was on a wire before the present session: told as `sent_before`.
+    doubt: u64,
+    /// The next record that is not committed.
+    stored: Cursor,
+    /// The next record to hand to the store.
+    emit: Cursor,
+    appends: Pending<Cursor>,
+    /// The last number whose trim is committed, or above which nothing needs one.
+    trimmed: u64,
+    trims: Pending<u64>,
+    /// The last number the store has, counting what is on its way there.
+    store_last: u64,
+    reserved: u64,
+    reservations: Pending<u64>,
+    /// Numbers from `acked + 1` to this one were dropped by policy.
+    gap: Option<(u64, GapReason)>,
+    gap_stored: bool,
+    gaps: Pending<u64>,
+    loading: bool,
+    /// When the write-behind looks next, and what must be acknowledged by then.
+    write_behind: Option<(Instant, u64)>,
+    writing: bool,
+    /// Since when nothing of what is in flight was received.
+    stalled_since: Instant,
+}
+
+/// What is to be sent next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next<'a> {
+    /// Nothing now.
+    Nothing,
+    /// Numbers that will never carry a message.
+    Gap {
+        /// The first of them.
+        first: u64,
+        /// The last of them.
+        last: u64,
+        /// Why.
+        reason: GapReason,
+    },
+    /// Records that stand side by side.
+    Run {
+        /// Where they begin.
+        begin: Cursor,
+        /// Where the next ones begin: give it to [`Outbound::advance`] once they are on their way.
+        end: Cursor,
+        /// Whole records with their lengths.
+        bytes: &'a [u8],
+        /// Whether they may have been sent before.
+        sent_before: bool,
+    },
+    /// They are in the store only: load what comes after this number.
+    Load {
+        /// The last number that is not needed.
+        after: u64,
+    },
+}
+
+/// What a store remembers of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The epoch before it.
+    pub predecessor: Option<Predecessor>,
+    /// The last number that was trimmed.
+    pub trimmed: u64,
+    /// Numbers after `trimmed` up to this one were dropped by policy.
+    pub dropped: Option<(u64, GapReason)>,
+    /// The last number that is stored, or was.
+    pub last: u64,
+    /// The last number that was reserved.
+    pub reserved: u64,
+}
+
+/// Records that are to be appended in the store.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Append<'a> {
+    /// Number of the first record.
+    pub first: u64,
+    /// Number of the last record.
+    pub last: u64,
+    /// The records.
+    pub records: &'a [u8],
+}
+
+/// What a queue owes its store besides appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emission {
+    /// Numbers up to this one are to be reserved.
+    Reserve(u64),
+    /// Records up to this one can be forgotten.
+    Trim(u64),
+    /// Records up to this one are dropped by policy.
+    Drop(u64, GapReason),
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PushError {
+    /// There is no room before something was stored or acknowledged.
+    Full,
+    /// It can never fit.
+    TooLarge,
+}
+
+/// How a resumption went for the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// The peer knows this stream; sending goes on behind its cursor.
+    Continued,
+    /// The peer has no memory of this stream; everything unacknowledged is sent again.
+    Forgotten,
+    /// The peer has had more than was ever sent: this side's state went backwards. A new epoch is needed.
+    Regressed,
+}
+
+/// A loaded run could not be placed; the load is to be asked for again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unplaced;
+
+impl<R: Ring> Outbound<R> {
+    /// An empty queue in its first epoch.
+    pub const fn new(ring: R, mode: SendMode, epoch: Epoch) -> Self {
+        let start = Cursor { number: 1, offset: 0 };
+        Self {
+            ring,
+            mode,
+            epoch,
+            predecessor: None,
+            next: 1,
+            acked: 0,
+            received: 0,
+            sent: start,
+            sent_max: 0,
+            doubt: 0,
+            stored: start,
+            emit: start,
+            appends: Pending::new(),
+            trimmed: 0,
+            trims: Pending::new(),
+            store_last: 0,
+            reserved: 0,
+            reservations: Pending::new(),
+            gap: None,
+            gap_stored: true,
+            gaps: Pending::new(),
+            loading: false,
+            write_behind: None,
+            writing: false,
+            stalled_since: Instant::ZERO,
+        }
+    }
+
+    /// A queue as a store remembered it. Whatever it holds may have been sent.
+    ///
+    /// Numbers that were reserved and not stored may have been sent, too, by a process that died: they become a gap.
+    /// `reuse_reserved` is the wrong thing to do, and there to be found by the simulated world.
+    pub fn restore(ring: R, mode: SendMode, queue: &Remembered, reuse_reserved: bool) -> Self {
+        let mut outbound = Self::new(ring, mode, queue.epoch);
+        outbound.predecessor = queue.predecessor;
+        outbound.acked = queue.trimmed;
+        outbound.received = queue.trimmed;
+        outbound.trimmed = queue.trimmed;
+        outbound.gap = queue.dropped;
+        outbound.reserved = queue.reserved;
+        outbound.store_last = queue.last;
+        outbound.next = queue.last + 1;
+        outbound.sent.number = queue.trimmed + 1;
+        outbound.stored.number = queue.last + 1;
+        outbound.emit.number = queue.last + 1;
+        outbound.sent_max = queue.last;
+        outbound.doubt = queue.last;
+        let skipped = queue.reserved.saturating_sub(queue.last);
+        if skipped > 0 && !reuse_reserved {
+            outbound.push_gap(skipped, GapReason::Crashed);
+        }
+        outbound
+    }
+
+    // ------------------------------------------------------------------ getters
+
+    /// The epoch of the numbering.
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The epoch before it.
+    pub const fn predecessor(&self) -> Option<Predecessor> {
+        self.predecessor
+    }
+
+    /// The number that the next message will have.
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The last number that the peer has committed.
+    pub const fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// The number that is sent next.
+    pub const fn sent(&self) -> u64 {
+        self.sent.number
+    }
+
+    /// The first number that is not committed in the store.
+    pub const fn stored(&self) -> u64 {
+        self.stored.number
+    }
+
+    /// Numbers that are queued and not acknowledged.
+    pub const fn queued(&self) -> u64 {
+        self.next - 1 - self.acked
+    }
+
+    /// Whether nothing is with the store.
+    pub fn is_settled(&self) -> bool {
+        self.appends.is_empty() && self.trims.is_empty() && self.gaps.is_empty() && self.reservations.is_empty()
+    }
+
+    /// Whether nothing is queued and nothing is with the store.
+    pub fn is_idle(&self) -> bool {
+        self.queued() == 0 && self.appends.is_empty() && self.trims.is_empty()
+    }
+
+    /// Bytes of records in memory.
+    pub fn held(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// What the handshake says about this end.
+    pub const fn fields(&self, known: Option<Known>) -> StreamFields {
+        StreamFields {
+            epoch: self.epoch,
+            predecessor: self.predecessor,
+            oldest: self.acked + 1,
+            next: self.next,
+            known,
+            assigned: None,
+        }
+    }
+
+    // ------------------------------------------------------------------ queueing
+
+    /// Makes room for `bytes` bytes in memory, as far as the store has what is there. Says whether there is that much.
+    pub fn make_room(&mut self, bytes: usize) -> bool {
+        while self.ring.len() + bytes > self.ring.capacity() {
+            if !self.ring.evict(self.sent.number, self.stored.number - 1) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Queues a record of `len` bytes, without its length, that `write` fills. With `over` it may exceed the capacity of the
+    /// ring, where that can: for what a peer's window bounds already.
+    ///
+    /// # Errors
+    /// [`PushError::Full`] and [`PushError::TooLarge`]; nothing was queued, and `write` was not called.
+    #[inline]
+    pub fn push(
+        &mut self,
+        now: Instant,
+        len: usize,
+        over: bool,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<u64, PushError> {
+        let prefix = varint::varint_len(len as u64);
+        if prefix + len > self.ring.record_max() {
+            return Err(PushError::TooLarge);
+        }
+        if !self.make_room(prefix + len) && !over {
+            return Err(PushError::Full);
+        }
+        let number = self.next;
+        let pushed = self.ring.push(number, 1, prefix + len, over, |room| {
+            let Some((head, body)) = room.split_at_mut_checked(prefix) else { return };
+            varint::put_varint(head, len as u64);
+            write(body);
+        });
+        if !pushed {
+            return Err(PushError::Full);
+        }
+        self.pushed(now, 1);
+        Ok(number)
+    }
+
+    fn pushed(&mut self, now: Instant, count: u64) {
+        if self.acked + 1 == self.next {
+            self.stalled_since = now;
+        }
+        self.next += count;
+    }
+
+    fn push_gap(&mut self, count: u64, reason: GapReason) {
+        let mut bytes = [0; record::GAP_LEN_MAX];
+        let Some(len) = record::encode_gap(reason, count, &mut bytes) else { return };
+        let number = self.next;
+        let pushed = self.ring.push(number, count, 1 + len, true, |room| {
+            if let Some((head, body)) = room.split_first_mut() {
+                *head = len as u8;
+                body.copy_from_slice(bytes.get(..len).unwrap_or_default());
+            }
+        });
+        if pushed {
+            self.next += count;
+        }
+    }
+
+    /// Drops everything up to `through` that is not acknowledged, and tells the peer of a gap in its place.
+    /// Returns how many numbers were dropped.
+    pub fn drop_through(&mut self, through: u64, reason: GapReason) -> u64 {
+        // Only what is stored can be dropped there; the rest of the queue stays in order behind it.
+        let through = through.min(self.stored.number - 1);
+        let from = self.gap.map_or(self.acked, |(gap, _)| gap.max(self.acked));
+        if through <= from {
+            return 0;
+        }
+        self.gap = Some((through, reason));
+        self.gap_stored = false;
+        self.forget_through(through);
+        through - from
+    }
+
+    fn forget_through(&mut self, through: u64) {
+        let first = self.ring.first().unwrap_or(u64::MAX);
+        self.ring.free(through, |run| bytes_through(run, first, through));
+    }
+
+    /// Gives the queue a new epoch, in which the oldest queued record has the number 1. Nothing may be with the store.
+    pub fn rotate(&mut self, epoch: Epoch) -> Predecessor {
+        let less = self.acked;
+        let predecessor = Predecessor { epoch: self.epoch, old_first: less + 1, new_first: 1 };
+        // A peer that is asked by its cursor in the epoch before last gets no answer: it starts afresh, in doubt.
+        self.predecessor = Some(predecessor);
+        self.epoch = epoch;
+        self.forget_through(less);
+        self.ring.renumber(less);
+        self.next -= less;
+        self.stored.number = self.stored.number.saturating_sub(less).max(1);
+        self.emit.number = self.emit.number.saturating_sub(less).max(1);
+        self.store_last = self.store_last.saturating_sub(less);
+        self.doubt = self.sent_max.saturating_sub(less).min(self.next - 1);
+        self.sent_max = self.doubt;
+        self.gap = self.gap.map(|(through, reason)| (through.saturating_sub(less), reason));
+        self.reserved = self.reserved.saturating_sub(less);
+        self.acked = 0;
+        self.received = 0;
+        self.trimmed = 0;
+        self.sent = Cursor { number: 1, offset: 0 };
+        self.loading = false;
+        predecessor
+    }
+
+    // ------------------------------------------------------------------ the link
+
+    /// Takes the peer's word about this stream from the handshake.
+    pub fn resume(&mut self, now: Instant, known: Option<Known>) -> Resumed {
+        self.doubt = self.sent_max;
+        self.stalled_since = now;
+        let resumed = match known {
+            Some(known) if known.epoch == self.epoch => {
+                if known.cursor >= self.next {
+                    return Resumed::Regressed;
+                }
+                self.acknowledge(known.cursor);
+                Resumed::Continued
+            }
+            Some(known) => match self.predecessor {
+                Some(predecessor) if predecessor.epoch == known.epoch => {
+                    self.acknowledge(predecessor.translate(known.cursor).min(self.next - 1));
+                    Resumed::Continued
+                }
+                _ => Resumed::Forgotten,
+            },
+            None => Resumed::Forgotten,
+        };
+        self.received = self.acked;
+        self.sent = Cursor { number: self.acked + 1, offset: 0 };
+        self.sent = self.place(self.sent.number).unwrap_or(self.sent);
+        resumed
+    }
+
+    /// What to send next: numbers up to `limit`, at most `room` bytes.
+    pub fn next_piece(&self, limit: u64, room: usize) -> Next<'_> {
+        let at = self.sent;
+        if let Some((through, reason)) = self.gap
+            && at.number <= through
+        {
+            return Next::Gap { first: at.number, last: through, reason };
+        }
+        let end = self.sendable();
+        if at.number >= end.number || at.number > limit {
+            return Next::Nothing;
+        }
+        let Some(area) = self.ring.area(at) else {
+            return if self.loading { Next::Nothing } else { Next::Load { after: at.number - 1 } };
+        };
+        let (bytes, next) = if end.number < area.next {
+            let len = usize::try_from(end.offset.saturating_sub(area.begin.offset)).unwrap_or(0);
+            (area.bytes.get(..len).unwrap_or_default(), end.number)
+        } else {
+            (area.bytes, area.next)
+        };
+        let sent_before = at.number <= self.doubt;
+        let limit = if sent_before { limit.min(self.doubt) } else { limit };
+        let (len, next) = if bytes.len() <= room && next - 1 <= limit {
+            (bytes.len(), next)
+        } else {
+            prefix(bytes, at.number, limit, room)
+        };
+        if len == 0 {
+            return Next::Nothing;
+        }
+        let end = Cursor { number: next, offset: area.begin.offset + len as u64 };
+        Next::Run { begin: area.begin, end, bytes: bytes.get(..len).unwrap_or_default(), sent_before }
+    }
+
+    /// The `len` bytes at `begin` again, for a write that took only a part of them.
+    pub fn bytes_at(&self, begin: Cursor, len: usize) -> Option<&[u8]> {
+        self.ring.area(begin)?.bytes.get(..len)
+    }
+
+    /// The link is gone: nothing is in flight any more.
+    pub fn handle_link_down(&mut self) {
+        self.received = self.acked;
+        self.sent = self.place(self.acked + 1).unwrap_or(Cursor { number: self.acked + 1, offset: 0 });
+        self.doubt = self.sent_max;
+    }
+
+    /// Everything before `end` is on its way.
+    pub fn advance(&mut self, now: Instant, end: Cursor) {
+        debug_assert!(end.number >= self.sent.number);
+        if self.received + 1 == self.sent.number {
+            self.stalled_since = now;
+        }
+        self.sent = end;
+        self.sent_max = self.sent_max.max(end.number - 1);
+    }
+
+    /// Takes the peer's marks.
+    ///
+    /// # Errors
+    /// If it acknowledges what was not sent to it.
+    pub fn handle_marks(&mut self, now: Instant, received: u64, acked: u64) -> Result<(), Violation> {
+        if received >= self.sent.number || acked > received {
+            return Err(Violation::AckAboveSent);
+        }
+        if received > self.received {
+            self.received = received;
+            self.stalled_since = now;
+        }
+        self.acknowledge(acked);
+        Ok(())
+    }
+
+    /// Since when what is in flight has not been received; nothing if nothing is in flight.
+    pub const fn stalled_since(&self) -> Option<Instant> {
+        if self.received + 1 < self.sent.number { Some(self.stalled_since) } else { None }
+    }
+
+    fn acknowledge(&mut self, through: u64) {
+        if through <= self.acked {
+            return;
+        }
+        self.acked = through;
+        self.received = self.received.max(through);
+        if self.gap.is_some_and(|(gap, _)| gap <= through) {
+            self.gap = None;
+            self.gap_stored = true;
+        }
+        self.forget_through(through);
+        if self.mode == SendMode::Asynchronous {
+            // What is acknowledged need not be stored any more.
+            for cursor in [&mut self.stored, &mut self.emit] {
+                if cursor.number <= through {
+                    *cursor = Cursor { number: through + 1, offset: 0 };
+                }
+            }
+        }
+    }
+
+    /// The first record that must not be sent yet.
+    fn sendable(&self) -> Cursor {
+        if self.mode == SendMode::Asynchronous && self.reserved + 1 >= self.next {
+            return self.ring.end().unwrap_or(Cursor { number: self.next, offset: 0 });
+        }
+        self.stored
+    }
+
+    /// The cursor of `number`, with its offset looked up.
+    fn place(&self, number: u64) -> Option<Cursor> {
+        let run = self.ring.run_of(number)?;
+        let skip = bytes_through(run.bytes, run.begin.number, number - 1);
+        Some(Cursor { number, offset: run.begin.offset + skip as u64 })
+    }
+
+    // ------------------------------------------------------------------ the store
+
+    /// Whether something has to be told to the store. `urgent` says that the link is down.
+    pub fn owes_store(&self, urgent: bool) -> bool {
+        self.owed_append(urgent) || self.owed_emission(urgent).is_some()
+    }
+
+    fn owed_append(&self, urgent: bool) -> bool {
+        let staged = self.emit.number < self.next;
+        staged && (self.mode == SendMode::Stored || self.writing || urgent)
+    }
+
+    /// The next thing that the queue owes besides appends. Note it with [`emitted`](Self::emitted) before asking again.
+    pub fn owed_emission(&self, urgent: bool) -> Option<Emission> {
+        if self.mode == SendMode::Asynchronous && self.reservations.is_empty() {
+            let wanted = self.next - 1 + RESERVATION / 2;
+            if self.reserved < wanted {
+                return Some(Emission::Reserve(self.next - 1 + RESERVATION));
+            }
+        }
+        if let Some((through, reason)) = self.gap
+            && !self.gap_stored
+            && self.gaps.newest() != Some(through)
+        {
+            return Some(Emission::Drop(through, reason));
+        }
+        let trimmed = self.trims.newest().unwrap_or(self.trimmed);
+        let stored_above = self.store_last > trimmed;
+        (self.acked > trimmed && (stored_above || self.owed_append(urgent)))
+            .then_some(Emission::Trim(self.acked))
+    }
+
+    /// `emission` is in batch `id`.
+    pub fn emitted(&mut self, id: u64, emission: Emission) {
+        match emission {
+            Emission::Reserve(through) => self.reservations.put(id, through),
+            Emission::Drop(through, _) => self.gaps.put(id, through),
+            Emission::Trim(through) => {
+                self.trims.put(id, through);
+                self.store_last = self.store_last.max(through);
+            }
+        }
+    }
+
+    /// The next records to append, at most `room` bytes; they are in batch `id`. Ask until there are none.
+    pub fn poll_append(&mut self, id: u64, urgent: bool, room: usize) -> Option<Append<'_>> {
+        if !self.owed_append(urgent) {
+            self.writing = false;
+            return None;
+        }
+        // After an acknowledgement in the asynchronous mode the offset is not known.
+        let at = if self.emit.offset == 0 { self.place(self.emit.number)? } else { self.emit };
+        let area = self.ring.area(at)?;
+        let (len, next) = if area.bytes.len() <= room {
+            (area.bytes.len(), area.next)
+        } else {
+            prefix(area.bytes, at.number, u64::MAX - 1, room)
+        };
+        if len == 0 {
+            return None;
+        }
+        self.emit = Cursor { number: next, offset: area.begin.offset + len as u64 };
+        self.appends.put(id, self.emit);
+        self.store_last = next - 1;
+        Some(Append { first: at.number, last: next - 1, records: area.bytes.get(..len).unwrap_or_default() })
+    }
+
+    /// The group of batch `id` with this queue's trims and drops is committed.
+    pub fn handle_trimmed(&mut self, id: u64) {
+        if let Some(through) = self.trims.take_through(id) {
+            self.trimmed = self.trimmed.max(through);
+        }
+        if let Some(through) = self.gaps.take_through(id)
+            && self.gap.is_none_or(|(gap, _)| gap == through)
+        {
+            self.gap_stored = true;
+        }
+    }
+
+    /// The group of batch `id` with this queue's appends and reservations is committed.
+    pub fn handle_stored(&mut self, id: u64) {
+        if let Some(through) = self.reservations.take_through(id) {
+            self.reserved = self.reserved.max(through);
+        }
+        if let Some(cursor) = self.appends.take_through(id)
+            && cursor.number > self.stored.number
+        {
+            self.stored = cursor;
+        }
+    }
+
+    /// Everything that is with the store is void; it will be emitted again.
+    pub fn handle_void(&mut self) {
+        self.appends.clear();
+        self.trims.clear();
+        self.gaps.clear();
+        self.reservations.clear();
+        self.emit = self.stored;
+        self.store_last = (self.stored.number - 1).max(self.trimmed);
+    }
+
+    /// Takes records that the store gave back for [`Next::Load`].
+    ///
+    /// # Errors
+    /// If the ring has no room for them now.
+    pub fn handle_loaded(&mut self, first: u64, last: u64, records: &[u8]) -> Result<(), Unplaced> {
+        self.loading = false;
+        let wanted = self.sent.number;
+        if first != wanted || self.ring.area(self.sent).is_some() {
+            // The queue has moved on since it asked.
+            return Ok(());
+        }
+        // What is in the ring already is not put there twice, and what is not known to be committed is in the ring.
+        let last_needed = last.min(self.stored.number - 1);
+        let limit = self.ring.first_from(wanted).map_or(last_needed, |next| last_needed.min(next - 1));
+        let (len, next) = if limit == last {
+            (records.len(), last + 1)
+        } else {
+            prefix(records, first, limit, records.len())
+        };
+        let records = records.get(..len).unwrap_or_default();
+        if len == 0 {
+            return Err(Unplaced);
+        }
+        while self.ring.len() + len > self.ring.capacity() {
+            if !self.ring.evict(next, self.stored.number - 1) {
+                return Err(Unplaced);
+            }
+        }
+        if self.ring.insert(first, next - 1, records) { Ok(()) } else { Err(Unplaced) }
+    }
+
+    /// The store does not have `first..=last` any more, or not whole: the peer is told of a gap instead.
+    pub fn handle_lost(&mut self, last: u64, reason: GapReason) {
+        self.loading = false;
+        self.drop_through(last, reason);
+    }
+
+    /// A load is under way, so it is not asked for again; or it failed.
+    pub const fn set_loading(&mut self, loading: bool) {
+        self.loading = loading;
+    }
+
+    // ------------------------------------------------------------------ time
+
+    /// When the write-behind has to look, if it does.
+    pub fn write_behind_at(&self) -> Option<Instant> {
+        self.write_behind.map(|(at, _)| at)
+    }
+
+    /// Starts and checks the write-behind of the asynchronous mode: what was queued a whole `patience` ago and is neither
+    /// acknowledged nor stored is written, with everything below and above it.
+    pub fn handle_write_behind(&mut self, now: Instant, patience: Duration) {
+        if self.mode != SendMode::Asynchronous || self.emit.number >= self.next || self.writing {
+            if self.emit.number >= self.next {
+                self.write_behind = None;
+            }
+            return;
+        }
+        // Looking twice in the time bounds the age of what is only in memory by that time.
+        match self.write_behind {
+            None => self.write_behind = Some((now + patience / 2, self.next - 1)),
+            Some((at, _)) if now < at => {}
+            Some((_, through)) => {
+                self.writing = self.acked < through && self.emit.number <= through;
+                self.write_behind = Some((now + patience / 2, self.next - 1));
+            }
+        }
+    }
+}
+
+/// How many bytes of `run`, which begins with the record of `first`, belong to records wholly up to `through`.
+fn bytes_through(run: &[u8], first: u64, through: u64) -> usize {
+    if through < first {
+        return 0;
+    }
+    prefix(run, first, through, run.len()).0
+}
+
+/// The longest prefix of whole records of `run` with numbers up to `limit` and at most `room` bytes: its length, and the
+/// number after it.
+fn prefix(run: &[u8], first: u64, limit: u64, room: usize) -> (usize, u64) {
+    let mut number = first;
+    let mut len = 0;
+    let mut rest = run;
+    while let Some((record, after)) = record::split_first(rest) {
+        let next = number.saturating_add(record::numbers_of(record));
+        let taken = run.len() - after.len();
+        if next > limit.saturating_add(1) || taken > room {
+            break;
+        }
+        (number, len, rest) = (next, taken, after);
+    }
+    (len, number)
+}

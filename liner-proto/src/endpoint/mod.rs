@@ -1,0 +1,1 @@
+//! A session and a delivery for one peer.

@@ -1,0 +1,65 @@
+//! Frames behind a length: a little-endian `u32`, then so many bytes.
+
+use core::ops::Range;
+
+/// Bytes of the length before each frame.
+pub const HEAD: usize = 4;
+
+/// The shortest frame: a seal of four bytes and one byte that says what the frame is.
+pub const SHORTEST: usize = 5;
+
+/// A whole frame at the front of the bytes of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Where the frame stands in the bytes. `frame.end == consumed`.
+    pub frame: Range<usize>,
+    /// The bytes that were used up, the length included.
+    pub consumed: usize,
+}
+
+/// A length that cannot be true. The link carries something else, or is damaged: close it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The frame is longer than it may be.
+    #[error("a frame of {length} bytes is longer than the {max} that may arrive")]
+    TooLong {
+        /// The length that was announced.
+        length: u32,
+        /// The longest that may arrive.
+        max: usize,
+    },
+    /// The frame cannot hold a seal and a tag.
+    #[error("a frame of {length} bytes is shorter than any frame")]
+    TooShort {
+        /// The length that was announced.
+        length: u32,
+    },
+}
+
+/// The length that goes before a frame of `len` bytes; nothing if no length can say so much.
+#[inline]
+pub fn head(len: usize) -> Option<[u8; HEAD]> {
+    u32::try_from(len).ok().map(u32::to_le_bytes)
+}
+
+/// The frame at the front of `bytes`; nothing if more bytes are needed.
+///
+/// # Errors
+/// If the length is above `max` or below [`SHORTEST`]: said as soon as the length is there, before a byte of the frame is.
+#[inline]
+pub fn split(bytes: &[u8], max: usize) -> Result<Option<Split>, FrameError> {
+    let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*head);
+    let len = match usize::try_from(length) {
+        Ok(len) if len <= max => len,
+        _ => return Err(FrameError::TooLong { length, max }),
+    };
+    if len < SHORTEST {
+        return Err(FrameError::TooShort { length });
+    }
+    if rest.len() < len {
+        return Ok(None);
+    }
+    Ok(Some(Split { frame: HEAD..HEAD + len, consumed: HEAD + len }))
+}

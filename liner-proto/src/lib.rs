@@ -1,0 +1,43 @@
+//! The core of liner: messages between programs that have no broker between them.
+//!
+//! It performs no I/O. It never reads a clock, opens a socket, calls a database, starts a thread or, without the
+//! feature `alloc`, allocates. Time is an argument, randomness is seeded through the configuration, storage is an effect
+//! that goes out and a completion that comes in. Every room knows only the rooms above it in this list:
+//!
+//! * [`time`], [`id`], [`config`]: what everything else speaks of;
+//! * [`memory`], [`timer`]: where queued bytes live, and when something is due;
+//! * [`frame`]: bytes of a link into frames and back;
+//! * [`seal`]: where a frame becomes trustworthy;
+//! * [`wire`]: the formats, normative in `docs/PROTOCOL.md`;
+//! * [`session`] (one link's life) and [`delivery`] (numbering, window, acknowledgements, duplicates): neither knows the other;
+//! * [`effect`]: what is asked of a store;
+//! * [`endpoint`]: a session and a delivery for one peer;
+//! * [`router`]: endpoints composed into a node, with topics, a directory, fan-out and custody (feature `alloc`);
+//! * [`store`]: the contract of stores, and the ones that need no disk.
+
+#![no_std]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#![warn(clippy::std_instead_of_core, clippy::std_instead_of_alloc, clippy::alloc_instead_of_core)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(any(feature = "std", test))]
+extern crate std;
+
+pub mod config;
+pub mod delivery;
+pub mod effect;
+pub mod endpoint;
+pub mod frame;
+pub mod id;
+pub mod memory;
+pub mod planted;
+pub mod rng;
+#[cfg(feature = "alloc")]
+pub mod router;
+pub mod seal;
+pub mod session;
+pub mod store;
+pub mod time;
+pub mod timer;
+pub mod wire;

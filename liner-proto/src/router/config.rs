@@ -1,0 +1,85 @@
+//! What a node is told when it is built.
+
+use alloc::string::String;
+use core::time::Duration;
+
+use crate::config::{Limits, Timing};
+use crate::delivery::SendMode;
+use crate::id::Class;
+use crate::planted::Planted;
+
+/// The longest name of a node, and the longest topic, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Configuration of a [`Router`](super::Router). All fields can be set; [`NodeConfig::new`] has the defaults.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeConfig {
+    /// The node's unique name: 1 to 255 bytes.
+    pub name: String,
+    /// Which start of the node this is; random.
+    pub instance: u64,
+    /// Seed of epochs, nonces and jitter. On a host it comes from the operating system.
+    pub seed: [u64; 2],
+    /// The class of the node's store.
+    pub class: Class,
+    /// What a peer may use of this node.
+    pub limits: Limits,
+    /// When the node loses patience.
+    pub timing: Timing,
+    /// Whether messages are stored before they leave.
+    pub send_mode: SendMode,
+    /// Whether it takes messages over for topics that others subscribe to.
+    pub takes_custody: bool,
+    /// Whether its own subscriptions outlive it: queues of messages for it are kept while it is away.
+    pub durable: bool,
+    /// Where other nodes can dial it; empty if they cannot.
+    pub address: String,
+    /// Bytes of each queue that are kept in memory. What is above them waits in the store.
+    pub queue_bytes: usize,
+    /// What is kept of a topic that nobody has subscribed to yet.
+    pub kept: Quota,
+    /// How long a subscriber without a name may be away before it is gone.
+    pub lease: Duration,
+    /// Whether a peer's acknowledgements are taken although they stand for less than this node's class.
+    pub accept_weak_acks: bool,
+    /// A wrong behaviour to show.
+    pub planted: Planted,
+}
+
+impl NodeConfig {
+    /// A host with the documented defaults.
+    pub fn new(name: impl Into<String>, seed: [u64; 2], class: Class) -> Self {
+        Self {
+            name: name.into(),
+            instance: seed[0] ^ seed[1].rotate_left(32),
+            seed,
+            class,
+            limits: Limits::HOST,
+            timing: Timing::DEFAULT,
+            send_mode: SendMode::Stored,
+            takes_custody: false,
+            durable: false,
+            address: String::new(),
+            queue_bytes: 16 * 1024 * 1024,
+            kept: Quota::DEFAULT,
+            lease: Duration::from_secs(15),
+            accept_weak_acks: false,
+            planted: Planted::default(),
+        }
+    }
+}
+
+/// How much may be queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes of their records.
+    pub bytes: u64,
+}
+
+impl Quota {
+    /// 100,000 messages, 256 MiB.
+    pub const DEFAULT: Self = Self { messages: 100_000, bytes: 256 * 1024 * 1024 };
+}

@@ -1,0 +1,248 @@
+//! Connections: what is being written on each, and whether its session lives.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{DialId, OutboxId, PeerId};
+use crate::id::{ConnId, Epoch};
+use crate::memory::Cursor;
+use crate::session::Session;
+use crate::time::{Duration, Instant};
+use crate::timer::{Deadline, Wakeup, earlier};
+use crate::wire::control::CloseReason;
+use crate::wire::handshake::About;
+
+/// How frames are told apart on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Framing {
+    /// A length before each frame, and many messages to a frame: TCP and Unix sockets.
+    Length,
+    /// COBS with a zero behind each frame, one message to a frame: serial lines, and bridges to them.
+    Cobs,
+}
+
+/// Bytes to write on a connection, the head before the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit<'a> {
+    /// Frames, and the head of the last one.
+    pub head: &'a [u8],
+    /// The rest of the last one, where it stands in the queue.
+    pub body: &'a [u8],
+}
+
+impl Transmit<'_> {
+    /// Bytes in all.
+    pub const fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// Whether there is nothing to write.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Connections whose handshake is not finished. The oldest gives way to a new one.
+const UNFINISHED_MAX: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) framing: Framing,
+    pub(super) session: Session,
+    pub(super) dial: Option<DialId>,
+    /// The peer, from the moment it has proved that it answers to this handshake.
+    pub(super) peer: Option<PeerId>,
+    /// Listener: who says it is calling. Nothing else changes before the echo.
+    pub(super) caller: Option<Caller>,
+    /// Frames to write, and how much of them and of the body was written.
+    pub(super) head: Vec<u8>,
+    pub(super) body: Option<Body>,
+    pub(super) written: usize,
+    pub(super) progress: Instant,
+    pub(super) reason: Option<CloseReason>,
+    listed: bool,
+}
+
+/// The part of a frame that stands in a queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Body {
+    pub(super) outbox: OutboxId,
+    pub(super) begin: Cursor,
+    pub(super) len: usize,
+}
+
+/// What a dialler said of itself in the first step.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) name: String,
+    pub(super) about: About,
+    /// The epoch of a stream to it, if there is none yet.
+    pub(super) fresh: Epoch,
+}
+
+impl Conn {
+    /// Bytes that are not written yet.
+    pub(super) fn unwritten(&self) -> usize {
+        self.head.len() + self.body.map_or(0, |body| body.len) - self.written
+    }
+}
+
+/// Connections by their ids, which are never given out twice.
+#[derive(Debug, Default)]
+pub(super) struct Conns {
+    slots: Vec<Slot>,
+    writable: VecDeque<ConnId>,
+    closed: VecDeque<ConnId>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    conn: Option<Conn>,
+}
+
+impl Conns {
+    pub(super) fn add(
+        &mut self,
+        framing: Framing,
+        session: Session,
+        dial: Option<DialId>,
+        now: Instant,
+    ) -> ConnId {
+        let conn = Conn {
+            framing,
+            session,
+            dial,
+            peer: None,
+            caller: None,
+            head: Vec::new(),
+            body: None,
+            written: 0,
+            progress: now,
+            reason: None,
+            listed: false,
+        };
+        let index = self.slots.iter().position(|slot| slot.conn.is_none()).unwrap_or(self.slots.len());
+        if index == self.slots.len() {
+            self.slots.push(Slot::default());
+        }
+        let Some(slot) = self.slots.get_mut(index) else { return ConnId(u64::MAX) };
+        slot.generation += 1;
+        slot.conn = Some(conn);
+        let id = ConnId((u64::from(slot.generation) << 32) | index as u64);
+        self.list(id);
+        id
+    }
+
+    /// The oldest connection that the other side made and whose handshake is not finished, if there are too many.
+    pub(super) fn surplus(&self) -> Option<ConnId> {
+        let unfinished = || self.iter().filter(|(_, conn)| conn.dial.is_none() && conn.peer.is_none());
+        if unfinished().count() <= UNFINISHED_MAX {
+            return None;
+        }
+        unfinished().min_by_key(|(_, conn)| conn.progress).map(|(id, _)| id)
+    }
+
+    pub(super) fn get(&self, id: ConnId) -> Option<&Conn> {
+        let slot = self.slots.get((id.0 & 0xffff_ffff) as usize)?;
+        if u64::from(slot.generation) != id.0 >> 32 {
+            return None;
+        }
+        slot.conn.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let slot = self.slots.get_mut((id.0 & 0xffff_ffff) as usize)?;
+        if u64::from(slot.generation) != id.0 >> 32 {
+            return None;
+        }
+        slot.conn.as_mut()
+    }
+
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        self.get(id)?;
+        self.slots.get_mut((id.0 & 0xffff_ffff) as usize)?.conn.take()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let id = ConnId((u64::from(slot.generation) << 32) | index as u64);
+            Some((id, slot.conn.as_ref()?))
+        })
+    }
+
+    /// The connection may have something to write.
+    pub(super) fn list(&mut self, id: ConnId) {
+        if let Some(conn) = self.get_mut(id)
+            && !conn.listed
+        {
+            conn.listed = true;
+            self.writable.push_back(id);
+        }
+    }
+
+    pub(super) fn unlist(&mut self) -> Option<ConnId> {
+        while let Some(id) = self.writable.pop_front() {
+            if let Some(conn) = self.get_mut(id) {
+                conn.listed = false;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Ends a session; the peer is told if it can be.
+    pub(super) fn close(&mut self, id: ConnId, reason: CloseReason) {
+        if let Some(conn) = self.get_mut(id) {
+            conn.session.close(reason);
+            conn.reason.get_or_insert(reason);
+            self.list(id);
+        }
+    }
+
+    pub(super) fn close_all(&mut self, reason: CloseReason) {
+        let ids: Vec<_> = self.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            self.close(id, reason);
+        }
+    }
+
+    /// The link is to be closed by the shell.
+    pub(super) fn finish(&mut self, id: ConnId) {
+        if !self.closed.contains(&id) {
+            self.closed.push_back(id);
+        }
+    }
+
+    pub(super) fn poll_close(&mut self) -> Option<ConnId> {
+        self.closed.pop_front()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant, stall: Duration) {
+        for index in 0..self.slots.len() {
+            let Some(slot) = self.slots.get_mut(index) else { continue };
+            let id = ConnId((u64::from(slot.generation) << 32) | index as u64);
+            let Some(conn) = &mut slot.conn else { continue };
+            conn.session.handle_timeout(now);
+            if conn.session.is_ending() {
+                conn.reason.get_or_insert(CloseReason::Timeout);
+            }
+            if conn.unwritten() > 0 && conn.progress + stall <= now {
+                conn.reason.get_or_insert(CloseReason::Timeout);
+                self.finish(id);
+                continue;
+            }
+            if conn.session.owed(now).is_some() {
+                self.list(id);
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self, stall: Duration) -> Option<Deadline> {
+        self.iter().fold(None, |soonest, (_, conn)| {
+            let write = (conn.unwritten() > 0).then_some((conn.progress + stall, Wakeup::WriteStall));
+            earlier(earlier(soonest, conn.session.deadline()), write)
+        })
+    }
+}

@@ -1,0 +1,284 @@
+//! Which queues a message goes to: one's own, and those taken over for others.
+
+use alloc::vec::Vec;
+
+use super::event::Event;
+use super::outbox::Key;
+use super::{OutboxId, PeerId, Router, SendError, TopicId};
+use crate::delivery::{Next, PushError};
+use crate::effect::DeadReason;
+use crate::memory::Cursor;
+use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
+
+/// Bytes that are moved between queues in one turn.
+const MOVE_BYTES: usize = 1024 * 1024;
+
+impl Router {
+    /// Queues a message of the node's own application.
+    pub(super) fn route_own(
+        &mut self,
+        topic: TopicId,
+        header: &Header<'_>,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let all = header.mode == Mode::All;
+        let count = self.topics.rows(topic).len();
+        if count == 0 {
+            return self.route_unknown(topic, header, payload);
+        }
+        if !all || count == 1 {
+            let target = self.pick(topic, None).ok_or(SendError::NoAddress)?;
+            return self.push(target, topic, header, payload, false).map_err(|error| self.send_error(error));
+        }
+        // All or none: the memory is there for every copy before the first is queued.
+        let need = payload.len() + self.topics.text(topic).len() + 64;
+        for index in 0..count {
+            let Some(peer) = self.topics.rows(topic).get(index).map(|row| row.peer) else { continue };
+            let target = self.target(topic, peer);
+            if !self.outboxes.get_mut(target.0).is_some_and(|outbox| outbox.out.make_room(need)) {
+                return Err(SendError::Busy);
+            }
+        }
+        for index in 0..count {
+            let Some(peer) = self.topics.rows(topic).get(index).map(|row| row.peer) else { continue };
+            let target = self.target(topic, peer);
+            self.push(target, topic, header, payload, true).map_err(|error| self.send_error(error))?;
+        }
+        Ok(())
+    }
+
+    /// Nobody is known for the topic: the peers named by address are asked, or the topic waits.
+    fn route_unknown(
+        &mut self,
+        topic: TopicId,
+        header: &Header<'_>,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let mut sent = false;
+        for dial in self.dials.ids() {
+            if sent && header.mode == Mode::One {
+                break;
+            }
+            let target = match self.dials.peer(dial).filter(|_| self.kept_is_empty(self.dials.outbox(dial))) {
+                Some(peer) => self.outbox_of(peer),
+                None => self.dial_outbox(dial),
+            };
+            self.push(target, topic, header, payload, false).map_err(|error| self.send_error(error))?;
+            sent = true;
+        }
+        if sent {
+            return Ok(());
+        }
+        if !self.config.takes_custody {
+            return Err(SendError::NoAddress);
+        }
+        let kept = self.kept_outbox(topic);
+        if self.is_over_quota(kept) {
+            return Err(SendError::Busy);
+        }
+        self.push(kept, topic, header, payload, false).map_err(|error| self.send_error(error))
+    }
+
+    /// Queues a message of a peer for everyone whom it concerns. Its cursor is committed with the rows.
+    pub(super) fn take_custody(
+        &mut self,
+        from: PeerId,
+        number: u64,
+        (topic, header, payload): (TopicId, &Header<'_>, &[u8]),
+        maybe_redelivered: bool,
+    ) {
+        let Some(state) = self.peers.get_mut(from.0) else { return };
+        state.took_custody = true;
+        let name = state.name.clone();
+        let origin = Origin { name: &name, epoch: state.inbound.epoch(), number };
+        let onward = Header {
+            repeat: maybe_redelivered,
+            origin: Some(origin),
+            hops: Some(0),
+            topic: Topic::Number(0),
+            ..*header
+        };
+        let mut queued = false;
+        if header.mode == Mode::One {
+            if let Some(target) = self.pick(topic, Some(from)) {
+                queued = self.push(target, topic, &onward, payload, true).is_ok();
+            }
+        } else {
+            for index in 0..self.topics.rows(topic).len() {
+                let Some(peer) = self.topics.rows(topic).get(index).map(|row| row.peer) else { continue };
+                if peer == from {
+                    continue;
+                }
+                let target = self.target(topic, peer);
+                queued |= self.push(target, topic, &onward, payload, true).is_ok();
+            }
+        }
+        if queued {
+            return;
+        }
+        let kept = self.kept_outbox(topic);
+        if self.is_over_quota(kept) {
+            if self.topics.set_full(topic, true) {
+                self.events.push(Event::TopicFull { topic: self.topics.text(topic).into() });
+            }
+            return self.put_aside(from, (topic, &onward, payload), DeadReason::Quota);
+        }
+        if self.push(kept, topic, &onward, payload, true).is_err() {
+            self.put_aside(from, (topic, &onward, payload), DeadReason::TooLarge);
+        }
+    }
+
+    fn push(
+        &mut self,
+        id: OutboxId,
+        topic: TopicId,
+        header: &Header<'_>,
+        payload: &[u8],
+        over: bool,
+    ) -> Result<(), PushError> {
+        let text = self.topics.text(topic);
+        let Some(outbox) = self.outboxes.get_mut(id.0) else { return Err(PushError::Full) };
+        outbox.push(self.now, (topic, text), header, payload, over)?;
+        let conn = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn);
+        self.list(id);
+        if let Some(conn) = conn {
+            self.conns.list(conn);
+        }
+        self.check_write_behind(id);
+        Ok(())
+    }
+
+    fn send_error(&self, error: PushError) -> SendError {
+        match error {
+            PushError::Full => SendError::Busy,
+            PushError::TooLarge => SendError::TooLarge { max: self.config.limits.message_max as usize },
+        }
+    }
+
+    /// The subscriber whose turn it is: among those that are up, else among those that are away.
+    fn pick(&mut self, topic: TopicId, except: Option<PeerId>) -> Option<OutboxId> {
+        let turn = self.topics.next_turn(topic);
+        let peers = &self.peers;
+        let is_up = |peer: PeerId| peers.get(peer.0).is_some_and(|peer| peer.conn.is_some());
+        let rows = || self.topics.rows(topic).iter().map(|row| row.peer).filter(|peer| Some(*peer) != except);
+        let up = rows().filter(|peer| is_up(*peer)).count();
+        let peer = if up > 0 {
+            rows().filter(|peer| is_up(*peer)).nth(turn % up)
+        } else {
+            let away = rows().count();
+            rows().nth(turn.checked_rem(away)?)
+        }?;
+        Some(self.target(topic, peer))
+    }
+
+    /// The queue in which a message of the topic for `peer` stands behind all earlier ones.
+    fn target(&mut self, topic: TopicId, peer: PeerId) -> OutboxId {
+        if let Some(kept) = self.topics.kept(topic)
+            && self.heir(topic) == Some(peer)
+            && !self.kept_is_empty(Some(kept))
+        {
+            return kept;
+        }
+        self.outbox_of(peer)
+    }
+
+    // ------------------------------------------------------------------ kept queues
+
+    /// The first durable subscriber of a topic: what was kept is for it.
+    fn heir(&self, topic: TopicId) -> Option<PeerId> {
+        let durable = |peer: &PeerId| self.peers.get(peer.0).is_some_and(|peer| peer.durable);
+        self.topics.rows(topic).iter().map(|row| row.peer).find(durable)
+    }
+
+    fn kept_is_empty(&self, id: Option<OutboxId>) -> bool {
+        id.and_then(|id| self.outboxes.get(id.0)).is_none_or(|outbox| outbox.out.queued() == 0)
+    }
+
+    fn is_over_quota(&self, id: OutboxId) -> bool {
+        let quota = self.config.kept;
+        self.outboxes.get(id.0).is_some_and(|outbox| {
+            outbox.out.queued() >= quota.messages || outbox.bytes >= quota.bytes
+        })
+    }
+
+    fn kept_outbox(&mut self, topic: TopicId) -> OutboxId {
+        if let Some(id) = self.topics.kept(topic) {
+            return id;
+        }
+        let id = self.new_outbox(Key::Topic(self.topics.text(topic).into()));
+        self.topics.set_kept(topic, id);
+        id
+    }
+
+    fn dial_outbox(&mut self, dial: super::DialId) -> OutboxId {
+        if let Some(id) = self.dials.outbox(dial) {
+            return id;
+        }
+        let id = self.new_outbox(Key::Address(self.dials.address(dial).into()));
+        self.dials.set_outbox(dial, id);
+        id
+    }
+
+    /// Moves what was kept to the streams it is for, a bounded part in each turn.
+    pub(super) fn move_kept(&mut self) {
+        let kept: Vec<_> = self.topics.all_kept().collect();
+        for (topic, from) in kept {
+            if let Some(heir) = self.heir(topic)
+                && !self.kept_is_empty(Some(from))
+            {
+                self.topics.set_full(topic, false);
+                let to = self.outbox_of(heir);
+                self.move_queue(from, to);
+            }
+        }
+        for dial in self.dials.ids() {
+            let up = |peer: &PeerId| self.peers.get(peer.0).is_some_and(|peer| peer.conn.is_some());
+            if let (Some(from), Some(peer)) = (self.dials.outbox(dial), self.dials.peer(dial).filter(up))
+                && !self.kept_is_empty(Some(from))
+            {
+                let to = self.outbox_of(peer);
+                self.move_queue(from, to);
+            }
+        }
+    }
+
+    fn move_queue(&mut self, from: OutboxId, to: OutboxId) {
+        let mut moved = 0;
+        while moved < MOVE_BYTES {
+            let Some(outbox) = self.outboxes.get_mut(from.0) else { return };
+            if !outbox.may_send() {
+                return;
+            }
+            let (end, run) = match outbox.out.next_piece(u64::MAX - 1, MOVE_BYTES) {
+                Next::Nothing => return,
+                Next::Load { .. } => return self.want_load(from),
+                Next::Gap { last, .. } => (Cursor { number: last + 1, offset: 0 }, Vec::new()),
+                Next::Run { end, bytes, .. } => (end, bytes.to_vec()),
+            };
+            moved += run.len().max(1);
+            outbox.out.advance(self.now, end);
+            self.move_run(from, to, &run);
+            let Some(outbox) = self.outboxes.get_mut(from.0) else { return };
+            // Its trim is committed in the group that stores the rows where they are now.
+            let _ = outbox.out.handle_marks(self.now, end.number - 1, end.number - 1);
+            outbox.bytes = if outbox.out.queued() == 0 { 0 } else { outbox.bytes.saturating_sub(run.len() as u64) };
+            self.list(from);
+        }
+    }
+
+    fn move_run(&mut self, from: OutboxId, to: OutboxId, run: &[u8]) {
+        for record in Run::new(run) {
+            let Ok(record) = record else { return };
+            let Ok(Record::Message { header, payload }) = record::decode(record) else { continue };
+            let topic = match header.topic {
+                Topic::Text(text) => self.topics.intern(text),
+                Topic::Number(number) => {
+                    let topics = self.outboxes.get(from.0).map_or(&[][..], |outbox| &outbox.topics);
+                    let Some(&topic) = topics.get((number as usize).saturating_sub(1)) else { continue };
+                    topic
+                }
+            };
+            let _ = self.push(to, topic, &header, payload, true);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Who subscribes to what: rows that peers tell after the handshake, and what happens to those who stay away.
+
+use super::event::Event;
+use super::output::Writer;
+use super::storage::Staged;
+use super::{OutboxId, PeerId, Router};
+use crate::time::Instant;
+use crate::timer::{Deadline, Wakeup};
+use crate::wire::control::CloseReason;
+use crate::wire::page::{Change, Page, PageBuilder, Row};
+
+/// A page of the directory in one frame.
+const PAGE_BYTES: usize = 1500;
+
+impl Router {
+    /// The node's own rows have changed: every peer is told.
+    pub(super) fn announce(&mut self) {
+        for peer in &self.peers {
+            if let Some(conn) = peer.conn {
+                self.conns.list(conn);
+            }
+        }
+    }
+
+    /// Tells a peer the node's own rows, if it does not know them.
+    pub(super) fn build_pages(&mut self, peer: PeerId, writer: &mut Writer) {
+        let version = self.rows_version;
+        let Some(state) = self.peers.get_mut(peer.0) else { return };
+        let is_device = state.about.is_some_and(|about| about.bindings_max < 64);
+        if state.rows_told == version || is_device {
+            return;
+        }
+        state.rows_told = version;
+        let mut scratch = [0; PAGE_BYTES];
+        let mut rows = self.topics.own().peekable();
+        loop {
+            let Ok(mut page) = PageBuilder::new(&mut scratch, version) else { return };
+            while let Some(topic) = rows.peek() {
+                let row = Row {
+                    change: Change::Add,
+                    topic,
+                    name: &self.config.name,
+                    address: &self.config.address,
+                    durable: self.config.durable,
+                };
+                if !page.push(&row) {
+                    break;
+                }
+                rows.next();
+            }
+            let last = rows.peek().is_none();
+            let len = page.finish(last);
+            writer.encoded(scratch.get(..len).unwrap_or_default());
+            if last || writer.is_full() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn handle_page(&mut self, peer: PeerId, page: &Page<'_>) -> Result<(), CloseReason> {
+        for row in page.rows() {
+            let row = row.map_err(CloseReason::from)?;
+            let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
+            if row.name != &*name {
+                // Rows of others come with the full directory.
+                continue;
+            }
+            let topic = self.topics.intern_bounded(row.topic).ok_or(CloseReason::Overloaded)?;
+            match row.change {
+                Change::Add => {
+                    if let Some(state) = self.peers.get_mut(peer.0) {
+                        state.durable |= row.durable;
+                    }
+                    let own_address;
+                    let address = if row.address.is_empty() {
+                        own_address = alloc::format!("@{name}");
+                        &own_address
+                    } else {
+                        row.address
+                    };
+                    if self.topics.subscribe(topic, peer, address) && row.durable {
+                        self.storage.stage(Staged::Subscribe { topic, peer });
+                    }
+                }
+                Change::Remove => {
+                    if let Some(row) = self.topics.unsubscribe(topic, peer) {
+                        self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------------ those who stay away
+
+    fn lease_of(&self, peer: &super::Peer) -> Option<Instant> {
+        (!peer.durable && peer.outbox.is_some() && !peer.gone)
+            .then_some(peer.away_since)
+            .flatten()
+            .map(|since| since + self.config.lease)
+    }
+
+    pub(super) fn lease_deadline(&self) -> Option<Deadline> {
+        if !self.config.takes_custody {
+            return None;
+        }
+        self.peers.iter().filter_map(|peer| self.lease_of(peer)).min().map(|at| (at, Wakeup::Lease))
+    }
+
+    /// A subscriber without a name of its own that stays away for a lease is gone, with what was queued for it.
+    pub(super) fn check_leases(&mut self) {
+        if !self.config.takes_custody {
+            return;
+        }
+        for index in 0..self.peers.len() {
+            let id = PeerId(index);
+            let due = self.peers.get(index).and_then(|peer| self.lease_of(peer)).is_some_and(|at| at <= self.now);
+            if !due || !self.topics.is_subscribed(id) {
+                continue;
+            }
+            self.topics.remove_peer(id);
+            let Some(peer) = self.peers.get_mut(index) else { continue };
+            peer.gone = true;
+            let name = peer.name.clone();
+            let Some(outbox_id) = peer.outbox else { continue };
+            let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
+            let dropped = outbox.out.drop_through(u64::MAX, crate::effect::GapReason::Dropped);
+            self.events.push(Event::SubscriberGone { name, dropped });
+            self.list(outbox_id);
+        }
+    }
+
+    /// Messages that a peer does not even receive reset its session.
+    pub(super) fn check_stalls(&mut self) {
+        for peer in &self.peers {
+            let Some(conn) = peer.conn else { continue };
+            let Some(outbox) = peer.outbox.and_then(|id| self.outboxes.get(id.0)) else { continue };
+            if outbox.out.stalled_since().is_some_and(|since| since + self.config.timing.stall <= self.now) {
+                self.conns.close(conn, CloseReason::Timeout);
+            }
+        }
+    }
+
+    pub(super) fn check_write_behind(&mut self, id: OutboxId) {
+        let patience = self.config.timing.write_behind;
+        let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
+        outbox.out.handle_write_behind(self.now, patience);
+        self.list(id);
+    }
+}

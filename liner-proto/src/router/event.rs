@@ -1,0 +1,140 @@
+//! What a router tells its application besides messages.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+
+use crate::effect::{GapReason, StoreFault};
+use crate::id::{Class, ConnId};
+use crate::wire::control::CloseReason;
+use crate::wire::handshake::Acks;
+use crate::wire::record::Mode;
+
+/// Something that an application or an operator wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A peer's session is up.
+    PeerUp {
+        /// Its name.
+        name: Box<str>,
+        /// Whether it remembered this node's stream.
+        resumed: bool,
+    },
+    /// A peer's session has ended.
+    PeerDown {
+        /// Its name.
+        name: Box<str>,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A connection ended before its handshake did.
+    HandshakeFailed {
+        /// The connection.
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Numbers of a peer's stream will never carry a message.
+    Gap {
+        /// The sender.
+        from: Box<str>,
+        /// How many.
+        count: u64,
+        /// Why.
+        reason: GapReason,
+    },
+    /// The peer's acknowledgements stand for less than this node's messages need: its queue is held.
+    WeakAcks {
+        /// Its name.
+        name: Box<str>,
+        /// What they stand for.
+        acks: Acks,
+        /// What is needed.
+        class: Class,
+    },
+    /// Evidence that a queue of this node had gone backwards: it got a new epoch.
+    Regressed {
+        /// The node, topic or address of the queue.
+        queue: Box<str>,
+    },
+    /// The store failed. What was asked of it is asked again.
+    StoreFailed(StoreFault),
+    /// The store works again.
+    StoreRecovered,
+    /// A topic that nobody has subscribed to has used up its quota; its messages become dead letters.
+    TopicFull {
+        /// The topic.
+        topic: Box<str>,
+    },
+    /// An ephemeral subscriber stayed away for too long: what was queued for it is dropped.
+    SubscriberGone {
+        /// Its name.
+        name: Box<str>,
+        /// Messages dropped.
+        dropped: u64,
+    },
+    /// Events before this one were dropped because nobody took them.
+    Missed {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// A message as it is handed to the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The topic it was sent to.
+    pub topic: &'a str,
+    /// The node that first sent it.
+    pub from: &'a str,
+    /// Its number in the stream of its first hop.
+    pub seq: u64,
+    /// Whether it was sent to one node or to all.
+    pub mode: Mode,
+    /// What was sent.
+    pub payload: &'a [u8],
+    /// Whether it may have been handed over before.
+    pub maybe_redelivered: bool,
+}
+
+/// Takes messages as they arrive.
+///
+/// A message counts as processed when [`message`](Self::message) returns: it is acknowledged after the next commit.
+pub trait Application {
+    /// Takes a message.
+    fn message(&mut self, message: &Message<'_>);
+}
+
+impl<F: FnMut(&Message<'_>)> Application for F {
+    fn message(&mut self, message: &Message<'_>) {
+        self(message);
+    }
+}
+
+/// Events kept for an application that does not take them: beyond these the oldest are dropped and counted.
+const EVENTS_MAX: usize = 1024;
+
+/// A bounded queue of events.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    queue: VecDeque<Event>,
+    missed: u64,
+}
+
+impl Events {
+    pub(super) fn push(&mut self, event: Event) {
+        if self.queue.len() == EVENTS_MAX {
+            self.queue.pop_front();
+            self.missed += 1;
+        }
+        self.queue.push_back(event);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        if self.missed > 0 {
+            let count = core::mem::take(&mut self.missed);
+            return Some(Event::Missed { count });
+        }
+        self.queue.pop_front()
+    }
+}

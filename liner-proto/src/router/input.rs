@@ -1,0 +1,444 @@
+//! What arrives on connections.
+
+use super::conn::{Caller, Framing};
+use super::event::{Application, Event, Message};
+use super::{DialId, PeerId, Router, TopicId};
+use crate::delivery::{Arrival, Resumed, Resumption, Violation};
+use crate::effect::{DeadReason, GapReason};
+use crate::frame::{cobs, length};
+use crate::id::{ConnId, Epoch};
+use crate::seal;
+use crate::session::{Heard, Session};
+use crate::time::Instant;
+use crate::wire::batch::Batch;
+use crate::wire::control::{Ack, Bind, CloseReason, Marks};
+use crate::wire::data::{self, Data};
+use crate::wire::handshake::{About, StreamFields};
+use crate::wire::record::{Header, Mode, Record, Topic};
+use crate::wire::{self, Body};
+
+/// The largest frame that is taken before the handshake is finished.
+const HANDSHAKE_FRAME_MAX: usize = 2048;
+
+impl Router {
+    /// Somebody has connected to this node.
+    pub fn handle_accepted(&mut self, now: Instant, framing: Framing) -> ConnId {
+        self.tick(now);
+        let nonce = self.rng.next_nonzero();
+        let session = Session::accept(self.now, nonce, self.config.timing);
+        let id = self.conns.add(framing, session, None, self.now);
+        if let Some(surplus) = self.conns.surplus() {
+            self.conns.finish(surplus);
+        }
+        id
+    }
+
+    /// A connection to a dialled address is there.
+    pub fn handle_dialed(&mut self, now: Instant, dial: DialId, framing: Framing) -> ConnId {
+        self.tick(now);
+        let nonce = self.rng.next_nonzero();
+        let session = Session::dial(self.now, nonce, self.config.timing);
+        let id = self.conns.add(framing, session, Some(dial), self.now);
+        self.dials.connected(dial, id);
+        id
+    }
+
+    /// The link is gone. Call it once for every connection, also for those that [`poll_close`](Self::poll_close) named.
+    pub fn handle_closed(&mut self, now: Instant, id: ConnId) {
+        self.tick(now);
+        let Some(conn) = self.conns.remove(id) else { return };
+        let reason = conn.reason.unwrap_or(CloseReason::LinkLost);
+        let was_up = conn.peer.is_some();
+        if let Some(peer) = conn.peer {
+            self.peer_down(peer, id, reason);
+        } else {
+            self.events.push(Event::HandshakeFailed { conn: id, reason });
+        }
+        if let Some(dial) = conn.dial {
+            self.dials.lost(self.now, dial, Some(id), was_up, &mut self.rng);
+        }
+    }
+
+    /// The peer's session on this connection is over.
+    pub(super) fn peer_down(&mut self, peer: PeerId, id: ConnId, reason: CloseReason) {
+        let Some(state) = self.peers.get_mut(peer.0) else { return };
+        if state.conn != Some(id) {
+            return;
+        }
+        state.handle_down(self.now);
+        self.events.push(Event::PeerDown { name: state.name.clone(), reason });
+        if let Some(outbox) = state.outbox {
+            if let Some(outbox) = self.outboxes.get_mut(outbox.0) {
+                outbox.out.handle_link_down();
+            }
+            // Without a link the asynchronous mode writes at once.
+            self.list(outbox);
+        }
+    }
+
+    /// Bytes have arrived. Whole frames are taken and decoded in place; returns how many bytes were taken. The rest must
+    /// be given again with what follows it.
+    pub fn handle_bytes(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        bytes: &mut [u8],
+        application: &mut dyn Application,
+    ) -> usize {
+        self.tick(now);
+        let mut taken = 0;
+        loop {
+            let Some(conn) = self.conns.get(id) else { return bytes.len() };
+            if conn.session.is_ending() {
+                return bytes.len();
+            }
+            let max = if conn.peer.is_some() { self.config.limits.frame_max as usize } else { HANDSHAKE_FRAME_MAX };
+            let Some(rest) = bytes.get_mut(taken..) else { return taken };
+            let split = match conn.framing {
+                Framing::Length => split_length(rest, max),
+                Framing::Cobs => split_cobs(rest, max),
+            };
+            match split {
+                Split::More => return taken,
+                Split::Skip(consumed) => taken += consumed,
+                Split::Broken(reason) => {
+                    self.conns.close(id, reason);
+                    return bytes.len();
+                }
+                Split::Frame { begin, end, consumed } => {
+                    let frame = rest.get(begin..end).unwrap_or_default();
+                    if let Err(reason) = self.handle_frame(id, frame, application) {
+                        self.conns.close(id, reason);
+                        return bytes.len();
+                    }
+                    taken += consumed;
+                }
+            }
+        }
+    }
+
+    fn handle_frame(
+        &mut self,
+        id: ConnId,
+        frame: &[u8],
+        application: &mut dyn Application,
+    ) -> Result<(), CloseReason> {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
+        let body = seal::open(conn.session.seal_in(), frame).map_err(|_| CloseReason::SealBroken)?;
+        let body = wire::decode(body).map_err(CloseReason::from)?;
+        match conn.session.handle(now, &body)? {
+            Heard::Other => {}
+            Heard::Hello { name, about, .. } => return self.handle_hello(id, name, about),
+            Heard::Answer { name, about, stream, .. } => {
+                self.check_name(name)?;
+                let peer = self.peer_named(name);
+                if let Some(dial) = self.conns.get(id).and_then(|conn| conn.dial) {
+                    self.dials.set_peer(dial, peer);
+                }
+                return self.attach(id, peer, about, &stream);
+            }
+            Heard::Confirm { stream } => return self.handle_confirm(id, &stream),
+            Heard::Close(reason) => {
+                conn.reason.get_or_insert(reason);
+                self.conns.finish(id);
+                return Ok(());
+            }
+        }
+        let Some(peer) = self.conns.get(id).and_then(|conn| conn.peer) else { return Ok(()) };
+        match body {
+            Body::Batch(batch) => self.handle_batch(peer, &batch, application),
+            Body::Data(data) => self.handle_data(peer, &data, application),
+            Body::Marks(marks) => self.handle_marks(id, peer, &marks),
+            Body::Ack(ack) => self.handle_ack(id, peer, &ack),
+            Body::Bind(bind) => self.handle_bind(peer, &bind),
+            Body::Page(page) => self.handle_page(peer, &page),
+            Body::TopicFull(full) => {
+                self.events.push(Event::TopicFull { topic: full.topic.into() });
+                Ok(())
+            }
+            Body::Skipped(_) => Ok(()),
+            Body::Hello(_) | Body::Answer(_) | Body::Confirm(_) | Body::Close(_) => Err(CloseReason::Violation),
+        }
+    }
+
+    // ------------------------------------------------------------------ handshake
+
+    fn check_name(&self, name: &str) -> Result<(), CloseReason> {
+        if name.is_empty() { Err(CloseReason::Violation) } else if name == self.config.name { Err(CloseReason::NameInUse) } else { Ok(()) }
+    }
+
+    fn handle_hello(&mut self, id: ConnId, name: &str, about: About) -> Result<(), CloseReason> {
+        self.check_name(name)?;
+        let fresh = Epoch(self.rng.next_nonzero());
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.caller = Some(Caller { name: name.into(), about, fresh });
+        }
+        self.conns.list(id);
+        Ok(())
+    }
+
+    fn handle_confirm(&mut self, id: ConnId, stream: &StreamFields) -> Result<(), CloseReason> {
+        let caller = self.conns.get_mut(id).and_then(|conn| conn.caller.take());
+        let Some(caller) = caller else { return Err(CloseReason::Violation) };
+        let peer = self.peer_named(&caller.name);
+        if self.peers.get(peer.0).is_some_and(|peer| peer.outbox.is_none()) {
+            let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
+            let outbox = super::Outbox::new(
+                super::Key::Node(name),
+                self.config.send_mode,
+                self.config.queue_bytes,
+                caller.fresh,
+            );
+            let outbox = self.add_outbox(outbox);
+            self.own_outbox(peer, outbox);
+        }
+        self.attach(id, peer, caller.about, stream)
+    }
+
+    /// Both sides have proved that they take part in this handshake: the streams go on where both say they were.
+    fn attach(
+        &mut self,
+        id: ConnId,
+        peer: PeerId,
+        about: About,
+        stream: &StreamFields,
+    ) -> Result<(), CloseReason> {
+        if stream.oldest == 0 || stream.next < stream.oldest {
+            return Err(CloseReason::Violation);
+        }
+        if let Some(older) = self.peers.get(peer.0).and_then(|peer| peer.conn)
+            && older != id
+        {
+            // One connection carries both directions; the newer one is the one that works.
+            self.peer_down(peer, older, CloseReason::Replaced);
+            if let Some(conn) = self.conns.get_mut(older) {
+                conn.peer = None;
+            }
+            self.conns.close(older, CloseReason::Replaced);
+        }
+        let outbox_id = self.outbox_of(peer);
+        let (Some(outbox), Some(state)) = (self.outboxes.get_mut(outbox_id.0), self.peers.get_mut(peer.0)) else {
+            return Err(CloseReason::Violation);
+        };
+        let resumed = outbox.out.resume(self.now, stream.known);
+        if resumed == Resumed::Regressed {
+            outbox.rotate_wanted = true;
+            self.rotate_if_possible(outbox_id);
+            return Err(CloseReason::Regressed);
+        }
+        if outbox.topics.len() > about.bindings_max as usize {
+            return Err(CloseReason::Unsupported);
+        }
+        match state.inbound.resume(stream) {
+            Resumption::Continued | Resumption::Fresh => {}
+            Resumption::Lost(count) => {
+                let from = state.name.clone();
+                self.events.push(Event::Gap { from, count, reason: GapReason::Missing });
+            }
+        }
+        state.conn = Some(id);
+        state.about = Some(about);
+        state.messages_limit = outbox.out.acked().saturating_add(u64::from(about.window_messages));
+        state.bytes_limit = u64::from(about.window_bytes);
+        state.bytes_sent = 0;
+        state.away_since = None;
+        state.held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
+        if state.held {
+            let (name, acks, class) = (state.name.clone(), about.acks, self.config.class);
+            self.events.push(Event::WeakAcks { name, acks, class });
+        }
+        let name = state.name.clone();
+        self.events.push(Event::PeerUp { name, resumed: resumed == Resumed::Continued });
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.peer = Some(peer);
+        }
+        self.list(outbox_id);
+        self.list_peer(peer);
+        self.conns.list(id);
+        Ok(())
+    }
+
+    // ------------------------------------------------------------------ marks
+
+    fn handle_marks(&mut self, id: ConnId, peer: PeerId, marks: &Marks) -> Result<(), CloseReason> {
+        let now = self.now;
+        let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
+        state.messages_limit = state.messages_limit.max(marks.messages_limit);
+        state.bytes_limit = state.bytes_limit.max(marks.bytes_limit);
+        let Some(outbox) = state.outbox else { return Ok(()) };
+        if let Some(outbox) = self.outboxes.get_mut(outbox.0) {
+            outbox.out.handle_marks(now, marks.received, marks.acked).map_err(close_reason)?;
+        }
+        self.list(outbox);
+        self.conns.list(id);
+        Ok(())
+    }
+
+    fn handle_ack(&mut self, id: ConnId, peer: PeerId, ack: &Ack) -> Result<(), CloseReason> {
+        let Some(outbox) = self.peers.get(peer.0).and_then(|peer| self.outboxes.get(peer.outbox?.0)) else {
+            return Ok(());
+        };
+        let near = outbox.out.sent();
+        let received = data::widen(ack.received_low, near);
+        let marks = Marks {
+            received,
+            acked: data::widen(ack.acked_low, near),
+            messages_limit: received.saturating_add(u64::from(ack.window)),
+            bytes_limit: u64::MAX,
+            next: 0,
+        };
+        self.handle_marks(id, peer, &marks)
+    }
+
+    fn handle_bind(&mut self, peer: PeerId, bind: &Bind<'_>) -> Result<(), CloseReason> {
+        let topic = self.topics.intern_bounded(bind.text).ok_or(CloseReason::Overloaded)?;
+        let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
+        let index = bind.number as usize;
+        if index == 0 || bind.number > self.config.limits.bindings_max {
+            return Err(CloseReason::Violation);
+        }
+        if state.topics.len() < index {
+            state.topics.resize(index, None);
+        }
+        if let Some(slot) = state.topics.get_mut(index - 1) {
+            *slot = Some(topic);
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------------ messages
+
+    fn handle_batch(
+        &mut self,
+        peer: PeerId,
+        batch: &Batch<'_>,
+        application: &mut dyn Application,
+    ) -> Result<(), CloseReason> {
+        for item in batch.records() {
+            let item = item.map_err(CloseReason::from)?;
+            self.handle_record(peer, item.first, batch.head.sent_before, &item.record, item.taken, application)?;
+        }
+        self.list_peer(peer);
+        Ok(())
+    }
+
+    fn handle_data(
+        &mut self,
+        peer: PeerId,
+        data: &Data<'_>,
+        application: &mut dyn Application,
+    ) -> Result<(), CloseReason> {
+        let Some(state) = self.peers.get(peer.0) else { return Ok(()) };
+        let number = data::widen(data.number_low, state.inbound.received() + 1);
+        let record = data.record.decode().map_err(CloseReason::from)?;
+        self.handle_record(peer, number, data.sent_before, &record, data.record.len(), application)?;
+        self.list_peer(peer);
+        Ok(())
+    }
+
+    #[inline]
+    fn handle_record(
+        &mut self,
+        peer: PeerId,
+        number: u64,
+        sent_before: bool,
+        record: &Record<'_>,
+        bytes: usize,
+        application: &mut dyn Application,
+    ) -> Result<(), CloseReason> {
+        let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
+        match record {
+            Record::Gap { reason, count } => {
+                let last = number.checked_add(count - 1).ok_or(CloseReason::Violation)?;
+                let arrival = state.inbound.handle_arrival(number, last, bytes).map_err(close_reason)?;
+                if arrival == Arrival::New {
+                    let (from, count, reason) = (state.name.clone(), *count, *reason);
+                    self.events.push(Event::Gap { from, count, reason });
+                }
+                Ok(())
+            }
+            Record::Message { header, payload } => {
+                let numbered = header.mode != Mode::BestEffort;
+                if numbered
+                    && state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?
+                        == Arrival::Duplicate
+                {
+                    return Ok(());
+                }
+                let topic = match header.topic {
+                    Topic::Number(number) => {
+                        let index = (number as usize).checked_sub(1).ok_or(CloseReason::Violation)?;
+                        state.topics.get(index).copied().flatten().ok_or(CloseReason::Violation)?
+                    }
+                    Topic::Text(text) => self.topics.intern_bounded(text).ok_or(CloseReason::Overloaded)?,
+                };
+                let in_doubt = sent_before && state.inbound.in_doubt(number);
+                self.dispatch(peer, number, (topic, header, payload), header.repeat || in_doubt, application);
+                Ok(())
+            }
+        }
+    }
+
+    #[inline]
+    fn dispatch(
+        &mut self,
+        peer: PeerId,
+        number: u64,
+        (topic, header, payload): (TopicId, &Header<'_>, &[u8]),
+        maybe_redelivered: bool,
+        application: &mut dyn Application,
+    ) {
+        let Some(state) = self.peers.get(peer.0) else { return };
+        if self.topics.is_own(topic) {
+            let (from, seq) =
+                header.origin.map_or((&*state.name, number), |origin| (origin.name, origin.number));
+            let text = self.topics.text(topic);
+            let message = Message { topic: text, from, seq, mode: header.mode, payload, maybe_redelivered };
+            return application.message(&message);
+        }
+        if header.mode == Mode::BestEffort {
+            return;
+        }
+        if self.config.takes_custody && header.origin.is_none() {
+            return self.take_custody(peer, number, (topic, header, payload), maybe_redelivered);
+        }
+        self.put_aside(peer, (topic, header, payload), DeadReason::Unsubscribed);
+    }
+}
+
+fn close_reason(violation: Violation) -> CloseReason {
+    match violation {
+        Violation::UndeclaredGap => CloseReason::OutOfSequence,
+        Violation::AckAboveSent | Violation::Window | Violation::Range => CloseReason::Violation,
+    }
+}
+
+enum Split {
+    More,
+    Skip(usize),
+    Broken(CloseReason),
+    Frame { begin: usize, end: usize, consumed: usize },
+}
+
+fn split_length(bytes: &[u8], max: usize) -> Split {
+    match length::split(bytes, max) {
+        Ok(None) => Split::More,
+        Ok(Some(split)) => {
+            Split::Frame { begin: split.frame.start, end: split.frame.end, consumed: split.consumed }
+        }
+        Err(_) => Split::Broken(CloseReason::Violation),
+    }
+}
+
+fn split_cobs(bytes: &mut [u8], max: usize) -> Split {
+    match cobs::split(bytes, max) {
+        cobs::CobsSplit::Incomplete => Split::More,
+        cobs::CobsSplit::Empty { consumed } => Split::Skip(consumed),
+        cobs::CobsSplit::Frame { frame, consumed } => {
+            Split::Frame { begin: frame.start, end: frame.end, consumed }
+        }
+        // Without retransmission a damaged frame ends the session, and resume repairs it.
+        cobs::CobsSplit::Bad { .. } | cobs::CobsSplit::TooLong { .. } => Split::Broken(CloseReason::SealBroken),
+    }
+}

@@ -1,0 +1,410 @@
+//! A node: streams to many peers, topics, a directory, fan-out and custody. It performs no I/O.
+//!
+//! # How it is driven
+//! * **inputs** `handle_*`: the world tells it something;
+//! * **commands** `subscribe`, `send`, `add_peer`, `close`: the application asks for something;
+//! * **outputs** `poll_*`, one for each sink with a back-pressure of its own: [`poll_transmit`](Router::poll_transmit) for each
+//!   connection that [`poll_writable`](Router::poll_writable) names, [`poll_store`](Router::poll_store),
+//!   [`poll_event`](Router::poll_event), [`poll_dial`](Router::poll_dial), [`poll_close`](Router::poll_close),
+//!   [`poll_timeout`](Router::poll_timeout);
+//! * **getters**: the rest.
+//!
+//! **The drain rule**: after every input or command, drain every `poll_*` until it is empty or its sink is full. The order
+//! does not matter for what is promised: an acknowledgement that has to wait for a commit is held back in here. Outputs
+//! are derived from state, so a sink that was full is simply asked again when it has room.
+
+mod config;
+mod conn;
+mod custody;
+mod dial;
+mod directory;
+mod event;
+mod input;
+mod outbox;
+mod output;
+mod peer;
+mod storage;
+mod topics;
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
+pub use conn::{Framing, Transmit};
+pub use dial::{Dial, DialId};
+pub use event::{Application, Event, Message};
+pub use storage::{LoadRequest, StoreRequest};
+
+use crate::delivery::{Outbound, Remembered};
+use crate::effect::{Recovered, RecoveredQueue};
+use crate::id::{Epoch, SendId};
+use crate::memory::Segments;
+use crate::planted::Fault;
+use crate::rng::Rng;
+use crate::time::Instant;
+use crate::timer::{Deadline, earlier};
+use crate::wire::record::{Header, Mode, Topic};
+use conn::Conns;
+use dial::Dials;
+use event::Events;
+use outbox::{Key, Opened, Outbox};
+use peer::Peer;
+use storage::Storage;
+use topics::Topics;
+
+/// Index of an interned topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct TopicId(usize);
+
+/// Index of a peer that has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct PeerId(usize);
+
+/// Index of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct OutboxId(usize);
+
+/// Why a message was not accepted. It was not queued, and nothing of it will be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// Nobody is known for the topic, and no peer was named that could be asked.
+    #[error("nobody is known for this topic: name a peer, or wait for a subscriber")]
+    NoAddress,
+    /// The memory of a queue is full of what the store has not taken yet: drive the node, then try again.
+    #[error("the queue is full of messages that are not stored yet: try again after some of them are")]
+    Busy,
+    /// It can never be sent in one piece.
+    #[error("the message is too large: at most {max} bytes fit")]
+    TooLarge {
+        /// The most bytes a payload may have.
+        max: usize,
+    },
+    /// The topic is empty or longer than 255 bytes.
+    #[error("a topic has 1 to 255 bytes")]
+    BadTopic,
+    /// The node itself subscribes to the topic.
+    #[error("this node subscribes to the topic itself")]
+    OwnTopic,
+}
+
+/// A node. See the [module](self) for how it is driven.
+#[derive(Debug)]
+pub struct Router {
+    config: NodeConfig,
+    rng: Rng,
+    now: Instant,
+    inbox: Epoch,
+    inbox_stored: bool,
+    topics: Topics,
+    peers: Vec<Peer>,
+    names: BTreeMap<Box<str>, PeerId>,
+    outboxes: Vec<Outbox>,
+    conns: Conns,
+    dials: Dials,
+    storage: Storage,
+    events: Events,
+    sends: SendId,
+    /// Version of the node's own rows in the directory.
+    rows_version: u64,
+    closing: bool,
+}
+
+impl Router {
+    /// A node that knows nothing. Tell it what its store remembers with [`restore`](Self::restore), then
+    /// [`start`](Self::start) it.
+    pub fn new(config: NodeConfig, now: Instant) -> Self {
+        let rng = Rng::new(config.seed);
+        Self {
+            rng,
+            now,
+            inbox: Epoch::NONE,
+            inbox_stored: false,
+            topics: Topics::default(),
+            peers: Vec::new(),
+            names: BTreeMap::new(),
+            outboxes: Vec::new(),
+            conns: Conns::default(),
+            dials: Dials::default(),
+            storage: Storage::default(),
+            events: Events::default(),
+            sends: SendId(0),
+            rows_version: 1,
+            closing: false,
+            config,
+        }
+    }
+
+    /// Takes one thing that the store remembers. Before [`start`](Self::start) only.
+    pub fn restore(&mut self, item: &Recovered<'_>) {
+        match *item {
+            Recovered::Node { inbox, regressed } => {
+                self.inbox = inbox;
+                self.inbox_stored = true;
+                self.storage.regressed = regressed;
+            }
+            Recovered::Queue(queue) => self.restore_queue(&queue),
+            Recovered::Topic { queue, number, text } => {
+                let topic = self.topics.intern(text);
+                let key = Key::of(queue);
+                if let Some(outbox) = self.outboxes.iter_mut().find(|outbox| outbox.key == key) {
+                    outbox.restore_topic(number, topic);
+                }
+            }
+            Recovered::Cursor { peer, epoch, through } => {
+                let peer = self.peer_named(peer);
+                if let Some(peer) = self.peers.get_mut(peer.0) {
+                    peer.inbound.restore(epoch, through);
+                }
+            }
+            Recovered::Subscription { topic, address, name } => {
+                let topic = self.topics.intern(topic);
+                let peer = self.peer_named(name);
+                if let Some(peer) = self.peers.get_mut(peer.0) {
+                    peer.durable = true;
+                }
+                self.topics.subscribe(topic, peer, address);
+            }
+        }
+    }
+
+    fn restore_queue(&mut self, queue: &RecoveredQueue<'_>) {
+        let remembered = Remembered {
+            epoch: queue.epoch,
+            predecessor: queue.predecessor,
+            trimmed: queue.trimmed,
+            dropped: queue.dropped,
+            last: queue.last,
+            reserved: queue.reserved,
+        };
+        let ring = Segments::new(self.config.queue_bytes);
+        let reuse = self.config.planted.has(Fault::NumberReused);
+        let out = Outbound::restore(ring, self.config.send_mode, &remembered, reuse);
+        let mut outbox = Outbox::with(Key::of(queue.queue), out, Opened::Yes);
+        outbox.bytes = queue.bytes;
+        let id = self.add_outbox(outbox);
+        match queue.queue {
+            crate::effect::Queue::Node(name) => {
+                let peer = self.peer_named(name);
+                self.own_outbox(peer, id);
+            }
+            crate::effect::Queue::Topic(topic) => {
+                let topic = self.topics.intern(topic);
+                self.topics.set_kept(topic, id);
+            }
+            crate::effect::Queue::Address(address) => {
+                let dial = self.dials.add(address, Instant::ZERO);
+                self.dials.set_outbox(dial, id);
+            }
+        }
+    }
+
+    /// Ends the recovery. Epochs are made where there are none, and new ones where the store may have gone backwards.
+    pub fn start(&mut self, now: Instant) {
+        self.tick(now);
+        if self.inbox.is_none() {
+            self.inbox = Epoch(self.rng.next_nonzero());
+        }
+        if core::mem::take(&mut self.storage.regressed) {
+            for index in 0..self.outboxes.len() {
+                self.rotate(OutboxId(index));
+            }
+        }
+        for index in 0..self.outboxes.len() {
+            self.list(OutboxId(index));
+        }
+    }
+
+    // ------------------------------------------------------------------ getters
+
+    /// The configuration.
+    pub const fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// Every send up to this one is stored at the store's class.
+    pub const fn stored_through(&self) -> SendId {
+        self.storage.sends_stored
+    }
+
+    /// The newest send.
+    pub const fn sent_through(&self) -> SendId {
+        self.sends
+    }
+
+    /// Messages that are queued for anyone and not acknowledged. Gaps count with their numbers.
+    pub fn queued(&self) -> u64 {
+        self.outboxes.iter().map(|outbox| outbox.out.queued()).sum()
+    }
+
+    /// Messages that are queued for the node `name`.
+    pub fn queued_for(&self, name: &str) -> u64 {
+        let outbox = self.names.get(name).and_then(|&peer| self.peers.get(peer.0)?.outbox);
+        outbox.and_then(|id| self.outboxes.get(id.0)).map_or(0, |outbox| outbox.out.queued())
+    }
+
+    /// Bytes of records in memory, over all queues.
+    pub fn held(&self) -> usize {
+        self.outboxes.iter().map(Outbox::held).sum()
+    }
+
+    /// Names of the peers whose sessions are up.
+    pub fn peers_up(&self) -> impl Iterator<Item = &str> {
+        self.peers.iter().filter(|peer| peer.conn.is_some()).map(|peer| &*peer.name)
+    }
+
+    /// Whether everything that was accepted is acknowledged and the store knows it.
+    pub fn is_idle(&self) -> bool {
+        self.outboxes.iter().all(Outbox::is_idle) && !self.owes_store()
+    }
+
+    // ------------------------------------------------------------------ commands
+
+    /// Sends a message to one subscriber of the topic, or to all of them.
+    ///
+    /// The message is queued. It is stored after the next commit ([`stored_through`](Self::stored_through)), and leaves
+    /// after that unless the node is in the asynchronous mode.
+    ///
+    /// # Errors
+    /// See [`SendError`]; for `Mode::All` nothing is queued for anyone then.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        topic: &str,
+        payload: &[u8],
+        mode: Mode,
+    ) -> Result<SendId, SendError> {
+        self.tick(now);
+        if topic.is_empty() || topic.len() > NAME_BYTES_MAX {
+            return Err(SendError::BadTopic);
+        }
+        let max = self.config.limits.message_max as usize - topic.len().min(64) - 64;
+        if payload.len() > max {
+            return Err(SendError::TooLarge { max });
+        }
+        let topic = self.topics.intern(topic);
+        if self.topics.is_own(topic) {
+            return Err(SendError::OwnTopic);
+        }
+        let header = Header::new(mode, Topic::Number(0));
+        self.route_own(topic, &header, payload)?;
+        self.sends.0 += 1;
+        Ok(self.sends)
+    }
+
+    /// Subscribes to a topic: peers are told, and its messages go to the application.
+    pub fn subscribe(&mut self, now: Instant, topic: &str) {
+        self.tick(now);
+        let topic = self.topics.intern(topic);
+        if self.topics.set_own(topic, true) {
+            self.rows_version += 1;
+            self.announce();
+        }
+    }
+
+    /// Names a peer by its address: it is dialled for as long as the node runs, and is the next hop for topics that
+    /// nobody is known for.
+    pub fn add_peer(&mut self, now: Instant, address: &str) -> DialId {
+        self.tick(now);
+        self.dials.add(address, now)
+    }
+
+    /// Ends all sessions. What is queued stays in the store.
+    pub fn close(&mut self, now: Instant) {
+        self.tick(now);
+        self.closing = true;
+        self.conns.close_all(crate::wire::control::CloseReason::Shutdown);
+    }
+
+    // ------------------------------------------------------------------ outputs
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do, and what. May change after every input.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let conns = self.conns.deadline(self.config.timing.write_stall);
+        let dials = self.dials.deadline();
+        let write_behind = self
+            .outboxes
+            .iter()
+            .filter_map(|outbox| outbox.out.write_behind_at())
+            .min()
+            .map(|at| (at, crate::timer::Wakeup::WriteBehind));
+        let gone = self.lease_deadline();
+        earlier(earlier(conns, dials), earlier(earlier(write_behind, self.storage.retry_deadline()), gone))
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.tick(now);
+        self.conns.handle_timeout(self.now, self.config.timing.write_stall);
+        self.check_stalls();
+        self.check_leases();
+        self.storage.handle_timeout(now);
+        for index in 0..self.outboxes.len() {
+            self.check_write_behind(OutboxId(index));
+        }
+    }
+
+    // ------------------------------------------------------------------ shared helpers
+
+    /// The node's clock never runs backwards.
+    fn tick(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn add_outbox(&mut self, outbox: Outbox) -> OutboxId {
+        self.outboxes.push(outbox);
+        OutboxId(self.outboxes.len() - 1)
+    }
+
+    /// The peer of this name, made if there is none.
+    fn peer_named(&mut self, name: &str) -> PeerId {
+        if let Some(&peer) = self.names.get(name) {
+            return peer;
+        }
+        let peer = PeerId(self.peers.len());
+        self.peers.push(Peer::new(name, &self.config));
+        self.names.insert(name.into(), peer);
+        peer
+    }
+
+    /// The queue of a peer's stream, made if there is none.
+    fn outbox_of(&mut self, peer: PeerId) -> OutboxId {
+        if let Some(id) = self.peers.get(peer.0).and_then(|peer| peer.outbox) {
+            return id;
+        }
+        let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
+        let id = self.new_outbox(Key::Node(name));
+        self.own_outbox(peer, id);
+        id
+    }
+
+    /// The queue is that of the peer's stream.
+    fn own_outbox(&mut self, peer: PeerId, id: OutboxId) {
+        if let Some(peer) = self.peers.get_mut(peer.0) {
+            peer.outbox = Some(id);
+        }
+        if let Some(outbox) = self.outboxes.get_mut(id.0) {
+            outbox.peer = Some(peer);
+        }
+    }
+
+    fn new_outbox(&mut self, key: Key) -> OutboxId {
+        let epoch = Epoch(self.rng.next_nonzero());
+        self.add_outbox(Outbox::new(key, self.config.send_mode, self.config.queue_bytes, epoch))
+    }
+
+    /// Begins a new epoch of a queue, because its state went backwards.
+    fn rotate(&mut self, id: OutboxId) {
+        let epoch = Epoch(self.rng.next_nonzero());
+        let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
+        outbox.rotate(epoch);
+        self.events.push(Event::Regressed { queue: outbox.key.queue().name().into() });
+        self.list(id);
+    }
+}

@@ -1,0 +1,254 @@
+//! A queue of the node with everything its records refer to.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{PeerId, TopicId};
+use crate::delivery::{Emission, Outbound, Pending, PushError, SendMode};
+use crate::effect::{Batch, Queue, StoreOp};
+use crate::id::{Epoch, Predecessor};
+use crate::memory::Segments;
+use crate::time::Instant;
+use crate::wire::record::{self, Header, Topic};
+
+/// Topic numbers that a queue gives out; beyond them topics are written out.
+const TOPIC_NUMBERS_MAX: usize = 1024;
+
+/// What a queue is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    /// The stream to a node.
+    Node(Box<str>),
+    /// What waits for a topic's first durable subscriber.
+    Topic(Box<str>),
+    /// What waits for whoever answers at an address.
+    Address(Box<str>),
+}
+
+impl Key {
+    pub(super) fn of(queue: Queue<'_>) -> Self {
+        match queue {
+            Queue::Node(name) => Self::Node(name.into()),
+            Queue::Topic(topic) => Self::Topic(topic.into()),
+            Queue::Address(address) => Self::Address(address.into()),
+        }
+    }
+
+    pub(super) fn queue(&self) -> Queue<'_> {
+        match self {
+            Self::Node(name) => Queue::Node(name),
+            Self::Topic(topic) => Queue::Topic(topic),
+            Self::Address(address) => Queue::Address(address),
+        }
+    }
+}
+
+/// Whether the store knows the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    No,
+    Asked,
+    Yes,
+}
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    pub(super) key: Key,
+    /// The peer whose stream it is.
+    pub(super) peer: Option<PeerId>,
+    pub(super) out: Outbound<Segments>,
+    pub(super) opened: Opened,
+    /// A new epoch that the store does not know yet: nothing is sent before it does.
+    pub(super) rotation: Option<(Epoch, Predecessor)>,
+    pub(super) rotation_asked: bool,
+    /// A new epoch is needed as soon as nothing is with the store.
+    pub(super) rotate_wanted: bool,
+    /// Topic of each number, from 1.
+    pub(super) topics: Vec<TopicId>,
+    /// Number of each topic, 0 if it has none; indexed by topic.
+    numbers: Vec<u32>,
+    pub(super) topics_stored: usize,
+    pub(super) topics_asked: Pending<usize>,
+    /// Bytes of what it holds, for quotas. Exact for queues that are moved, not kept for streams.
+    pub(super) bytes: u64,
+    /// Whether it stands in the list of those that owe the store something.
+    pub(super) listed: bool,
+}
+
+impl Outbox {
+    pub(super) fn new(key: Key, mode: SendMode, capacity: usize, epoch: Epoch) -> Self {
+        Self::with(key, Outbound::new(Segments::new(capacity), mode, epoch), Opened::No)
+    }
+
+    pub(super) const fn with(key: Key, out: Outbound<Segments>, opened: Opened) -> Self {
+        Self {
+            key,
+            peer: None,
+            out,
+            opened,
+            rotation: None,
+            rotation_asked: false,
+            rotate_wanted: false,
+            topics: Vec::new(),
+            numbers: Vec::new(),
+            topics_stored: 0,
+            topics_asked: Pending::new(),
+            bytes: 0,
+            listed: false,
+        }
+    }
+
+    /// Whether its records are moved to streams, instead of being sent.
+    pub(super) const fn is_moved(&self) -> bool {
+        !matches!(self.key, Key::Node(_))
+    }
+
+    pub(super) fn restore_topic(&mut self, number: u32, topic: TopicId) {
+        // Numbers are given out one after another, and told in any order.
+        let index = number as usize;
+        if index == 0 || index > TOPIC_NUMBERS_MAX {
+            return;
+        }
+        if self.topics.len() < index {
+            self.topics.resize(index, topic);
+        }
+        if let Some(slot) = self.topics.get_mut(index - 1) {
+            *slot = topic;
+        }
+        self.note_number(topic, number);
+        self.topics_stored = self.topics.len();
+    }
+
+    fn note_number(&mut self, topic: TopicId, number: u32) {
+        if self.numbers.len() <= topic.0 {
+            self.numbers.resize(topic.0 + 1, 0);
+        }
+        if let Some(slot) = self.numbers.get_mut(topic.0) {
+            *slot = number;
+        }
+    }
+
+    /// The number of a topic in this queue's epoch, or its text if there are numbers for too many already.
+    fn topic<'t>(&mut self, topic: TopicId, text: &'t str) -> Topic<'t> {
+        if let Some(&number) = self.numbers.get(topic.0)
+            && number != 0
+        {
+            return Topic::Number(number);
+        }
+        if self.topics.len() >= TOPIC_NUMBERS_MAX {
+            return Topic::Text(text);
+        }
+        self.topics.push(topic);
+        let number = self.topics.len() as u32;
+        self.note_number(topic, number);
+        Topic::Number(number)
+    }
+
+    /// Queues a message. `over` lets it exceed the memory of the queue: for what a window bounds already.
+    pub(super) fn push(
+        &mut self,
+        now: Instant,
+        (topic, text): (TopicId, &str),
+        header: &Header<'_>,
+        payload: &[u8],
+        over: bool,
+    ) -> Result<u64, PushError> {
+        let header = Header { topic: self.topic(topic, text), ..*header };
+        let len = record::message_len(&header, payload.len());
+        let write = |room: &mut [u8]| {
+            record::encode_message(&header, payload, room);
+        };
+        let number = self.out.push(now, len, over, write)?;
+        if self.is_moved() {
+            self.bytes += len as u64;
+        }
+        Ok(number)
+    }
+
+    /// Begins a new epoch.
+    pub(super) fn rotate(&mut self, epoch: Epoch) {
+        let predecessor = self.out.rotate(epoch);
+        self.rotation = Some((epoch, predecessor));
+        self.rotation_asked = false;
+    }
+
+    /// Whether records may be sent: their epoch is known to the store.
+    pub(super) fn may_send(&self) -> bool {
+        self.rotation.is_none()
+    }
+
+    /// Everything with the store is void.
+    pub(super) fn handle_void(&mut self) {
+        self.out.handle_void();
+        self.topics_asked.clear();
+        self.rotation_asked = false;
+        if self.opened == Opened::Asked {
+            self.opened = Opened::No;
+        }
+    }
+
+    /// Whether it owes the store anything.
+    pub(super) fn owes_store(&self, urgent: bool) -> bool {
+        (self.rotation.is_some() && !self.rotation_asked) || self.out.owes_store(urgent)
+    }
+
+    /// Whether nothing of it is in memory that could not be had again.
+    pub(super) fn is_idle(&self) -> bool {
+        self.out.is_idle() && self.rotation.is_none()
+    }
+
+    /// Bytes in memory.
+    pub(super) fn held(&self) -> usize {
+        self.out.held()
+    }
+
+    /// Adds what the store has to know before it can take the queue's records.
+    pub(super) fn emit_rows<'t>(&mut self, id: u64, batch: &mut Batch, text: impl Fn(TopicId) -> &'t str) {
+        let queue = self.key.queue();
+        if self.opened == Opened::No {
+            self.opened = Opened::Asked;
+            // A queue that never was in the store has no epoch there to leave.
+            self.rotation = None;
+            batch.push(&StoreOp::Open { queue, epoch: self.out.epoch() });
+        }
+        if let Some((epoch, predecessor)) = self.rotation
+            && !self.rotation_asked
+        {
+            self.rotation_asked = true;
+            batch.push(&StoreOp::Rotate { queue, epoch, predecessor });
+        }
+        let told = self.topics_asked.newest().unwrap_or(self.topics_stored);
+        for (index, topic) in self.topics.iter().enumerate().skip(told) {
+            batch.push(&StoreOp::Topic { queue, number: index as u32 + 1, text: text(*topic) });
+        }
+        self.topics_asked.put(id, self.topics.len());
+    }
+
+    /// Adds trims, drops and reservations.
+    pub(super) fn emit_owed(&mut self, id: u64, urgent: bool, batch: &mut Batch) {
+        let queue = self.key.queue();
+        while let Some(emission) = self.out.owed_emission(urgent) {
+            self.out.emitted(id, emission);
+            batch.push(&match emission {
+                Emission::Reserve(through) => StoreOp::Reserve { queue, through },
+                Emission::Trim(through) => StoreOp::Trim { queue, through },
+                Emission::Drop(through, reason) => StoreOp::Drop { queue, through, reason },
+            });
+        }
+    }
+
+    /// The group of batch `id` with this queue's rows and records is committed.
+    pub(super) fn handle_stored(&mut self, id: u64) {
+        self.out.handle_stored(id);
+        if let Some(topics) = self.topics_asked.take_through(id) {
+            self.topics_stored = self.topics_stored.max(topics);
+        }
+        if self.opened == Opened::Asked {
+            self.opened = Opened::Yes;
+        }
+        if self.rotation_asked {
+            self.rotation = None;
+            self.rotation_asked = false;
+        }
+    }
+}

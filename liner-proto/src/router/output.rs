@@ -1,0 +1,407 @@
+//! What is written on connections.
+
+use alloc::vec::Vec;
+
+use super::conn::{Body as InFlight, Conn, Framing, Transmit};
+use super::{PeerId, Router};
+use crate::delivery::Next;
+use crate::frame::{cobs, length};
+use crate::id::{ConnId, SessionId};
+use crate::memory::SEGMENT_BYTES;
+use crate::seal;
+use crate::session::Owed;
+use crate::time::Instant;
+use crate::wire::batch::BatchHead;
+use crate::wire::control::{Ack, Bind, Close, Marks};
+use crate::wire::data::{self, DataHead};
+use crate::wire::handshake::{About, Acks, Answer, Confirm, Hello, StreamFields};
+use crate::wire::record::{self, GapReason};
+use crate::wire::{self, Body, VERSION};
+
+/// The largest frame that is not a batch.
+const CONTROL_FRAME_MAX: usize = 2048;
+
+/// On links with one message to a frame, frames are put together up to about this many bytes for one write.
+const COBS_WRITE_BYTES: usize = 4096;
+
+impl Router {
+    /// A connection that may have something to write: ask [`poll_transmit`](Self::poll_transmit) for it until that gives
+    /// nothing or the link takes no more. In the latter case ask again when the link is writable, without being told here.
+    pub fn poll_writable(&mut self) -> Option<ConnId> {
+        self.conns.unlist()
+    }
+
+    /// A connection that the shell is to close now; answer with [`handle_closed`](Self::handle_closed).
+    pub fn poll_close(&mut self) -> Option<ConnId> {
+        self.conns.poll_close()
+    }
+
+    /// Bytes to write on a connection. Say with [`handle_written`](Self::handle_written) how many were taken.
+    ///
+    /// Bounded work: at most one segment of messages is framed in a call.
+    pub fn poll_transmit(&mut self, now: Instant, id: ConnId) -> Transmit<'_> {
+        const NOTHING: Transmit<'_> = Transmit { head: &[], body: &[] };
+        self.tick(now);
+        if self.conns.get(id).is_some_and(|conn| conn.unwritten() == 0) {
+            self.build(id);
+        }
+        let Some(conn) = self.conns.get(id) else { return NOTHING };
+        let head = conn.head.get(conn.written.min(conn.head.len())..).unwrap_or_default();
+        let Some(body) = conn.body else { return Transmit { head, body: &[] } };
+        let bytes = self.outboxes.get(body.outbox.0).and_then(|outbox| outbox.out.bytes_at(body.begin, body.len));
+        let Some(bytes) = bytes else {
+            // A peer acknowledged a frame that it cannot have had whole.
+            self.conns.finish(id);
+            return NOTHING;
+        };
+        let skip = conn.written.saturating_sub(conn.head.len());
+        Transmit { head, body: bytes.get(skip..).unwrap_or_default() }
+    }
+
+    /// So many of the bytes given by [`poll_transmit`](Self::poll_transmit) were taken by the link.
+    pub fn handle_written(&mut self, now: Instant, id: ConnId, bytes: usize) {
+        self.tick(now);
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if bytes > 0 {
+            conn.progress = self.now;
+        }
+        conn.written += bytes;
+        if conn.unwritten() > 0 {
+            return;
+        }
+        conn.head.clear();
+        if conn.head.capacity() > 2 * COBS_WRITE_BYTES {
+            conn.head = Vec::new();
+        }
+        conn.body = None;
+        conn.written = 0;
+        if conn.session.is_closed() {
+            self.conns.finish(id);
+        }
+    }
+
+    /// Puts the next frames of a connection together.
+    fn build(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.progress = self.now;
+        let mut writer = Writer::take(conn);
+        self.build_session(id, &mut writer);
+        let up = self.conns.get(id).filter(|conn| conn.session.is_up()).and_then(|conn| conn.peer);
+        let mut body = None;
+        if let Some(peer) = up {
+            self.build_binds(peer, &mut writer);
+            self.build_pages(peer, &mut writer);
+            self.build_marks(peer, &mut writer, false);
+            body = match writer.framing {
+                Framing::Length => self.build_batch(peer, &mut writer),
+                Framing::Cobs => self.build_frames(peer, &mut writer),
+            };
+        }
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.head = writer.bytes;
+        conn.body = body;
+        if up.is_some() && conn.unwritten() > 0 {
+            conn.session.spoke(now);
+        }
+    }
+
+    // ------------------------------------------------------------------ session
+
+    fn build_session(&mut self, id: ConnId, writer: &mut Writer) {
+        let now = self.now;
+        let Some(conn) = self.conns.get(id) else { return };
+        let Some(owed) = conn.session.owed(now) else { return };
+        let about = self.about();
+        let config = &self.config;
+        match owed {
+            Owed::Hello { nonce } => writer.frame(&Body::Hello(Hello {
+                version_min: VERSION,
+                version_max: VERSION,
+                name: &config.name,
+                instance: config.instance,
+                nonce,
+                about,
+            })),
+            Owed::Answer { echo, nonce } => {
+                let Some(caller) = &conn.caller else { return };
+                let peer = self.names.get(&*caller.name).copied();
+                let stream = self.fields(peer, caller.fresh);
+                writer.frame(&Body::Answer(Answer {
+                    version: VERSION,
+                    echo,
+                    name: &config.name,
+                    instance: config.instance,
+                    nonce,
+                    about,
+                    stream,
+                }));
+            }
+            Owed::Confirm { echo } => {
+                let stream = self.fields(conn.peer, crate::id::Epoch::NONE);
+                writer.frame(&Body::Confirm(Confirm { echo, stream }));
+            }
+            Owed::KeepAlive => {
+                let Some(peer) = conn.peer else { return };
+                self.build_marks(peer, writer, true);
+            }
+            Owed::Close(reason) => writer.frame(&Body::Close(Close { reason, text: "" })),
+        }
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.session.sent(now);
+            writer.seal = conn.session.seal_out();
+        }
+    }
+
+    fn about(&self) -> About {
+        let limits = &self.config.limits;
+        About {
+            inbox: self.inbox,
+            acks: if self.config.takes_custody { Acks::from(self.config.class) } else { Acks::Processed },
+            frame_max: limits.frame_max,
+            message_max: limits.message_max,
+            window_messages: limits.window_messages,
+            window_bytes: limits.window_bytes,
+            bindings_max: limits.bindings_max,
+            seals: About::SEAL_CRC32C,
+            roles: if self.config.takes_custody { About::ROLE_CUSTODY } else { 0 },
+        }
+    }
+
+    fn fields(&self, peer: Option<PeerId>, fresh: crate::id::Epoch) -> StreamFields {
+        let state = peer.and_then(|peer| self.peers.get(peer.0));
+        let known = state.and_then(|state| state.inbound.known());
+        let outbox = state.and_then(|state| self.outboxes.get(state.outbox?.0));
+        match outbox {
+            Some(outbox) => outbox.out.fields(known),
+            None => StreamFields { epoch: fresh, predecessor: None, oldest: 1, next: 1, known, assigned: None },
+        }
+    }
+
+    // ------------------------------------------------------------------ marks, topics
+
+    fn build_marks(&mut self, peer: PeerId, writer: &mut Writer, always: bool) {
+        let Some(state) = self.peers.get_mut(peer.0) else { return };
+        if !always && !state.inbound.owes_marks() {
+            return;
+        }
+        let next = state.outbox.and_then(|id| self.outboxes.get(id.0)).map_or(1, |outbox| outbox.out.next());
+        let inbound = &mut state.inbound;
+        let window = inbound.messages_limit().saturating_sub(inbound.received());
+        match writer.framing {
+            Framing::Length => writer.frame(&Body::Marks(Marks {
+                received: inbound.received(),
+                acked: inbound.acked(),
+                messages_limit: inbound.messages_limit(),
+                bytes_limit: inbound.bytes_limit(),
+                next,
+            })),
+            Framing::Cobs => writer.frame(&Body::Ack(Ack {
+                received_low: inbound.received() as u16,
+                acked_low: inbound.acked() as u16,
+                bitmap: 0,
+                window: u8::try_from(window).unwrap_or(u8::MAX),
+                next_low: next as u16,
+            })),
+        }
+        inbound.set_told();
+    }
+
+    /// Every number has to be bound before a message uses it; numbers are few and never change.
+    fn build_binds(&mut self, peer: PeerId, writer: &mut Writer) {
+        let Some(state) = self.peers.get_mut(peer.0) else { return };
+        let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get(id.0)) else { return };
+        while let Some(&topic) = outbox.topics.get(state.bound) {
+            if writer.bytes.len() > SEGMENT_BYTES {
+                return;
+            }
+            state.bound += 1;
+            writer.frame(&Body::Bind(Bind { number: state.bound as u32, text: self.topics.text(topic) }));
+        }
+    }
+
+    // ------------------------------------------------------------------ messages
+
+    fn build_batch(&mut self, peer: PeerId, writer: &mut Writer) -> Option<InFlight> {
+        let now = self.now;
+        let state = self.peers.get_mut(peer.0)?;
+        let id = state.outbox?;
+        let outbox = self.outboxes.get_mut(id.0)?;
+        if state.held || !outbox.may_send() || state.bound < outbox.topics.len() {
+            return None;
+        }
+        let frame_max = state.about.map_or(0, |about| about.frame_max as usize);
+        let credit = usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
+        let room = frame_max.saturating_sub(BatchHead::LEN_MAX + seal::LEN).min(credit);
+        match outbox.out.next_piece(state.messages_limit, room) {
+            Next::Nothing => None,
+            Next::Load { .. } => {
+                self.want_load(id);
+                None
+            }
+            Next::Gap { first, last, reason } => {
+                let run = gap_run(reason, last - first + 1);
+                let head = BatchHead { sent_before: false, first, last, added_age_ms: None };
+                writer.batch(&head, run.bytes());
+                let end = crate::memory::Cursor { number: last + 1, offset: 0 };
+                outbox.out.advance(now, end);
+                state.bytes_sent += run.bytes().len() as u64;
+                self.conns.list(state.conn?);
+                None
+            }
+            Next::Run { begin, end, bytes, sent_before } => {
+                let (first, last) = (begin.number, end.number - 1);
+                let head = BatchHead { sent_before, first, last, added_age_ms: None };
+                let len = bytes.len();
+                writer.batch_head(&head, bytes);
+                outbox.out.advance(now, end);
+                state.bytes_sent += len as u64;
+                Some(InFlight { outbox: id, begin, len })
+            }
+        }
+    }
+
+    fn build_frames(&mut self, peer: PeerId, writer: &mut Writer) -> Option<InFlight> {
+        let now = self.now;
+        let state = self.peers.get_mut(peer.0)?;
+        let id = state.outbox?;
+        let outbox = self.outboxes.get_mut(id.0)?;
+        if state.held || !outbox.may_send() || state.bound < outbox.topics.len() {
+            return None;
+        }
+        let frame_max = state.about.map_or(0, |about| about.frame_max as usize);
+        while writer.bytes.len() < COBS_WRITE_BYTES {
+            match outbox.out.next_piece(state.messages_limit, usize::MAX) {
+                Next::Nothing => break,
+                Next::Load { .. } => {
+                    self.want_load(id);
+                    break;
+                }
+                Next::Gap { first, last, reason } => {
+                    let run = gap_run(reason, last - first + 1);
+                    writer.data(run.record(), first, false);
+                    outbox.out.advance(now, crate::memory::Cursor { number: last + 1, offset: 0 });
+                }
+                Next::Run { begin, bytes, sent_before, .. } => {
+                    let Some((record, rest)) = record::split_first(bytes) else { break };
+                    if record.len() + data::HEAD_LEN_MAX + seal::LEN > frame_max {
+                        // Reported at the handshake's limits; fragments come with the lossy lines.
+                        break;
+                    }
+                    let number = begin.number;
+                    let next = number + record::numbers_of(record);
+                    let offset = begin.offset + (bytes.len() - rest.len()) as u64;
+                    writer.data(record, number, sent_before);
+                    outbox.out.advance(now, crate::memory::Cursor { number: next, offset });
+                }
+            }
+        }
+        None
+    }
+}
+
+/// A gap as a record with its length.
+struct GapRun {
+    bytes: [u8; record::GAP_LEN_MAX + 1],
+    len: usize,
+}
+
+impl GapRun {
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..=self.len).unwrap_or_default()
+    }
+
+    fn record(&self) -> &[u8] {
+        self.bytes.get(1..=self.len).unwrap_or_default()
+    }
+}
+
+fn gap_run(reason: GapReason, count: u64) -> GapRun {
+    let mut run = GapRun { bytes: [0; record::GAP_LEN_MAX + 1], len: 0 };
+    if let Some((head, body)) = run.bytes.split_first_mut() {
+        run.len = record::encode_gap(reason, count, body).unwrap_or(0);
+        *head = run.len as u8;
+    }
+    run
+}
+
+/// Puts frames together for one connection.
+pub(super) struct Writer {
+    bytes: Vec<u8>,
+    framing: Framing,
+    seal: SessionId,
+}
+
+impl Writer {
+    fn take(conn: &mut Conn) -> Self {
+        let bytes = core::mem::take(&mut conn.head);
+        Self { bytes, framing: conn.framing, seal: conn.session.seal_out() }
+    }
+
+    /// Whether so much is put together that the rest can wait for the next write.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes.len() > SEGMENT_BYTES
+    }
+
+    /// Adds a frame that is not a batch.
+    pub(super) fn frame(&mut self, body: &Body<'_>) {
+        let mut scratch = [0; CONTROL_FRAME_MAX];
+        // All texts in control frames are names and topics of at most 255 bytes.
+        let len = wire::encode(body, &mut scratch).unwrap_or(0);
+        debug_assert!(len > 0);
+        self.sealed(&[scratch.get(..len).unwrap_or_default()]);
+    }
+
+    /// Adds a frame whose body is already encoded.
+    pub(super) fn encoded(&mut self, body: &[u8]) {
+        self.sealed(&[body]);
+    }
+
+    fn sealed(&mut self, parts: &[&[u8]]) {
+        let crc = seal::checksum(self.seal, parts).to_le_bytes();
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        match self.framing {
+            Framing::Length => {
+                self.bytes.extend_from_slice(&((len + seal::LEN) as u32).to_le_bytes());
+                self.bytes.extend_from_slice(&crc);
+                for part in parts {
+                    self.bytes.extend_from_slice(part);
+                }
+            }
+            Framing::Cobs => {
+                let begin = self.bytes.len();
+                self.bytes.resize(begin + cobs::encoded_len_max(len + seal::LEN), 0);
+                let room = self.bytes.get_mut(begin..).unwrap_or_default();
+                let (first, second) = (parts.first().copied(), parts.get(1).copied());
+                let all = [&crc, first.unwrap_or_default(), second.unwrap_or_default()];
+                let written = cobs::encode(&all, room).unwrap_or(0);
+                self.bytes.truncate(begin + written);
+            }
+        }
+    }
+
+    /// Adds a batch frame with its records.
+    fn batch(&mut self, head: &BatchHead, run: &[u8]) {
+        self.batch_head(head, run);
+        self.bytes.extend_from_slice(run);
+    }
+
+    /// Adds a batch frame whose records are written from where they stand.
+    fn batch_head(&mut self, head: &BatchHead, run: &[u8]) {
+        let mut scratch = [0; BatchHead::LEN_MAX];
+        let len = head.encode(&mut scratch).unwrap_or(0);
+        let head = scratch.get(..len).unwrap_or_default();
+        let crc = seal::checksum(self.seal, &[head, run]).to_le_bytes();
+        let total = (head.len() + run.len() + seal::LEN) as u32;
+        self.bytes.reserve(length::HEAD + seal::LEN + head.len());
+        self.bytes.extend_from_slice(&total.to_le_bytes());
+        self.bytes.extend_from_slice(&crc);
+        self.bytes.extend_from_slice(head);
+    }
+
+    /// Adds a frame with one message.
+    fn data(&mut self, record: &[u8], number: u64, sent_before: bool) {
+        let Some(parts) = (DataHead { sent_before, number, added_age_ms: 0 }).encode(record) else { return };
+        self.sealed(&parts.slices());
+    }
+}

@@ -1,0 +1,75 @@
+//! What a node knows of one peer, whether its session is up or not.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{NodeConfig, OutboxId, TopicId};
+use crate::delivery::Inbound;
+use crate::id::ConnId;
+use crate::time::Instant;
+use crate::wire::handshake::About;
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) name: Box<str>,
+    pub(super) outbox: Option<OutboxId>,
+    pub(super) inbound: Inbound,
+    pub(super) conn: Option<ConnId>,
+    /// Of the session that is up, or was last.
+    pub(super) about: Option<About>,
+    /// The last number the peer lets this node send.
+    pub(super) messages_limit: u64,
+    /// Bytes that the peer lets this node send in the session, and how many were sent.
+    pub(super) bytes_limit: u64,
+    pub(super) bytes_sent: u64,
+    /// Topic numbers of this node that were told to the peer in this session.
+    pub(super) bound: usize,
+    /// Topics of the peer's numbers, from 1, in this session.
+    pub(super) topics: Vec<Option<TopicId>>,
+    /// Whether messages since the last cursor were queued for others: the cursor goes into the group that stores them.
+    pub(super) took_custody: bool,
+    /// Whether it stands in the list of peers whose cursor the store has to hear of.
+    pub(super) listed: bool,
+    /// Its acknowledgements stand for too little: nothing is sent to it.
+    pub(super) held: bool,
+    /// It has subscribed under a name that it will have again.
+    pub(super) durable: bool,
+    /// The version of this node's rows that it was told.
+    pub(super) rows_told: u64,
+    pub(super) away_since: Option<Instant>,
+    /// It has no name of its own and stayed away for a lease.
+    pub(super) gone: bool,
+}
+
+impl Peer {
+    pub(super) fn new(name: &str, config: &NodeConfig) -> Self {
+        Self {
+            name: name.into(),
+            outbox: None,
+            inbound: Inbound::new(&config.limits, config.planted),
+            conn: None,
+            about: None,
+            messages_limit: 0,
+            bytes_limit: 0,
+            bytes_sent: 0,
+            bound: 0,
+            topics: Vec::new(),
+            took_custody: false,
+            listed: false,
+            held: false,
+            durable: false,
+            rows_told: 0,
+            away_since: None,
+            gone: false,
+        }
+    }
+
+    /// The session is over: what belonged to it is forgotten.
+    pub(super) fn handle_down(&mut self, now: Instant) {
+        self.conn = None;
+        self.topics = Vec::new();
+        self.bound = 0;
+        self.rows_told = 0;
+        self.away_since = Some(now);
+    }
+}

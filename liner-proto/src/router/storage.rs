@@ -1,0 +1,486 @@
+//! What the node asks of its store, and what follows from the answers.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::event::Event;
+use super::outbox::{Key, Opened};
+use super::{OutboxId, PeerId, Router};
+use crate::delivery::{BATCHES_MAX, Emission};
+use crate::effect::{Batch, BatchId, DeadReason, GapReason, Loaded, Outcome, Queue, StoreFault, StoreOp};
+use crate::id::SendId;
+use crate::planted::Fault;
+use crate::time::Instant;
+use crate::timer::{Deadline, Wakeup};
+use crate::wire::record::{self, Header};
+
+/// Loads that may be with the store at a time.
+const LOADS_MAX: usize = 4;
+
+/// Dead letters and directory rows that wait for the store.
+const STAGED_MAX: usize = 10_000;
+
+/// Something for the store to do. Requests are executed one after another, in the order in which they were given.
+#[derive(Debug)]
+pub enum StoreRequest {
+    /// Execute the batch and commit. Answer with [`Router::handle_committed`].
+    Commit(Batch),
+    /// Read. Answer with [`Router::handle_loaded`].
+    Load(LoadRequest),
+}
+
+/// Records to read back from the store.
+#[derive(Clone, Debug)]
+pub struct LoadRequest {
+    id: u64,
+    key: Key,
+    after: u64,
+}
+
+impl LoadRequest {
+    /// The queue.
+    pub fn queue(&self) -> Queue<'_> {
+        self.key.queue()
+    }
+
+    /// Records above this number are wanted.
+    pub const fn after(&self) -> u64 {
+        self.after
+    }
+}
+
+#[derive(Debug)]
+struct InFlight {
+    id: BatchId,
+    trims: Option<usize>,
+    data: Option<usize>,
+    sends: SendId,
+    staged: usize,
+    inbox: bool,
+    outboxes: Vec<OutboxId>,
+    peers_early: Vec<PeerId>,
+    peers_late: Vec<PeerId>,
+}
+
+/// A request that belongs to no queue.
+#[derive(Debug)]
+pub(super) enum Staged {
+    Subscribe { topic: super::TopicId, peer: PeerId },
+    Unsubscribe { topic: super::TopicId, address: alloc::boxed::Box<str> },
+    Dead { peer: PeerId, topic: super::TopicId, reason: DeadReason, record: Vec<u8> },
+    Close { key: Key },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Storage {
+    pub(super) regressed: bool,
+    pub(super) sends_stored: SendId,
+    last: u64,
+    generation: u64,
+    in_flight: VecDeque<InFlight>,
+    loads: Vec<(u64, OutboxId)>,
+    loads_wanted: VecDeque<OutboxId>,
+    outboxes: Vec<OutboxId>,
+    peers: Vec<PeerId>,
+    staged: VecDeque<Staged>,
+    staged_asked: usize,
+    retry_at: Option<Instant>,
+    failed: bool,
+}
+
+impl Storage {
+    pub(super) fn retry_deadline(&self) -> Option<Deadline> {
+        self.retry_at.map(|at| (at, Wakeup::StoreRetry))
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+        }
+    }
+
+    pub(super) fn stage(&mut self, staged: Staged) -> bool {
+        if self.staged.len() >= STAGED_MAX {
+            return false;
+        }
+        self.staged.push_back(staged);
+        true
+    }
+}
+
+impl Router {
+    /// The next thing for the store to do, if there is any and it may have more.
+    pub fn poll_store(&mut self, now: Instant) -> Option<StoreRequest> {
+        self.tick(now);
+        self.storage.handle_timeout(self.now);
+        if self.storage.retry_at.is_some() {
+            return None;
+        }
+        self.move_kept();
+        if let Some(load) = self.next_load() {
+            return Some(StoreRequest::Load(load));
+        }
+        if self.storage.in_flight.len() >= BATCHES_MAX || !self.owes_store() {
+            return None;
+        }
+        let batch = self.build_commit();
+        (!batch.is_empty()).then_some(StoreRequest::Commit(batch))
+    }
+
+    /// Whether a batch would have content.
+    pub(super) fn owes_store(&self) -> bool {
+        let storage = &self.storage;
+        let outbox = |id: &OutboxId| {
+            self.outboxes.get(id.0).is_some_and(|outbox| outbox.owes_store(self.is_urgent(*id)))
+        };
+        let peer = |id: &PeerId| self.peers.get(id.0).is_some_and(|peer| peer.inbound.owes_cursor());
+        storage.staged.len() > storage.staged_asked
+            || storage.outboxes.iter().any(outbox)
+            || storage.peers.iter().any(peer)
+    }
+
+    /// Whether what is queued must be written because no link takes it.
+    fn is_urgent(&self, id: OutboxId) -> bool {
+        match self.outboxes.get(id.0).map(|outbox| &outbox.key) {
+            Some(Key::Node(name)) => {
+                let peer = self.names.get(name).and_then(|peer| self.peers.get(peer.0));
+                peer.is_none_or(|peer| peer.conn.is_none() || peer.held)
+            }
+            _ => true,
+        }
+    }
+
+    /// The queue may owe the store something.
+    pub(super) fn list(&mut self, id: OutboxId) {
+        let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
+        if !outbox.listed {
+            outbox.listed = true;
+            self.storage.outboxes.push(id);
+        }
+    }
+
+    /// The peer's cursor may have moved.
+    pub(super) fn list_peer(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(id.0) else { return };
+        if !peer.listed && peer.inbound.owes_cursor() {
+            peer.listed = true;
+            self.storage.peers.push(id);
+        }
+        if let Some(conn) = peer.conn {
+            self.conns.list(conn);
+        }
+    }
+
+    pub(super) fn put_aside(
+        &mut self,
+        peer: PeerId,
+        (topic, header, payload): (super::TopicId, &Header<'_>, &[u8]),
+        reason: DeadReason,
+    ) {
+        let text = self.topics.text(topic);
+        let header = Header { topic: record::Topic::Text(text), ..*header };
+        let mut bytes = alloc::vec![0; record::message_len(&header, payload.len())];
+        record::encode_message(&header, payload, &mut bytes);
+        self.storage.stage(Staged::Dead { peer, topic, reason, record: bytes });
+        if let Some(peer) = self.peers.get_mut(peer.0) {
+            peer.took_custody = true;
+        }
+    }
+
+    // ------------------------------------------------------------------ commits
+
+    fn build_commit(&mut self) -> Batch {
+        self.storage.last += 1;
+        let id = self.storage.last;
+        let mut batch = Batch { id: BatchId(id), generation: self.storage.generation, ..Batch::default() };
+        let outboxes = core::mem::take(&mut self.storage.outboxes);
+        let peers = core::mem::take(&mut self.storage.peers);
+        let mut flight = InFlight {
+            id: BatchId(id),
+            trims: None,
+            data: None,
+            sends: self.sends,
+            staged: 0,
+            inbox: false,
+            outboxes: Vec::new(),
+            peers_early: Vec::new(),
+            peers_late: Vec::new(),
+        };
+        for &outbox in &outboxes {
+            self.emit_trims(outbox, id, &mut batch);
+        }
+        for peer in peers {
+            self.emit_cursor_early(peer, id, &mut batch, &mut flight);
+        }
+        batch.end_group();
+        flight.trims = batch.groups_len().checked_sub(1);
+        self.emit_staged(&mut batch, &mut flight);
+        let split = self.config.planted.has(Fault::CustodyNotAtomic);
+        if split {
+            self.emit_cursors_late(id, &mut batch, &flight);
+        }
+        for &outbox in &outboxes {
+            if split {
+                batch.end_group();
+            }
+            self.emit_data(outbox, id, &mut batch);
+        }
+        if !split {
+            self.emit_cursors_late(id, &mut batch, &flight);
+        }
+        let before = batch.groups_len();
+        batch.end_group();
+        if batch.groups_len() > before || split {
+            flight.data = batch.groups_len().checked_sub(1);
+        }
+        for outbox in &outboxes {
+            if let Some(outbox) = self.outboxes.get_mut(outbox.0) {
+                outbox.listed = false;
+            }
+        }
+        flight.outboxes = outboxes;
+        if !batch.is_empty() {
+            self.storage.in_flight.push_back(flight);
+        }
+        batch
+    }
+
+    fn emit_trims(&mut self, id: OutboxId, batch_id: u64, batch: &mut Batch) {
+        let urgent = self.is_urgent(id);
+        let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
+        // The trims of a queue that is moved belong with the rows that it was moved to.
+        if outbox.opened == Opened::Yes && outbox.rotation.is_none() && !outbox.is_moved() {
+            outbox.emit_owed(batch_id, urgent, batch);
+        }
+    }
+
+    fn emit_data(&mut self, id: OutboxId, batch_id: u64, batch: &mut Batch) {
+        let urgent = self.is_urgent(id);
+        let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
+        if outbox.rotate_wanted || !outbox.owes_store(urgent) {
+            return;
+        }
+        let topics = &self.topics;
+        outbox.emit_rows(batch_id, batch, |topic| topics.text(topic));
+        outbox.emit_owed(batch_id, urgent, batch);
+        while let Some(append) = outbox.out.poll_append(batch_id, urgent, usize::MAX) {
+            let queue = outbox.key.queue();
+            let (first, last, records) = (append.first, append.last, append.records);
+            batch.push(&StoreOp::Append { queue, first, last, records });
+        }
+    }
+
+    fn emit_cursor_early(&mut self, id: PeerId, batch_id: u64, batch: &mut Batch, flight: &mut InFlight) {
+        let Some(peer) = self.peers.get_mut(id.0) else { return };
+        peer.listed = false;
+        if !peer.inbound.owes_cursor() {
+            return;
+        }
+        let late = core::mem::take(&mut peer.took_custody);
+        if late && !self.config.planted.has(Fault::CursorOutsideTransaction) {
+            flight.peers_late.push(id);
+            return;
+        }
+        flight.peers_early.push(id);
+        let through = peer.inbound.emit_cursor(batch_id);
+        batch.push(&StoreOp::Cursor { peer: &peer.name, epoch: peer.inbound.epoch(), through });
+    }
+
+    fn emit_cursors_late(&mut self, batch_id: u64, batch: &mut Batch, flight: &InFlight) {
+        for peer in &flight.peers_late {
+            let Some(peer) = self.peers.get_mut(peer.0) else { continue };
+            let through = peer.inbound.emit_cursor(batch_id);
+            batch.push(&StoreOp::Cursor { peer: &peer.name, epoch: peer.inbound.epoch(), through });
+        }
+    }
+
+    fn emit_staged(&mut self, batch: &mut Batch, flight: &mut InFlight) {
+        if !self.inbox_stored {
+            flight.inbox = true;
+            batch.push(&StoreOp::Inbox { epoch: self.inbox });
+        }
+        for staged in self.storage.staged.iter().skip(self.storage.staged_asked) {
+            flight.staged += 1;
+            match staged {
+                Staged::Subscribe { topic, peer } => {
+                    let rows = self.topics.rows(*topic);
+                    let Some(row) = rows.iter().find(|row| row.peer == *peer) else { continue };
+                    let Some(peer) = self.peers.get(peer.0) else { continue };
+                    let topic = self.topics.text(*topic);
+                    batch.push(&StoreOp::Subscribe { topic, address: &row.address, name: &peer.name });
+                }
+                Staged::Unsubscribe { topic, address } => {
+                    batch.push(&StoreOp::Unsubscribe { topic: self.topics.text(*topic), address });
+                }
+                Staged::Dead { peer, topic, reason, record } => {
+                    let Some(peer) = self.peers.get(peer.0) else { continue };
+                    let (peer, topic) = (&*peer.name, self.topics.text(*topic));
+                    batch.push(&StoreOp::DeadLetter { peer, topic, reason: *reason, record });
+                }
+                Staged::Close { key } => batch.push(&StoreOp::Close { queue: key.queue() }),
+            }
+        }
+        self.storage.staged_asked += flight.staged;
+    }
+
+    /// A batch was executed.
+    pub fn handle_committed(&mut self, now: Instant, id: BatchId, outcome: Outcome) {
+        self.tick(now);
+        let Some(at) = self.storage.in_flight.iter().position(|flight| flight.id == id) else { return };
+        let early = self.config.planted.has(Fault::EarlyCompletion) && outcome.fault.is_none();
+        let count = if early { self.storage.in_flight.len() } else { at + 1 };
+        let done: Vec<InFlight> = self.storage.in_flight.drain(..count).collect();
+        for flight in &done {
+            let groups = if early { usize::MAX } else { outcome.groups };
+            self.complete(flight, groups);
+        }
+        if let Some(fault) = outcome.fault {
+            return self.void(fault);
+        }
+        if core::mem::take(&mut self.storage.failed) {
+            self.events.push(Event::StoreRecovered);
+        }
+    }
+
+    fn complete(&mut self, flight: &InFlight, groups: usize) {
+        let id = flight.id.0;
+        let trims = flight.trims.is_none_or(|index| index < groups);
+        let data = flight.data.is_none_or(|index| index < groups);
+        for &outbox_id in &flight.outboxes {
+            let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
+            if trims {
+                outbox.out.handle_trimmed(id);
+            }
+            if data {
+                outbox.handle_stored(id);
+            }
+            self.rotate_if_possible(outbox_id);
+            self.list(outbox_id);
+            self.list_conn_of(outbox_id);
+        }
+        let early = if trims { flight.peers_early.as_slice() } else { &[] };
+        let late = if data { flight.peers_late.as_slice() } else { &[] };
+        for &peer_id in early.iter().chain(late) {
+            let Some(peer) = self.peers.get_mut(peer_id.0) else { continue };
+            peer.inbound.handle_committed(id);
+            self.list_peer(peer_id);
+        }
+        if data {
+            self.storage.sends_stored = self.storage.sends_stored.max(flight.sends);
+            self.storage.staged.drain(..flight.staged.min(self.storage.staged.len()));
+            self.storage.staged_asked -= flight.staged;
+            self.inbox_stored |= flight.inbox;
+        }
+    }
+
+    /// The connection of a queue's peer may have more to write.
+    fn list_conn_of(&mut self, id: OutboxId) {
+        if let Some(Key::Node(name)) = self.outboxes.get(id.0).map(|outbox| &outbox.key)
+            && let Some(conn) = self.names.get(name).and_then(|peer| self.peers.get(peer.0)?.conn)
+        {
+            self.conns.list(conn);
+        }
+    }
+
+    /// The store failed: nothing that is with it happened, and all of it is asked for again.
+    fn void(&mut self, fault: StoreFault) {
+        self.storage.generation += 1;
+        let lost: Vec<InFlight> = self.storage.in_flight.drain(..).collect();
+        for index in 0..self.outboxes.len() {
+            if let Some(outbox) = self.outboxes.get_mut(index) {
+                outbox.handle_void();
+            }
+            self.list(OutboxId(index));
+            self.rotate_if_possible(OutboxId(index));
+        }
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            if peer.inbound.handle_void() {
+                // Whether it had taken custody is not remembered: with the rows is always right.
+                peer.took_custody = true;
+            }
+            if !peer.listed && peer.inbound.owes_cursor() {
+                peer.listed = true;
+                self.storage.peers.push(PeerId(index));
+            }
+        }
+        drop(lost);
+        self.storage.staged_asked = 0;
+        self.storage.retry_at = Some(self.now + self.config.timing.store_retry);
+        if !core::mem::replace(&mut self.storage.failed, true) {
+            self.events.push(Event::StoreFailed(fault));
+        }
+    }
+
+    /// Begins the new epoch that a queue needs, as soon as nothing of it is with the store.
+    pub(super) fn rotate_if_possible(&mut self, id: OutboxId) {
+        let ready = self
+            .outboxes
+            .get_mut(id.0)
+            .filter(|outbox| outbox.rotate_wanted && outbox.out.is_settled() && outbox.opened != Opened::Asked);
+        let Some(outbox) = ready else { return };
+        outbox.rotate_wanted = false;
+        self.rotate(id);
+    }
+
+    // ------------------------------------------------------------------ loads
+
+    pub(super) fn want_load(&mut self, id: OutboxId) {
+        if !self.storage.loads_wanted.contains(&id) {
+            self.storage.loads_wanted.push_back(id);
+        }
+    }
+
+    fn next_load(&mut self) -> Option<LoadRequest> {
+        if self.storage.loads.len() >= LOADS_MAX {
+            return None;
+        }
+        while let Some(outbox_id) = self.storage.loads_wanted.pop_front() {
+            let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
+            let crate::delivery::Next::Load { after } = outbox.out.next_piece(u64::MAX - 1, usize::MAX) else {
+                continue;
+            };
+            outbox.out.set_loading(true);
+            self.storage.last += 1;
+            let id = self.storage.last;
+            self.storage.loads.push((id, outbox_id));
+            return Some(LoadRequest { id, key: outbox.key.clone(), after });
+        }
+        None
+    }
+
+    /// Records were read, or not. `bytes` begins with what [`Loaded::Records`] speaks of.
+    pub fn handle_loaded(
+        &mut self,
+        now: Instant,
+        request: &LoadRequest,
+        result: Result<Loaded, StoreFault>,
+        bytes: &[u8],
+    ) {
+        self.tick(now);
+        let Some(at) = self.storage.loads.iter().position(|(id, _)| *id == request.id) else { return };
+        let (_, outbox_id) = self.storage.loads.swap_remove(at);
+        let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { return };
+        outbox.out.set_loading(false);
+        match result {
+            Ok(Loaded::Records { first, last, len }) if first == request.after + 1 => {
+                let records = bytes.get(..len).unwrap_or_default();
+                if outbox.out.handle_loaded(first, last, records).is_err() {
+                    self.storage.retry_at = Some(self.now + self.config.timing.store_retry);
+                }
+            }
+            Ok(Loaded::Records { first, .. }) => outbox.out.handle_lost(first - 1, GapReason::Missing),
+            Ok(Loaded::Corrupt { last, .. }) => outbox.out.handle_lost(last, GapReason::Corrupt),
+            Ok(Loaded::Nothing) => {
+                let stored = outbox.out.stored() - 1;
+                outbox.out.handle_lost(stored, GapReason::Missing);
+            }
+            Ok(Loaded::TooSmall { .. }) => {
+                let next = request.after + 1;
+                outbox.out.handle_lost(next, GapReason::Corrupt);
+            }
+            Err(_) => self.storage.retry_at = Some(self.now + self.config.timing.store_retry),
+        }
+        self.list(outbox_id);
+        self.list_conn_of(outbox_id);
+    }
+}

@@ -1,0 +1,156 @@
+//! Topics, and who has subscribed to them.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::{OutboxId, PeerId, TopicId};
+
+/// Topics that a node knows of; beyond them a peer that names another one is refused.
+const TOPICS_MAX: usize = 65_536;
+
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    topics: Vec<TopicState>,
+    ids: BTreeMap<Box<str>, TopicId>,
+    /// The topic that was looked up last: applications send many messages to one.
+    last: Option<TopicId>,
+}
+
+#[derive(Debug)]
+struct TopicState {
+    text: Box<str>,
+    /// The node's own application takes it.
+    own: bool,
+    rows: Vec<Row>,
+    /// Whose turn it is.
+    turn: usize,
+    kept: Option<OutboxId>,
+    full: bool,
+}
+
+/// A subscriber of a topic.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) peer: PeerId,
+    pub(super) address: Box<str>,
+}
+
+impl Topics {
+    pub(super) fn intern(&mut self, text: &str) -> TopicId {
+        if let Some(last) = self.last
+            && self.text(last) == text
+        {
+            return last;
+        }
+        let id = match self.ids.get(text) {
+            Some(&id) => id,
+            None => {
+                let id = TopicId(self.topics.len());
+                self.topics.push(TopicState {
+                    text: text.into(),
+                    own: false,
+                    rows: Vec::new(),
+                    turn: 0,
+                    kept: None,
+                    full: false,
+                });
+                self.ids.insert(text.into(), id);
+                id
+            }
+        };
+        self.last = Some(id);
+        id
+    }
+
+    /// As [`intern`](Self::intern), for topics that others name: there is an end to them.
+    pub(super) fn intern_bounded(&mut self, text: &str) -> Option<TopicId> {
+        if self.topics.len() >= TOPICS_MAX && !self.ids.contains_key(text) {
+            return None;
+        }
+        Some(self.intern(text))
+    }
+
+    pub(super) fn text(&self, id: TopicId) -> &str {
+        self.topics.get(id.0).map_or("", |topic| &topic.text)
+    }
+
+    pub(super) fn is_own(&self, id: TopicId) -> bool {
+        self.topics.get(id.0).is_some_and(|topic| topic.own)
+    }
+
+    /// Says whether that changed anything.
+    pub(super) fn set_own(&mut self, id: TopicId, own: bool) -> bool {
+        let Some(topic) = self.topics.get_mut(id.0) else { return false };
+        core::mem::replace(&mut topic.own, own) != own
+    }
+
+    /// The topics that the node itself takes.
+    pub(super) fn own(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().filter(|topic| topic.own).map(|topic| &*topic.text)
+    }
+
+    /// Says whether the row is new, or its address another one.
+    pub(super) fn subscribe(&mut self, id: TopicId, peer: PeerId, address: &str) -> bool {
+        let Some(topic) = self.topics.get_mut(id.0) else { return false };
+        if let Some(row) = topic.rows.iter_mut().find(|row| row.peer == peer) {
+            let same = &*row.address == address;
+            row.address = address.into();
+            return !same;
+        }
+        topic.rows.push(Row { peer, address: address.into() });
+        true
+    }
+
+    /// Takes out a row, and returns it if there was one.
+    pub(super) fn unsubscribe(&mut self, id: TopicId, peer: PeerId) -> Option<Row> {
+        let rows = &mut self.topics.get_mut(id.0)?.rows;
+        let index = rows.iter().position(|row| row.peer == peer)?;
+        Some(rows.remove(index))
+    }
+
+    /// Takes a peer out of every topic.
+    pub(super) fn remove_peer(&mut self, peer: PeerId) {
+        for topic in &mut self.topics {
+            topic.rows.retain(|row| row.peer != peer);
+        }
+    }
+
+    /// Whether the peer has subscribed to anything.
+    pub(super) fn is_subscribed(&self, peer: PeerId) -> bool {
+        self.topics.iter().any(|topic| topic.rows.iter().any(|row| row.peer == peer))
+    }
+
+    pub(super) fn rows(&self, id: TopicId) -> &[Row] {
+        self.topics.get(id.0).map_or(&[], |topic| &topic.rows)
+    }
+
+    /// The next turn of a topic, counted up each time.
+    pub(super) fn next_turn(&mut self, id: TopicId) -> usize {
+        let Some(topic) = self.topics.get_mut(id.0) else { return 0 };
+        topic.turn = topic.turn.wrapping_add(1);
+        topic.turn
+    }
+
+    pub(super) fn kept(&self, id: TopicId) -> Option<OutboxId> {
+        self.topics.get(id.0)?.kept
+    }
+
+    pub(super) fn set_kept(&mut self, id: TopicId, kept: OutboxId) {
+        if let Some(topic) = self.topics.get_mut(id.0) {
+            topic.kept = Some(kept);
+        }
+    }
+
+    /// Every topic something is kept for.
+    pub(super) fn all_kept(&self) -> impl Iterator<Item = (TopicId, OutboxId)> {
+        let kept = |(index, topic): (usize, &TopicState)| Some((TopicId(index), topic.kept?));
+        self.topics.iter().enumerate().filter_map(kept)
+    }
+
+    /// Notes whether the topic's quota is used up, and says whether that is new.
+    pub(super) fn set_full(&mut self, id: TopicId, full: bool) -> bool {
+        let Some(topic) = self.topics.get_mut(id.0) else { return false };
+        !core::mem::replace(&mut topic.full, full) && full
+    }
+}

@@ -1,0 +1,292 @@
+//! One link's life: handshake, keep-alive, end.
+//!
+//! A session knows who the peer says it is and whether it is there. It does not know what is sent: the fields of the
+//! streams pass through it as they are.
+
+use crate::config::Timing;
+use crate::id::SessionId;
+use crate::seal;
+use crate::time::Instant;
+use crate::timer::{Deadline, Wakeup, earlier};
+use crate::wire::control::CloseReason;
+use crate::wire::handshake::{About, StreamFields};
+use crate::wire::{Body, VERSION};
+
+/// The life of one link, seen from one end.
+///
+/// * inputs: [`handle`](Self::handle), [`handle_timeout`](Self::handle_timeout);
+/// * commands: [`close`](Self::close);
+/// * outputs: [`owed`](Self::owed), to be answered with [`sent`](Self::sent); [`deadline`](Self::deadline);
+/// * getters: the rest.
+#[derive(Debug)]
+pub struct Session {
+    state: State,
+    id: SessionId,
+    /// The handshake's until the frame that tells the other side the number is past.
+    seal_in: SessionId,
+    seal_out: SessionId,
+    nonce: u64,
+    peer_nonce: u64,
+    timing: Timing,
+    began: Instant,
+    heard: Instant,
+    spoke: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Dialler: the hello is owed.
+    Greeting,
+    /// Dialler: waits for the answer.
+    AwaitAnswer,
+    /// Dialler: the echo is owed.
+    Confirming,
+    /// Listener: waits for a hello.
+    AwaitHello,
+    /// Listener: the answer is owed.
+    Answering,
+    /// Listener: waits for the echo of its nonce.
+    AwaitConfirm,
+    Up,
+    /// A last frame is owed.
+    Closing(CloseReason),
+    Closed,
+}
+
+/// The frame that a session owes its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owed {
+    /// Step 1.
+    Hello {
+        /// The dialler's nonce.
+        nonce: u64,
+    },
+    /// Step 2.
+    Answer {
+        /// The dialler's nonce.
+        echo: u64,
+        /// The listener's nonce.
+        nonce: u64,
+    },
+    /// Step 3.
+    Confirm {
+        /// The listener's nonce.
+        echo: u64,
+    },
+    /// The marks, because the link has been silent.
+    KeepAlive,
+    /// The end.
+    Close(CloseReason),
+}
+
+/// What a frame of the handshake means to whoever composes sessions and streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// Not a frame of the session's: it belongs to delivery.
+    Other,
+    /// The dialler has introduced itself. Nothing is to change before its echo.
+    Hello {
+        /// Its name.
+        name: &'a str,
+        /// Which start of it this is.
+        instance: u64,
+        /// What it takes and stands for.
+        about: About,
+    },
+    /// The listener has answered; the session is up for this side as soon as it has sent its echo.
+    Answer {
+        /// Its name.
+        name: &'a str,
+        /// Which start of it this is.
+        instance: u64,
+        /// What it takes and stands for.
+        about: About,
+        /// Its stream's fields.
+        stream: StreamFields,
+    },
+    /// The dialler's echo: the session is up.
+    Confirm {
+        /// Its stream's fields.
+        stream: StreamFields,
+    },
+    /// The peer ends the session.
+    Close(CloseReason),
+}
+
+impl Session {
+    /// A session on a link that this side dialled.
+    pub const fn dial(now: Instant, nonce: u64, timing: Timing) -> Self {
+        Self::new(State::Greeting, now, nonce, timing)
+    }
+
+    /// A session on a link that the other side dialled.
+    pub const fn accept(now: Instant, nonce: u64, timing: Timing) -> Self {
+        Self::new(State::AwaitHello, now, nonce, timing)
+    }
+
+    const fn new(state: State, now: Instant, nonce: u64, timing: Timing) -> Self {
+        Self {
+            state,
+            id: SessionId::HANDSHAKE,
+            seal_in: SessionId::HANDSHAKE,
+            seal_out: SessionId::HANDSHAKE,
+            nonce,
+            peer_nonce: 0,
+            timing,
+            began: now,
+            heard: now,
+            spoke: now,
+        }
+    }
+
+    /// Whether messages may pass.
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    /// Whether nothing more will be sent or taken.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// Whether the end has been decided.
+    pub const fn is_ending(&self) -> bool {
+        matches!(self.state, State::Closing(_) | State::Closed)
+    }
+
+    /// The number of the session; that of the handshake until both nonces are known.
+    pub const fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The seed of the seal of the next frame that arrives.
+    pub const fn seal_in(&self) -> SessionId {
+        self.seal_in
+    }
+
+    /// The seed of the seal of the frame that is owed now.
+    pub const fn seal_out(&self) -> SessionId {
+        self.seal_out
+    }
+
+    /// Takes a frame whose seal was good.
+    ///
+    /// # Errors
+    /// The reason for which the session must end: pass it to [`close`](Self::close).
+    pub fn handle<'a>(&mut self, now: Instant, body: &Body<'a>) -> Result<Heard<'a>, CloseReason> {
+        self.heard = now;
+        if let Body::Close(close) = body {
+            self.state = State::Closed;
+            return Ok(Heard::Close(close.reason));
+        }
+        match (self.state, body) {
+            (State::AwaitHello, Body::Hello(hello)) => {
+                if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+                    return Err(CloseReason::Unsupported);
+                }
+                self.peer_nonce = hello.nonce;
+                self.id = session_id(hello.nonce, self.nonce);
+                self.state = State::Answering;
+                Ok(Heard::Hello { name: hello.name, instance: hello.instance, about: hello.about })
+            }
+            (State::AwaitAnswer, Body::Answer(answer)) => {
+                if answer.version != VERSION {
+                    return Err(CloseReason::Unsupported);
+                }
+                if answer.echo != self.nonce {
+                    return Err(CloseReason::Violation);
+                }
+                self.peer_nonce = answer.nonce;
+                self.id = session_id(self.nonce, answer.nonce);
+                self.seal_in = self.id;
+                self.seal_out = self.id;
+                self.state = State::Confirming;
+                let (name, instance) = (answer.name, answer.instance);
+                Ok(Heard::Answer { name, instance, about: answer.about, stream: answer.stream })
+            }
+            (State::AwaitConfirm, Body::Confirm(confirm)) => {
+                if confirm.echo != self.nonce {
+                    return Err(CloseReason::Violation);
+                }
+                self.state = State::Up;
+                Ok(Heard::Confirm { stream: confirm.stream })
+            }
+            (State::Up, Body::Hello(_) | Body::Answer(_) | Body::Confirm(_)) => Err(CloseReason::Violation),
+            (State::Up, _) => Ok(Heard::Other),
+            (State::Closing(_) | State::Closed, _) => Ok(Heard::Other),
+            _ => Err(CloseReason::Violation),
+        }
+    }
+
+    /// Ends the session: the peer is told why if it can still be told.
+    pub const fn close(&mut self, reason: CloseReason) {
+        if !self.is_ending() {
+            self.state = State::Closing(reason);
+        }
+    }
+
+    /// Says whether it is too late for something, and what must be done about it.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let Some((at, wakeup)) = self.deadline() else { return };
+        if now < at {
+            return;
+        }
+        match wakeup {
+            Wakeup::Handshake | Wakeup::PeerSilent => self.close(CloseReason::Timeout),
+            // Owed by the time alone.
+            _ => {}
+        }
+    }
+
+    /// The frame that the session itself owes. Seal it with [`seal_out`](Self::seal_out) as it is before [`sent`](Self::sent).
+    pub fn owed(&self, now: Instant) -> Option<Owed> {
+        match self.state {
+            State::Greeting => Some(Owed::Hello { nonce: self.nonce }),
+            State::Answering => Some(Owed::Answer { echo: self.peer_nonce, nonce: self.nonce }),
+            State::Confirming => Some(Owed::Confirm { echo: self.peer_nonce }),
+            State::Closing(reason) => Some(Owed::Close(reason)),
+            State::Up => (now.since(self.spoke) >= self.timing.keep_alive).then_some(Owed::KeepAlive),
+            State::AwaitHello | State::AwaitAnswer | State::AwaitConfirm | State::Closed => None,
+        }
+    }
+
+    /// The owed frame is on its way.
+    pub fn sent(&mut self, now: Instant) {
+        self.spoke = now;
+        if self.state == State::Answering {
+            self.seal_in = self.id;
+            self.seal_out = self.id;
+        }
+        self.state = match self.state {
+            State::Greeting => State::AwaitAnswer,
+            State::Answering => State::AwaitConfirm,
+            State::Confirming => State::Up,
+            State::Closing(_) => State::Closed,
+            other => other,
+        };
+    }
+
+    /// Some other frame is on its way.
+    pub const fn spoke(&mut self, now: Instant) {
+        self.spoke = now;
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn deadline(&self) -> Option<Deadline> {
+        match self.state {
+            State::Closed => None,
+            State::Up => earlier(
+                Some((self.heard + self.timing.peer_silent, Wakeup::PeerSilent)),
+                Some((self.spoke + self.timing.keep_alive, Wakeup::KeepAlive)),
+            ),
+            _ => Some((self.began + self.timing.handshake, Wakeup::Handshake)),
+        }
+    }
+}
+
+/// The number of the session: both nonces, mixed. Never the one of the handshake.
+fn session_id(dialler: u64, listener: u64) -> SessionId {
+    let mixed =
+        seal::checksum(SessionId::HANDSHAKE, &[&dialler.to_le_bytes(), &listener.to_le_bytes()]);
+    SessionId(if mixed == 0 { 1 } else { mixed })
+}

@@ -1,0 +1,89 @@
+//! The contract that every store keeps, and the stores that need no disk.
+//!
+//! A store executes what the core asks for ([`crate::effect`]). It blocks; whether that happens in the loop's own
+//! thread or on a worker is the shell's business. It makes no decisions of delivery: it keeps records, cursors
+//! and names, and says truthfully what it has committed.
+
+use crate::effect::{Loaded, Queue, Recovered, StoreFault, StoreOp};
+use crate::id::Class;
+
+/// A place where queues, cursors and the directory of one node are kept.
+///
+/// # Contract
+/// * **Groups are atomic.** [`apply`](Self::apply) leaves all of a group or nothing of it, also when it fails.
+/// * **Durable at commit.** What was applied is visible to later calls at once, and survives what the
+///   [`class`](Self::class) names as soon as [`commit`](Self::commit) returned `Ok`. If `commit` fails, nothing applied
+///   since the commit before it remains.
+/// * **Order.** Groups take effect in the order of the calls. `Append` of a queue begins at the number after the last
+///   one that the queue has held (or at 1, or after what was trimmed); anything else is [`StoreFault::Refused`].
+/// * **Idempotent cursors.** `Trim`, `Drop`, `Reserve` and `Cursor` (within an epoch) never move backwards: a lower
+///   number is ignored. A `Trim` above the last stored number moves that too: the asynchronous mode has such messages
+///   acknowledged before they had to be stored. A `Drop` above it is `Refused`. `Cursor` of another epoch replaces.
+/// * **Room for acks.** `Trim`, `Cursor` and `Close` succeed in a store that is full.
+/// * **Checked records.** Every stored record is covered by a checksum that is made when it is stored and checked when it
+///   is read. What fails is reported as [`Loaded::Corrupt`], never handed out and never silently skipped.
+/// * **No panic** on whatever it finds in the file or hears from the server.
+pub trait Store {
+    /// What a committed record survives: found out, not wished for.
+    fn class(&self) -> Class;
+
+    /// Tells everything that the node must know before it speaks to anyone: its own row first, then queues, their
+    /// topic numbers, cursors and the directory, in any order. Called once, before any `apply`.
+    ///
+    /// # Errors
+    /// [`StoreFault::Unavailable`] or [`StoreFault::Corrupt`]; what was told until then is not to be used.
+    fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> Result<(), StoreFault>;
+
+    /// Applies a group: all of its requests, or none.
+    ///
+    /// # Errors
+    /// Why the group could not be applied; nothing of it remains.
+    fn apply(&mut self, group: &[StoreOp<'_>]) -> Result<(), StoreFault>;
+
+    /// Makes everything that was applied survive what the class names.
+    ///
+    /// # Errors
+    /// Nothing applied since the last commit remains; after [`StoreFault::Unknown`] it may.
+    fn commit(&mut self) -> Result<(), StoreFault>;
+
+    /// Copies whole records with numbers above `after` into `into`, at least one, as many as fit or as the store finds
+    /// handy. The range dropped by policy is skipped. A queue that does not exist holds nothing.
+    ///
+    /// # Errors
+    /// [`StoreFault::Unavailable`]; damage to a record is not an error but [`Loaded::Corrupt`].
+    fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault>;
+
+    /// The backend's own words about the latest fault, for logs.
+    fn last_error(&self) -> Option<&str> {
+        None
+    }
+}
+
+pub mod head;
+mod ram;
+pub mod run;
+pub use ram::RamStore;
+
+#[cfg(feature = "alloc")]
+mod heap;
+#[cfg(feature = "alloc")]
+pub use heap::{DeadLetter, HeapStore};
+
+/// Executes a batch on a store, as a shell does in place or on its worker.
+///
+/// Every group that was applied is committed, also when a later one failed.
+#[cfg(feature = "alloc")]
+pub fn execute<S: Store + ?Sized>(store: &mut S, batch: &crate::effect::Batch) -> crate::effect::Outcome {
+    use crate::effect::Outcome;
+    let (groups, fault) = match batch.try_each_group(|group| store.apply(group)) {
+        Ok(()) => (batch.groups_len(), None),
+        Err((index, fault)) => (index, Some(fault)),
+    };
+    if groups == 0 {
+        return Outcome { groups, fault };
+    }
+    match store.commit() {
+        Ok(()) => Outcome { groups, fault },
+        Err(fault) => Outcome { groups: 0, fault: Some(fault) },
+    }
+}

@@ -1,0 +1,149 @@
+//! Batches: what one write of a reliable link takes, numbered as a whole.
+
+use super::record::{self, Record, Run};
+use super::text::{Writer, take_byte};
+use super::varint::take_varint;
+use super::{BufferFull, DecodeError, NUMBER_MAX, tag};
+
+const SENT_BEFORE: u8 = 1 << 0;
+const ADDED_AGE: u8 = 1 << 1;
+
+/// What stands before the records of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchHead {
+    /// The messages may have been sent before.
+    pub sent_before: bool,
+    /// Number of the first record.
+    pub first: u64,
+    /// Last number of the last record. `1 <= first <= last`.
+    pub last: u64,
+    /// Milliseconds to add to the age of every record that says its age.
+    pub added_age_ms: Option<u64>,
+}
+
+impl BatchHead {
+    /// The most bytes that a head takes, its tag included.
+    pub const LEN_MAX: usize = 32;
+
+    /// Writes tag and head to the front of `out`; the records follow as they stand in the ring. Returns the bytes written.
+    ///
+    /// # Errors
+    /// If `out` is too small.
+    #[inline]
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferFull> {
+        let mut writer = Writer::new(out);
+        self.write(&mut writer).ok_or(BufferFull)?;
+        Ok(writer.len())
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) -> Option<()> {
+        let age = if self.added_age_ms.is_some() { ADDED_AGE } else { 0 };
+        writer.byte(tag::BATCH)?;
+        writer.byte(age | if self.sent_before { SENT_BEFORE } else { 0 })?;
+        writer.varint(self.first)?;
+        writer.varint(self.last)?;
+        match self.added_age_ms {
+            Some(ms) => writer.varint(ms),
+            None => Some(()),
+        }
+    }
+}
+
+/// A batch that arrived. Its records have not been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// What stands before the records.
+    pub head: BatchHead,
+    /// The records, each behind its length, to the end of the frame.
+    pub run: &'a [u8],
+}
+
+/// A record of a batch, with its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbered<'a> {
+    /// Its number, the first one of a gap.
+    pub first: u64,
+    /// The last number it covers.
+    pub last: u64,
+    /// What it says.
+    pub record: Record<'a>,
+    /// Its bytes, without the length.
+    pub bytes: &'a [u8],
+    /// The bytes it took in the batch, with the length.
+    pub taken: usize,
+}
+
+impl<'a> Batch<'a> {
+    /// The records with their numbers. What stands behind the last number is not looked at.
+    #[inline]
+    pub const fn records(&self) -> Records<'a> {
+        Records { run: Run::new(self.run), next: self.head.first, last: self.head.last }
+    }
+
+    /// Reads a batch behind its tag.
+    #[inline]
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let (flags, rest) = take_byte(bytes)?;
+        if flags & !(SENT_BEFORE | ADDED_AGE) != 0 {
+            return Err(DecodeError::Unsupported(flags));
+        }
+        let (first, rest) = take_varint(rest)?;
+        let (last, rest) = take_varint(rest)?;
+        if first == 0 || first > last || last > NUMBER_MAX {
+            return Err(DecodeError::Range);
+        }
+        let (added_age_ms, run) = if flags & ADDED_AGE == 0 {
+            (None, rest)
+        } else {
+            let (ms, run) = take_varint(rest)?;
+            (Some(ms), run)
+        };
+        let head = BatchHead { sent_before: flags & SENT_BEFORE != 0, first, last, added_age_ms };
+        Ok(Self { head, run })
+    }
+}
+
+/// The records of a batch, from [`Batch::records`].
+///
+/// They cover the numbers of the batch's head exactly, or the last item is an error: [`DecodeError::Mismatch`] if the records
+/// end before the numbers do, or a gap reaches beyond them. What was read before an error was whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Records<'a> {
+    run: Run<'a>,
+    /// `next <= last + 1`; above `last` when all is read.
+    next: u64,
+    last: u64,
+}
+
+impl<'a> Records<'a> {
+    #[inline]
+    fn read(&mut self) -> Result<Numbered<'a>, DecodeError> {
+        let before = self.run.rest().len();
+        let bytes = self.run.next().ok_or(DecodeError::Mismatch)??;
+        let record = record::decode(bytes)?;
+        let first = self.next;
+        let last = match record {
+            Record::Message { .. } => first,
+            Record::Gap { count, .. } => first.checked_add(count - 1).ok_or(DecodeError::Mismatch)?,
+        };
+        if last > self.last {
+            return Err(DecodeError::Mismatch);
+        }
+        Ok(Numbered { first, last, record, bytes, taken: before - self.run.rest().len() })
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Numbered<'a>, DecodeError>;
+
+    /// The next record. After an error there is nothing more.
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next > self.last {
+            return None;
+        }
+        let item = self.read();
+        self.next = item.map_or(self.last, |numbered| numbered.last) + 1;
+        Some(item)
+    }
+}

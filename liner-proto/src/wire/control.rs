@@ -1,0 +1,216 @@
+//! The small frames of a session that is up.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::text::check_text;
+use super::{DecodeError, NUMBER_MAX};
+
+/// The last frame of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close<'a> {
+    /// Why.
+    pub reason: CloseReason,
+    /// Words for an operator; may be empty.
+    pub text: &'a str,
+}
+
+/// Why a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "u8", into = "u8")]
+pub enum CloseReason {
+    /// The application wants it so.
+    Normal,
+    /// A newer connection of the same node takes its place.
+    Replaced,
+    /// Another instance answers to the node's name.
+    NameInUse,
+    /// The other side speaks another version, or sent a tag that this one does not know.
+    Unsupported,
+    /// The other side did what the protocol forbids.
+    Violation,
+    /// Nothing was heard for too long.
+    Timeout,
+    /// The node stops.
+    Shutdown,
+    /// The other side may not connect.
+    Unauthorised,
+    /// The node has no room for one more session.
+    Overloaded,
+    /// A frame failed its check on a link that does not damage frames.
+    SealBroken,
+    /// Numbers are missing on a link that does not lose frames.
+    OutOfSequence,
+    /// This side's stream had gone backwards: it comes back with a new epoch.
+    Regressed,
+    /// The link broke. Never sent: it is what this side says of a peer that could say nothing.
+    LinkLost,
+    /// A number that this version has no name for.
+    Other(u8),
+}
+
+/// How far each direction has come, and how far it may go. Also sent when a link was silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    /// The last number that was received from the peer.
+    pub received: u64,
+    /// The last number that is committed. `acked <= received`.
+    pub acked: u64,
+    /// The last number that the peer may send.
+    pub messages_limit: u64,
+    /// The bytes of records that the peer may send in all, counted since the session began.
+    pub bytes_limit: u64,
+    /// The number that the sender of the marks will use next.
+    pub next: u64,
+}
+
+/// What marks are on a lossy line: few bytes, always as many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// Low bits of the last number below which nothing is missing.
+    #[serde(with = "postcard::fixint::le")]
+    pub received_low: u16,
+    /// Low bits of the last number that is committed.
+    #[serde(with = "postcard::fixint::le")]
+    pub acked_low: u16,
+    /// Bit `i` is set if the number `received + 2 + i` has arrived.
+    #[serde(with = "postcard::fixint::le")]
+    pub bitmap: u32,
+    /// Messages that the peer may send above `received`.
+    pub window: u8,
+    /// Low bits of the number that the sender of the ack will use next.
+    #[serde(with = "postcard::fixint::le")]
+    pub next_low: u16,
+}
+
+/// Binds a topic's number for the rest of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind<'a> {
+    /// The number that records carry; from 1.
+    pub number: u32,
+    /// The topic.
+    pub text: &'a str,
+}
+
+/// Nothing more is kept for a topic: new messages to it are not to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicFull<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The last number of the peer's stream that was still kept.
+    pub after: u64,
+}
+
+impl From<u8> for CloseReason {
+    fn from(number: u8) -> Self {
+        match number {
+            0 => Self::Normal,
+            1 => Self::Replaced,
+            2 => Self::NameInUse,
+            3 => Self::Unsupported,
+            4 => Self::Violation,
+            5 => Self::Timeout,
+            6 => Self::Shutdown,
+            7 => Self::Unauthorised,
+            8 => Self::Overloaded,
+            9 => Self::SealBroken,
+            10 => Self::OutOfSequence,
+            11 => Self::Regressed,
+            12 => Self::LinkLost,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl From<CloseReason> for u8 {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Normal => 0,
+            CloseReason::Replaced => 1,
+            CloseReason::NameInUse => 2,
+            CloseReason::Unsupported => 3,
+            CloseReason::Violation => 4,
+            CloseReason::Timeout => 5,
+            CloseReason::Shutdown => 6,
+            CloseReason::Unauthorised => 7,
+            CloseReason::Overloaded => 8,
+            CloseReason::SealBroken => 9,
+            CloseReason::OutOfSequence => 10,
+            CloseReason::Regressed => 11,
+            CloseReason::LinkLost => 12,
+            CloseReason::Other(number) => number,
+        }
+    }
+}
+
+impl From<DecodeError> for CloseReason {
+    /// What to tell a peer whose frame passed its seal and still cannot be read.
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Unsupported(_) | DecodeError::Version { .. } => Self::Unsupported,
+            DecodeError::Truncated
+            | DecodeError::Varint
+            | DecodeError::Text
+            | DecodeError::Range
+            | DecodeError::LimitExceeded
+            | DecodeError::Mismatch
+            | DecodeError::BadMagic => Self::Violation,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Normal => "closed",
+            Self::Replaced => "replaced by a newer connection",
+            Self::NameInUse => "the node's name is in use",
+            Self::Unsupported => "unsupported version or frame",
+            Self::Violation => "protocol violation",
+            Self::Timeout => "timed out",
+            Self::Shutdown => "the node stops",
+            Self::Unauthorised => "not authorised",
+            Self::Overloaded => "overloaded",
+            Self::SealBroken => "a frame failed its check",
+            Self::OutOfSequence => "numbers are missing",
+            Self::Regressed => "the stream begins a new epoch",
+            Self::LinkLost => "the link broke",
+            Self::Other(number) => return write!(f, "reason {number}"),
+        })
+    }
+}
+
+impl<'a> Close<'a> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let close: Self = super::take(bytes)?;
+        check_text(close.text)?;
+        Ok(close)
+    }
+}
+
+impl Marks {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let marks: Self = super::take(bytes)?;
+        let good = marks.acked <= marks.received
+            && marks.received <= NUMBER_MAX
+            && (1..=NUMBER_MAX).contains(&marks.next);
+        if good { Ok(marks) } else { Err(DecodeError::Range) }
+    }
+}
+
+impl<'a> Bind<'a> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let bind: Self = super::take(bytes)?;
+        check_text(bind.text)?;
+        if bind.number == 0 { Err(DecodeError::Range) } else { Ok(bind) }
+    }
+}
+
+impl<'a> TopicFull<'a> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let full: Self = super::take(bytes)?;
+        check_text(full.topic)?;
+        if full.after > NUMBER_MAX { Err(DecodeError::Range) } else { Ok(full) }
+    }
+}

@@ -1,0 +1,171 @@
+//! One record on a lossy line.
+
+use super::DecodeError;
+use super::record::{self, EXT, EXT_AGE, Record, SENT_BEFORE, take_ext};
+
+/// The most bytes that stand before the rest of a record.
+pub const HEAD_LEN_MAX: usize = 8;
+
+/// A record that arrived on a lossy line. It has not been looked at beyond its flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Data<'a> {
+    /// It may have been sent before.
+    pub sent_before: bool,
+    /// The low bits of its number, the first one of a gap: see [`widen`].
+    pub number_low: u16,
+    /// Milliseconds to add to its age; there if, and only if, the record says its age.
+    pub added_age_ms: Option<u32>,
+    /// The record.
+    pub record: Parted<'a>,
+}
+
+/// The bytes of a record whose flags stand apart from the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parted<'a> {
+    first: u8,
+    /// Zero if the record has no second byte of flags.
+    ext: u8,
+    rest: &'a [u8],
+}
+
+/// The head and the rest of a frame's body, from [`DataHead::encode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts<'a> {
+    head: [u8; HEAD_LEN_MAX],
+    head_len: usize,
+    rest: &'a [u8],
+}
+
+/// What a sender says about a record on a lossy line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataHead {
+    /// It may have been sent before.
+    pub sent_before: bool,
+    /// Its number, the first one of a gap.
+    pub number: u64,
+    /// Milliseconds to add to its age; left out if the record does not say its age.
+    pub added_age_ms: u32,
+}
+
+/// The number nearest to `near` whose low bits are `low`.
+#[inline]
+pub const fn widen(low: u16, near: u64) -> u64 {
+    const SPAN: u64 = 1 << 16;
+    let above = (low.wrapping_sub(near as u16)) as u64;
+    // Half a span and more above is nearer from below, unless there is nothing below.
+    if above < SPAN / 2 {
+        match near.checked_add(above) {
+            Some(number) => number,
+            None => near - (SPAN - above),
+        }
+    } else {
+        match near.checked_sub(SPAN - above) {
+            Some(number) => number,
+            None => near + above,
+        }
+    }
+}
+
+impl DataHead {
+    /// The body of a frame that carries `record`, in two parts: nothing of the record's content is copied.
+    ///
+    /// Nothing if `record` is no record.
+    pub fn encode<'a>(&self, record: &'a [u8]) -> Option<Parts<'a>> {
+        let (&first, rest) = record.split_first()?;
+        let [low, high] = (self.number as u16).to_le_bytes();
+        let sent_before = if self.sent_before { SENT_BEFORE } else { 0 };
+        let mut head = [first | sent_before, low, high, 0, 0, 0, 0, 0];
+        if first & EXT == 0 {
+            return Some(Parts { head, head_len: 3, rest });
+        }
+        let (&ext, rest) = rest.split_first()?;
+        let [_, _, _, ext_place, age_place @ ..] = &mut head;
+        *ext_place = ext;
+        if ext & EXT_AGE == 0 {
+            return Some(Parts { head, head_len: 4, rest });
+        }
+        *age_place = self.added_age_ms.to_le_bytes();
+        Some(Parts { head, head_len: 8, rest })
+    }
+}
+
+impl<'a> Parts<'a> {
+    /// Head and rest, in the order in which they are sent.
+    #[inline]
+    pub fn slices(&self) -> [&[u8]; 2] {
+        [self.head.get(..self.head_len).unwrap_or_default(), self.rest]
+    }
+
+    /// The bytes of both.
+    #[expect(clippy::len_without_is_empty, reason = "there always is a head")]
+    pub const fn len(&self) -> usize {
+        self.head_len + self.rest.len()
+    }
+}
+
+impl<'a> Data<'a> {
+    /// Reads a body, its first byte included.
+    pub(super) fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+        let Some((&[first, low, high], rest)) = body.split_first_chunk::<3>() else {
+            return Err(DecodeError::Truncated);
+        };
+        let (ext, rest) = if first & EXT == 0 { (0, rest) } else { take_ext(rest)? };
+        let (added_age_ms, rest) = if ext & EXT_AGE == 0 {
+            (None, rest)
+        } else {
+            let (age, rest) = rest.split_first_chunk::<4>().ok_or(DecodeError::Truncated)?;
+            (Some(u32::from_le_bytes(*age)), rest)
+        };
+        Ok(Self {
+            sent_before: first & SENT_BEFORE != 0,
+            number_low: u16::from_le_bytes([low, high]),
+            added_age_ms,
+            record: Parted { first: first & !SENT_BEFORE, ext, rest },
+        })
+    }
+
+    /// The body again, in two parts.
+    pub(super) fn parts(&self) -> Parts<'a> {
+        let [low, high] = self.number_low.to_le_bytes();
+        let sent_before = if self.sent_before { SENT_BEFORE } else { 0 };
+        let [a, b, c, d] = self.added_age_ms.unwrap_or(0).to_le_bytes();
+        let Parted { first, ext, rest } = self.record;
+        let head_len = if ext == 0 {
+            3
+        } else if ext & EXT_AGE == 0 {
+            4
+        } else {
+            8
+        };
+        Parts { head: [first | sent_before, low, high, ext, a, b, c, d], head_len, rest }
+    }
+}
+
+impl<'a> Parted<'a> {
+    /// What the record says.
+    ///
+    /// # Errors
+    /// If it is no record that this version knows.
+    #[inline]
+    pub fn decode(&self) -> Result<Record<'a>, DecodeError> {
+        record::decode_split(self.first, self.ext, self.rest)
+    }
+
+    /// The bytes of the record as it stood in the sender's ring.
+    #[expect(clippy::len_without_is_empty, reason = "a record always has a first byte")]
+    pub const fn len(&self) -> usize {
+        (if self.ext == 0 { 1 } else { 2 }) + self.rest.len()
+    }
+
+    /// Writes the record as it stood in the sender's ring to the front of `out`. Returns the bytes written; nothing if
+    /// they do not fit.
+    pub fn copy_to(&self, out: &mut [u8]) -> Option<usize> {
+        let out = out.get_mut(..self.len())?;
+        let (head, rest) = out.split_at_mut_checked(self.len() - self.rest.len())?;
+        rest.copy_from_slice(self.rest);
+        for (place, byte) in head.iter_mut().zip([self.first, self.ext]) {
+            *place = byte;
+        }
+        Some(self.len())
+    }
+}

@@ -1,0 +1,318 @@
+//! The three frames with which a session begins.
+
+use serde::{Deserialize, Serialize};
+
+use super::text::check_text;
+use super::{DecodeError, FRAME_MIN, NUMBER_MAX, VERSION};
+use crate::id::{Class, Epoch, Predecessor};
+
+/// What every hello begins with, behind its tag, in every version there will be.
+pub const MAGIC: [u8; 2] = *b"LN";
+
+/// Step 1, from the side that dialled: who it is, and what it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello<'a> {
+    /// The lowest version of the protocol that it speaks.
+    pub version_min: u8,
+    /// The highest one.
+    pub version_max: u8,
+    /// Its name.
+    pub name: &'a str,
+    /// Which start of it this is.
+    pub instance: u64,
+    /// A number that nobody else can have chosen; the answer repeats it.
+    pub nonce: u64,
+    /// What it takes and stands for.
+    pub about: About,
+}
+
+/// Step 2, from the side that was dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer<'a> {
+    /// The version of the session.
+    pub version: u8,
+    /// The nonce of the hello.
+    #[serde(with = "postcard::fixint::le")]
+    pub echo: u64,
+    /// Its name.
+    pub name: &'a str,
+    /// Which start of it this is.
+    #[serde(with = "postcard::fixint::le")]
+    pub instance: u64,
+    /// A nonce of its own.
+    #[serde(with = "postcard::fixint::le")]
+    pub nonce: u64,
+    /// What it takes and stands for.
+    pub about: About,
+    /// Its stream to the node that it has just heard of.
+    pub stream: StreamFields,
+}
+
+/// Step 3, from the side that dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirm {
+    /// The nonce of the answer.
+    #[serde(with = "postcard::fixint::le")]
+    pub echo: u64,
+    /// Its stream to the other side.
+    pub stream: StreamFields,
+}
+
+/// What a node takes, and what its acknowledgements stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The life of its memory of what it has had.
+    #[serde(with = "fixed_epoch")]
+    pub inbox: Epoch,
+    /// What its acknowledgements stand for.
+    pub acks: Acks,
+    /// The largest frame it takes, seal included, in bytes; at least [`FRAME_MIN`].
+    pub frame_max: u32,
+    /// The largest message it takes, its record's head included, in bytes.
+    pub message_max: u32,
+    /// Messages that it may have received and not yet committed.
+    pub window_messages: u32,
+    /// Bytes of records that it may have received and not yet committed.
+    pub window_bytes: u32,
+    /// How many topic numbers it keeps in a session; 0: topics are to be written out.
+    pub bindings_max: u32,
+    /// The suites of seals it knows, a bit each: [`SEAL_CRC32C`](Self::SEAL_CRC32C).
+    pub seals: u8,
+    /// What it is besides a peer, a bit each: [`ROLE_CUSTODY`](Self::ROLE_CUSTODY),
+    /// [`ROLE_WITHOUT_EPOCHS`](Self::ROLE_WITHOUT_EPOCHS).
+    pub roles: u8,
+}
+
+impl About {
+    /// The seal of this version.
+    pub const SEAL_CRC32C: u8 = 1 << 0;
+    /// It takes messages over for other nodes.
+    pub const ROLE_CUSTODY: u8 = 1 << 0;
+    /// A device that cannot make epochs: the other side assigns them.
+    pub const ROLE_WITHOUT_EPOCHS: u8 = 1 << 1;
+}
+
+/// What a node's acknowledgements stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+#[repr(u8)]
+pub enum Acks {
+    /// The message is in memory.
+    Ram = 0,
+    /// It survives the death of the process.
+    Process = 1,
+    /// It survives the loss of power.
+    Power = 2,
+    /// The application has dealt with it.
+    Processed = 3,
+}
+
+impl Acks {
+    /// Whether a sender may forget a message of this class when it is acknowledged.
+    pub const fn satisfies(self, class: Class) -> bool {
+        match self {
+            Self::Processed | Self::Power => true,
+            Self::Process => matches!(class, Class::Ram | Class::Process),
+            Self::Ram => matches!(class, Class::Ram),
+        }
+    }
+}
+
+impl From<Class> for Acks {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Ram => Self::Ram,
+            Class::Process => Self::Process,
+            Class::Power => Self::Power,
+        }
+    }
+}
+
+impl From<Acks> for u8 {
+    fn from(acks: Acks) -> Self {
+        acks as Self
+    }
+}
+
+impl TryFrom<u8> for Acks {
+    type Error = DecodeError;
+
+    fn try_from(number: u8) -> Result<Self, DecodeError> {
+        Ok(match number {
+            0 => Self::Ram,
+            1 => Self::Process,
+            2 => Self::Power,
+            3 => Self::Processed,
+            _ => return Err(DecodeError::Range),
+        })
+    }
+}
+
+/// What a node says about its stream to the other side. `1 <= oldest <= next`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamFields {
+    /// The stream's epoch; none from a device that has not been given one.
+    #[serde(with = "fixed_epoch")]
+    pub epoch: Epoch,
+    /// The epoch before it.
+    #[serde(with = "predecessor")]
+    pub predecessor: Option<Predecessor>,
+    /// The oldest number that is not acknowledged.
+    pub oldest: u64,
+    /// The next number that will be used.
+    pub next: u64,
+    /// What it knows of the other side's stream.
+    pub known: Option<Known>,
+    /// Epochs for a device that has none; only in an answer.
+    pub assigned: Option<Assigned>,
+}
+
+/// How far a node has committed the other side's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The epoch of that stream.
+    #[serde(with = "fixed_epoch")]
+    pub epoch: Epoch,
+    /// The last number that is committed.
+    pub cursor: u64,
+}
+
+/// Epochs that a device takes for its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// For its stream to the node that assigns it.
+    #[serde(with = "fixed_epoch")]
+    pub outbox: Epoch,
+    /// For its memory of what it has had.
+    #[serde(with = "fixed_epoch")]
+    pub inbox: Epoch,
+}
+
+/// What a hello holds behind its head.
+#[derive(Serialize, Deserialize)]
+struct HelloTail<'a> {
+    name: &'a str,
+    #[serde(with = "postcard::fixint::le")]
+    instance: u64,
+    #[serde(with = "postcard::fixint::le")]
+    nonce: u64,
+    about: About,
+}
+
+impl<'a> Hello<'a> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let Some((magic, rest)) = bytes.split_first_chunk() else { return Err(DecodeError::Truncated) };
+        if *magic != MAGIC {
+            return Err(DecodeError::BadMagic);
+        }
+        let Some((&[version_min, version_max], rest)) = rest.split_first_chunk() else {
+            return Err(DecodeError::Truncated);
+        };
+        // What follows the head may look different in a version that is not this one.
+        if !(version_min..=version_max).contains(&VERSION) {
+            return Err(DecodeError::Version { min: version_min, max: version_max });
+        }
+        let HelloTail { name, instance, nonce, about } = super::take(rest)?;
+        check_text(name)?;
+        about.check()?;
+        Ok(Self { version_min, version_max, name, instance, nonce, about })
+    }
+
+    pub(super) fn encode(&self, out: &mut [u8]) -> Result<usize, super::BufferFull> {
+        let Some((head, rest)) = out.split_first_chunk_mut::<4>() else { return Err(super::BufferFull) };
+        let [l, n] = MAGIC;
+        *head = [l, n, self.version_min, self.version_max];
+        let tail =
+            HelloTail { name: self.name, instance: self.instance, nonce: self.nonce, about: self.about };
+        Ok(head.len() + super::put(&tail, rest)?)
+    }
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let answer: Self = super::take(bytes)?;
+        check_text(answer.name)?;
+        answer.about.check()?;
+        answer.stream.check()?;
+        Ok(answer)
+    }
+}
+
+impl Confirm {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let confirm: Self = super::take(bytes)?;
+        confirm.stream.check()?;
+        if confirm.stream.assigned.is_some() {
+            return Err(DecodeError::Range);
+        }
+        Ok(confirm)
+    }
+}
+
+impl About {
+    const fn check(&self) -> Result<(), DecodeError> {
+        if (self.frame_max as usize) < FRAME_MIN { Err(DecodeError::Range) } else { Ok(()) }
+    }
+}
+
+impl StreamFields {
+    /// Bounds that leave room to count in: nothing that follows has to fear the end of the numbers.
+    fn check(&self) -> Result<(), DecodeError> {
+        let in_range = |number: u64| (1..=NUMBER_MAX).contains(&number);
+        let good = 1 <= self.oldest
+            && self.oldest <= self.next
+            && self.next <= NUMBER_MAX
+            && self.known.is_none_or(|known| known.cursor <= NUMBER_MAX)
+            && self.predecessor.is_none_or(|before| in_range(before.old_first) && in_range(before.new_first));
+        if good { Ok(()) } else { Err(DecodeError::Range) }
+    }
+}
+
+/// Epochs are random: eight bytes are shorter than what a varint mostly takes for them.
+mod fixed_epoch {
+    use serde::{Deserializer, Serializer};
+
+    use super::Epoch;
+
+    pub(super) fn serialize<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
+        postcard::fixint::le::serialize(&epoch.0, serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Epoch, D::Error> {
+        postcard::fixint::le::deserialize(deserializer).map(Epoch)
+    }
+}
+
+/// A predecessor with its epoch in eight bytes.
+mod predecessor {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Epoch, Predecessor, fixed_epoch};
+
+    #[derive(Serialize, Deserialize)]
+    struct Fields {
+        #[serde(with = "fixed_epoch")]
+        epoch: Epoch,
+        old_first: u64,
+        new_first: u64,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        predecessor: &Option<Predecessor>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let fields = predecessor.map(|Predecessor { epoch, old_first, new_first }| Fields {
+            epoch,
+            old_first,
+            new_first,
+        });
+        fields.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Predecessor>, D::Error> {
+        let fields = Option::<Fields>::deserialize(deserializer)?;
+        Ok(fields.map(|Fields { epoch, old_first, new_first }| Predecessor { epoch, old_first, new_first }))
+    }
+}

@@ -1,0 +1,176 @@
+//! Pages of the directory.
+
+use super::text::{Writer, take_byte, take_text};
+use super::varint::take_varint;
+use super::{BufferFull, DecodeError, tag};
+
+/// Some rows of a node's directory. The rows have not been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page<'a> {
+    /// The state of the directory that the rows lead to.
+    pub version: u64,
+    /// Whether no more pages of that state follow.
+    pub last: bool,
+    count: u64,
+    bytes: &'a [u8],
+}
+
+/// A row of a directory, or its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Row<'a> {
+    /// What happens to the row.
+    pub change: Change,
+    /// The topic.
+    pub topic: &'a str,
+    /// The node that has subscribed to it.
+    pub name: &'a str,
+    /// Where the node listens; `@name` for a node that only dials.
+    pub address: &'a str,
+    /// Whether messages are kept for the node while it is away.
+    pub durable: bool,
+}
+
+/// What happens to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Change {
+    /// It is there.
+    Add = 0,
+    /// It is gone.
+    Remove = 1,
+}
+
+impl<'a> Page<'a> {
+    /// The rows.
+    pub const fn rows(&self) -> Rows<'a> {
+        Rows { left: self.count, rest: self.bytes }
+    }
+
+    /// Reads a page behind its tag.
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let (version, rest) = take_varint(bytes)?;
+        let (last, rest) = take_bool(rest)?;
+        let (count, bytes) = take_varint(rest)?;
+        Ok(Self { version, last, count, bytes })
+    }
+
+    /// Writes tag and page.
+    pub(super) fn encode(&self, out: &mut [u8]) -> Option<usize> {
+        let mut writer = Writer::new(out);
+        writer.byte(tag::PAGE)?;
+        writer.varint(self.version)?;
+        writer.byte(u8::from(self.last))?;
+        writer.varint(self.count)?;
+        writer.bytes(self.bytes)?;
+        Some(writer.len())
+    }
+}
+
+/// The rows of a page, from [`Page::rows`].
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    left: u64,
+    rest: &'a [u8],
+}
+
+impl<'a> Rows<'a> {
+    fn read(&mut self) -> Result<Row<'a>, DecodeError> {
+        let (change, rest) = take_byte(self.rest)?;
+        let change = match change {
+            0 => Change::Add,
+            1 => Change::Remove,
+            _ => return Err(DecodeError::Range),
+        };
+        let (topic, rest) = take_text(rest)?;
+        let (name, rest) = take_text(rest)?;
+        let (address, rest) = take_text(rest)?;
+        let (durable, rest) = take_bool(rest)?;
+        self.rest = rest;
+        Ok(Row { change, topic, name, address, durable })
+    }
+}
+
+impl<'a> Iterator for Rows<'a> {
+    type Item = Result<Row<'a>, DecodeError>;
+
+    /// The next row. After an error there is nothing more.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let row = self.read();
+        if row.is_err() {
+            self.left = 0;
+        }
+        Some(row)
+    }
+}
+
+/// Writes the body of a page, as many rows as fit.
+#[derive(Debug)]
+pub struct PageBuilder<'a> {
+    out: &'a mut [u8],
+    /// Where the byte `last` stands; the count follows it, then the rows.
+    last_at: usize,
+    len: usize,
+    count: u8,
+}
+
+impl<'a> PageBuilder<'a> {
+    /// The most rows of one page: what a count of one byte can say.
+    pub const ROWS_MAX: u8 = 0x7f;
+
+    /// A page without rows, its tag included, at the front of `out`.
+    ///
+    /// # Errors
+    /// If not even that fits.
+    pub fn new(out: &'a mut [u8], version: u64) -> Result<Self, BufferFull> {
+        let empty = Page { version, last: false, count: 0, bytes: &[] };
+        let len = empty.encode(out).ok_or(BufferFull)?;
+        Ok(Self { out, last_at: len - 2, len, count: 0 })
+    }
+
+    /// Adds a row; says whether it did. A row that does not fit leaves the page as it was.
+    #[must_use]
+    pub fn push(&mut self, row: &Row<'_>) -> bool {
+        if self.count == Self::ROWS_MAX {
+            return false;
+        }
+        let Some(len) = self.out.get_mut(self.len..).and_then(|out| write_row(row, out)) else {
+            return false;
+        };
+        self.len += len;
+        self.count += 1;
+        true
+    }
+
+    /// How many rows it has.
+    pub const fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Ends the page. Returns the bytes of the frame's body, at the front of the slice.
+    pub fn finish(self, last: bool) -> usize {
+        let places = self.out.iter_mut().skip(self.last_at);
+        for (place, byte) in places.zip([u8::from(last), self.count]) {
+            *place = byte;
+        }
+        self.len
+    }
+}
+
+fn write_row(row: &Row<'_>, out: &mut [u8]) -> Option<usize> {
+    let mut writer = Writer::new(out);
+    writer.byte(row.change as u8)?;
+    writer.text(row.topic)?;
+    writer.text(row.name)?;
+    writer.text(row.address)?;
+    writer.byte(u8::from(row.durable))?;
+    Some(writer.len())
+}
+
+fn take_bool(bytes: &[u8]) -> Result<(bool, &[u8]), DecodeError> {
+    match take_byte(bytes)? {
+        (0, rest) => Ok((false, rest)),
+        (1, rest) => Ok((true, rest)),
+        _ => Err(DecodeError::Range),
+    }
+}

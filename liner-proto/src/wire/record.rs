@@ -1,0 +1,431 @@
+//! Records: messages and gaps as they stand in a ring, in a store and on a link.
+//!
+//! The bytes of a record never change on their way through one stream: what does change (its number, whether it was
+//! sent before, the age that the present node adds) stands in front of it, in the head of a batch or of a frame.
+//! Decoding borrows from the bytes and copies nothing.
+
+use super::DecodeError;
+use super::text::{Writer, take_byte, take_text, take_u32, text_len};
+use super::varint::{take_varint, varint_len};
+use crate::id::Epoch;
+
+/// The first byte of every record is in the range of tags that stand for a record on a lossy line.
+pub(super) const MARK: u8 = 0b0100_0000;
+const MARK_MASK: u8 = 0b1100_0000;
+const KIND_MASK: u8 = 0b0000_0011;
+const KIND_ONE: u8 = 0;
+const KIND_ALL: u8 = 1;
+const KIND_BEST_EFFORT: u8 = 2;
+const KIND_GAP: u8 = 3;
+const TOPIC_TEXT: u8 = 1 << 2;
+/// A byte of further flags follows the first.
+pub(super) const EXT: u8 = 1 << 3;
+const REPEAT: u8 = 1 << 4;
+/// Only in the head of a frame on a lossy line; zero in a ring and in a store.
+pub(super) const SENT_BEFORE: u8 = 1 << 5;
+
+const EXT_ORIGIN: u8 = 1 << 0;
+const EXT_HOPS: u8 = 1 << 1;
+const EXT_TTL: u8 = 1 << 2;
+/// The record says its age, so that whoever sends it says what has come to it since.
+pub(super) const EXT_AGE: u8 = 1 << 3;
+const EXT_AGE_UNKNOWN: u8 = 1 << 4;
+const EXT_KNOWN: u8 = EXT_ORIGIN | EXT_HOPS | EXT_TTL | EXT_AGE | EXT_AGE_UNKNOWN;
+
+/// The most bytes that a gap record takes.
+pub const GAP_LEN_MAX: usize = 12;
+
+/// To whom a message goes, and how much it is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// At least once, to one of a topic's nodes.
+    #[default]
+    One,
+    /// At least once, to every node of a topic.
+    All,
+    /// At most once, to whoever is there.
+    BestEffort,
+}
+
+/// The topic of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Topic<'a> {
+    /// By the number that its stream has given it.
+    Number(u32),
+    /// Written out.
+    Text(&'a str),
+}
+
+/// Who sent a message first. A message without one came from its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Origin<'a> {
+    /// The node.
+    pub name: &'a str,
+    /// The epoch of its stream.
+    pub epoch: Epoch,
+    /// The number it had there.
+    pub number: u64,
+}
+
+/// How old a message was when it was stored for the present hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Age {
+    /// Milliseconds that are known of.
+    pub ms: u64,
+    /// Whether an outage of unknown length came to them.
+    pub unknown: bool,
+}
+
+/// What a message says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Header<'a> {
+    /// To whom it goes.
+    pub mode: Mode,
+    /// Its topic.
+    pub topic: Topic<'a>,
+    /// An earlier hop may have delivered it already.
+    pub repeat: bool,
+    /// Who sent it first, if that was not the sender.
+    pub origin: Option<Origin<'a>>,
+    /// How many hops it may still make.
+    pub hops: Option<u8>,
+    /// How long it is of use, in milliseconds from when it was first sent.
+    pub ttl_ms: Option<u32>,
+    /// How old it was when it was stored.
+    pub age: Option<Age>,
+}
+
+/// What a record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Record<'a> {
+    /// A message.
+    Message {
+        /// What it says about itself.
+        header: Header<'a>,
+        /// What the application sent.
+        payload: &'a [u8],
+    },
+    /// Numbers that will never carry a message.
+    Gap {
+        /// Why.
+        reason: GapReason,
+        /// How many, from the record's own number upwards; at least one.
+        count: u64,
+    },
+}
+
+/// Why numbers of a stream will never carry a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum GapReason {
+    /// The queue was full and its policy drops the oldest.
+    Dropped = 1,
+    /// The numbers were reserved by a process that died before it could store what it had sent under them.
+    Crashed = 2,
+    /// The stored record failed its check; its bytes are kept aside.
+    Corrupt = 3,
+    /// The message outlived its time to live.
+    Expired = 4,
+    /// An operator or an application took the messages out.
+    Cleared = 5,
+    /// The store no longer has records that it must have.
+    Missing = 6,
+}
+
+impl GapReason {
+    /// The reason with this number on the wire or in a store.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Dropped,
+            2 => Self::Crashed,
+            3 => Self::Corrupt,
+            4 => Self::Expired,
+            5 => Self::Cleared,
+            6 => Self::Missing,
+            _ => return None,
+        })
+    }
+}
+
+impl<'a> Header<'a> {
+    /// A header with nothing but mode and topic.
+    pub const fn new(mode: Mode, topic: Topic<'a>) -> Self {
+        Self { mode, topic, repeat: false, origin: None, hops: None, ttl_ms: None, age: None }
+    }
+
+    /// The bytes it takes.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "a header always takes some bytes")]
+    pub const fn len(&self) -> usize {
+        let topic = match self.topic {
+            Topic::Number(number) => varint_len(number as u64),
+            Topic::Text(text) => text_len(text),
+        };
+        let ext = if self.ext() == 0 { 0 } else { self.ext_len() };
+        1 + ext + topic
+    }
+
+    /// Writes it to the front of `out`. Returns the bytes written; nothing if they do not fit, or a text is longer than
+    /// [`TEXT_MAX`](super::TEXT_MAX).
+    #[inline]
+    pub fn encode_into(&self, out: &mut [u8]) -> Option<usize> {
+        let mut writer = Writer::new(out);
+        self.write(&mut writer)?;
+        Some(writer.len())
+    }
+
+    #[inline]
+    fn write(&self, writer: &mut Writer<'_>) -> Option<()> {
+        let ext = self.ext();
+        writer.byte(self.first_byte(ext))?;
+        if ext != 0 {
+            self.write_ext(ext, writer)?;
+        }
+        match self.topic {
+            Topic::Number(number) => writer.varint(u64::from(number)),
+            Topic::Text(text) => writer.text(text),
+        }
+    }
+
+    const fn first_byte(&self, ext: u8) -> u8 {
+        let mode = match self.mode {
+            Mode::One => KIND_ONE,
+            Mode::All => KIND_ALL,
+            Mode::BestEffort => KIND_BEST_EFFORT,
+        };
+        let topic = match self.topic {
+            Topic::Number(_) => 0,
+            Topic::Text(_) => TOPIC_TEXT,
+        };
+        MARK | mode | topic | if ext == 0 { 0 } else { EXT } | if self.repeat { REPEAT } else { 0 }
+    }
+
+    const fn ext(&self) -> u8 {
+        let age = match self.age {
+            None => 0,
+            Some(Age { unknown: false, .. }) => EXT_AGE,
+            Some(Age { unknown: true, .. }) => EXT_AGE | EXT_AGE_UNKNOWN,
+        };
+        age | if self.origin.is_some() { EXT_ORIGIN } else { 0 }
+            | if self.hops.is_some() { EXT_HOPS } else { 0 }
+            | if self.ttl_ms.is_some() { EXT_TTL } else { 0 }
+    }
+
+    const fn ext_len(&self) -> usize {
+        let mut len = 1;
+        if let Some(origin) = self.origin {
+            len += text_len(origin.name) + varint_len(origin.epoch.0) + varint_len(origin.number);
+        }
+        if self.hops.is_some() {
+            len += 1;
+        }
+        if let Some(ttl_ms) = self.ttl_ms {
+            len += varint_len(ttl_ms as u64);
+        }
+        if let Some(age) = self.age {
+            len += varint_len(age.ms);
+        }
+        len
+    }
+
+    fn write_ext(&self, ext: u8, writer: &mut Writer<'_>) -> Option<()> {
+        writer.byte(ext)?;
+        if let Some(origin) = self.origin {
+            writer.text(origin.name)?;
+            writer.varint(origin.epoch.0)?;
+            writer.varint(origin.number)?;
+        }
+        if let Some(hops) = self.hops {
+            writer.byte(hops)?;
+        }
+        if let Some(ttl_ms) = self.ttl_ms {
+            writer.varint(u64::from(ttl_ms))?;
+        }
+        if let Some(age) = self.age {
+            writer.varint(age.ms)?;
+        }
+        Some(())
+    }
+}
+
+/// The bytes of a message's record.
+#[inline]
+pub const fn message_len(header: &Header<'_>, payload_len: usize) -> usize {
+    header.len().saturating_add(payload_len)
+}
+
+/// Writes a message's record to the front of `out`. Returns the bytes written; nothing if they do not fit, or a text is
+/// longer than [`TEXT_MAX`](super::TEXT_MAX).
+#[inline]
+pub fn encode_message(header: &Header<'_>, payload: &[u8], out: &mut [u8]) -> Option<usize> {
+    let mut writer = Writer::new(out);
+    header.write(&mut writer)?;
+    writer.bytes(payload)?;
+    Some(writer.len())
+}
+
+/// Writes a gap's record to the front of `out`. Returns the bytes written; nothing if they do not fit, or the gap is empty.
+pub fn encode_gap(reason: GapReason, count: u64, out: &mut [u8]) -> Option<usize> {
+    if count == 0 {
+        return None;
+    }
+    let mut writer = Writer::new(out);
+    writer.byte(MARK | KIND_GAP)?;
+    writer.byte(reason as u8)?;
+    writer.varint(count)?;
+    Some(writer.len())
+}
+
+/// What a record says.
+///
+/// # Errors
+/// If the bytes are no record that this version knows.
+#[inline]
+pub fn decode(record: &[u8]) -> Result<Record<'_>, DecodeError> {
+    let (first, rest) = take_byte(record)?;
+    if first & EXT == 0 {
+        return decode_split(first, 0, rest);
+    }
+    let (ext, rest) = take_ext(rest)?;
+    decode_split(first, ext, rest)
+}
+
+/// What a record says whose flags stand apart from the rest: `first` is its first byte, `ext` its second one if the first
+/// says that it has further flags, and else zero; `rest` is what follows them.
+///
+/// # Errors
+/// If they are no record that this version knows.
+#[inline]
+pub fn decode_split(first: u8, ext: u8, rest: &[u8]) -> Result<Record<'_>, DecodeError> {
+    if first & (MARK_MASK | SENT_BEFORE) != MARK || (first & EXT == 0) != (ext == 0) {
+        return Err(DecodeError::Unsupported(first));
+    }
+    let mode = match first & KIND_MASK {
+        KIND_ONE => Mode::One,
+        KIND_ALL => Mode::All,
+        KIND_BEST_EFFORT => Mode::BestEffort,
+        _ => return decode_gap(first, rest),
+    };
+    let (mut header, rest) = (Header::new(mode, Topic::Number(0)), rest);
+    header.repeat = first & REPEAT != 0;
+    let rest = if ext == 0 { rest } else { read_ext(&mut header, ext, rest)? };
+    let (topic, payload) = if first & TOPIC_TEXT == 0 {
+        let (number, payload) = take_u32(rest)?;
+        (Topic::Number(number), payload)
+    } else {
+        let (text, payload) = take_text(rest)?;
+        (Topic::Text(text), payload)
+    };
+    header.topic = topic;
+    Ok(Record::Message { header, payload })
+}
+
+/// How many numbers a record covers: those of a gap, or one. One, too, for what is no record.
+#[inline]
+pub fn numbers_of(record: &[u8]) -> u64 {
+    match record {
+        [first, _, count @ ..] if first & KIND_MASK == KIND_GAP => {
+            take_varint(count).map_or(1, |(count, _)| count.max(1))
+        }
+        _ => 1,
+    }
+}
+
+/// The first record of a run, and the run behind it; nothing if the run is at its end or its first record is not whole.
+#[inline]
+pub fn split_first(run: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = take_varint(run).ok()?;
+    rest.split_at_checked(usize::try_from(len).ok()?)
+}
+
+/// The records of a run: one after another, each behind its length.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Run<'a> {
+    /// The records in `bytes`, to their end.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// What has not been read.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Run<'a> {
+    type Item = Result<&'a [u8], DecodeError>;
+
+    /// The bytes of the next record. After an error there is nothing more.
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let taken = take_varint(self.rest).and_then(|(len, rest)| {
+            usize::try_from(len).ok().and_then(|len| rest.split_at_checked(len)).ok_or(DecodeError::Truncated)
+        });
+        self.rest = taken.map_or(&[], |(_, rest)| rest);
+        Some(taken.map(|(record, _)| record))
+    }
+}
+
+/// Reads the further flags of a record; there is at least one if there is the byte.
+pub(super) const fn take_ext(bytes: &[u8]) -> Result<(u8, &[u8]), DecodeError> {
+    match bytes {
+        [] => Err(DecodeError::Truncated),
+        [0, ..] => Err(DecodeError::Range),
+        [ext, rest @ ..] if *ext & !EXT_KNOWN == 0 => Ok((*ext, rest)),
+        [ext, ..] => Err(DecodeError::Unsupported(*ext)),
+    }
+}
+
+fn read_ext<'a>(header: &mut Header<'a>, ext: u8, bytes: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    if ext & !EXT_KNOWN != 0 {
+        return Err(DecodeError::Unsupported(ext));
+    }
+    let mut rest = bytes;
+    if ext & EXT_ORIGIN != 0 {
+        let (name, epoch, number);
+        (name, rest) = take_text(rest)?;
+        (epoch, rest) = take_varint(rest)?;
+        (number, rest) = take_varint(rest)?;
+        header.origin = Some(Origin { name, epoch: Epoch(epoch), number });
+    }
+    if ext & EXT_HOPS != 0 {
+        let hops;
+        (hops, rest) = take_byte(rest)?;
+        header.hops = Some(hops);
+    }
+    if ext & EXT_TTL != 0 {
+        let ttl_ms;
+        (ttl_ms, rest) = take_u32(rest)?;
+        header.ttl_ms = Some(ttl_ms);
+    }
+    let unknown = ext & EXT_AGE_UNKNOWN != 0;
+    if ext & EXT_AGE != 0 {
+        let ms;
+        (ms, rest) = take_varint(rest)?;
+        header.age = Some(Age { ms, unknown });
+    } else if unknown {
+        return Err(DecodeError::Range);
+    }
+    Ok(rest)
+}
+
+fn decode_gap(first: u8, rest: &[u8]) -> Result<Record<'_>, DecodeError> {
+    if first != MARK | KIND_GAP {
+        return Err(DecodeError::Unsupported(first));
+    }
+    let (reason, rest) = take_byte(rest)?;
+    let reason = GapReason::from_number(reason).ok_or(DecodeError::Range)?;
+    let (count, _) = take_varint(rest)?;
+    if count == 0 {
+        return Err(DecodeError::Range);
+    }
+    Ok(Record::Gap { reason, count })
+}

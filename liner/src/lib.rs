@@ -1,0 +1,1 @@
+//! Messages between programs with no broker process.

@@ -1,0 +1,3 @@
+//! The liner command.
+
+fn main() {}
