@@ -9,6 +9,7 @@ mod outbound;
 mod pending;
 
 pub use inbound::{Arrival, Inbound, Resumption};
+#[cfg(feature = "alloc")]
 pub(crate) use pending::{BATCHES_MAX, Pending};
 pub use outbound::{Append, Emission, Next, Outbound, PushError, Remembered, Resumed, SendMode, Unplaced};
 

@@ -26,8 +26,8 @@ pub struct Outcome {
 /// It owns its bytes, so it can be executed in place or travel to a worker thread.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    pub(crate) id: BatchId,
-    pub(crate) generation: u64,
+    id: BatchId,
+    generation: u64,
     ops: Vec<Owned>,
     bytes: Vec<u8>,
     /// Index behind the last op of each group that was ended.
@@ -35,6 +35,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// A batch without content.
+    pub(crate) const fn new(id: BatchId, generation: u64) -> Self {
+        Self { id, generation, ops: Vec::new(), bytes: Vec::new(), ends: Vec::new() }
+    }
+
     /// The batch's name.
     pub const fn id(&self) -> BatchId {
         self.id
@@ -59,13 +64,6 @@ impl Batch {
     /// Bytes of names and records it carries.
     pub fn bytes_len(&self) -> usize {
         self.bytes.len()
-    }
-
-    /// Takes out everything, and keeps the memory.
-    pub fn clear(&mut self) {
-        self.ops.clear();
-        self.bytes.clear();
-        self.ends.clear();
     }
 
     /// Adds a request to the group that is being built.

@@ -128,15 +128,6 @@ impl Dials {
         target.state = State::Waiting(now + wait);
     }
 
-    /// The peer behind the address is there: dial now.
-    pub(super) fn hurry(&mut self, now: Instant, peer: PeerId) {
-        for target in &mut self.targets {
-            if target.peer == Some(peer) && matches!(target.state, State::Waiting(_)) {
-                target.state = State::Waiting(now);
-            }
-        }
-    }
-
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let waiting = |target: &Target| match target.state {
             State::Waiting(at) => Some(at),

@@ -45,17 +45,23 @@ impl Router {
         if self.conns.get(id).is_some_and(|conn| conn.unwritten() == 0) {
             self.build(id);
         }
-        let Some(conn) = self.conns.get(id) else { return NOTHING };
-        let head = conn.head.get(conn.written.min(conn.head.len())..).unwrap_or_default();
-        let Some(body) = conn.body else { return Transmit { head, body: &[] } };
-        let bytes = self.outboxes.get(body.outbox.0).and_then(|outbox| outbox.out.bytes_at(body.begin, body.len));
-        let Some(bytes) = bytes else {
+        let body = self.conns.get(id).and_then(|conn| conn.body);
+        if let Some(body) = body
+            && self.in_flight(body).is_none()
+        {
             // A peer acknowledged a frame that it cannot have had whole.
             self.conns.finish(id);
             return NOTHING;
-        };
+        }
+        let Some(conn) = self.conns.get(id) else { return NOTHING };
+        let head = conn.head.get(conn.written.min(conn.head.len())..).unwrap_or_default();
         let skip = conn.written.saturating_sub(conn.head.len());
-        Transmit { head, body: bytes.get(skip..).unwrap_or_default() }
+        let body = body.and_then(|body| self.in_flight(body)?.get(skip..)).unwrap_or_default();
+        Transmit { head, body }
+    }
+
+    fn in_flight(&self, body: InFlight) -> Option<&[u8]> {
+        self.outboxes.get(body.outbox.0)?.out.bytes_at(body.begin, body.len)
     }
 
     /// So many of the bytes given by [`poll_transmit`](Self::poll_transmit) were taken by the link.

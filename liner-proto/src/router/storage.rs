@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::event::Event;
 use super::outbox::{Key, Opened};
 use super::{OutboxId, PeerId, Router};
-use crate::delivery::{BATCHES_MAX, Emission};
+use crate::delivery::BATCHES_MAX;
 use crate::effect::{Batch, BatchId, DeadReason, GapReason, Loaded, Outcome, Queue, StoreFault, StoreOp};
 use crate::id::SendId;
 use crate::planted::Fault;
@@ -68,7 +68,6 @@ pub(super) enum Staged {
     Subscribe { topic: super::TopicId, peer: PeerId },
     Unsubscribe { topic: super::TopicId, address: alloc::boxed::Box<str> },
     Dead { peer: PeerId, topic: super::TopicId, reason: DeadReason, record: Vec<u8> },
-    Close { key: Key },
 }
 
 #[derive(Debug, Default)]
@@ -192,7 +191,7 @@ impl Router {
     fn build_commit(&mut self) -> Batch {
         self.storage.last += 1;
         let id = self.storage.last;
-        let mut batch = Batch { id: BatchId(id), generation: self.storage.generation, ..Batch::default() };
+        let mut batch = Batch::new(BatchId(id), self.storage.generation);
         let outboxes = core::mem::take(&mut self.storage.outboxes);
         let peers = core::mem::take(&mut self.storage.peers);
         let mut flight = InFlight {
@@ -317,7 +316,6 @@ impl Router {
                     let (peer, topic) = (&*peer.name, self.topics.text(*topic));
                     batch.push(&StoreOp::DeadLetter { peer, topic, reason: *reason, record });
                 }
-                Staged::Close { key } => batch.push(&StoreOp::Close { queue: key.queue() }),
             }
         }
         self.storage.staged_asked += flight.staged;

@@ -3,6 +3,8 @@
 //! A store looks into a record for one thing only: how many numbers it covers, which is one unless it is a gap. That is
 //! enough to begin and to end in the middle of what was stored together.
 
+use crate::wire::record::{GAP_LEN_MAX, GapReason, Record, decode, encode_gap, split_first};
+
 /// One record of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -16,14 +18,14 @@ pub struct Step {
     pub body: usize,
     /// Where it ends.
     pub end: usize,
-    /// Why there is a gap, if it is no message; 0 if it is one.
-    gap: u8,
+    /// Why there is a gap, if it is no message.
+    pub gap: Option<GapReason>,
 }
 
 impl Step {
     /// Whether it is a message, not a gap.
     pub const fn is_message(&self) -> bool {
-        self.gap == 0
+        self.gap.is_none()
     }
 }
 
@@ -78,19 +80,12 @@ impl Iterator for Walk<'_> {
     #[inline]
     fn next(&mut self) -> Option<Step> {
         let rest = self.records.get(self.offset..)?;
-        let (len, prefix) = take_varint(rest)?;
-        let len = usize::try_from(len).ok()?;
-        let record = rest.get(prefix..)?.get(..len)?;
-        let (gap, numbers) = numbers_of(record)?;
+        let (record, behind) = split_first(rest)?;
+        let (gap, numbers) = covers(record)?;
         let last = self.number.checked_add(numbers - 1)?;
-        let step = Step {
-            first: self.number,
-            last,
-            start: self.offset,
-            body: self.offset + prefix,
-            end: self.offset + prefix + len,
-            gap,
-        };
+        let end = self.offset + (rest.len() - behind.len());
+        let body = end - record.len();
+        let step = Step { first: self.number, last, start: self.offset, body, end, gap };
         self.number = last.checked_add(1)?;
         self.offset = step.end;
         Some(step)
@@ -138,10 +133,9 @@ pub fn copy_above(mut walk: Walk<'_>, after: u64, into: &mut [u8]) -> Copied {
         return if walk.is_whole() { Copied::Nothing } else { Copied::Malformed };
     };
     let first = head.first.max(after.saturating_add(1));
-    let written = if head.first < first {
-        put_gap(head.gap, head.last - after, into)
-    } else {
-        records.get(head.start..head.end).map_or(0, |bytes| put(bytes, into))
+    let written = match head.gap {
+        Some(reason) if head.first < first => put_gap(reason, head.last - after, into),
+        _ => records.get(head.start..head.end).map_or(0, |bytes| put(bytes, into)),
     };
     if written == 0 {
         // A shortened gap needs no more than the whole one does.
@@ -167,52 +161,27 @@ fn put(bytes: &[u8], into: &mut [u8]) -> usize {
     bytes.len()
 }
 
-/// The first byte of a gap record.
-const GAP: u8 = 0x43;
-/// The bits of a record's first byte that tell its kind.
-const KIND: u8 = 0x03;
+/// The bits of a record's first byte that tell its kind, and the kind that is a gap.
+const KIND_GAP: u8 = 0b11;
 
-/// The reason of a gap (0 for a message), and how many numbers the record covers.
-fn numbers_of(record: &[u8]) -> Option<(u8, u64)> {
-    let (&flags, rest) = record.split_first()?;
-    if flags & KIND != GAP & KIND {
-        return Some((0, 1));
+/// Why the record is a gap, if it is one, and how many numbers it covers; nothing if it is malformed.
+#[inline]
+fn covers(record: &[u8]) -> Option<(Option<GapReason>, u64)> {
+    if *record.first()? & KIND_GAP != KIND_GAP {
+        return Some((None, 1));
     }
-    let (&reason, rest) = rest.split_first()?;
-    let (count, _) = take_varint(rest)?;
-    (reason != 0 && count != 0).then_some((reason, count))
+    match decode(record).ok()? {
+        Record::Gap { reason, count } => Some((Some(reason), count)),
+        Record::Message { .. } => None,
+    }
 }
 
 /// Writes a gap record with its length; says how many bytes that took, none if there is no room.
-fn put_gap(reason: u8, count: u64, into: &mut [u8]) -> usize {
-    let mut record = heapless::Vec::<u8, 16>::new();
-    let mut left = count;
-    // A length, two bytes and a varint of at most ten bytes: there is always room.
-    let mut push = |byte| record.push(byte).is_ok();
-    push(0);
-    push(GAP);
-    push(reason);
-    while left >= 0x80 {
-        push(left as u8 | 0x80);
-        left >>= 7;
-    }
-    push(left as u8);
-    let len = record.len() as u8 - 1;
-    if let Some(prefix) = record.first_mut() {
-        *prefix = len;
-    }
-    put(&record, into)
-}
-
-/// A varint's value and length.
-#[inline]
-fn take_varint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let mut value = 0;
-    for (index, &byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * index);
-        if byte < 0x80 {
-            return Some((value, index + 1));
-        }
-    }
-    None
+fn put_gap(reason: GapReason, count: u64, into: &mut [u8]) -> usize {
+    let mut record = [0; 1 + GAP_LEN_MAX];
+    let Some((prefix, body)) = record.split_first_mut() else { return 0 };
+    let Some(len) = encode_gap(reason, count, body) else { return 0 };
+    // A gap record is so short that its length takes one byte.
+    *prefix = len as u8;
+    record.get(..1 + len).map_or(0, |record| put(record, into))
 }

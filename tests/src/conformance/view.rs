@@ -43,7 +43,7 @@ pub struct ViewedQueue {
 }
 
 /// A queue's kind as a number, and its name.
-pub fn key(queue: Queue<'_>) -> (u8, String) {
+pub(super) fn key(queue: Queue<'_>) -> (u8, String) {
     let kind = match queue {
         Queue::Node(_) => 0,
         Queue::Topic(_) => 1,
