@@ -13,7 +13,7 @@
 //! * [`effect`]: what is asked of a store;
 //! * [`endpoint`]: a session and a delivery for one peer;
 //! * [`router`]: endpoints composed into a node, with topics, a directory, fan-out and custody (feature `alloc`);
-//! * [`store`]: the contract of stores, and the ones that need no disk.
+//! * [`store`]: the contract of stores, and the ones that need no disk; [`pump`]: the steps of a device's main loop.
 
 #![no_std]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -32,6 +32,7 @@ pub mod frame;
 pub mod id;
 pub mod memory;
 pub mod planted;
+pub mod pump;
 pub mod rng;
 #[cfg(feature = "alloc")]
 pub mod router;

@@ -65,6 +65,9 @@ pub trait Ring {
     /// Says whether it did.
     fn evict(&mut self, from: u64, stored: u64) -> bool;
 
+    /// Forgets everything from `at` on.
+    fn truncate(&mut self, at: Cursor);
+
     /// Lowers every number by `less`: the queue began a new epoch.
     fn renumber(&mut self, less: u64);
 

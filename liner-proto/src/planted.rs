@@ -37,6 +37,13 @@ impl Fault {
 pub struct Planted(#[cfg(planted)] pub Option<Fault>);
 
 impl Planted {
+    /// None.
+    #[cfg(planted)]
+    pub const NONE: Self = Self(None);
+    /// None.
+    #[cfg(not(planted))]
+    pub const NONE: Self = Self();
+
     /// Whether the node shows `fault`.
     #[inline]
     pub fn has(self, fault: Fault) -> bool {

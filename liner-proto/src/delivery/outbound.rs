@@ -361,6 +361,23 @@ impl<R: Ring> Outbound<R> {
         }
     }
 
+    /// Takes back what is queued and not stored; nothing of it may be with the store or have been sent. Returns how many.
+    pub fn withdraw(&mut self) -> u64 {
+        debug_assert!(self.appends.is_empty() && self.sent.number <= self.stored.number);
+        let at = self.place(self.stored.number).unwrap_or(self.stored);
+        let count = self.next - at.number;
+        self.ring.truncate(at);
+        self.next = at.number;
+        self.emit = self.stored;
+        count
+    }
+
+    /// Drops the oldest message that is stored and not acknowledged. Says whether there was one.
+    pub fn drop_oldest(&mut self, reason: GapReason) -> bool {
+        let from = self.gap.map_or(self.acked, |(gap, _)| gap.max(self.acked));
+        self.drop_through(from + 1, reason) > 0
+    }
+
     /// Drops everything up to `through` that is not acknowledged, and tells the peer of a gap in its place.
     /// Returns how many numbers were dropped.
     pub fn drop_through(&mut self, through: u64, reason: GapReason) -> u64 {

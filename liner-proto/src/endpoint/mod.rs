@@ -1,1 +1,308 @@
-//! A session and a delivery for one peer.
+//! A session and a delivery for one peer: what a device speaks to its gateway with.
+//!
+//! It allocates nothing, performs no I/O and reads no clock. Frames are COBS with a zero behind each, one message to a frame.
+//!
+//! # How it is driven
+//! * **inputs** `handle_*`: the link came, went, or brought bytes; time passed; the store has answered;
+//! * **commands** [`send`](Endpoint::send), [`close`](Endpoint::close);
+//! * **outputs** `poll_*`, one for each sink: [`poll_transmit`](Endpoint::poll_transmit), [`poll_store`](Endpoint::poll_store)
+//!   and [`poll_load`](Endpoint::poll_load), [`poll_event`](Endpoint::poll_event), [`poll_timeout`](Endpoint::poll_timeout);
+//! * **getters**: the rest.
+//!
+//! **The drain rule**: after every input or command, drain every `poll_*` until it is empty or its sink is full.
+//! [`pump`](crate::pump) does that for a store that answers at once.
+
+mod input;
+mod output;
+mod storage;
+
+pub use storage::Step;
+
+use crate::config::{Limits, Timing};
+use crate::delivery::{Inbound, Outbound, PushError, Remembered, SendMode};
+use crate::effect::{GapReason, Recovered};
+use crate::id::{Class, Epoch};
+use crate::memory::Region;
+use crate::planted::Planted;
+use crate::rng::Rng;
+use crate::session::Session;
+use crate::time::Instant;
+use crate::timer::{Deadline, Wakeup, earlier};
+use crate::wire::control::CloseReason;
+use crate::wire::record::{self, Header, Mode, Topic};
+
+/// The longest name of a device, and of its gateway.
+pub const NAME_BYTES_MAX: usize = 32;
+
+/// What a device is told when it is built. All text lives as long as the endpoint: on a device it is `'static`.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceConfig<'a> {
+    /// The device's name, 1 to 32 bytes: also its mailbox.
+    pub name: &'a str,
+    /// The topics it sends to, each 1 to 64 bytes. With a store that survives a reset, add new ones at the end only: stored
+    /// messages name them by their place.
+    pub topics: &'a [&'a str],
+    /// Which start of it this is, and where its epochs, nonces and jitter come from. Random, from a hardware source.
+    pub seed: [u64; 2],
+    /// The class of its store.
+    pub class: Class,
+    /// Messages that it lets the gateway send ahead.
+    pub window: u8,
+    /// When it loses patience.
+    pub timing: Timing,
+    /// A wrong behaviour to show.
+    pub planted: Planted,
+}
+
+impl<'a> DeviceConfig<'a> {
+    /// A device with the documented defaults and a store in memory.
+    pub const fn new(name: &'a str, topics: &'a [&'a str], seed: [u64; 2]) -> Self {
+        let planted = Planted::NONE;
+        Self { name, topics, seed, class: Class::Ram, window: 4, timing: Timing::DEFAULT, planted }
+    }
+}
+
+/// One of the topics of a [`DeviceConfig`], by its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicIndex(pub u16);
+
+/// Why a message was not taken. Nothing of it was kept: the caller still has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// There is no room before something was stored or acknowledged.
+    #[error("the queue is full: try again after the gateway has acknowledged something")]
+    Full,
+    /// It can never fit a frame or the memory of the endpoint.
+    #[error("the message is too large for the endpoint's buffers")]
+    TooLarge,
+    /// The configuration names no such topic.
+    #[error("there is no topic with this index in the configuration")]
+    NoSuchTopic,
+    /// The store failed for another reason than being full.
+    #[error("the store failed")]
+    Store,
+}
+
+/// What a device wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The session is up.
+    Connected {
+        /// Whether the gateway remembered this device's stream.
+        resumed: bool,
+    },
+    /// The session is over. On a link that stays, call [`Endpoint::handle_link_up`] to begin another.
+    Disconnected(CloseReason),
+    /// A message. It counts as processed at the next call of any kind.
+    Message {
+        /// The topic it was sent to.
+        topic: &'a str,
+        /// What was sent.
+        payload: &'a [u8],
+        /// Whether it may have been handed over before.
+        maybe_redelivered: bool,
+    },
+    /// Messages of the gateway that will never come.
+    Gap {
+        /// How many.
+        count: u64,
+        /// Why.
+        reason: GapReason,
+    },
+    /// The queue had gone backwards: it has a new epoch.
+    Regressed,
+}
+
+/// A device's end of a line to its gateway.
+///
+/// `QUEUE` bytes hold what is being stored and sent, at least two of the largest messages; what is above them waits in the
+/// store. `FRAME` bytes hold one frame on its way in, at least 192. Everything lives in here, so that a `static` of
+/// it is all the memory there is.
+#[derive(Debug)]
+pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize> {
+    config: DeviceConfig<'a>,
+    rng: Rng,
+    now: Instant,
+    session: Option<Session>,
+    peer: Option<Peer>,
+    inbox: Epoch,
+    out: Outbound<Region<QUEUE>>,
+    inbound: Inbound,
+    storage: storage::State,
+    rx: [u8; FRAME],
+    rx_len: usize,
+    /// The frame at the front of `rx` carries a message that nobody has taken yet.
+    held: Option<input::Held>,
+    notice: input::Notices,
+}
+
+/// The other side, for as long as the session is up.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    frame_max: u32,
+    messages_limit: u64,
+    bound: usize,
+}
+
+impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
+    /// An endpoint whose store knows nothing. Tell it what the store remembers with [`restore`](Self::restore), if it can.
+    pub fn new(config: DeviceConfig<'a>, now: Instant) -> Self {
+        const { assert!(FRAME >= crate::wire::FRAME_MIN, "the handshake needs frames of 192 bytes") };
+        let mut rng = Rng::new(config.seed);
+        let epoch = Epoch(rng.next_nonzero());
+        let inbox = Epoch(rng.next_nonzero());
+        let limits = limits(&config, FRAME);
+        Self {
+            rng,
+            now,
+            session: None,
+            peer: None,
+            inbox,
+            out: Outbound::new(Region::new(), SendMode::Stored, epoch),
+            inbound: Inbound::new(&limits, config.planted),
+            storage: storage::State::NEW,
+            rx: [0; FRAME],
+            rx_len: 0,
+            held: None,
+            notice: input::Notices::default(),
+            config,
+        }
+    }
+
+    /// Takes one thing that the store remembers. Before the first input only.
+    pub fn restore(&mut self, item: &Recovered<'_>) {
+        match *item {
+            Recovered::Node { inbox, regressed } => {
+                self.inbox = inbox;
+                self.storage.regressed = regressed;
+            }
+            Recovered::Queue(queue) => {
+                let remembered = Remembered {
+                    epoch: queue.epoch,
+                    predecessor: queue.predecessor,
+                    trimmed: queue.trimmed,
+                    dropped: queue.dropped,
+                    last: queue.last,
+                    reserved: queue.reserved,
+                };
+                self.out = Outbound::restore(Region::new(), SendMode::Stored, &remembered, false);
+                self.storage.opened = true;
+                if self.storage.regressed {
+                    self.rotate();
+                }
+            }
+            Recovered::Cursor { epoch, through, .. } => self.inbound.restore(epoch, through),
+            Recovered::Topic { .. } | Recovered::Subscription { .. } => {}
+        }
+    }
+
+    // ------------------------------------------------------------------ commands
+
+    /// Queues a message for the gateway. It leaves after it was stored; [`pump::send`](crate::pump::send) does both.
+    ///
+    /// Returns the message's number in the stream.
+    ///
+    /// # Errors
+    /// If it was not taken.
+    pub fn send(&mut self, now: Instant, topic: TopicIndex, payload: &[u8]) -> Result<u64, SendError> {
+        self.tick(now);
+        if usize::from(topic.0) >= self.config.topics.len() {
+            return Err(SendError::NoSuchTopic);
+        }
+        let header = Header::new(Mode::All, Topic::Number(u32::from(topic.0) + 1));
+        let len = record::message_len(&header, payload.len());
+        if len + crate::wire::data::HEAD_LEN_MAX + crate::seal::LEN > FRAME {
+            return Err(SendError::TooLarge);
+        }
+        let write = |room: &mut [u8]| {
+            record::encode_message(&header, payload, room);
+        };
+        self.out.push(self.now, len, false, write).map_err(|error| match error {
+            PushError::Full => SendError::Full,
+            PushError::TooLarge => SendError::TooLarge,
+        })
+    }
+
+    /// Takes back messages that were queued and are not stored. Returns how many.
+    pub fn withdraw(&mut self) -> u64 {
+        self.out.withdraw()
+    }
+
+    /// Drops the oldest queued message, and tells the gateway of a gap in its place. Says whether there was one.
+    pub fn drop_oldest(&mut self) -> bool {
+        self.out.drop_oldest(GapReason::Dropped)
+    }
+
+    /// Ends the session. What is queued stays.
+    pub fn close(&mut self, now: Instant) {
+        self.tick(now);
+        if let Some(session) = &mut self.session {
+            session.close(CloseReason::Shutdown);
+        }
+    }
+
+    // ------------------------------------------------------------------ getters
+
+    /// Whether messages may pass.
+    pub fn is_up(&self) -> bool {
+        self.peer.is_some() && self.session.as_ref().is_some_and(Session::is_up)
+    }
+
+    /// Messages that are queued and not acknowledged.
+    pub const fn queued(&self) -> u64 {
+        self.out.queued()
+    }
+
+    /// The last number that the gateway has committed.
+    pub const fn acked(&self) -> u64 {
+        self.out.acked()
+    }
+
+    // ------------------------------------------------------------------ time
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do, and what.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let session = self.session.as_ref().and_then(Session::deadline);
+        let stalled = self.out.stalled_since().filter(|_| self.is_up());
+        earlier(session, stalled.map(|since| (since + self.config.timing.stall, Wakeup::Stall)))
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.tick(now);
+        let is_up = self.is_up();
+        let Some(session) = &mut self.session else { return };
+        session.handle_timeout(self.now);
+        let stalled = self.out.stalled_since().filter(|_| is_up);
+        if stalled.is_some_and(|since| since + self.config.timing.stall <= self.now) {
+            session.close(CloseReason::Timeout);
+        }
+        if session.is_ending() {
+            self.notice.reason.get_or_insert(CloseReason::Timeout);
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn rotate(&mut self) {
+        let epoch = Epoch(self.rng.next_nonzero());
+        let predecessor = self.out.rotate(epoch);
+        self.storage.rotation = Some((epoch, predecessor));
+        self.notice.regressed = true;
+    }
+}
+
+fn limits(config: &DeviceConfig<'_>, frame: usize) -> Limits {
+    Limits {
+        frame_max: frame as u32,
+        message_max: frame as u32,
+        window_messages: u32::from(config.window),
+        // The window is counted in messages here, each of which has at most a frame.
+        window_bytes: u32::from(config.window).saturating_mul(frame as u32),
+        bindings_max: 0,
+    }
+}

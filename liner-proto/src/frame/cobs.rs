@@ -106,3 +106,110 @@ fn decode(encoded: &mut [u8]) -> Option<usize> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Encodes `frame`, cut into three parts, and compares with the crate's encoder for the whole.
+    fn encode_parted(frame: &[u8], cuts: (usize, usize)) -> ([u8; 2048], usize) {
+        let (a, b) = (cuts.0.min(cuts.1).min(frame.len()), cuts.0.max(cuts.1).min(frame.len()));
+        let mut out = [0xee; 2048];
+        let len = encode(&[&frame[..a], &frame[a..b], &frame[b..]], &mut out).unwrap();
+        let mut whole = [0; 2048];
+        let whole_len = ::cobs::encode(frame, &mut whole);
+        assert_eq!(out[..len - 1], whole[..whole_len]);
+        assert_eq!(out[len - 1], DELIMITER);
+        assert!(len <= encoded_len_max(frame.len()));
+        (out, len)
+    }
+
+    fn assert_round_trip(frame: &[u8], cuts: (usize, usize)) {
+        let (mut out, len) = encode_parted(frame, cuts);
+        let before = out;
+        assert_eq!(split(&mut out[..len - 1], frame.len()), CobsSplit::Incomplete);
+        assert_eq!(out, before);
+        let CobsSplit::Frame { frame: place, consumed } = split(&mut out[..len + 3], frame.len()) else {
+            panic!("no frame came out");
+        };
+        assert_eq!(&out[place], frame);
+        assert_eq!(consumed, len);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_goes_in_comes_out(
+            frame in proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), any::<u8>()], 1..1200),
+            cuts: (u16, u16),
+        ) {
+            assert_round_trip(&frame, (usize::from(cuts.0) % 1200, usize::from(cuts.1) % 1200));
+        }
+    }
+
+    #[test]
+    fn full_blocks_end_anywhere() {
+        let mut frame = [7; 1100];
+        for len in (250..260).chain(504..512).chain(760..766) {
+            for cut in [0, 1, 253, 254, 255, 508, len] {
+                assert_round_trip(&frame[..len], (cut, len));
+                assert_round_trip(&frame[..len], (cut, cut));
+            }
+        }
+        frame[254] = 0;
+        assert_round_trip(&frame[..255], (254, 254));
+        assert_round_trip(&frame[..256], (254, 255));
+    }
+
+    #[test]
+    fn the_longest_encoding_is_reached() {
+        let (_, len) = encode_parted(&[1; 253], (0, 0));
+        assert_eq!(len, encoded_len_max(253));
+        let (_, len) = encode_parted(&[1; 255], (0, 0));
+        assert_eq!(len, encoded_len_max(255));
+    }
+
+    #[test]
+    fn an_encoding_that_may_not_fit_is_not_tried() {
+        let mut out = [0xee; 7];
+        assert_eq!(encode(&[b"123456"], &mut out), None);
+        assert_eq!(out, [0xee; 7]);
+        assert_eq!(encode(&[b"12", b"345"], &mut out), Some(7));
+        assert_eq!(&out, b"\x0612345\0");
+        assert_eq!(encode(&[b"", b""], &mut out), None);
+    }
+
+    #[test]
+    fn delimiters_alone_are_empty() {
+        assert_eq!(split(&mut [0, 0, 5], 10), CobsSplit::Empty { consumed: 1 });
+        assert_eq!(split(&mut [], 10), CobsSplit::Incomplete);
+    }
+
+    #[test]
+    fn damage_ends_at_the_next_delimiter() {
+        let mut line = *b"\x09abc\0\x03ok\0";
+        assert_eq!(split(&mut line, 10), CobsSplit::Bad { consumed: 5 });
+        assert_eq!(split(&mut line[5..], 10), CobsSplit::Frame { frame: 0..2, consumed: 4 });
+        assert_eq!(&line[5..7], b"ok");
+    }
+
+    #[test]
+    fn a_line_without_delimiter_is_given_up_at_the_longest_encoding() {
+        let mut line = [1; 20];
+        assert_eq!(split(&mut line[..11], 10), CobsSplit::Incomplete);
+        assert_eq!(split(&mut line[..12], 10), CobsSplit::TooLong { consumed: 12 });
+        line[15] = 0;
+        assert_eq!(split(&mut line, 10), CobsSplit::TooLong { consumed: 16 });
+    }
+
+    #[test]
+    fn a_frame_that_decodes_to_more_than_the_limit_is_too_long() {
+        // Ten full blocks: the slack that the longest encoding leaves for code bytes would let a longer frame in.
+        let frame = [0; 2545];
+        let mut out = [0; 2600];
+        let len = encode(&[&frame], &mut out).unwrap();
+        assert!(len <= encoded_len_max(2540));
+        assert_eq!(split(&mut out[..len], 2540), CobsSplit::TooLong { consumed: len });
+    }
+}

@@ -63,3 +63,44 @@ pub fn split(bytes: &[u8], max: usize) -> Result<Option<Split>, FrameError> {
     }
     Ok(Some(Split { frame: HEAD..HEAD + len, consumed: HEAD + len }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_out_one_by_one() {
+        let link = b"\x05\0\0\0first\x06\0\0\0second";
+        let first = split(link, 6).unwrap().unwrap();
+        assert_eq!(&link[first.frame], b"first");
+        let rest = &link[first.consumed..];
+        let second = split(rest, 6).unwrap().unwrap();
+        assert_eq!(&rest[second.frame], b"second");
+        assert_eq!(second.consumed, rest.len());
+    }
+
+    #[test]
+    fn a_frame_that_is_not_whole_is_waited_for() {
+        let link = b"\x05\0\0\0first";
+        for len in 0..link.len() {
+            assert_eq!(split(&link[..len], 100), Ok(None), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_length_out_of_bounds_is_refused_before_the_frame_is_there() {
+        let length = |length: u32| split(&length.to_le_bytes(), 100);
+        assert_eq!(length(100), Ok(None));
+        assert_eq!(length(101), Err(FrameError::TooLong { length: 101, max: 100 }));
+        assert_eq!(length(u32::MAX), Err(FrameError::TooLong { length: u32::MAX, max: 100 }));
+        assert_eq!(length(5), Ok(None));
+        assert_eq!(length(4), Err(FrameError::TooShort { length: 4 }));
+        assert_eq!(length(0), Err(FrameError::TooShort { length: 0 }));
+    }
+
+    #[test]
+    fn the_head_says_the_length() {
+        assert_eq!(head(0x0001_0203), Some([3, 2, 1, 0]));
+        assert_eq!(head(usize::MAX), None);
+    }
+}

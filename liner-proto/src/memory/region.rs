@@ -157,6 +157,23 @@ impl<const BYTES: usize> Ring for Region<BYTES> {
         false
     }
 
+    fn truncate(&mut self, at: Cursor) {
+        for run in [&mut self.tail, &mut self.head] {
+            if run.len == 0 || run.next <= at.number {
+                continue;
+            }
+            if run.first >= at.number {
+                *run = Run::default();
+                continue;
+            }
+            run.len = usize::try_from(at.offset.saturating_sub(run.base)).unwrap_or(0).min(run.len);
+            run.next = at.number;
+        }
+        if self.head.len == 0 {
+            self.head = core::mem::take(&mut self.tail);
+        }
+    }
+
     fn renumber(&mut self, less: u64) {
         for run in [&mut self.head, &mut self.tail] {
             run.first = run.first.saturating_sub(less);

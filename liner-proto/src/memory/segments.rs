@@ -143,6 +143,20 @@ impl Ring for Segments {
         true
     }
 
+    fn truncate(&mut self, at: Cursor) {
+        while let Some(last) = self.chain.back_mut() {
+            if last.first < at.number {
+                let keep = if last.next <= at.number { last.bytes.len() } else { at.offset as usize };
+                self.len -= last.bytes.len().saturating_sub(keep);
+                last.bytes.truncate(keep);
+                last.next = last.next.min(at.number);
+                return;
+            }
+            self.len -= last.bytes.len();
+            self.chain.pop_back();
+        }
+    }
+
     fn renumber(&mut self, less: u64) {
         for segment in &mut self.chain {
             segment.first = segment.first.saturating_sub(less);

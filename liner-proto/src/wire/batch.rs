@@ -147,3 +147,103 @@ impl<'a> Iterator for Records<'a> {
         Some(item)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::record::{GapReason, Header, Mode, Topic};
+    use crate::wire::{Body, decode, encode};
+
+    fn batch(first: u64, last: u64, run: &[u8]) -> Batch<'_> {
+        Batch { head: BatchHead { sent_before: false, first, last, added_age_ms: None }, run }
+    }
+
+    proptest! {
+        #[test]
+        fn heads_come_back(sent_before: bool, first in 1..=NUMBER_MAX, more: u32, added_age_ms: Option<u64>, run: [u8; 5]) {
+            let last = first.saturating_add(u64::from(more)).min(NUMBER_MAX);
+            let body = Body::Batch(Batch { head: BatchHead { sent_before, first, last, added_age_ms }, run: &run });
+            let mut bytes = [0; BatchHead::LEN_MAX + 5];
+            let len = encode(&body, &mut bytes).unwrap();
+            prop_assert_eq!(decode(&bytes[..len]), Ok(body));
+            prop_assert_eq!(encode(&body, &mut bytes[..len - 1]), Err(BufferFull));
+        }
+    }
+
+    #[test]
+    fn records_have_their_numbers() {
+        let run = b"\x03\x40\x07a\x03\x43\x02\x05\x02\x41\x07trailing";
+        let batch = batch(10, 16, run);
+        let mut records = batch.records();
+        let one = Header::new(Mode::One, Topic::Number(7));
+        assert_eq!(
+            records.next(),
+            Some(Ok(Numbered {
+                first: 10,
+                last: 10,
+                record: Record::Message { header: one, payload: b"a" },
+                bytes: b"\x40\x07a",
+                taken: 4,
+            }))
+        );
+        assert_eq!(
+            records.next(),
+            Some(Ok(Numbered {
+                first: 11,
+                last: 15,
+                record: Record::Gap { reason: GapReason::Crashed, count: 5 },
+                bytes: b"\x43\x02\x05",
+                taken: 4,
+            }))
+        );
+        let last = records.next().unwrap().unwrap();
+        assert_eq!((last.first, last.last, last.taken), (16, 16, 3));
+        assert_eq!(records.next(), None);
+    }
+
+    /// What went wrong at the end, after how many good records.
+    fn fault(first: u64, last: u64, run: &[u8]) -> (usize, Option<DecodeError>) {
+        let mut records = batch(first, last, run).records();
+        let good = records.by_ref().take_while(Result::is_ok).count();
+        // The iterator has given its error to `take_while`; nothing may follow it.
+        assert_eq!(records.next(), None);
+        let error = batch(first, last, run).records().find_map(Result::err);
+        (good, error)
+    }
+
+    #[test]
+    fn numbers_are_covered_exactly() {
+        let run = b"\x02\x40\x07\x03\x43\x02\x05";
+        assert_eq!(fault(1, 6, run), (2, None));
+        assert_eq!(fault(1, 5, run), (1, Some(DecodeError::Mismatch)));
+        assert_eq!(fault(1, 7, run), (2, Some(DecodeError::Mismatch)));
+        assert_eq!(fault(1, 1, b""), (0, Some(DecodeError::Mismatch)));
+        assert_eq!(fault(1, 2, b"\x02\x40\x07\x02\x40"), (1, Some(DecodeError::Truncated)));
+        assert_eq!(fault(1, 1, b"\x02\x20\x07"), (0, Some(DecodeError::Unsupported(0x20))));
+    }
+
+    #[test]
+    fn a_gap_without_end_does_not_overflow() {
+        let run = b"\x0c\x43\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+        assert_eq!(fault(NUMBER_MAX, NUMBER_MAX, run), (0, Some(DecodeError::Mismatch)));
+        assert_eq!(fault(2, NUMBER_MAX, run), (0, Some(DecodeError::Mismatch)));
+    }
+
+    #[test]
+    fn heads_that_make_no_sense_are_refused() {
+        let refused = |first: u64, last: u64| {
+            let mut bytes = [0; BatchHead::LEN_MAX];
+            let len = batch(first, last, &[]).head.encode(&mut bytes).unwrap();
+            decode(&bytes[..len]).err()
+        };
+        assert_eq!(refused(1, 1), None);
+        assert_eq!(refused(NUMBER_MAX, NUMBER_MAX), None);
+        assert_eq!(refused(0, 1), Some(DecodeError::Range));
+        assert_eq!(refused(2, 1), Some(DecodeError::Range));
+        assert_eq!(refused(1, NUMBER_MAX + 1), Some(DecodeError::Range));
+        assert_eq!(decode(&[tag::BATCH, 4, 1, 1]), Err(DecodeError::Unsupported(4)));
+        assert_eq!(decode(&[tag::BATCH, ADDED_AGE, 1, 1]), Err(DecodeError::Truncated));
+    }
+}

@@ -214,3 +214,106 @@ impl<'a> TopicFull<'a> {
         if full.after > NUMBER_MAX { Err(DecodeError::Range) } else { Ok(full) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Body, BufferFull, decode, encode};
+
+    fn round_trip<'b>(body: &Body<'_>, bytes: &'b mut [u8]) -> Result<Body<'b>, DecodeError> {
+        let len = encode(body, bytes).unwrap();
+        for short in 0..len {
+            assert_eq!(decode(&bytes[..short]), Err(DecodeError::Truncated), "{short} of {len}");
+            assert_eq!(encode(body, &mut [0; 300][..short]), Err(BufferFull));
+        }
+        // What a later version adds is ignored.
+        decode(&bytes[..len + 3])
+    }
+
+    #[test]
+    fn every_number_of_a_reason_comes_back() {
+        for number in 0..=u8::MAX {
+            let reason = CloseReason::from(number);
+            assert_eq!(u8::from(reason), number);
+            assert_eq!(matches!(reason, CloseReason::Other(_)), number > 12);
+            let close = Body::Close(Close { reason, text: "why" });
+            assert_eq!(round_trip(&close, &mut [0; 300]), Ok(close));
+        }
+    }
+
+    #[test]
+    fn marks_come_back_if_they_make_sense() {
+        let good = Marks {
+            received: NUMBER_MAX,
+            acked: NUMBER_MAX,
+            messages_limit: u64::MAX,
+            bytes_limit: u64::MAX,
+            next: NUMBER_MAX,
+        };
+        assert_eq!(round_trip(&Body::Marks(good), &mut [0; 300]), Ok(Body::Marks(good)));
+        for wrong in [
+            Marks { received: 4, acked: 5, ..good },
+            Marks { received: NUMBER_MAX + 1, ..good },
+            Marks { next: 0, ..good },
+            Marks { next: NUMBER_MAX + 1, ..good },
+        ] {
+            assert_eq!(round_trip(&Body::Marks(wrong), &mut [0; 300]), Err(DecodeError::Range), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_ack_is_always_as_long() {
+        let ack = Ack { received_low: 1, acked_low: 0, bitmap: 2, window: 3, next_low: 4 };
+        let large =
+            Ack { received_low: 0xffff, acked_low: 0xffff, bitmap: u32::MAX, window: 255, next_low: 0xffff };
+        for ack in [ack, large] {
+            assert_eq!(encode(&Body::Ack(ack), &mut [0; 12]), Ok(12));
+            assert_eq!(round_trip(&Body::Ack(ack), &mut [0; 300]), Ok(Body::Ack(ack)));
+        }
+    }
+
+    #[test]
+    fn topics_are_named() {
+        let bind = Bind { number: 300, text: "sensors/air" };
+        assert_eq!(round_trip(&Body::Bind(bind), &mut [0; 300]), Ok(Body::Bind(bind)));
+        let zero = Body::Bind(Bind { number: 0, ..bind });
+        assert_eq!(round_trip(&zero, &mut [0; 300]), Err(DecodeError::Range));
+        let full = TopicFull { topic: "sensors/air", after: NUMBER_MAX };
+        assert_eq!(round_trip(&Body::TopicFull(full), &mut [0; 300]), Ok(Body::TopicFull(full)));
+        let beyond = Body::TopicFull(TopicFull { after: NUMBER_MAX + 1, ..full });
+        assert_eq!(round_trip(&beyond, &mut [0; 300]), Err(DecodeError::Range));
+    }
+
+    #[test]
+    fn texts_have_a_limit() {
+        let text = &*"x".repeat(256);
+        let reason = CloseReason::Normal;
+        let bodies = [
+            (Body::Close(Close { reason, text }), crate::wire::put(&Close { reason, text }, &mut [0; 300])),
+            (
+                Body::Bind(Bind { number: 1, text }),
+                crate::wire::put(&Bind { number: 1, text }, &mut [0; 300]),
+            ),
+            (Body::TopicFull(TopicFull { topic: text, after: 1 }), Ok(0)),
+        ];
+        for (body, by_postcard) in bodies {
+            assert_eq!(encode(&body, &mut [0; 300]), Err(BufferFull));
+            assert!(by_postcard.is_ok());
+        }
+        let mut fields = [0; 300];
+        crate::wire::put(&Close { reason, text }, &mut fields).unwrap();
+        assert_eq!(Close::decode(&fields), Err(DecodeError::LimitExceeded));
+        crate::wire::put(&Bind { number: 1, text }, &mut fields).unwrap();
+        assert_eq!(Bind::decode(&fields), Err(DecodeError::LimitExceeded));
+        crate::wire::put(&TopicFull { topic: text, after: 1 }, &mut fields).unwrap();
+        assert_eq!(TopicFull::decode(&fields), Err(DecodeError::LimitExceeded));
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_the_session_with_a_word() {
+        let word = |error: DecodeError| CloseReason::from(error);
+        assert_eq!(word(DecodeError::Unsupported(0x10)), CloseReason::Unsupported);
+        assert_eq!(word(DecodeError::Version { min: 2, max: 3 }), CloseReason::Unsupported);
+        assert_eq!(word(DecodeError::Mismatch), CloseReason::Violation);
+    }
+}

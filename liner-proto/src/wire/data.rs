@@ -169,3 +169,110 @@ impl<'a> Parted<'a> {
         Some(self.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::{Epoch, SessionId};
+    use crate::wire::record::{Age, GapReason, Header, Mode, Origin, Topic, encode_gap, encode_message};
+    use crate::wire::{Body, decode, encode};
+    use crate::{frame, seal};
+
+    fn assert_carried(record: &[u8], head: DataHead, added_age_ms: Option<u32>) {
+        let parts = head.encode(record).unwrap();
+        let body = parts.slices().concat();
+        assert_eq!(body.len(), parts.len());
+        let decoded = decode(&body).unwrap();
+        let Body::Data(data) = decoded else { panic!("{decoded:?}") };
+        assert_eq!(data.sent_before, head.sent_before);
+        assert_eq!(data.number_low, head.number as u16);
+        assert_eq!(data.added_age_ms, added_age_ms);
+        assert_eq!(data.record.decode(), record::decode(record));
+        let mut copy = [0; 200];
+        assert_eq!(data.record.copy_to(&mut copy), Some(record.len()));
+        assert_eq!(&copy[..record.len()], record);
+        assert_eq!(data.record.copy_to(&mut copy[..record.len() - 1]), None);
+        assert_eq!(encode(&decoded, &mut copy), Ok(body.len()));
+        assert_eq!(&copy[..body.len()], body);
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_carried(sent_before: bool, number: u64, added_age_ms: u32, origin: bool, hops: Option<u8>, ttl_ms: Option<u32>, age: Option<(u64, bool)>, payload: [u8; 9]) {
+            let origin = origin.then_some(Origin { name: "sensor", epoch: Epoch(77), number: 12 });
+            let age = age.map(|(ms, unknown)| Age { ms, unknown });
+            let header = Header { mode: Mode::All, topic: Topic::Text("t"), repeat: true, origin, hops, ttl_ms, age };
+            let mut record = [0; 100];
+            let len = encode_message(&header, &payload, &mut record).unwrap();
+            let head = DataHead { sent_before, number, added_age_ms };
+            assert_carried(&record[..len], head, age.map(|_| added_age_ms));
+        }
+    }
+
+    #[test]
+    fn gaps_are_carried() {
+        let mut record = [0; 12];
+        let len = encode_gap(GapReason::Expired, 300, &mut record).unwrap();
+        assert_carried(&record[..len], DataHead { sent_before: true, number: 65_537, added_age_ms: 9 }, None);
+    }
+
+    #[test]
+    fn what_is_no_record_is_not_carried() {
+        let head = DataHead { sent_before: false, number: 1, added_age_ms: 0 };
+        assert_eq!(head.encode(&[]), None);
+        assert_eq!(head.encode(&[0x48]), None);
+    }
+
+    #[test]
+    fn heads_that_end_early_are_refused() {
+        for (body, error) in [
+            (&[0x40, 1][..], DecodeError::Truncated),
+            (&[0x48, 1, 0], DecodeError::Truncated),
+            (&[0x48, 1, 0, EXT_AGE, 0, 0, 0], DecodeError::Truncated),
+            (&[0x48, 1, 0, 0], DecodeError::Range),
+            (&[0x48, 1, 0, 0x40], DecodeError::Unsupported(0x40)),
+        ] {
+            assert_eq!(decode(body), Err(error), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_small_message_costs_ten_bytes_on_a_line() {
+        let payload = [0x55; 16];
+        let mut record = [0; 32];
+        let header = Header::new(Mode::All, Topic::Number(127));
+        let len = encode_message(&header, &payload, &mut record).unwrap();
+        let head = DataHead { sent_before: true, number: 0xffff_ffff, added_age_ms: 0 };
+        let parts = head.encode(&record[..len]).unwrap();
+        let [head, rest] = parts.slices();
+        let seal = seal::seal(SessionId(99), &[head, rest]);
+        let mut line = [0; 64];
+        let len = frame::cobs::encode(&[&seal, head, rest], &mut line).unwrap();
+        assert!(len <= payload.len() + 10, "{len} bytes");
+    }
+
+    proptest! {
+        #[test]
+        fn the_nearest_number_is_found(near: u64, distance in -32_767..=32_767_i64) {
+            if let Some(number) = near.checked_add_signed(distance) {
+                prop_assert_eq!(widen(number as u16, near), number);
+            }
+        }
+
+        #[test]
+        fn a_widened_number_keeps_its_low_bits(low: u16, near: u64) {
+            prop_assert_eq!(widen(low, near) as u16, low);
+            prop_assert_eq!(widen(low, near % 100) as u16, low);
+            prop_assert_eq!(widen(low, u64::MAX - near % 100) as u16, low);
+        }
+    }
+
+    #[test]
+    fn there_is_nothing_below_zero_nor_above_the_end() {
+        assert_eq!(widen(0xffff, 3), 0xffff);
+        assert_eq!(widen(0xffff, 0x1_0003), 0xffff);
+        assert_eq!(widen(2, u64::MAX), u64::MAX - 0xfffd);
+    }
+}

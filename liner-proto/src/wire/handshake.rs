@@ -316,3 +316,157 @@ mod predecessor {
         Ok(fields.map(|Fields { epoch, old_first, new_first }| Predecessor { epoch, old_first, new_first }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Body, decode, encode, tag};
+    use crate::{frame, seal};
+
+    const ABOUT: About = About {
+        inbox: Epoch(u64::MAX),
+        acks: Acks::Processed,
+        frame_max: u32::MAX,
+        message_max: u32::MAX,
+        window_messages: u32::MAX,
+        window_bytes: u32::MAX,
+        bindings_max: u32::MAX,
+        seals: u8::MAX,
+        roles: u8::MAX,
+    };
+
+    /// The longest there can be.
+    const STREAM: StreamFields = StreamFields {
+        epoch: Epoch(u64::MAX),
+        predecessor: Some(Predecessor {
+            epoch: Epoch(u64::MAX),
+            old_first: NUMBER_MAX,
+            new_first: NUMBER_MAX,
+        }),
+        oldest: NUMBER_MAX,
+        next: NUMBER_MAX,
+        known: Some(Known { epoch: Epoch(u64::MAX), cursor: NUMBER_MAX }),
+        assigned: None,
+    };
+
+    const ASSIGNED: Option<Assigned> = Some(Assigned { outbox: Epoch(u64::MAX), inbox: Epoch(u64::MAX) });
+
+    fn hello(name: &str) -> Hello<'_> {
+        let (version_min, version_max) = (0, u8::MAX);
+        Hello { version_min, version_max, name, instance: u64::MAX, nonce: u64::MAX, about: ABOUT }
+    }
+
+    fn answer(name: &str) -> Answer<'_> {
+        let stream = StreamFields { assigned: ASSIGNED, ..STREAM };
+        let (version, echo, instance, nonce) = (u8::MAX, u64::MAX, u64::MAX, u64::MAX);
+        Answer { version, echo, name, instance, nonce, about: ABOUT, stream }
+    }
+
+    #[test]
+    fn every_step_fits_the_smallest_frame() {
+        let name = "n".repeat(32);
+        let confirm = Confirm { echo: u64::MAX, stream: STREAM };
+        for body in [Body::Hello(hello(&name)), Body::Answer(answer(&name)), Body::Confirm(confirm)] {
+            let mut bytes = [0; FRAME_MIN];
+            let len = encode(&body, &mut bytes).unwrap();
+            assert_eq!(decode(&bytes[..len]), Ok(body));
+            let seal = seal::seal(crate::id::SessionId::HANDSHAKE, &[&bytes[..len]]);
+            let mut line = [0; FRAME_MIN];
+            assert!(
+                frame::cobs::encode(&[&seal, &bytes[..len]], &mut line).is_some(),
+                "{body:?}: {len} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn every_shorter_frame_is_truncated() {
+        for body in [
+            Body::Hello(hello("a")),
+            Body::Answer(answer("b")),
+            Body::Confirm(Confirm { echo: 1, stream: STREAM }),
+        ] {
+            let mut bytes = [0; 256];
+            let len = encode(&body, &mut bytes).unwrap();
+            for short in 0..len {
+                assert_eq!(decode(&bytes[..short]), Err(DecodeError::Truncated), "{short} of {len}");
+                assert_eq!(encode(&body, &mut [0; 256][..short]), Err(crate::wire::BufferFull));
+            }
+            // What a later version adds is ignored.
+            assert_eq!(decode(&bytes[..len + 9]), Ok(body));
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_hello_is_judged_before_the_rest() {
+        assert_eq!(decode(b"\x01GET / HTTP/1.1"), Err(DecodeError::BadMagic));
+        assert_eq!(decode(b"\x01LN\x02\x04whatever"), Err(DecodeError::Version { min: 2, max: 4 }));
+        assert_eq!(decode(b"\x01LN\x00\x00"), Err(DecodeError::Version { min: 0, max: 0 }));
+        assert_eq!(decode(b"\x01LN\x02\x01"), Err(DecodeError::Version { min: 2, max: 1 }));
+        assert_eq!(decode(b"\x01LN\x01\x01"), Err(DecodeError::Truncated));
+    }
+
+    fn refused_stream(stream: StreamFields) -> Option<DecodeError> {
+        let mut bytes = [0; 256];
+        let len = encode(&Body::Confirm(Confirm { echo: 1, stream }), &mut bytes).unwrap();
+        decode(&bytes[..len]).err()
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        let plain = StreamFields { predecessor: None, oldest: 1, next: 1, known: None, ..STREAM };
+        assert_eq!(refused_stream(plain), None);
+        let before = |old_first, new_first| Some(Predecessor { epoch: Epoch(3), old_first, new_first });
+        for wrong in [
+            StreamFields { oldest: 0, ..plain },
+            StreamFields { oldest: 2, ..plain },
+            StreamFields { next: NUMBER_MAX + 1, ..plain },
+            StreamFields { known: Some(Known { epoch: Epoch(3), cursor: NUMBER_MAX + 1 }), ..plain },
+            StreamFields { predecessor: before(0, 1), ..plain },
+            StreamFields { predecessor: before(1, 0), ..plain },
+            StreamFields { predecessor: before(NUMBER_MAX + 1, 1), ..plain },
+            StreamFields { predecessor: before(1, NUMBER_MAX + 1), ..plain },
+            StreamFields { assigned: ASSIGNED, ..plain },
+        ] {
+            assert_eq!(refused_stream(wrong), Some(DecodeError::Range), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        let refused = |hello: Hello<'_>| {
+            let mut bytes = [0; 512];
+            // Not through `encode`, which does not write a name that is too long.
+            bytes[0] = tag::HELLO;
+            let len = hello.encode(&mut bytes[1..]).unwrap();
+            decode(&bytes[..=len]).err()
+        };
+        let (longest, long) = ("n".repeat(255), "n".repeat(256));
+        assert_eq!(refused(hello(&longest)), None);
+        assert_eq!(refused(hello(&long)), Some(DecodeError::LimitExceeded));
+        assert!(encode(&Body::Hello(hello(&long)), &mut [0; 512]).is_err());
+        let with_frames = |frame_max| Hello { about: About { frame_max, ..ABOUT }, ..hello("n") };
+        assert_eq!(refused(with_frames(192)), None);
+        assert_eq!(refused(with_frames(191)), Some(DecodeError::Range));
+    }
+
+    #[test]
+    fn acks_stand_for_their_class_and_all_below() {
+        let classes = [Class::Ram, Class::Process, Class::Power];
+        for stands_for in classes {
+            for class in classes {
+                assert_eq!(Acks::from(stands_for).satisfies(class), stands_for >= class);
+            }
+        }
+        assert!(classes.iter().all(|&class| Acks::Processed.satisfies(class)));
+    }
+
+    #[test]
+    fn acks_have_numbers() {
+        for number in 0..=u8::MAX {
+            let acks = Acks::try_from(number);
+            assert_eq!(acks.is_ok(), number < 4);
+            assert!(acks.is_err() || acks.map(u8::from) == Ok(number));
+        }
+    }
+}

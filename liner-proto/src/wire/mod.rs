@@ -250,3 +250,31 @@ fn take<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError
 fn put<T: serde::Serialize>(value: &T, out: &mut [u8]) -> Result<usize, BufferFull> {
     postcard::to_slice(value, out).map(|written| written.len()).map_err(|_| BufferFull)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_tags_are_skipped_or_refused() {
+        for first in 0..=u8::MAX {
+            let body = [first];
+            let decoded = decode(&body);
+            match first {
+                0x01..=0x0a | 0x40..=0x7f => assert_eq!(decoded, Err(DecodeError::Truncated), "{first:#04x}"),
+                0x80.. => assert_eq!(decoded, Ok(Body::Skipped(first))),
+                _ => assert_eq!(decoded, Err(DecodeError::Unsupported(first))),
+            }
+        }
+        assert_eq!(decode(&[]), Err(DecodeError::Truncated));
+    }
+
+    #[test]
+    fn postcard_says_what_is_wrong() {
+        // Close: a reason, then a text.
+        assert_eq!(decode(&[tag::CLOSE, 0, 2, b'x']), Err(DecodeError::Truncated));
+        assert_eq!(decode(&[tag::CLOSE, 0, 1, 0xff]), Err(DecodeError::Text));
+        // Bind: a number of 32 bits.
+        assert_eq!(decode(&[tag::BIND, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0]), Err(DecodeError::Varint));
+    }
+}

@@ -174,3 +174,91 @@ fn take_bool(bytes: &[u8]) -> Result<(bool, &[u8]), DecodeError> {
         _ => Err(DecodeError::Range),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Body, decode, encode};
+
+    const ROW: Row<'static> =
+        Row { change: Change::Add, topic: "t/1", name: "node", address: "127.0.0.1:7420", durable: true };
+
+    fn page(bytes: &[u8]) -> Page<'_> {
+        match decode(bytes) {
+            Ok(Body::Page(page)) => page,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn rows_come_back() {
+        let gone = Row { change: Change::Remove, durable: false, address: "@node", ..ROW };
+        let mut bytes = [0xee; 200];
+        let mut builder = PageBuilder::new(&mut bytes, u64::MAX).unwrap();
+        assert!(builder.push(&ROW) && builder.push(&gone));
+        assert_eq!(builder.count(), 2);
+        let len = builder.finish(true);
+        let read = page(&bytes[..len]);
+        assert_eq!((read.version, read.last), (u64::MAX, true));
+        assert!(read.rows().eq([Ok(ROW), Ok(gone)]));
+        let mut copy = [0; 200];
+        assert_eq!(encode(&Body::Page(read), &mut copy), Ok(len));
+        assert_eq!(copy[..len], bytes[..len]);
+        // What a later version adds behind the rows is ignored.
+        assert!(page(&bytes).rows().eq([Ok(ROW), Ok(gone)]));
+    }
+
+    #[test]
+    fn a_page_takes_what_fits() {
+        let mut bytes = [0; 60];
+        let mut builder = PageBuilder::new(&mut bytes, 1).unwrap();
+        assert!(builder.push(&ROW) && builder.push(&ROW));
+        assert!(!builder.push(&ROW));
+        let len = builder.finish(false);
+        assert_eq!(page(&bytes[..len]).rows().count(), 2);
+        assert!(!page(&bytes[..len]).last);
+        assert!(PageBuilder::new(&mut [0; 3], 1).is_err());
+    }
+
+    #[test]
+    fn a_page_has_a_limit() {
+        let mut bytes = [0; 4096];
+        let mut builder = PageBuilder::new(&mut bytes, 1).unwrap();
+        let rows = (0..200).take_while(|_| builder.push(&ROW)).count();
+        assert_eq!(rows, 127);
+        let len = builder.finish(true);
+        assert_eq!(page(&bytes[..len]).rows().filter(Result::is_ok).count(), 127);
+        let long = "x".repeat(256);
+        let mut builder = PageBuilder::new(&mut bytes, 1).unwrap();
+        assert!(!builder.push(&Row { topic: &long, ..ROW }));
+    }
+
+    #[test]
+    fn a_row_that_makes_no_sense_is_the_last() {
+        let mut bytes = [0; 100];
+        let mut builder = PageBuilder::new(&mut bytes, 1).unwrap();
+        assert!(builder.push(&ROW) && builder.push(&ROW) && builder.push(&ROW));
+        let len = builder.finish(true);
+        let row = (len - 4) / 3;
+        let fault = |at: usize, byte: u8| {
+            let mut damaged = bytes;
+            damaged[at] = byte;
+            let rows = page(&damaged[..len]).rows();
+            (rows.count(), rows.last().and_then(Result::err))
+        };
+        assert_eq!(fault(4 + row, 2), (2, Some(DecodeError::Range)));
+        assert_eq!(fault(4 + 2 * row - 1, 2), (2, Some(DecodeError::Range)));
+        assert_eq!(fault(4 + row + 2, 0xff), (2, Some(DecodeError::Text)));
+        assert_eq!(fault(3, 4), (4, Some(DecodeError::Truncated)));
+    }
+
+    #[test]
+    fn a_page_that_ends_early_is_refused() {
+        let mut bytes = [0; 10];
+        let len = PageBuilder::new(&mut bytes, 1).unwrap().finish(true);
+        for short in 0..len {
+            assert_eq!(decode(&bytes[..short]), Err(DecodeError::Truncated));
+        }
+        assert_eq!(decode(&[tag::PAGE, 1, 2, 0]), Err(DecodeError::Range));
+    }
+}

@@ -429,3 +429,218 @@ fn decode_gap(first: u8, rest: &[u8]) -> Result<Record<'_>, DecodeError> {
     }
     Ok(Record::Gap { reason, count })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::TEXT_MAX;
+
+    type Fields = (
+        u8,
+        Result<u32, &'static str>,
+        bool,
+        Option<(&'static str, u64, u64)>,
+        Option<u8>,
+        Option<u32>,
+        Option<(u64, bool)>,
+    );
+
+    /// Texts of every length that is allowed, and one that is not ASCII.
+    fn any_text() -> impl Strategy<Value = &'static str> {
+        const LONG: &str = match core::str::from_utf8(&[b'x'; TEXT_MAX]) {
+            Ok(text) => text,
+            Err(_) => "",
+        };
+        prop_oneof![(0..=TEXT_MAX).prop_map(|len| &LONG[..len]), Just("größe/°C")]
+    }
+
+    fn any_fields() -> impl Strategy<Value = Fields> {
+        let small = || (any::<u64>(), 0..64_u32).prop_map(|(value, shift)| value >> shift);
+        (
+            0..3_u8,
+            proptest::result::maybe_ok(
+                (any::<u32>(), 0..32_u32).prop_map(|(value, shift)| value >> shift),
+                any_text(),
+            ),
+            any::<bool>(),
+            proptest::option::of((any_text(), small(), small())),
+            any::<Option<u8>>(),
+            any::<Option<u32>>(),
+            proptest::option::of((small(), any::<bool>())),
+        )
+    }
+
+    fn header(fields: &Fields) -> Header<'static> {
+        let (mode, topic, repeat, origin, hops, ttl_ms, age) = fields;
+        Header {
+            mode: [Mode::One, Mode::All, Mode::BestEffort][usize::from(*mode)],
+            topic: match topic {
+                Ok(number) => Topic::Number(*number),
+                Err(text) => Topic::Text(text),
+            },
+            repeat: *repeat,
+            origin: origin.as_ref().map(|(name, epoch, number)| Origin {
+                name,
+                epoch: Epoch(*epoch),
+                number: *number,
+            }),
+            hops: *hops,
+            ttl_ms: *ttl_ms,
+            age: age.map(|(ms, unknown)| Age { ms, unknown }),
+        }
+    }
+
+    /// The same fields, written one after another by postcard itself.
+    fn by_postcard<'b>(fields: &Fields, out: &'b mut [u8]) -> &'b [u8] {
+        fn add<T: serde::Serialize>(value: &T, out: &mut [u8], len: &mut usize) {
+            *len += postcard::to_slice(value, &mut out[*len..]).unwrap().len();
+        }
+        let (mode, topic, repeat, origin, hops, ttl_ms, age) = fields;
+        let ext = u8::from(origin.is_some())
+            + 2 * u8::from(hops.is_some())
+            + 4 * u8::from(ttl_ms.is_some())
+            + 8 * u8::from(age.is_some())
+            + 16 * u8::from(age.is_some_and(|(_, unknown)| unknown));
+        let mut len = 0;
+        let flags =
+            0x40 + mode + 4 * u8::from(topic.is_err()) + 8 * u8::from(ext > 0) + 16 * u8::from(*repeat);
+        add(&flags, out, &mut len);
+        if ext > 0 {
+            add(&ext, out, &mut len);
+        }
+        if let Some((name, epoch, number)) = origin {
+            add(&(name, epoch, number), out, &mut len);
+        }
+        if let Some(hops) = hops {
+            add(hops, out, &mut len);
+        }
+        if let Some(ttl_ms) = ttl_ms {
+            add(ttl_ms, out, &mut len);
+        }
+        if let Some((ms, _)) = age {
+            add(ms, out, &mut len);
+        }
+        match topic {
+            Ok(number) => add(number, out, &mut len),
+            Err(text) => add(text, out, &mut len),
+        }
+        &out[..len]
+    }
+
+    proptest! {
+        #[test]
+        fn headers_are_as_postcard_writes_them(fields in any_fields()) {
+            let header = header(&fields);
+            let (mut ours, mut theirs) = ([0; 700], [0; 700]);
+            let len = header.encode_into(&mut ours).unwrap();
+            prop_assert_eq!(&ours[..len], by_postcard(&fields, &mut theirs));
+            prop_assert_eq!(header.len(), len);
+        }
+
+        #[test]
+        fn messages_come_back(fields in any_fields(), payload: [u8; 20]) {
+            let header = header(&fields);
+            let mut bytes = [0; 700];
+            let len = encode_message(&header, &payload, &mut bytes).unwrap();
+            prop_assert_eq!(len, message_len(&header, payload.len()));
+            prop_assert_eq!(decode(&bytes[..len]), Ok(Record::Message { header, payload: &payload }));
+            prop_assert_eq!(numbers_of(&bytes[..len]), 1);
+            prop_assert_eq!(encode_message(&header, &payload, &mut bytes[..len - 1]), None);
+            for short in 0..header.len() {
+                prop_assert_eq!(decode(&bytes[..short]), Err(DecodeError::Truncated));
+            }
+        }
+
+        #[test]
+        fn gaps_come_back(number in 1..=6_u8, count in 1..=u64::MAX) {
+            let reason = GapReason::from_number(number).unwrap();
+            prop_assert_eq!(reason as u8, number);
+            let mut bytes = [0; GAP_LEN_MAX];
+            let len = encode_gap(reason, count, &mut bytes).unwrap();
+            prop_assert_eq!(decode(&bytes[..len]), Ok(Record::Gap { reason, count }));
+            prop_assert_eq!(numbers_of(&bytes[..len]), count);
+            for short in 0..len {
+                prop_assert_eq!(decode(&bytes[..short]), Err(DecodeError::Truncated));
+            }
+        }
+    }
+
+    #[test]
+    fn first_bytes_that_mean_nothing_are_refused() {
+        for first in 0..=u8::MAX {
+            let known = first & 0xe0 == 0x40 && (first & 3 != 3 || first == 0x43);
+            // Further flags with hops, no text, a topic number or a reason and a count.
+            let record = if first & EXT == 0 { [first, 1, 1, 1] } else { [first, EXT_HOPS, 1, 0] };
+            let expected = if known { None } else { Some(DecodeError::Unsupported(first)) };
+            assert_eq!(decode(&record).err(), expected, "{first:#04x}");
+        }
+    }
+
+    #[test]
+    fn further_flags_are_checked() {
+        let with = |ext: u8| decode(&[0x48, ext, 0, 0, 0, 0, 0, 0, 0]).err();
+        assert_eq!(with(EXT_ORIGIN | EXT_HOPS | EXT_TTL | EXT_AGE | EXT_AGE_UNKNOWN), None);
+        assert_eq!(with(0), Some(DecodeError::Range));
+        assert_eq!(with(EXT_AGE_UNKNOWN), Some(DecodeError::Range));
+        assert_eq!(with(0x20), Some(DecodeError::Unsupported(0x20)));
+        assert_eq!(decode_split(0x48, 0, &[0]).err(), Some(DecodeError::Unsupported(0x48)));
+        assert_eq!(decode_split(0x40, EXT_HOPS, &[0, 0]).err(), Some(DecodeError::Unsupported(0x40)));
+        assert_eq!(decode_split(0x48, 0x80, &[0]).err(), Some(DecodeError::Unsupported(0x80)));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        assert_eq!(
+            decode(b"\x40\xff\xff\xff\xff\x0f"),
+            Ok(Record::Message { header: Header::new(Mode::One, Topic::Number(u32::MAX)), payload: &[] })
+        );
+        assert_eq!(decode(b"\x40\x80\x80\x80\x80\x10"), Err(DecodeError::Range));
+        assert_eq!(decode(b"\x44\x02\xff\xff"), Err(DecodeError::Text));
+        assert_eq!(decode(&[0x43, 7, 1]), Err(DecodeError::Range));
+        assert_eq!(decode(&[0x43, 0, 1]), Err(DecodeError::Range));
+        assert_eq!(decode(&[0x43, 1, 0]), Err(DecodeError::Range));
+        assert_eq!(encode_gap(GapReason::Dropped, 0, &mut [0; GAP_LEN_MAX]), None);
+    }
+
+    #[test]
+    fn texts_have_a_limit() {
+        let long = "x".repeat(TEXT_MAX + 1);
+        let mut bytes = [0; 600];
+        let header = Header::new(Mode::All, Topic::Text(&long));
+        assert_eq!(encode_message(&header, &[], &mut bytes), None);
+        let header = Header::new(Mode::All, Topic::Text(&long[1..]));
+        let len = encode_message(&header, &[], &mut bytes).unwrap();
+        assert!(decode(&bytes[..len]).is_ok());
+        // The length's low byte says one more.
+        bytes[1..3].copy_from_slice(&[0x80, 0x02]);
+        assert_eq!(decode(&bytes[..len + 1]), Err(DecodeError::LimitExceeded));
+    }
+
+    #[test]
+    fn a_run_is_read_to_its_end() {
+        let run = b"\x02ab\x00\x03cde";
+        assert!(Run::new(run).eq([Ok(&b"ab"[..]), Ok(b""), Ok(b"cde")]));
+        assert_eq!(split_first(run), Some((&b"ab"[..], &run[3..])));
+        assert_eq!(split_first(b""), None);
+        assert_eq!(split_first(b"\x03ab"), None);
+    }
+
+    #[test]
+    fn a_run_that_ends_early_says_so_once() {
+        for run in [&b"\x02ab\x03c"[..], b"\x02ab\x80"] {
+            let mut records = Run::new(run);
+            assert_eq!(records.next(), Some(Ok(&b"ab"[..])));
+            assert_eq!(records.next(), Some(Err(DecodeError::Truncated)));
+            assert_eq!(records.next(), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_covers_one_number() {
+        for bytes in [&b""[..], b"\x43", b"\x43\x01", b"\x43\x01\x80", b"\x43\x01\x00", b"\x40\x01\x07"] {
+            assert_eq!(numbers_of(bytes), 1, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What can go wrong, by operation, with what to do about it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use liner_proto::effect::StoreFault;
+use liner_proto::id::SendId;
+use liner_proto::router::SendError;
+
+/// Why a node could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The name is empty or too long.
+    #[error("a node's name has 1 to 255 bytes, {name:?} has {}: give it another one", name.len())]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A topic to subscribe to is empty or too long.
+    #[error("a topic has 1 to 255 bytes, {topic:?} has {}: give another one", topic.len())]
+    Topic {
+        /// The topic.
+        topic: String,
+    },
+    /// An address other machines can reach was to be listened on, and nobody said that this is wanted.
+    #[error("{addr} can be reached from other machines and nothing authenticates them: listen on loopback, or allow it with `insecure`")]
+    Insecure {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// An address could not be understood.
+    #[error("{addr:?} is no address to listen on, write host:port: {source}")]
+    Address {
+        /// The address as it was given.
+        addr: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// Another program listens on the address already.
+    #[error("{addr} is in use by another program: stop it, or listen on another address")]
+    AddressInUse {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// An address could not be listened on.
+    #[error("cannot listen on {addr}, choose an address of this machine and a free port: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The store could not tell what it remembers.
+    #[error("cannot recover from the store, repair or replace it: {fault}{}", detail(said))]
+    Store {
+        /// Its fault.
+        fault: StoreFault,
+        /// Its own words.
+        said: Option<String>,
+    },
+    /// The operating system has no randomness to give.
+    #[error("the operating system's random source does not work, repair that first: {0}")]
+    Random(getrandom::Error),
+    /// The loop's own descriptors could not be made.
+    #[error("cannot set up the event loop, check the limit of open files: {0}")]
+    Loop(#[source] io::Error),
+    /// The store's worker thread could not be started.
+    #[error("cannot start the store's worker thread, check the limit of threads: {0}")]
+    Worker(#[source] io::Error),
+}
+
+/// Why a node cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriveError {
+    /// The event loop failed.
+    #[error("the event loop failed, build the node anew: {0}")]
+    Loop(#[source] io::Error),
+    /// The handler could not keep what it was given. Nothing of it was committed or acknowledged.
+    #[error("the handler could not keep this turn's messages, they will be handed over again: {0}")]
+    Handler(#[source] io::Error),
+    /// The store's worker thread ended by itself.
+    #[error("the store's worker thread has ended, build the node anew")]
+    StoreWorkerGone,
+}
+
+/// Why a blocking send did not end with a stored message.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlockingSendError {
+    /// The message was not queued: nothing of it will be sent.
+    #[error(transparent)]
+    NotSent(SendError),
+    /// It is queued, and patience ended before the store had committed it. It may still be stored and delivered.
+    #[error("it is not known whether message {} is stored: drive the node and look at `stored_through`", .0.0)]
+    Unknown(SendId),
+    /// It is queued, and the node cannot go on.
+    #[error("it is not known whether message {} is stored: {source}", id.0)]
+    Drive {
+        /// The message.
+        id: SendId,
+        /// Why.
+        source: DriveError,
+    },
+}
+
+/// Why a stop was not complete.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// The node could not go on.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// Patience ended, or the store failed, before everything was committed.
+    #[error("the store has not taken everything: what it lacks is lost when the process ends{}", detail(said))]
+    NotStored {
+        /// The store's own words.
+        said: Option<String>,
+    },
+}
+
+fn detail(said: &Option<String>) -> String {
+    said.as_ref().map(|said| format!(" ({said})")).unwrap_or_default()
+}

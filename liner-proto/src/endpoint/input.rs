@@ -1,0 +1,245 @@
+//! What arrives on the line.
+
+use super::{Endpoint, Event, Peer};
+use crate::delivery::{Arrival, Resumed, Resumption, Violation};
+use crate::effect::GapReason;
+use crate::frame::cobs::{self, CobsSplit};
+use crate::seal;
+use crate::session::{Heard, Session};
+use crate::time::Instant;
+use crate::wire::control::CloseReason;
+use crate::wire::data;
+use crate::wire::handshake::{About, StreamFields};
+use crate::wire::record::{Record, Topic};
+use crate::wire::{self, Body};
+
+/// A frame in the receive buffer whose message nobody has taken yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    /// The sealed frame, from the front of the buffer.
+    frame_len: usize,
+    consumed: usize,
+    maybe_redelivered: bool,
+}
+
+/// Events that are derived from what happened since they were asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Notices {
+    connected: Option<bool>,
+    pub(super) reason: Option<CloseReason>,
+    gap: Option<(u64, GapReason)>,
+    pub(super) regressed: bool,
+}
+
+impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
+    /// There is a link, or a new one: the handshake begins.
+    pub fn handle_link_up(&mut self, now: Instant) {
+        self.tick(now);
+        self.forget_session();
+        let nonce = self.rng.next_nonzero();
+        self.session = Some(Session::dial(self.now, nonce, self.config.timing));
+    }
+
+    /// The link is gone.
+    pub fn handle_link_down(&mut self, now: Instant) {
+        self.tick(now);
+        if self.session.is_some() {
+            self.notice.reason.get_or_insert(CloseReason::LinkLost);
+        }
+        self.forget_session();
+    }
+
+    pub(super) fn forget_session(&mut self) {
+        self.session = None;
+        self.peer = None;
+        self.rx_len = 0;
+        self.held = None;
+        self.out.handle_link_down();
+    }
+
+    /// Bytes have arrived. Returns how many were taken; fewer than given means: poll an event, then give the rest.
+    pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) -> usize {
+        self.tick(now);
+        let mut taken = 0;
+        loop {
+            if self.held.is_some() {
+                return taken;
+            }
+            self.take_frame();
+            if self.held.is_some() || self.session.is_none() {
+                return if self.session.is_none() { bytes.len() } else { taken };
+            }
+            let rest = bytes.get(taken..).unwrap_or_default();
+            if rest.is_empty() {
+                return taken;
+            }
+            // Up to the end of the next frame, so that one frame at a time stands in the buffer.
+            let len = rest.iter().position(|byte| *byte == 0).map_or(rest.len(), |zero| zero + 1);
+            let room = self.rx.get_mut(self.rx_len..).unwrap_or_default();
+            let len = len.min(room.len());
+            if len == 0 {
+                // Longer than any frame that may be sent here.
+                self.end(CloseReason::Violation);
+                return bytes.len();
+            }
+            if let (Some(room), Some(rest)) = (room.get_mut(..len), rest.get(..len)) {
+                room.copy_from_slice(rest);
+            }
+            self.rx_len += len;
+            taken += len;
+        }
+    }
+
+    /// Looks at the frame at the front of the buffer, if it is whole.
+    fn take_frame(&mut self) {
+        while self.rx_len > 0 && self.held.is_none() {
+            let buffer = self.rx.get_mut(..self.rx_len).unwrap_or_default();
+            match cobs::split(buffer, FRAME) {
+                CobsSplit::Incomplete => return,
+                CobsSplit::Empty { consumed } => self.consume(consumed),
+                CobsSplit::Bad { .. } | CobsSplit::TooLong { .. } => return self.end(CloseReason::SealBroken),
+                CobsSplit::Frame { frame, consumed } => {
+                    // A decoded frame begins where its encoding did.
+                    if let Err(reason) = self.handle_frame(frame.end, consumed) {
+                        return self.end(reason);
+                    }
+                    if self.held.is_none() {
+                        self.consume(consumed);
+                    }
+                }
+            }
+        }
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.rx_len);
+        self.rx.copy_within(bytes..self.rx_len, 0);
+        self.rx_len -= bytes;
+    }
+
+    /// Ends the session for a reason of this side.
+    fn end(&mut self, reason: CloseReason) {
+        self.rx_len = 0;
+        self.held = None;
+        self.notice.reason.get_or_insert(reason);
+        if let Some(session) = &mut self.session {
+            session.close(reason);
+        }
+    }
+
+    fn handle_frame(&mut self, frame_len: usize, consumed: usize) -> Result<(), CloseReason> {
+        let now = self.now;
+        let Some(session) = &mut self.session else { return Ok(()) };
+        if session.is_ending() {
+            return Ok(());
+        }
+        let frame = self.rx.get(..frame_len).unwrap_or_default();
+        let body = seal::open(session.seal_in(), frame).map_err(|_| CloseReason::SealBroken)?;
+        let body = wire::decode(body).map_err(CloseReason::from)?;
+        match session.handle(now, &body)? {
+            Heard::Other => {}
+            Heard::Answer { about, stream, .. } => return self.attach(about, &stream),
+            Heard::Hello { .. } | Heard::Confirm { .. } => return Err(CloseReason::Violation),
+            Heard::Close(reason) => {
+                self.notice.reason.get_or_insert(reason);
+                return Ok(());
+            }
+        }
+        let Some(peer) = &mut self.peer else { return Ok(()) };
+        match body {
+            Body::Ack(ack) => {
+                let near = self.out.sent();
+                let received = data::widen(ack.received_low, near);
+                let acked = data::widen(ack.acked_low, near);
+                peer.messages_limit =
+                    peer.messages_limit.max(received.saturating_add(u64::from(ack.window)));
+                self.out.handle_marks(now, received, acked).map_err(close_reason)
+            }
+            Body::Data(data) => {
+                let number = data::widen(data.number_low, self.inbound.received() + 1);
+                let record = data.record.decode().map_err(CloseReason::from)?;
+                let (last, gap) = match record {
+                    Record::Message { .. } => (number, None),
+                    Record::Gap { reason, count } => {
+                        (number.checked_add(count - 1).ok_or(CloseReason::Violation)?, Some((count, reason)))
+                    }
+                };
+                let arrival =
+                    self.inbound.handle_arrival(number, last, data.record.len()).map_err(close_reason)?;
+                if arrival == Arrival::Duplicate {
+                    return Ok(());
+                }
+                match gap {
+                    Some(gap) => self.notice.gap = Some(gap),
+                    None => {
+                        let maybe_redelivered = data.sent_before && self.inbound.in_doubt(number);
+                        self.held = Some(Held { frame_len, consumed, maybe_redelivered });
+                    }
+                }
+                Ok(())
+            }
+            // A device keeps no directory.
+            Body::Bind(_) | Body::Page(_) | Body::TopicFull(_) | Body::Skipped(_) => Ok(()),
+            _ => Err(CloseReason::Violation),
+        }
+    }
+
+    /// The gateway has proved that it takes part in this handshake.
+    fn attach(&mut self, about: About, stream: &StreamFields) -> Result<(), CloseReason> {
+        let resumed = self.out.resume(self.now, stream.known);
+        if resumed == Resumed::Regressed {
+            self.storage.rotate_wanted = true;
+            return Err(CloseReason::Regressed);
+        }
+        match self.inbound.resume(stream) {
+            Resumption::Continued | Resumption::Fresh => {}
+            Resumption::Lost(count) => self.notice.gap = Some((count, GapReason::Missing)),
+        }
+        self.peer = Some(Peer {
+            frame_max: about.frame_max,
+            messages_limit: self.out.acked().saturating_add(u64::from(about.window_messages.min(255))),
+            bound: 0,
+        });
+        self.notice.connected = Some(resumed == Resumed::Continued);
+        Ok(())
+    }
+
+    /// The next event. A message that was handed out before is taken as processed now.
+    pub fn poll_event(&mut self) -> Option<Event<'_>> {
+        if let Some(resumed) = self.notice.connected.take() {
+            return Some(Event::Connected { resumed });
+        }
+        if core::mem::take(&mut self.notice.regressed) {
+            return Some(Event::Regressed);
+        }
+        if let Some((count, reason)) = self.notice.gap.take() {
+            return Some(Event::Gap { count, reason });
+        }
+        let is_over = self.session.as_ref().is_none_or(Session::is_closed);
+        if is_over && let Some(reason) = self.notice.reason.take() {
+            self.forget_session();
+            return Some(Event::Disconnected(reason));
+        }
+        let held = self.held.take()?;
+        // The bytes stay where they are until the next frame is put there.
+        self.rx_len = self.rx_len.saturating_sub(held.consumed);
+        debug_assert_eq!(self.rx_len, 0, "one frame at a time stands in the buffer");
+        let body = self.rx.get(seal::LEN..held.frame_len)?;
+        let Ok(Body::Data(data)) = wire::decode(body) else { return None };
+        let Ok(Record::Message { header, payload }) = data.record.decode() else { return None };
+        let topic = match header.topic {
+            Topic::Text(text) => text,
+            // Topics come as text, because the handshake said that no numbers are kept.
+            Topic::Number(_) => "",
+        };
+        let maybe_redelivered = header.repeat || held.maybe_redelivered;
+        Some(Event::Message { topic, payload, maybe_redelivered })
+    }
+}
+
+const fn close_reason(violation: Violation) -> CloseReason {
+    match violation {
+        Violation::UndeclaredGap => CloseReason::OutOfSequence,
+        Violation::AckAboveSent | Violation::Window | Violation::Range => CloseReason::Violation,
+    }
+}

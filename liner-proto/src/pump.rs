@@ -1,0 +1,94 @@
+//! The steps of a device's main loop, for a store that answers at once.
+
+use crate::effect::StoreFault;
+use crate::endpoint::{Endpoint, SendError, Step, TopicIndex};
+use crate::store::Store;
+use crate::time::Instant;
+
+/// What to do with a new message when the store is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// Refuse it: the caller keeps it.
+    #[default]
+    Refuse,
+    /// Drop the oldest queued message, count it, and tell the gateway of the gap.
+    DropOldest,
+}
+
+/// Queues a message and stores it. When this returns `Ok`, the message is in the store, at the store's class.
+///
+/// # Errors
+/// If it is not in the store: nothing of it remains, and the caller still has it.
+pub fn send<S: Store, const QUEUE: usize, const FRAME: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+    store: &mut S,
+    now: Instant,
+    (topic, payload): (TopicIndex, &[u8]),
+    overflow: Overflow,
+) -> Result<u64, SendError> {
+    free(endpoint, store, now).map_err(|_| SendError::Store)?;
+    let number = endpoint.send(now, topic, payload)?;
+    loop {
+        match fill(endpoint, store, now) {
+            Ok(()) => return Ok(number),
+            Err(StoreFault::Full) if overflow == Overflow::DropOldest && endpoint.drop_oldest() => {
+                free(endpoint, store, now).map_err(|_| SendError::Store)?;
+            }
+            Err(fault) => {
+                endpoint.withdraw();
+                return Err(if fault == StoreFault::Full { SendError::Full } else { SendError::Store });
+            }
+        }
+    }
+}
+
+/// Does everything that the endpoint owes its store, and reads back what it needs. `scratch` holds at least the largest
+/// message with two bytes more.
+///
+/// # Errors
+/// What the store said; the endpoint asks again.
+pub fn serve<S: Store, const QUEUE: usize, const FRAME: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+    store: &mut S,
+    now: Instant,
+    scratch: &mut [u8],
+) -> Result<(), StoreFault> {
+    free(endpoint, store, now)?;
+    fill(endpoint, store, now)?;
+    if let Some((queue, after)) = endpoint.poll_load() {
+        let loaded = store.load(queue, after, scratch);
+        endpoint.handle_loaded(now, after, loaded, scratch);
+        loaded?;
+    }
+    Ok(())
+}
+
+fn free<S: Store, const QUEUE: usize, const FRAME: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+    store: &mut S,
+    now: Instant,
+) -> Result<(), StoreFault> {
+    step(endpoint, store, now, Step::Free)
+}
+
+fn fill<S: Store, const QUEUE: usize, const FRAME: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+    store: &mut S,
+    now: Instant,
+) -> Result<(), StoreFault> {
+    step(endpoint, store, now, Step::Fill)
+}
+
+fn step<S: Store, const QUEUE: usize, const FRAME: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+    store: &mut S,
+    now: Instant,
+    step: Step,
+) -> Result<(), StoreFault> {
+    while let Some(op) = endpoint.poll_store(step) {
+        let result = store.apply(&[op]).and_then(|()| store.commit());
+        endpoint.handle_stored(now, step, result);
+        result?;
+    }
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! A device and a gateway in one process, without a clock and without a network.
+
+use liner_proto::effect::{Outcome, Recovered};
+use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, TopicIndex};
+use liner_proto::id::{Class, ConnId};
+use liner_proto::pump::{self, Overflow};
+use liner_proto::router::{Framing, Message, NodeConfig, Router, StoreRequest};
+use liner_proto::store::{HeapStore, RamStore, Store, execute};
+use liner_proto::time::{Duration, Instant};
+
+type Device = Endpoint<'static, 512, 256>;
+
+const TOPICS: &[&str] = &["readings"];
+
+/// A gateway or a subscriber with its store, which answers at once.
+struct Host {
+    router: Router,
+    store: HeapStore,
+    conn: Option<ConnId>,
+    got: Vec<(String, u64, Vec<u8>, bool)>,
+}
+
+impl Host {
+    fn new(name: &str, custody: bool, seed: u64) -> Self {
+        let mut config = NodeConfig::new(name, [seed, 7], Class::Ram);
+        config.takes_custody = custody;
+        config.durable = true;
+        let mut router = Router::new(config, Instant::ZERO);
+        router.start(Instant::ZERO);
+        Self { router, store: HeapStore::new(64 << 20), conn: None, got: Vec::new() }
+    }
+
+    fn restart(&mut self, seed: u64) {
+        let mut config = self.router.config().clone();
+        config.seed = [seed, 9];
+        let mut router = Router::new(config, Instant::ZERO);
+        self.store.recover(&mut |item: Recovered<'_>| router.restore(&item)).expect("in memory");
+        router.start(Instant::ZERO);
+        self.router = router;
+        self.conn = None;
+    }
+
+    fn take(&mut self, now: Instant, bytes: &mut Vec<u8>) {
+        let Some(conn) = self.conn else { return bytes.clear() };
+        let got = &mut self.got;
+        let mut application = |message: &Message<'_>| {
+            got.push((message.from.into(), message.seq, message.payload.to_vec(), message.maybe_redelivered));
+        };
+        let taken = self.router.handle_bytes(now, conn, bytes, &mut application);
+        bytes.drain(..taken);
+    }
+
+    fn serve(&mut self, now: Instant) {
+        while let Some(request) = self.router.poll_store(now) {
+            match request {
+                StoreRequest::Commit(batch) => {
+                    let outcome: Outcome = execute(&mut self.store, &batch);
+                    self.router.handle_committed(now, batch.id(), outcome);
+                }
+                StoreRequest::Load(load) => {
+                    let mut buffer = vec![0; 65_536];
+                    let result = self.store.load(load.queue(), load.after(), &mut buffer);
+                    self.router.handle_loaded(now, &load, result, &buffer);
+                }
+            }
+        }
+        while let Some(conn) = self.router.poll_close() {
+            self.router.handle_closed(now, conn);
+            if self.conn == Some(conn) {
+                self.conn = None;
+            }
+        }
+    }
+
+    fn give(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.serve(now);
+        let Some(conn) = self.conn else { return };
+        loop {
+            let transmit = self.router.poll_transmit(now, conn);
+            let len = transmit.len();
+            if len == 0 {
+                break;
+            }
+            out.extend_from_slice(transmit.head);
+            out.extend_from_slice(transmit.body);
+            self.router.handle_written(now, conn, len);
+        }
+        self.serve(now);
+    }
+}
+
+/// A device, a gateway, a subscriber, and the lines between them.
+struct Path {
+    now: Instant,
+    device: Device,
+    store: RamStore<2048>,
+    gateway: Host,
+    sub: Host,
+    sub_conn_gateway: Option<ConnId>,
+}
+
+impl Path {
+    fn new() -> Self {
+        let config = DeviceConfig::new("dev", TOPICS, [1, 2]);
+        let mut sub = Host::new("sub", false, 5);
+        sub.router.subscribe(Instant::ZERO, "readings");
+        Self {
+            now: Instant::ZERO,
+            device: Device::new(config, Instant::ZERO),
+            store: RamStore::new(),
+            gateway: Host::new("gateway", true, 3),
+            sub,
+            sub_conn_gateway: None,
+        }
+    }
+
+    fn link_device(&mut self) {
+        self.device.handle_link_up(self.now);
+        self.gateway.conn = Some(self.gateway.router.handle_accepted(self.now, Framing::Cobs));
+    }
+
+    fn link_sub(&mut self) {
+        let dial = self.sub.router.add_peer(self.now, "gateway");
+        let _ = self.sub.router.poll_dial(self.now);
+        self.sub.conn = Some(self.sub.router.handle_dialed(self.now, dial, Framing::Length));
+        self.sub_conn_gateway = Some(self.gateway.router.handle_accepted(self.now, Framing::Length));
+    }
+
+    fn send(&mut self, payload: &[u8]) -> Result<u64, SendError> {
+        let message = (TopicIndex(0), payload);
+        pump::send(&mut self.device, &mut self.store, self.now, message, Overflow::Refuse)
+    }
+
+    /// Passes bytes around until nothing moves.
+    fn settle(&mut self) {
+        for _ in 0..200 {
+            self.now = self.now + Duration::from_micros(50);
+            let now = self.now;
+            let mut scratch = [0; 512];
+            pump::serve(&mut self.device, &mut self.store, now, &mut scratch).expect("in memory");
+            let mut frames = [0; 1024];
+            let len = self.device.poll_transmit(now, &mut frames);
+            let mut up = frames[..len].to_vec();
+            let mut down = Vec::new();
+            self.gateway.take(now, &mut up);
+            self.gateway.give(now, &mut down);
+            self.device.handle_bytes(now, &down);
+            while self.device.poll_event().is_some() {}
+            // The subscriber's line.
+            let (mut up, mut down) = (Vec::new(), Vec::new());
+            self.sub.give(now, &mut up);
+            let device_conn = core::mem::replace(&mut self.gateway.conn, self.sub_conn_gateway);
+            self.gateway.take(now, &mut up);
+            self.gateway.give(now, &mut down);
+            self.sub_conn_gateway = core::mem::replace(&mut self.gateway.conn, device_conn);
+            self.sub.take(now, &mut down);
+            self.sub.serve(now);
+        }
+    }
+}
+
+#[test]
+fn a_reading_travels_from_a_device_through_a_gateway_to_a_subscriber() {
+    let mut path = Path::new();
+    path.link_device();
+    path.link_sub();
+    for n in 0..10_u8 {
+        path.send(&[n; 16]).expect("room");
+    }
+    path.settle();
+    assert_eq!(path.device.queued(), 0, "everything is acknowledged");
+    assert!(path.store.is_empty(), "and forgotten by the device's store");
+    let seqs: Vec<u64> = path.sub.got.iter().map(|(_, seq, ..)| *seq).collect();
+    assert_eq!(seqs, (1..=10).collect::<Vec<_>>());
+    assert!(path.sub.got.iter().all(|(from, _, _, again)| from == "dev" && !again));
+    assert_eq!(path.gateway.router.queued(), 0);
+}
+
+#[test]
+fn what_a_gateway_acknowledged_survives_its_death() {
+    let mut path = Path::new();
+    path.link_device();
+    for n in 0..10_u8 {
+        path.send(&[n; 16]).expect("room");
+    }
+    path.settle();
+    assert_eq!(path.device.queued(), 0);
+    path.gateway.restart(77);
+    path.device.handle_link_down(path.now);
+    path.link_device();
+    path.link_sub();
+    for n in 10..20_u8 {
+        path.send(&[n; 16]).expect("room");
+    }
+    path.settle();
+    let payloads: Vec<u8> = path.sub.got.iter().map(|(_, _, payload, _)| payload[0]).collect();
+    assert_eq!(payloads, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_device_refuses_and_keeps_what_it_has() {
+    let mut path = Path::new();
+    let mut accepted = 0_u8;
+    while path.send(&[accepted; 60]).is_ok() {
+        accepted += 1;
+        assert!(accepted < 100, "a store of 2 KiB has an end");
+    }
+    assert!(accepted >= 20, "{accepted} messages of 60 bytes in 2 KiB");
+    path.link_device();
+    path.link_sub();
+    path.settle();
+    let payloads: Vec<u8> = path.sub.got.iter().map(|(_, _, payload, _)| payload[0]).collect();
+    assert_eq!(payloads, (0..accepted).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_device_that_drops_the_oldest_says_how_many() {
+    let mut path = Path::new();
+    for n in 0..100_u8 {
+        let message = (TopicIndex(0), &[n; 60][..]);
+        pump::send(&mut path.device, &mut path.store, path.now, message, Overflow::DropOldest)
+            .expect("there is always room");
+    }
+    path.link_device();
+    path.link_sub();
+    path.settle();
+    let payloads: Vec<u8> = path.sub.got.iter().map(|(_, _, payload, _)| payload[0]).collect();
+    let first = payloads[0];
+    assert_eq!(payloads, (first..100).collect::<Vec<_>>());
+    let mut gap = 0;
+    while let Some(event) = path.gateway.router.poll_event() {
+        if let liner_proto::router::Event::Gap { count, .. } = event {
+            gap += count;
+        }
+    }
+    assert_eq!(gap, u64::from(first), "every dropped message is told of");
+}
+
+#[test]
+fn events_of_a_device_tell_of_its_link() {
+    let mut path = Path::new();
+    path.link_device();
+    let now = path.now;
+    let mut frames = [0; 1024];
+    let len = path.device.poll_transmit(now, &mut frames);
+    let mut up = frames[..len].to_vec();
+    path.gateway.take(now, &mut up);
+    let mut down = Vec::new();
+    path.gateway.give(now, &mut down);
+    path.device.handle_bytes(now, &down);
+    assert_eq!(path.device.poll_event(), Some(Event::Connected { resumed: false }));
+    path.device.handle_link_down(now);
+    assert!(matches!(path.device.poll_event(), Some(Event::Disconnected(_))));
+    assert_eq!(path.device.poll_event(), None);
+}

@@ -1,0 +1,142 @@
+//! Names as keys of the database and as parts of file names.
+
+use core::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use liner_proto::effect::Queue;
+
+/// The kind of a queue, as a number in the database.
+pub(crate) const fn kind(queue: Queue<'_>) -> u8 {
+    match queue {
+        Queue::Node(_) => 0,
+        Queue::Topic(_) => 1,
+        Queue::Address(_) => 2,
+    }
+}
+
+/// The queue of this kind and name.
+pub(crate) const fn queue(kind: u8, name: &str) -> Option<Queue<'_>> {
+    Some(match kind {
+        0 => Queue::Node(name),
+        1 => Queue::Topic(name),
+        2 => Queue::Address(name),
+        _ => return None,
+    })
+}
+
+/// A queue's name in the whole file: `{sender}:{sender_topic}:{listener}`, where `:` and `\` of the parts are escaped by a
+/// backslash. The sender's own topic is empty so far. What waits for a subscriber or at an address has `\t` or `\a` and
+/// then the topic or the address in the place of the listener, which no escaped name begins with.
+pub(crate) fn composite(owner: &str, queue: Queue<'_>) -> String {
+    let mut text = prefix(owner);
+    text.push_str(match queue {
+        Queue::Node(_) => ":",
+        Queue::Topic(_) => ":\\t",
+        Queue::Address(_) => ":\\a",
+    });
+    escape_into(&mut text, queue.name());
+    text
+}
+
+/// What the composites of all queues of a node begin with.
+pub(crate) fn prefix(owner: &str) -> String {
+    let mut text = String::with_capacity(owner.len() + 32);
+    escape_into(&mut text, owner);
+    text.push(':');
+    text
+}
+
+/// The last part of a composite, as it was before it was escaped.
+pub(crate) fn listener(composite: &str) -> String {
+    let mut part = String::new();
+    let mut chars = composite.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            ':' => part.clear(),
+            // `\t` and `\a` stand at the beginning only, where they mean nothing.
+            '\\' => part.extend(chars.next().filter(|next| matches!(next, ':' | '\\'))),
+            other => part.push(other),
+        }
+    }
+    part
+}
+
+fn escape_into(text: &mut String, part: &str) {
+    for char in part.chars() {
+        if matches!(char, ':' | '\\') {
+            text.push('\\');
+        }
+        text.push(char);
+    }
+}
+
+/// A file beside the database.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(suffix);
+    beside.into()
+}
+
+/// What the names of all lock files beside a database end with.
+pub(crate) const LOCK: &str = ".lock";
+
+/// The file whose lock stands for a node's name. Whatever could mean something to a file system is written as `%` and two
+/// digits; a name too long for a file is cut and told apart by a checksum.
+pub(crate) fn lock_file(path: &Path, owner: &str) -> PathBuf {
+    let mut suffix = String::from(".");
+    for byte in owner.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
+            suffix.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(suffix, "%{byte:02x}");
+        }
+    }
+    if suffix.len() > 100 {
+        suffix.truncate(80);
+        let _ = write!(suffix, "%%{:08x}{:08x}", crc32c::crc32c(owner.as_bytes()), owner.len());
+    }
+    suffix.push_str(LOCK);
+    beside(path, &suffix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn composites_of_different_queues_differ() {
+        let names = ["", "a", ":", "\\", "a:b", "a\\", "\\ta", "t", "ta", "\\t", "\\a", "::"];
+        let mut seen = std::collections::HashSet::new();
+        for owner in names {
+            for name in names {
+                for queue in [Queue::Node(name), Queue::Topic(name), Queue::Address(name)] {
+                    let composite = composite(owner, queue);
+                    assert!(composite.starts_with(&prefix(owner)));
+                    assert_eq!(listener(&composite), name);
+                    assert!(seen.insert(composite), "{owner:?} {queue:?}");
+                }
+            }
+        }
+        assert_eq!(composite("a:b", Queue::Node("c\\d")), "a\\:b::c\\\\d");
+    }
+
+    #[test]
+    fn no_composite_begins_with_the_prefix_of_another_owner() {
+        for (owner, other) in [("a", "a:"), ("a", "a\\"), ("a", "a\\:"), ("", ":"), ("a", "aa")] {
+            let of = |owner| composite(owner, Queue::Node("x"));
+            assert!(!of(other).starts_with(&prefix(owner)), "{owner:?} {other:?}");
+            assert!(!of(owner).starts_with(&prefix(other)), "{owner:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn lock_files_stay_in_the_folder() {
+        let path = Path::new("/folder/db");
+        assert_eq!(lock_file(path, "node-1"), Path::new("/folder/db.node-1.lock"));
+        assert_eq!(lock_file(path, "../ü\0"), Path::new("/folder/db.%2e%2e%2f%c3%bc%00.lock"));
+        let (one, two) = (lock_file(path, &"ü".repeat(127)), lock_file(path, &"ä".repeat(127)));
+        assert_ne!(one, two);
+        assert!(one.file_name().is_some_and(|name| name.len() < 120));
+    }
+}

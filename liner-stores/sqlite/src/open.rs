@@ -1,0 +1,315 @@
+//! Opening a file: its locks, its schema, what became of it since it was used last.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use liner_proto::id::Class;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
+
+use crate::ballast::Ballast;
+use crate::error::{OpenError, is_damage};
+use crate::row::Rows;
+use crate::schema::{self, Verdict};
+use crate::turn::{Limit, Turn};
+use crate::{Opened, Options, SqliteStore, names, orphans};
+
+/// Releases before it can lose committed transactions of the write-ahead log.
+const LIBRARY_MIN: i32 = 3_051_003;
+
+/// How long to wait for another process that writes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl SqliteStore {
+    /// Opens the store of the node `options.name` in the file at `path`; makes the file if there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be opened. A damaged file is none of the reasons unless other processes have it open: it is renamed to
+    /// `….corrupt-1` and so on, and [`opened`](Self::opened) says so.
+    pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        if rusqlite::version_number() < LIBRARY_MIN {
+            return Err(OpenError::OldSqlite { version: rusqlite::version() });
+        }
+        let (lock, lock_path) = take_name(path, &options.name)?;
+        let mut quarantined = None;
+        let mut attempt = Attempt::new(path, options);
+        let ready = match attempt.run() {
+            Err(Refusal::Damaged(_)) => {
+                quarantined = Some(put_aside(path, &lock_path)?);
+                attempt = Attempt::new(path, options);
+                attempt.run()
+            }
+            outcome => outcome,
+        };
+        let (conn, class, regressed) = ready.map_err(|refusal| refusal.into_error(path))?;
+        Ok(Self {
+            conn,
+            path: path.to_owned(),
+            owner: options.name.clone(),
+            class,
+            opened: Opened { quarantined, ..attempt.opened },
+            regressed,
+            turn: Turn::Idle,
+            rows: Rows::default(),
+            version: -1,
+            cleared: false,
+            limit: Limit::new(options.limit_bytes),
+            ballast: Ballast::new(path),
+            last_error: None,
+            _name: lock,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Why an attempt to open the file ended.
+enum Refusal {
+    /// The file is damaged.
+    Damaged(rusqlite::Error),
+    Sqlite(&'static str, rusqlite::Error),
+    Other(OpenError),
+}
+
+impl Refusal {
+    fn of(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
+        move |error| if is_damage(&error) { Self::Damaged(error) } else { Self::Sqlite(doing, error) }
+    }
+
+    fn into_error(self, path: &Path) -> OpenError {
+        match self {
+            Self::Damaged(source) => sqlite("use the new file", path, source),
+            Self::Sqlite(doing, source) => sqlite(doing, path, source),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+struct Attempt<'a> {
+    path: &'a Path,
+    options: &'a Options,
+    opened: Opened,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(path: &'a Path, options: &'a Options) -> Self {
+        Self { path, options, opened: Opened::default() }
+    }
+
+    /// Opens the file. Gives the connection, the class that it really has, and whether the node's last commits may be lost.
+    fn run(&mut self) -> Result<(Connection, Class, bool), Refusal> {
+        self.opened.created = create(self.path).map_err(|source| Refusal::Other(file(self.path, source)))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut conn = Connection::open_with_flags(self.path, flags).map_err(Refusal::of("open"))?;
+        prepare(&conn).map_err(Refusal::of("prepare"))?;
+        let mode: String = conn
+            .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+            .map_err(Refusal::of("start the write-ahead log of"))?;
+        if mode != "wal" {
+            return Err(Refusal::Other(OpenError::NoWal { mode }));
+        }
+        self.upgrade(&mut conn)?;
+        let regressed = self.mark(&mut conn)?;
+        self.opened.orphaned = orphans::adopt(&mut conn, &self.options.name)
+            .map_err(Refusal::of("look for lost messages in"))?;
+        let class =
+            set_class(&conn, self.options.durability).map_err(Refusal::of("set the durability of"))?;
+        Ok((conn, class, regressed))
+    }
+
+    fn upgrade(&mut self, conn: &mut Connection) -> Result<(), Refusal> {
+        let path = || self.path.to_owned();
+        match schema::upgrade(conn).map_err(Refusal::of("upgrade"))? {
+            Verdict::Ready { was } => {
+                self.opened.upgraded_from = (was != 0 && was != schema::VERSION).then_some(was);
+                Ok(())
+            }
+            Verdict::Newer { found } => {
+                let known = schema::VERSION;
+                Err(Refusal::Other(OpenError::NewerSchema { path: path(), found, known }))
+            }
+            Verdict::Foreign => Err(Refusal::Other(OpenError::Foreign { path: path() })),
+        }
+    }
+
+    /// Marks the store as in use in this run of the operating system, and says whether it may have lost what was committed
+    /// when it was used last. The mark must be on the disk before anything else is: if it were lost together with commits
+    /// that follow it, the mark of an earlier clean end would hide that.
+    fn mark(&mut self, conn: &mut Connection) -> Result<bool, Refusal> {
+        let (name, boot_id) = (&self.options.name, &self.options.boot_id);
+        let last_use = conn
+            .query_row("SELECT class, boot_id, clean FROM node WHERE name = ?1", [name], |row| {
+                Ok((row.get::<_, u8>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?))
+            })
+            .optional()
+            .map_err(Refusal::of("read the last use of"))?;
+        self.opened.unclean = last_use.as_ref().is_some_and(|&(_, _, clean)| !clean);
+        if self.opened.unclean {
+            check(conn)?;
+        }
+        let regressed = last_use.is_some_and(|(class, boot, clean)| {
+            !clean && boot != *boot_id && class != class_number(Class::Power)
+        });
+        let class = class_number(self.options.durability.max(Class::Process));
+        mark_used(conn, [name, boot_id], class, regressed).map_err(Refusal::of("mark as used"))?;
+        Ok(regressed)
+    }
+}
+
+fn mark_used(
+    conn: &mut Connection,
+    [name, boot_id]: [&str; 2],
+    class: u8,
+    regressed: bool,
+) -> rusqlite::Result<()> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute(
+        "INSERT INTO node(name, boot_id, class, clean) VALUES(?1, ?2, ?3, 0)
+         ON CONFLICT(name) DO UPDATE SET boot_id = excluded.boot_id, class = excluded.class, clean = 0",
+        params![name, boot_id, class],
+    )?;
+    if regressed {
+        transaction.execute("UPDATE conn_key_map SET suspect = 1 WHERE owner = ?1", [name])?;
+    }
+    transaction.commit()
+}
+
+/// What every connection needs. Until its class is set, every commit is synchronised.
+fn prepare(conn: &Connection) -> rusqlite::Result<()> {
+    conn.busy_timeout(PATIENCE)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    conn.execute_batch(
+        "PRAGMA page_size = 16384; PRAGMA cell_size_check = ON; PRAGMA foreign_keys = ON;
+         PRAGMA trusted_schema = OFF; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 256;",
+    )
+}
+
+/// Sets what a commit waits for, and finds out what that made of it.
+fn set_class(conn: &Connection, wanted: Class) -> rusqlite::Result<Class> {
+    let level = if wanted == Class::Power { "FULL" } else { "NORMAL" };
+    conn.pragma_update(None, "synchronous", level)?;
+    let found: i64 = conn.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+    Ok(match found {
+        2.. => Class::Power,
+        // In WAL mode even without any synchronisation the file lacks nothing as long as the operating system runs.
+        _ => Class::Process,
+    })
+}
+
+const fn class_number(class: Class) -> u8 {
+    match class {
+        Class::Ram => 0,
+        Class::Process => 1,
+        Class::Power => 2,
+    }
+}
+
+/// Looks over the whole file.
+fn check(conn: &Connection) -> Result<(), Refusal> {
+    let verdict: String =
+        conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(Refusal::of("check"))?;
+    if verdict == "ok" {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(Refusal::Damaged(rusqlite::Error::SqliteFailure(code, Some(verdict))))
+}
+
+/// Takes the lock of a node's name.
+fn take_name(path: &Path, name: &str) -> Result<(File, PathBuf), OpenError> {
+    let lock_path = names::lock_file(path, name);
+    let lock = private(OpenOptions::new().write(true).create(true).truncate(false))
+        .open(&lock_path)
+        .map_err(|source| file(&lock_path, source))?;
+    match lock.try_lock() {
+        Ok(()) => Ok((lock, lock_path)),
+        Err(TryLockError::WouldBlock) => Err(OpenError::NameInUse { name: name.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(file(&lock_path, source)),
+    }
+}
+
+/// Makes the file if there is none, for this user only; SQLite gives the files beside it the same mode.
+fn create(path: &Path) -> io::Result<bool> {
+    match private(OpenOptions::new().write(true).create_new(true)).open(path) {
+        Ok(_) => sync_folder(path).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::metadata(path).map(|file| file.len() == 0)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Renames a damaged file and its log. Nobody else may have it open.
+fn put_aside(path: &Path, own_lock: &Path) -> Result<PathBuf, OpenError> {
+    if is_in_use(path, own_lock).map_err(|source| file(path, source))? {
+        return Err(OpenError::DamagedInUse { path: path.to_owned() });
+    }
+    let aside = (1..)
+        .map(|number: u32| names::beside(path, &format!(".corrupt-{number}")))
+        .find(|aside| !aside.exists())
+        .unwrap_or_else(|| names::beside(path, ".corrupt"));
+    let renamed = || {
+        fs::rename(path, &aside)?;
+        for log in ["-wal", "-shm"] {
+            match fs::rename(names::beside(path, log), names::beside(&aside, log)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        sync_folder(path)
+    };
+    renamed().map_err(|source| file(path, source))?;
+    Ok(aside)
+}
+
+/// Whether another node of the same file is open: its name is locked.
+fn is_in_use(path: &Path, own_lock: &Path) -> io::Result<bool> {
+    let Some(file_name) = path.file_name() else { return Ok(false) };
+    let start = format!("{}.", file_name.to_string_lossy());
+    for entry in fs::read_dir(folder(path))? {
+        let entry = entry?.path();
+        let name = entry.file_name().unwrap_or_default().to_string_lossy();
+        if entry.file_name() == own_lock.file_name()
+            || !name.starts_with(&start)
+            || !name.ends_with(names::LOCK)
+        {
+            continue;
+        }
+        let lock = OpenOptions::new().write(true).open(&entry)?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Ok(()) => {}
+        }
+    }
+    Ok(false)
+}
+
+/// For this user only.
+pub(crate) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes what happened to names in the file's folder survive a loss of power.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder(path))?.sync_all() } else { Ok(()) }
+}
+
+fn file(path: &Path, source: io::Error) -> OpenError {
+    OpenError::Io { path: path.to_owned(), source }
+}
+
+fn sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> OpenError {
+    OpenError::Sqlite { doing, path: path.to_owned(), source }
+}

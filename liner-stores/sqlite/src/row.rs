@@ -1,0 +1,184 @@
+//! The row of a queue: its numbers as the database keeps them.
+
+use std::collections::HashMap;
+
+use liner_proto::effect::{GapReason, Queue, StoreFault};
+use liner_proto::id::{Epoch, Predecessor};
+use liner_proto::store::head::Head;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use crate::names;
+use crate::turn::Failure;
+
+/// One queue.
+///
+/// Segments keep the numbers and the epoch that they were stored with; a rotation changes this row only. `shift` is what
+/// leads from those numbers to the present ones, in wrapping arithmetic, and `stored_epoch` the epoch that all segments
+/// of the queue bear: the first one.
+#[derive(Clone, Debug)]
+pub(crate) struct QueueRow {
+    pub(crate) key: i64,
+    pub(crate) composite: String,
+    pub(crate) head: Head,
+    pub(crate) shift: u64,
+    pub(crate) stored_epoch: Epoch,
+}
+
+/// Finds the row of a queue; what [`QueueRow::read`] wants, in its order.
+const FIND: &str = "SELECT connection_key, composite, epoch, predecessor_epoch, predecessor_old_first, \
+     predecessor_new_first, trimmed, dropped_through, dropped_reason, last, reserved, shift, stored_epoch \
+     FROM conn_key_map WHERE composite = ?1 AND owner = ?2";
+
+/// The rows that were used lately. They are forgotten whenever something is taken back, or somebody else wrote to the file.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    /// By kind, then by name.
+    known: [HashMap<String, QueueRow>; 3],
+}
+
+impl Rows {
+    pub(crate) fn clear(&mut self) {
+        for rows in &mut self.known {
+            rows.clear();
+        }
+    }
+
+    /// The row of a queue, if there is such a queue.
+    pub(crate) fn find(
+        &mut self,
+        conn: &Connection,
+        owner: &str,
+        queue: Queue<'_>,
+    ) -> Result<Option<&mut QueueRow>, Failure> {
+        let rows = self.of(queue);
+        if !rows.contains_key(queue.name()) {
+            let composite = names::composite(owner, queue);
+            let found =
+                conn.prepare_cached(FIND)?.query_row([&composite, owner], QueueRow::read).optional()?;
+            let Some(row) = found else { return Ok(None) };
+            rows.insert(queue.name().to_owned(), row.ok_or(StoreFault::Corrupt)?);
+        }
+        Ok(rows.get_mut(queue.name()))
+    }
+
+    /// Forgets one row.
+    pub(crate) fn remove(&mut self, queue: Queue<'_>) {
+        self.of(queue).remove(queue.name());
+    }
+
+    fn of(&mut self, queue: Queue<'_>) -> &mut HashMap<String, QueueRow> {
+        let [nodes, topics, addresses] = &mut self.known;
+        match queue {
+            Queue::Node(_) => nodes,
+            Queue::Topic(_) => topics,
+            Queue::Address(_) => addresses,
+        }
+    }
+
+    /// The row of a queue that must be there.
+    pub(crate) fn open(
+        &mut self,
+        conn: &Connection,
+        owner: &str,
+        queue: Queue<'_>,
+    ) -> Result<&mut QueueRow, Failure> {
+        self.find(conn, owner, queue)?.ok_or(Failure::Fault(StoreFault::Refused))
+    }
+}
+
+impl QueueRow {
+    /// Reads a row of [`FIND`]; nothing if it cannot be the row of a queue.
+    pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Option<Self>> {
+        let predecessor: Option<i64> = row.get(3)?;
+        let (old_first, new_first): (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
+        let predecessor = predecessor.map(|epoch| Predecessor {
+            epoch: Epoch(epoch.cast_unsigned()),
+            old_first: old_first.unwrap_or(0).cast_unsigned(),
+            new_first: new_first.unwrap_or(0).cast_unsigned(),
+        });
+        let (dropped, reason): (Option<i64>, Option<u8>) = (row.get(7)?, row.get(8)?);
+        let dropped = dropped.map(i64::cast_unsigned).zip(reason.and_then(GapReason::from_number));
+        let number = |index| row.get(index).map(i64::cast_unsigned);
+        let head = Head {
+            epoch: Epoch(number(2)?),
+            predecessor,
+            trimmed: number(6)?,
+            dropped,
+            last: number(9)?,
+            reserved: number(10)?,
+        };
+        let sound = head.last <= NUMBER_MAX && head.reserved <= NUMBER_MAX && head.floor() <= head.last;
+        let (shift, stored_epoch) = (number(11)?, Epoch(number(12)?));
+        Ok(sound.then_some(Self { key: row.get(0)?, composite: row.get(1)?, head, shift, stored_epoch }))
+    }
+
+    /// Writes the row.
+    pub(crate) fn save(&self, conn: &Connection) -> Result<(), Failure> {
+        let Head { epoch, predecessor, trimmed, dropped, last, reserved } = self.head;
+        let mut update = conn.prepare_cached(
+            "UPDATE conn_key_map SET epoch = ?2, predecessor_epoch = ?3, predecessor_old_first = ?4, \
+             predecessor_new_first = ?5, trimmed = ?6, dropped_through = ?7, dropped_reason = ?8, last = ?9, \
+             reserved = ?10, shift = ?11, suspect = suspect AND epoch = ?2 WHERE connection_key = ?1",
+        )?;
+        let changed = update.execute(params![
+            self.key,
+            epoch.0.cast_signed(),
+            predecessor.map(|it| it.epoch.0.cast_signed()),
+            predecessor.map(|it| it.old_first.cast_signed()),
+            predecessor.map(|it| it.new_first.cast_signed()),
+            column(trimmed)?,
+            dropped.map(|(through, _)| through.cast_signed()),
+            dropped.map(|(_, reason)| reason as u8),
+            column(last)?,
+            column(reserved)?,
+            self.shift.cast_signed(),
+        ])?;
+        // Somebody has deleted it by hand.
+        if changed == 1 { Ok(()) } else { Err(StoreFault::Refused.into()) }
+    }
+
+    /// Deletes the segments that have no number above `through` and above what is forgotten already.
+    pub(crate) fn forget(&self, conn: &Connection, through: u64, cleared: bool) -> Result<(), Failure> {
+        let through = self.stored(through.max(self.head.floor()))?;
+        conn.prepare_cached("DELETE FROM segments WHERE connection_key = ?1 AND last <= ?2")?
+            .execute([self.key, through])?;
+        if cleared {
+            conn.prepare_cached("DELETE FROM cleared WHERE connection_key = ?1 AND number <= ?2")?
+                .execute([self.key, through])?;
+        }
+        Ok(())
+    }
+
+    /// The check of a segment: whose it is, its numbers and its bytes.
+    pub(crate) fn checksum(&self, first: i64, last: i64, records: &[u8]) -> u32 {
+        checksum(&self.composite, self.stored_epoch.0.cast_signed(), first, last, records)
+    }
+
+    /// The number under which a segment keeps `number`.
+    ///
+    /// # Errors
+    /// `Refused` if the database has no such numbers.
+    pub(crate) fn stored(&self, number: u64) -> Result<i64, StoreFault> {
+        column(number.wrapping_sub(self.shift))
+    }
+}
+
+/// The highest number that the database can keep.
+const NUMBER_MAX: u64 = i64::MAX.cast_unsigned();
+
+/// A number as the database keeps it.
+///
+/// # Errors
+/// `Refused` for one that it cannot keep.
+pub(crate) fn column(number: u64) -> Result<i64, StoreFault> {
+    i64::try_from(number).map_err(|_| StoreFault::Refused)
+}
+
+/// The check of a segment of any queue.
+pub(crate) fn checksum(composite: &str, epoch: i64, first: i64, last: i64, records: &[u8]) -> u32 {
+    let mut crc = crc32c::crc32c(composite.as_bytes());
+    for number in [epoch, first, last] {
+        crc = crc32c::crc32c_append(crc, &number.to_le_bytes());
+    }
+    crc32c::crc32c_append(crc, records)
+}
