@@ -37,9 +37,17 @@ pub trait Ring {
     /// Appends a record of `len` bytes that covers `count` numbers from `number`, which is at least the number after the last
     /// record; larger leaves a hole. `write` fills the bytes. Says no, and calls nothing, if the ring has no room; with `over`, a ring
     /// that can grow beyond its capacity does.
-    fn push(&mut self, number: u64, count: u64, len: usize, over: bool, write: impl FnOnce(&mut [u8])) -> bool;
+    fn push(
+        &mut self,
+        number: u64,
+        count: u64,
+        len: usize,
+        over: bool,
+        write: impl FnOnce(&mut [u8]),
+    ) -> bool;
 
-    /// Puts back a run of records for `first..=last` that were read from a store, where a hole is. Says no if there is no room.
+    /// Puts back a run of records for `first..=last` that were read from a store, where a hole is. Says no if there is no room;
+    /// a ring that can grow beyond its capacity does.
     fn insert(&mut self, first: u64, last: u64, records: &[u8]) -> bool;
 
     /// The records from `at` to the end of their run; none if the ring does not hold that number.

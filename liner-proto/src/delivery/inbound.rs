@@ -160,7 +160,9 @@ impl Inbound {
         if first > self.received + 1 {
             return Err(Violation::UndeclaredGap);
         }
-        if self.bytes_new + bytes as u64 > self.bytes_committed + self.window_bytes || first > self.messages_limit() {
+        if self.bytes_new + bytes as u64 > self.bytes_committed + self.window_bytes
+            || first > self.messages_limit()
+        {
             return Err(Violation::Window);
         }
         self.bytes_new += bytes as u64;

@@ -7,11 +7,12 @@
 mod inbound;
 mod outbound;
 mod pending;
+mod writing;
 
 pub use inbound::{Arrival, Inbound, Resumption};
+pub use outbound::{Append, Emission, Next, Outbound, PushError, Remembered, Resumed, SendMode, Unplaced};
 #[cfg(feature = "alloc")]
 pub(crate) use pending::{BATCHES_MAX, Pending};
-pub use outbound::{Append, Emission, Next, Outbound, PushError, Remembered, Resumed, SendMode, Unplaced};
 
 /// What a peer did that the protocol forbids. The session ends; resume repairs what can be repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]

@@ -1,10 +1,7 @@
 //! The sender's end of a stream: a queue with numbers and prefix cursors.
 
-use core::time::Duration;
-
 use super::Violation;
 use super::pending::Pending;
-use crate::config::RESERVATION;
 use crate::id::{Epoch, Predecessor};
 use crate::memory::{Cursor, Ring};
 use crate::time::Instant;
@@ -37,43 +34,43 @@ pub enum SendMode {
 /// In the asynchronous mode `sent` may run ahead of `stored`, up to the durable reservation.
 #[derive(Debug)]
 pub struct Outbound<R> {
-    ring: R,
-    mode: SendMode,
-    epoch: Epoch,
-    predecessor: Option<Predecessor>,
-    next: u64,
+    pub(super) ring: R,
+    pub(super) mode: SendMode,
+    pub(super) epoch: Epoch,
+    pub(super) predecessor: Option<Predecessor>,
+    pub(super) next: u64,
     /// The last number the peer has committed.
-    acked: u64,
+    pub(super) acked: u64,
     /// The last number the peer has in its memory. `acked <= received < sent.number`.
-    received: u64,
+    pub(super) received: u64,
     /// The next record to send.
-    sent: Cursor,
+    pub(super) sent: Cursor,
     /// The highest number that was ever on a wire.
-    sent_max: u64,
+    pub(super) sent_max: u64,
     /// What was on a wire before the present session: told as `sent_before`.
-    doubt: u64,
+    pub(super) doubt: u64,
     /// The next record that is not committed.
-    stored: Cursor,
+    pub(super) stored: Cursor,
     /// The next record to hand to the store.
-    emit: Cursor,
-    appends: Pending<Cursor>,
+    pub(super) emit: Cursor,
+    pub(super) appends: Pending<Cursor>,
     /// The last number whose trim is committed, or above which nothing needs one.
-    trimmed: u64,
-    trims: Pending<u64>,
+    pub(super) trimmed: u64,
+    pub(super) trims: Pending<u64>,
     /// The last number the store has, counting what is on its way there.
-    store_last: u64,
-    reserved: u64,
-    reservations: Pending<u64>,
+    pub(super) store_last: u64,
+    pub(super) reserved: u64,
+    pub(super) reservations: Pending<u64>,
     /// Numbers from `acked + 1` to this one were dropped by policy.
-    gap: Option<(u64, GapReason)>,
-    gap_stored: bool,
-    gaps: Pending<u64>,
-    loading: bool,
+    pub(super) gap: Option<(u64, GapReason)>,
+    pub(super) gap_stored: bool,
+    pub(super) gaps: Pending<u64>,
+    pub(super) loading: bool,
     /// When the write-behind looks next, and what must be acknowledged by then.
-    write_behind: Option<(Instant, u64)>,
-    writing: bool,
+    pub(super) write_behind: Option<(Instant, u64)>,
+    pub(super) writing: bool,
     /// Since when nothing of what is in flight was received.
-    stalled_since: Instant,
+    pub(super) stalled_since: Instant,
 }
 
 /// What is to be sent next.
@@ -269,7 +266,10 @@ impl<R: Ring> Outbound<R> {
 
     /// Whether nothing is with the store.
     pub fn is_settled(&self) -> bool {
-        self.appends.is_empty() && self.trims.is_empty() && self.gaps.is_empty() && self.reservations.is_empty()
+        self.appends.is_empty()
+            && self.trims.is_empty()
+            && self.gaps.is_empty()
+            && self.reservations.is_empty()
     }
 
     /// Whether nothing is queued and nothing is with the store.
@@ -465,7 +465,9 @@ impl<R: Ring> Outbound<R> {
             return Next::Nothing;
         }
         let Some(area) = self.ring.area(at) else {
-            return if self.loading { Next::Nothing } else { Next::Load { after: at.number - 1 } };
+            // What is in flight leaves memory before more is read into it.
+            let full = self.ring.len() >= self.ring.capacity() && at.number > self.acked + 1;
+            return if self.loading || full { Next::Nothing } else { Next::Load { after: at.number - 1 } };
         };
         let (bytes, next) = if end.number < area.next {
             let len = usize::try_from(end.offset.saturating_sub(area.begin.offset)).unwrap_or(0);
@@ -560,180 +562,10 @@ impl<R: Ring> Outbound<R> {
     }
 
     /// The cursor of `number`, with its offset looked up.
-    fn place(&self, number: u64) -> Option<Cursor> {
+    pub(super) fn place(&self, number: u64) -> Option<Cursor> {
         let run = self.ring.run_of(number)?;
         let skip = bytes_through(run.bytes, run.begin.number, number - 1);
         Some(Cursor { number, offset: run.begin.offset + skip as u64 })
-    }
-
-    // ------------------------------------------------------------------ the store
-
-    /// Whether something has to be told to the store. `urgent` says that the link is down.
-    pub fn owes_store(&self, urgent: bool) -> bool {
-        self.owed_append(urgent) || self.owed_emission(urgent).is_some()
-    }
-
-    fn owed_append(&self, urgent: bool) -> bool {
-        let staged = self.emit.number < self.next;
-        staged && (self.mode == SendMode::Stored || self.writing || urgent)
-    }
-
-    /// The next thing that the queue owes besides appends. Note it with [`emitted`](Self::emitted) before asking again.
-    pub fn owed_emission(&self, urgent: bool) -> Option<Emission> {
-        if self.mode == SendMode::Asynchronous && self.reservations.is_empty() {
-            let wanted = self.next - 1 + RESERVATION / 2;
-            if self.reserved < wanted {
-                return Some(Emission::Reserve(self.next - 1 + RESERVATION));
-            }
-        }
-        if let Some((through, reason)) = self.gap
-            && !self.gap_stored
-            && self.gaps.newest() != Some(through)
-        {
-            return Some(Emission::Drop(through, reason));
-        }
-        let trimmed = self.trims.newest().unwrap_or(self.trimmed);
-        let stored_above = self.store_last > trimmed;
-        (self.acked > trimmed && (stored_above || self.owed_append(urgent)))
-            .then_some(Emission::Trim(self.acked))
-    }
-
-    /// `emission` is in batch `id`.
-    pub fn emitted(&mut self, id: u64, emission: Emission) {
-        match emission {
-            Emission::Reserve(through) => self.reservations.put(id, through),
-            Emission::Drop(through, _) => self.gaps.put(id, through),
-            Emission::Trim(through) => {
-                self.trims.put(id, through);
-                self.store_last = self.store_last.max(through);
-            }
-        }
-    }
-
-    /// The next records to append, at most `room` bytes; they are in batch `id`. Ask until there are none.
-    pub fn poll_append(&mut self, id: u64, urgent: bool, room: usize) -> Option<Append<'_>> {
-        if !self.owed_append(urgent) {
-            self.writing = false;
-            return None;
-        }
-        // After an acknowledgement in the asynchronous mode the offset is not known.
-        let at = if self.emit.offset == 0 { self.place(self.emit.number)? } else { self.emit };
-        let area = self.ring.area(at)?;
-        let (len, next) = if area.bytes.len() <= room {
-            (area.bytes.len(), area.next)
-        } else {
-            prefix(area.bytes, at.number, u64::MAX - 1, room)
-        };
-        if len == 0 {
-            return None;
-        }
-        self.emit = Cursor { number: next, offset: area.begin.offset + len as u64 };
-        self.appends.put(id, self.emit);
-        self.store_last = next - 1;
-        Some(Append { first: at.number, last: next - 1, records: area.bytes.get(..len).unwrap_or_default() })
-    }
-
-    /// The group of batch `id` with this queue's trims and drops is committed.
-    pub fn handle_trimmed(&mut self, id: u64) {
-        if let Some(through) = self.trims.take_through(id) {
-            self.trimmed = self.trimmed.max(through);
-        }
-        if let Some(through) = self.gaps.take_through(id)
-            && self.gap.is_none_or(|(gap, _)| gap == through)
-        {
-            self.gap_stored = true;
-        }
-    }
-
-    /// The group of batch `id` with this queue's appends and reservations is committed.
-    pub fn handle_stored(&mut self, id: u64) {
-        if let Some(through) = self.reservations.take_through(id) {
-            self.reserved = self.reserved.max(through);
-        }
-        if let Some(cursor) = self.appends.take_through(id)
-            && cursor.number > self.stored.number
-        {
-            self.stored = cursor;
-        }
-    }
-
-    /// Everything that is with the store is void; it will be emitted again.
-    pub fn handle_void(&mut self) {
-        self.appends.clear();
-        self.trims.clear();
-        self.gaps.clear();
-        self.reservations.clear();
-        self.emit = self.stored;
-        self.store_last = (self.stored.number - 1).max(self.trimmed);
-    }
-
-    /// Takes records that the store gave back for [`Next::Load`].
-    ///
-    /// # Errors
-    /// If the ring has no room for them now.
-    pub fn handle_loaded(&mut self, first: u64, last: u64, records: &[u8]) -> Result<(), Unplaced> {
-        self.loading = false;
-        let wanted = self.sent.number;
-        if first != wanted || self.ring.area(self.sent).is_some() {
-            // The queue has moved on since it asked.
-            return Ok(());
-        }
-        // What is in the ring already is not put there twice, and what is not known to be committed is in the ring.
-        let last_needed = last.min(self.stored.number - 1);
-        let limit = self.ring.first_from(wanted).map_or(last_needed, |next| last_needed.min(next - 1));
-        let (len, next) = if limit == last {
-            (records.len(), last + 1)
-        } else {
-            prefix(records, first, limit, records.len())
-        };
-        let records = records.get(..len).unwrap_or_default();
-        if len == 0 {
-            return Err(Unplaced);
-        }
-        while self.ring.len() + len > self.ring.capacity() {
-            if !self.ring.evict(next, self.stored.number - 1) {
-                return Err(Unplaced);
-            }
-        }
-        if self.ring.insert(first, next - 1, records) { Ok(()) } else { Err(Unplaced) }
-    }
-
-    /// The store does not have `first..=last` any more, or not whole: the peer is told of a gap instead.
-    pub fn handle_lost(&mut self, last: u64, reason: GapReason) {
-        self.loading = false;
-        self.drop_through(last, reason);
-    }
-
-    /// A load is under way, so it is not asked for again; or it failed.
-    pub const fn set_loading(&mut self, loading: bool) {
-        self.loading = loading;
-    }
-
-    // ------------------------------------------------------------------ time
-
-    /// When the write-behind has to look, if it does.
-    pub fn write_behind_at(&self) -> Option<Instant> {
-        self.write_behind.map(|(at, _)| at)
-    }
-
-    /// Starts and checks the write-behind of the asynchronous mode: what was queued a whole `patience` ago and is neither
-    /// acknowledged nor stored is written, with everything below and above it.
-    pub fn handle_write_behind(&mut self, now: Instant, patience: Duration) {
-        if self.mode != SendMode::Asynchronous || self.emit.number >= self.next || self.writing {
-            if self.emit.number >= self.next {
-                self.write_behind = None;
-            }
-            return;
-        }
-        // Looking twice in the time bounds the age of what is only in memory by that time.
-        match self.write_behind {
-            None => self.write_behind = Some((now + patience / 2, self.next - 1)),
-            Some((at, _)) if now < at => {}
-            Some((_, through)) => {
-                self.writing = self.acked < through && self.emit.number <= through;
-                self.write_behind = Some((now + patience / 2, self.next - 1));
-            }
-        }
     }
 }
 
@@ -747,7 +579,7 @@ fn bytes_through(run: &[u8], first: u64, through: u64) -> usize {
 
 /// The longest prefix of whole records of `run` with numbers up to `limit` and at most `room` bytes: its length, and the
 /// number after it.
-fn prefix(run: &[u8], first: u64, limit: u64, room: usize) -> (usize, u64) {
+pub(super) fn prefix(run: &[u8], first: u64, limit: u64, room: usize) -> (usize, u64) {
     let mut number = first;
     let mut len = 0;
     let mut rest = run;

@@ -97,7 +97,9 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             match cobs::split(buffer, FRAME) {
                 CobsSplit::Incomplete => return,
                 CobsSplit::Empty { consumed } => self.consume(consumed),
-                CobsSplit::Bad { .. } | CobsSplit::TooLong { .. } => return self.end(CloseReason::SealBroken),
+                CobsSplit::Bad { .. } | CobsSplit::TooLong { .. } => {
+                    return self.end(CloseReason::SealBroken);
+                }
                 CobsSplit::Frame { frame, consumed } => {
                     // A decoded frame begins where its encoding did.
                     if let Err(reason) = self.handle_frame(frame.end, consumed) {
@@ -151,8 +153,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                 let near = self.out.sent();
                 let received = data::widen(ack.received_low, near);
                 let acked = data::widen(ack.acked_low, near);
-                peer.messages_limit =
-                    peer.messages_limit.max(received.saturating_add(u64::from(ack.window)));
+                peer.messages_limit = peer.messages_limit.max(received.saturating_add(u64::from(ack.window)));
                 self.out.handle_marks(now, received, acked).map_err(close_reason)
             }
             Body::Data(data) => {

@@ -47,7 +47,9 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             return 0;
         }
         let len = if self.inbound.owes_marks() { self.ack_frame(out) } else { self.data_frame(out) };
-        if len > 0 && let Some(session) = &mut self.session {
+        if len > 0
+            && let Some(session) = &mut self.session
+        {
             session.spoke(now);
         }
         len

@@ -63,7 +63,8 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
 
     fn poll_free(&mut self) -> Option<StoreOp<'_>> {
         let id = self.storage.id;
-        if self.storage.opened && self.storage.rotation.is_none()
+        if self.storage.opened
+            && self.storage.rotation.is_none()
             && let Some(emission) = self.out.owed_emission(false)
         {
             self.out.emitted(id, emission);

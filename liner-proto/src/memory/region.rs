@@ -48,7 +48,14 @@ impl<const BYTES: usize> Default for Region<BYTES> {
 }
 
 impl<const BYTES: usize> Ring for Region<BYTES> {
-    fn push(&mut self, number: u64, count: u64, len: usize, _over: bool, write: impl FnOnce(&mut [u8])) -> bool {
+    fn push(
+        &mut self,
+        number: u64,
+        count: u64,
+        len: usize,
+        _over: bool,
+        write: impl FnOnce(&mut [u8]),
+    ) -> bool {
         let used = self.len();
         if len > BYTES - used {
             return false;

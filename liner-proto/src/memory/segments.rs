@@ -39,10 +39,8 @@ impl Segments {
         if len > SEGMENT_BYTES {
             return false;
         }
-        let fits = self
-            .chain
-            .back()
-            .is_some_and(|last| last.next == number && last.bytes.len() + len <= last.size);
+        let fits =
+            self.chain.back().is_some_and(|last| last.next == number && last.bytes.len() + len <= last.size);
         if !fits {
             let size = self.chain.back().map_or(SEGMENT_BYTES_MIN, |last| last.size * 2);
             let size = size.clamp(len, SEGMENT_BYTES.max(len));
@@ -71,14 +69,18 @@ impl Segments {
 
 impl Ring for Segments {
     #[inline]
-    fn push(&mut self, number: u64, count: u64, len: usize, over: bool, write: impl FnOnce(&mut [u8])) -> bool {
+    fn push(
+        &mut self,
+        number: u64,
+        count: u64,
+        len: usize,
+        over: bool,
+        write: impl FnOnce(&mut [u8]),
+    ) -> bool {
         (over || self.len + len <= self.capacity) && self.append(number, count, len, write)
     }
 
     fn insert(&mut self, first: u64, last: u64, records: &[u8]) -> bool {
-        if self.len + records.len() > self.capacity {
-            return false;
-        }
         let index = self.chain.partition_point(|segment| segment.first < first);
         let segment = Segment {
             bytes: records.to_vec(),

@@ -60,6 +60,7 @@ pub(super) struct Conn {
     pub(super) body: Option<Body>,
     pub(super) written: usize,
     pub(super) progress: Instant,
+    pub(super) began: Instant,
     pub(super) reason: Option<CloseReason>,
     listed: bool,
 }
@@ -79,6 +80,8 @@ pub(super) struct Caller {
     pub(super) about: About,
     /// The epoch of a stream to it, if there is none yet.
     pub(super) fresh: Epoch,
+    /// The epoch that it was told.
+    pub(super) told: Epoch,
 }
 
 impl Conn {
@@ -120,6 +123,7 @@ impl Conns {
             body: None,
             written: 0,
             progress: now,
+            began: now,
             reason: None,
             listed: false,
         };

@@ -196,9 +196,9 @@ impl Router {
 
     fn is_over_quota(&self, id: OutboxId) -> bool {
         let quota = self.config.kept;
-        self.outboxes.get(id.0).is_some_and(|outbox| {
-            outbox.out.queued() >= quota.messages || outbox.bytes >= quota.bytes
-        })
+        self.outboxes
+            .get(id.0)
+            .is_some_and(|outbox| outbox.out.queued() >= quota.messages || outbox.bytes >= quota.bytes)
     }
 
     fn kept_outbox(&mut self, topic: TopicId) -> OutboxId {
@@ -261,7 +261,8 @@ impl Router {
             let Some(outbox) = self.outboxes.get_mut(from.0) else { return };
             // Its trim is committed in the group that stores the rows where they are now.
             let _ = outbox.out.handle_marks(self.now, end.number - 1, end.number - 1);
-            outbox.bytes = if outbox.out.queued() == 0 { 0 } else { outbox.bytes.saturating_sub(run.len() as u64) };
+            outbox.bytes =
+                if outbox.out.queued() == 0 { 0 } else { outbox.bytes.saturating_sub(run.len() as u64) };
             self.list(from);
         }
     }

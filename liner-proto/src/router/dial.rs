@@ -109,7 +109,14 @@ impl Dials {
     }
 
     /// The connection is gone, or never came to be. `was_up` says that there was a session on it.
-    pub(super) fn lost(&mut self, now: Instant, id: DialId, conn: Option<ConnId>, was_up: bool, rng: &mut Rng) {
+    pub(super) fn lost(
+        &mut self,
+        now: Instant,
+        id: DialId,
+        conn: Option<ConnId>,
+        was_up: bool,
+        rng: &mut Rng,
+    ) {
         let Some(target) = self.get_mut(id) else { return };
         if let (State::Connected(current), Some(lost)) = (target.state, conn)
             && current != lost

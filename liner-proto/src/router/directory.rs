@@ -1,5 +1,7 @@
 //! Who subscribes to what: rows that peers tell after the handshake, and what happens to those who stay away.
 
+use alloc::string::String;
+
 use super::event::Event;
 use super::output::Writer;
 use super::storage::Staged;
@@ -8,6 +10,9 @@ use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup};
 use crate::wire::control::CloseReason;
 use crate::wire::page::{Change, Page, PageBuilder, Row};
+
+/// Stands before the address of a subscriber that has no name of its own, in the directory's rows.
+const EPHEMERAL: char = '~';
 
 /// A page of the directory in one frame.
 const PAGE_BYTES: usize = 1500;
@@ -71,14 +76,7 @@ impl Router {
                     if let Some(state) = self.peers.get_mut(peer.0) {
                         state.durable |= row.durable;
                     }
-                    let own_address;
-                    let address = if row.address.is_empty() {
-                        own_address = alloc::format!("@{name}");
-                        &own_address
-                    } else {
-                        row.address
-                    };
-                    if self.topics.subscribe(topic, peer, address) && row.durable {
+                    if self.topics.subscribe(topic, peer, &address_of(&row)) {
                         self.storage.stage(Staged::Subscribe { topic, peer });
                     }
                 }
@@ -115,11 +113,14 @@ impl Router {
         }
         for index in 0..self.peers.len() {
             let id = PeerId(index);
-            let due = self.peers.get(index).and_then(|peer| self.lease_of(peer)).is_some_and(|at| at <= self.now);
+            let due =
+                self.peers.get(index).and_then(|peer| self.lease_of(peer)).is_some_and(|at| at <= self.now);
             if !due || !self.topics.is_subscribed(id) {
                 continue;
             }
-            self.topics.remove_peer(id);
+            for (topic, row) in self.topics.remove_peer(id) {
+                self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
+            }
             let Some(peer) = self.peers.get_mut(index) else { continue };
             peer.gone = true;
             let name = peer.name.clone();
@@ -148,4 +149,18 @@ impl Router {
         outbox.out.handle_write_behind(self.now, patience);
         self.list(id);
     }
+}
+
+/// The address of a row as it is kept: `@name` for a node that only dials, behind a mark if the subscriber is ephemeral.
+fn address_of(row: &Row<'_>) -> String {
+    let mark = if row.durable { "" } else { "~" };
+    if row.address.is_empty() {
+        return alloc::format!("{mark}@{}", row.name);
+    }
+    alloc::format!("{mark}{}", row.address)
+}
+
+/// Whether a row with this address is that of an ephemeral subscriber.
+pub(super) fn is_ephemeral(address: &str) -> bool {
+    address.starts_with(EPHEMERAL)
 }

@@ -51,7 +51,7 @@ impl Router {
         let was_up = conn.peer.is_some();
         if let Some(peer) = conn.peer {
             self.peer_down(peer, id, reason);
-        } else {
+        } else if reason != CloseReason::Replaced {
             self.events.push(Event::HandshakeFailed { conn: id, reason });
         }
         if let Some(dial) = conn.dial {
@@ -92,7 +92,8 @@ impl Router {
             if conn.session.is_ending() {
                 return bytes.len();
             }
-            let max = if conn.peer.is_some() { self.config.limits.frame_max as usize } else { HANDSHAKE_FRAME_MAX };
+            let max =
+                if conn.peer.is_some() { self.config.limits.frame_max as usize } else { HANDSHAKE_FRAME_MAX };
             let Some(rest) = bytes.get_mut(taken..) else { return taken };
             let split = match conn.framing {
                 Framing::Length => split_length(rest, max),
@@ -158,21 +159,29 @@ impl Router {
                 Ok(())
             }
             Body::Skipped(_) => Ok(()),
-            Body::Hello(_) | Body::Answer(_) | Body::Confirm(_) | Body::Close(_) => Err(CloseReason::Violation),
+            Body::Hello(_) | Body::Answer(_) | Body::Confirm(_) | Body::Close(_) => {
+                Err(CloseReason::Violation)
+            }
         }
     }
 
     // ------------------------------------------------------------------ handshake
 
     fn check_name(&self, name: &str) -> Result<(), CloseReason> {
-        if name.is_empty() { Err(CloseReason::Violation) } else if name == self.config.name { Err(CloseReason::NameInUse) } else { Ok(()) }
+        if name.is_empty() {
+            Err(CloseReason::Violation)
+        } else if name == self.config.name {
+            Err(CloseReason::NameInUse)
+        } else {
+            Ok(())
+        }
     }
 
     fn handle_hello(&mut self, id: ConnId, name: &str, about: About) -> Result<(), CloseReason> {
         self.check_name(name)?;
         let fresh = Epoch(self.rng.next_nonzero());
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.caller = Some(Caller { name: name.into(), about, fresh });
+            conn.caller = Some(Caller { name: name.into(), about, fresh, told: Epoch::NONE });
         }
         self.conns.list(id);
         Ok(())
@@ -181,6 +190,9 @@ impl Router {
     fn handle_confirm(&mut self, id: ConnId, stream: &StreamFields) -> Result<(), CloseReason> {
         let caller = self.conns.get_mut(id).and_then(|conn| conn.caller.take());
         let Some(caller) = caller else { return Err(CloseReason::Violation) };
+        if self.peers.len() >= super::PEERS_MAX && !self.names.contains_key(&*caller.name) {
+            return Err(CloseReason::Overloaded);
+        }
         let peer = self.peer_named(&caller.name);
         if self.peers.get(peer.0).is_some_and(|peer| peer.outbox.is_none()) {
             let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
@@ -193,7 +205,27 @@ impl Router {
             let outbox = self.add_outbox(outbox);
             self.own_outbox(peer, outbox);
         }
+        let epoch = self
+            .peers
+            .get(peer.0)
+            .and_then(|peer| self.outboxes.get(peer.outbox?.0))
+            .map(|outbox| outbox.out.epoch());
+        if epoch != Some(caller.told) {
+            // The stream began, or began anew, since the answer left.
+            return Err(CloseReason::Normal);
+        }
         self.attach(id, peer, caller.about, stream)
+    }
+
+    /// Whether `older` is to stay: both sides dialled at the same time, and the smaller name's connection is the one that
+    /// both of them keep.
+    fn keeps_older(&self, peer: PeerId, older: ConnId, newer: ConnId) -> bool {
+        let (Some(older), Some(newer)) = (self.conns.get(older), self.conns.get(newer)) else { return false };
+        let Some(state) = self.peers.get(peer.0) else { return false };
+        let crossed = older.dial.is_some() != newer.dial.is_some();
+        let young = self.now.since(older.began) < self.config.timing.handshake;
+        let smaller_is_here = *self.config.name < *state.name;
+        crossed && young && older.dial.is_some() == smaller_is_here
     }
 
     /// Both sides have proved that they take part in this handshake: the streams go on where both say they were.
@@ -210,6 +242,9 @@ impl Router {
         if let Some(older) = self.peers.get(peer.0).and_then(|peer| peer.conn)
             && older != id
         {
+            if self.keeps_older(peer, older, id) {
+                return Err(CloseReason::Replaced);
+            }
             // One connection carries both directions; the newer one is the one that works.
             self.peer_down(peer, older, CloseReason::Replaced);
             if let Some(conn) = self.conns.get_mut(older) {
@@ -218,7 +253,8 @@ impl Router {
             self.conns.close(older, CloseReason::Replaced);
         }
         let outbox_id = self.outbox_of(peer);
-        let (Some(outbox), Some(state)) = (self.outboxes.get_mut(outbox_id.0), self.peers.get_mut(peer.0)) else {
+        let (Some(outbox), Some(state)) = (self.outboxes.get_mut(outbox_id.0), self.peers.get_mut(peer.0))
+        else {
             return Err(CloseReason::Violation);
         };
         let resumed = outbox.out.resume(self.now, stream.known);
@@ -243,6 +279,7 @@ impl Router {
         state.bytes_limit = u64::from(about.window_bytes);
         state.bytes_sent = 0;
         state.away_since = None;
+        state.gone = false;
         state.held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
         if state.held {
             let (name, acks, class) = (state.name.clone(), about.acks, self.config.class);
@@ -317,7 +354,14 @@ impl Router {
     ) -> Result<(), CloseReason> {
         for item in batch.records() {
             let item = item.map_err(CloseReason::from)?;
-            self.handle_record(peer, item.first, batch.head.sent_before, &item.record, item.taken, application)?;
+            self.handle_record(
+                peer,
+                item.first,
+                batch.head.sent_before,
+                &item.record,
+                item.taken,
+                application,
+            )?;
         }
         self.list_peer(peer);
         Ok(())
@@ -439,6 +483,8 @@ fn split_cobs(bytes: &mut [u8], max: usize) -> Split {
             Split::Frame { begin: frame.start, end: frame.end, consumed }
         }
         // Without retransmission a damaged frame ends the session, and resume repairs it.
-        cobs::CobsSplit::Bad { .. } | cobs::CobsSplit::TooLong { .. } => Split::Broken(CloseReason::SealBroken),
+        cobs::CobsSplit::Bad { .. } | cobs::CobsSplit::TooLong { .. } => {
+            Split::Broken(CloseReason::SealBroken)
+        }
     }
 }

@@ -89,6 +89,12 @@ pub enum SendError {
     OwnTopic,
 }
 
+/// The most bytes of a record that are not its payload: flags, origin, topic, times.
+const RECORD_HEAD_MAX: usize = 2 * (NAME_BYTES_MAX + 2) + 64;
+
+/// Peers that a node knows by name; beyond them a new name is refused.
+const PEERS_MAX: usize = 65_536;
+
 /// A node. See the [module](self) for how it is driven.
 #[derive(Debug)]
 pub struct Router {
@@ -162,7 +168,7 @@ impl Router {
                 let topic = self.topics.intern(topic);
                 let peer = self.peer_named(name);
                 if let Some(peer) = self.peers.get_mut(peer.0) {
-                    peer.durable = true;
+                    peer.durable = !directory::is_ephemeral(address);
                 }
                 self.topics.subscribe(topic, peer, address);
             }
@@ -203,6 +209,9 @@ impl Router {
     /// Ends the recovery. Epochs are made where there are none, and new ones where the store may have gone backwards.
     pub fn start(&mut self, now: Instant) {
         self.tick(now);
+        for peer in &mut self.peers {
+            peer.away_since = Some(self.now);
+        }
         if self.inbox.is_none() {
             self.inbox = Epoch(self.rng.next_nonzero());
         }
@@ -249,6 +258,11 @@ impl Router {
         self.outboxes.iter().map(Outbox::held).sum()
     }
 
+    /// The largest payload that can be sent. There is room beside it for a topic, and for what a gateway adds.
+    pub const fn payload_max(&self) -> usize {
+        (self.config.limits.message_max as usize).saturating_sub(RECORD_HEAD_MAX)
+    }
+
     /// Names of the peers whose sessions are up.
     pub fn peers_up(&self) -> impl Iterator<Item = &str> {
         self.peers.iter().filter(|peer| peer.conn.is_some()).map(|peer| &*peer.name)
@@ -279,7 +293,7 @@ impl Router {
         if topic.is_empty() || topic.len() > NAME_BYTES_MAX {
             return Err(SendError::BadTopic);
         }
-        let max = self.config.limits.message_max as usize - topic.len().min(64) - 64;
+        let max = self.payload_max();
         if payload.len() > max {
             return Err(SendError::TooLarge { max });
         }

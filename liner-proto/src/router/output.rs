@@ -6,7 +6,7 @@ use super::conn::{Body as InFlight, Conn, Framing, Transmit};
 use super::{PeerId, Router};
 use crate::delivery::Next;
 use crate::frame::{cobs, length};
-use crate::id::{ConnId, SessionId};
+use crate::id::{ConnId, Epoch, SessionId};
 use crate::memory::SEGMENT_BYTES;
 use crate::seal;
 use crate::session::Owed;
@@ -120,6 +120,7 @@ impl Router {
         let Some(owed) = conn.session.owed(now) else { return };
         let about = self.about();
         let config = &self.config;
+        let mut told = Epoch::NONE;
         match owed {
             Owed::Hello { nonce } => writer.frame(&Body::Hello(Hello {
                 version_min: VERSION,
@@ -133,6 +134,7 @@ impl Router {
                 let Some(caller) = &conn.caller else { return };
                 let peer = self.names.get(&*caller.name).copied();
                 let stream = self.fields(peer, caller.fresh);
+                told = stream.epoch;
                 writer.frame(&Body::Answer(Answer {
                     version: VERSION,
                     echo,
@@ -144,7 +146,7 @@ impl Router {
                 }));
             }
             Owed::Confirm { echo } => {
-                let stream = self.fields(conn.peer, crate::id::Epoch::NONE);
+                let stream = self.fields(conn.peer, Epoch::NONE);
                 writer.frame(&Body::Confirm(Confirm { echo, stream }));
             }
             Owed::KeepAlive => {
@@ -154,6 +156,9 @@ impl Router {
             Owed::Close(reason) => writer.frame(&Body::Close(Close { reason, text: "" })),
         }
         if let Some(conn) = self.conns.get_mut(id) {
+            if let Some(caller) = &mut conn.caller {
+                caller.told = told;
+            }
             conn.session.sent(now);
             writer.seal = conn.session.seal_out();
         }
@@ -174,13 +179,15 @@ impl Router {
         }
     }
 
-    fn fields(&self, peer: Option<PeerId>, fresh: crate::id::Epoch) -> StreamFields {
+    fn fields(&self, peer: Option<PeerId>, fresh: Epoch) -> StreamFields {
         let state = peer.and_then(|peer| self.peers.get(peer.0));
         let known = state.and_then(|state| state.inbound.known());
         let outbox = state.and_then(|state| self.outboxes.get(state.outbox?.0));
         match outbox {
             Some(outbox) => outbox.out.fields(known),
-            None => StreamFields { epoch: fresh, predecessor: None, oldest: 1, next: 1, known, assigned: None },
+            None => {
+                StreamFields { epoch: fresh, predecessor: None, oldest: 1, next: 1, known, assigned: None }
+            }
         }
     }
 
@@ -237,7 +244,8 @@ impl Router {
             return None;
         }
         let frame_max = state.about.map_or(0, |about| about.frame_max as usize);
-        let credit = usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
+        let credit =
+            usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
         let room = frame_max.saturating_sub(BatchHead::LEN_MAX + seal::LEN).min(credit);
         match outbox.out.next_piece(state.messages_limit, room) {
             Next::Nothing => None,

@@ -140,13 +140,8 @@ impl Router {
 
     /// Whether what is queued must be written because no link takes it.
     fn is_urgent(&self, id: OutboxId) -> bool {
-        match self.outboxes.get(id.0).map(|outbox| &outbox.key) {
-            Some(Key::Node(name)) => {
-                let peer = self.names.get(name).and_then(|peer| self.peers.get(peer.0));
-                peer.is_none_or(|peer| peer.conn.is_none() || peer.held)
-            }
-            _ => true,
-        }
+        let peer = self.outboxes.get(id.0).and_then(|outbox| self.peers.get(outbox.peer?.0));
+        peer.is_none_or(|peer| peer.conn.is_none() || peer.held)
     }
 
     /// The queue may owe the store something.
@@ -373,9 +368,8 @@ impl Router {
 
     /// The connection of a queue's peer may have more to write.
     fn list_conn_of(&mut self, id: OutboxId) {
-        if let Some(Key::Node(name)) = self.outboxes.get(id.0).map(|outbox| &outbox.key)
-            && let Some(conn) = self.names.get(name).and_then(|peer| self.peers.get(peer.0)?.conn)
-        {
+        let peer = self.outboxes.get(id.0).and_then(|outbox| self.peers.get(outbox.peer?.0));
+        if let Some(conn) = peer.and_then(|peer| peer.conn) {
             self.conns.list(conn);
         }
     }
@@ -411,10 +405,9 @@ impl Router {
 
     /// Begins the new epoch that a queue needs, as soon as nothing of it is with the store.
     pub(super) fn rotate_if_possible(&mut self, id: OutboxId) {
-        let ready = self
-            .outboxes
-            .get_mut(id.0)
-            .filter(|outbox| outbox.rotate_wanted && outbox.out.is_settled() && outbox.opened != Opened::Asked);
+        let ready = self.outboxes.get_mut(id.0).filter(|outbox| {
+            outbox.rotate_wanted && outbox.out.is_settled() && outbox.opened != Opened::Asked
+        });
         let Some(outbox) = ready else { return };
         outbox.rotate_wanted = false;
         self.rotate(id);
@@ -434,7 +427,8 @@ impl Router {
         }
         while let Some(outbox_id) = self.storage.loads_wanted.pop_front() {
             let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
-            let crate::delivery::Next::Load { after } = outbox.out.next_piece(u64::MAX - 1, usize::MAX) else {
+            let crate::delivery::Next::Load { after } = outbox.out.next_piece(u64::MAX - 1, usize::MAX)
+            else {
                 continue;
             };
             outbox.out.set_loading(true);
@@ -462,9 +456,8 @@ impl Router {
         match result {
             Ok(Loaded::Records { first, last, len }) if first == request.after + 1 => {
                 let records = bytes.get(..len).unwrap_or_default();
-                if outbox.out.handle_loaded(first, last, records).is_err() {
-                    self.storage.retry_at = Some(self.now + self.config.timing.store_retry);
-                }
+                // Segments grow beyond their capacity rather than refuse a page.
+                let _ = outbox.out.handle_loaded(first, last, records);
             }
             Ok(Loaded::Records { first, .. }) => outbox.out.handle_lost(first - 1, GapReason::Missing),
             Ok(Loaded::Corrupt { last, .. }) => outbox.out.handle_lost(last, GapReason::Corrupt),

@@ -110,10 +110,13 @@ impl Topics {
     }
 
     /// Takes a peer out of every topic.
-    pub(super) fn remove_peer(&mut self, peer: PeerId) {
-        for topic in &mut self.topics {
-            topic.rows.retain(|row| row.peer != peer);
+    pub(super) fn remove_peer(&mut self, peer: PeerId) -> Vec<(TopicId, Row)> {
+        let mut removed = Vec::new();
+        for (index, topic) in self.topics.iter_mut().enumerate() {
+            let rows = topic.rows.extract_if(.., |row| row.peer == peer);
+            removed.extend(rows.map(|row| (TopicId(index), row)));
         }
+        removed
     }
 
     /// Whether the peer has subscribed to anything.

@@ -1,0 +1,175 @@
+//! What a queue asks of its store, and when.
+
+use core::time::Duration;
+
+use super::outbound::{Append, Emission, Outbound, SendMode, Unplaced, prefix};
+use crate::config::RESERVATION;
+use crate::memory::{Cursor, Ring};
+use crate::time::Instant;
+use crate::wire::record::GapReason;
+
+impl<R: Ring> Outbound<R> {
+    /// Whether something has to be told to the store. `urgent` says that the link is down.
+    pub fn owes_store(&self, urgent: bool) -> bool {
+        self.owed_append(urgent) || self.owed_emission(urgent).is_some()
+    }
+
+    fn owed_append(&self, urgent: bool) -> bool {
+        let staged = self.emit.number < self.next;
+        staged && (self.mode == SendMode::Stored || self.writing || urgent)
+    }
+
+    /// The next thing that the queue owes besides appends. Note it with [`emitted`](Self::emitted) before asking again.
+    pub fn owed_emission(&self, urgent: bool) -> Option<Emission> {
+        if self.mode == SendMode::Asynchronous && self.reservations.is_empty() {
+            let wanted = self.next - 1 + RESERVATION / 2;
+            if self.reserved < wanted {
+                return Some(Emission::Reserve(self.next - 1 + RESERVATION));
+            }
+        }
+        if let Some((through, reason)) = self.gap
+            && !self.gap_stored
+            && self.gaps.newest() != Some(through)
+        {
+            return Some(Emission::Drop(through, reason));
+        }
+        let trimmed = self.trims.newest().unwrap_or(self.trimmed);
+        let stored_above = self.store_last > trimmed;
+        (self.acked > trimmed && (stored_above || self.owed_append(urgent)))
+            .then_some(Emission::Trim(self.acked))
+    }
+
+    /// `emission` is in batch `id`.
+    pub fn emitted(&mut self, id: u64, emission: Emission) {
+        match emission {
+            Emission::Reserve(through) => self.reservations.put(id, through),
+            Emission::Drop(through, _) => self.gaps.put(id, through),
+            Emission::Trim(through) => {
+                self.trims.put(id, through);
+                self.store_last = self.store_last.max(through);
+            }
+        }
+    }
+
+    /// The next records to append, at most `room` bytes; they are in batch `id`. Ask until there are none.
+    pub fn poll_append(&mut self, id: u64, urgent: bool, room: usize) -> Option<Append<'_>> {
+        if !self.owed_append(urgent) {
+            self.writing = false;
+            return None;
+        }
+        // After an acknowledgement in the asynchronous mode the offset is not known.
+        let at = if self.emit.offset == 0 { self.place(self.emit.number)? } else { self.emit };
+        let area = self.ring.area(at)?;
+        let (len, next) = if area.bytes.len() <= room {
+            (area.bytes.len(), area.next)
+        } else {
+            prefix(area.bytes, at.number, u64::MAX - 1, room)
+        };
+        if len == 0 {
+            return None;
+        }
+        self.emit = Cursor { number: next, offset: area.begin.offset + len as u64 };
+        self.appends.put(id, self.emit);
+        self.store_last = next - 1;
+        Some(Append { first: at.number, last: next - 1, records: area.bytes.get(..len).unwrap_or_default() })
+    }
+
+    /// The group of batch `id` with this queue's trims and drops is committed.
+    pub fn handle_trimmed(&mut self, id: u64) {
+        if let Some(through) = self.trims.take_through(id) {
+            self.trimmed = self.trimmed.max(through);
+        }
+        if let Some(through) = self.gaps.take_through(id)
+            && self.gap.is_none_or(|(gap, _)| gap == through)
+        {
+            self.gap_stored = true;
+        }
+    }
+
+    /// The group of batch `id` with this queue's appends and reservations is committed.
+    pub fn handle_stored(&mut self, id: u64) {
+        if let Some(through) = self.reservations.take_through(id) {
+            self.reserved = self.reserved.max(through);
+        }
+        if let Some(cursor) = self.appends.take_through(id)
+            && cursor.number > self.stored.number
+        {
+            self.stored = cursor;
+        }
+    }
+
+    /// Everything that is with the store is void; it will be emitted again.
+    pub fn handle_void(&mut self) {
+        self.appends.clear();
+        self.trims.clear();
+        self.gaps.clear();
+        self.reservations.clear();
+        self.emit = self.stored;
+        self.store_last = (self.stored.number - 1).max(self.trimmed);
+    }
+
+    /// Takes records that the store gave back for [`Next::Load`].
+    ///
+    /// # Errors
+    /// If the ring has no room for them now.
+    pub fn handle_loaded(&mut self, first: u64, last: u64, records: &[u8]) -> Result<(), Unplaced> {
+        self.loading = false;
+        let wanted = self.sent.number;
+        if first != wanted || self.ring.area(self.sent).is_some() {
+            // The queue has moved on since it asked.
+            return Ok(());
+        }
+        // What is in the ring already is not put there twice, and what is not known to be committed is in the ring.
+        let last_needed = last.min(self.stored.number - 1);
+        let limit = self.ring.first_from(wanted).map_or(last_needed, |next| last_needed.min(next - 1));
+        let (len, next) = if limit == last {
+            (records.len(), last + 1)
+        } else {
+            prefix(records, first, limit, records.len())
+        };
+        let records = records.get(..len).unwrap_or_default();
+        if len == 0 {
+            return Err(Unplaced);
+        }
+        while self.ring.len() + len > self.ring.capacity() && self.ring.evict(next, self.stored.number - 1) {}
+        if self.ring.insert(first, next - 1, records) { Ok(()) } else { Err(Unplaced) }
+    }
+
+    /// The store does not have `first..=last` any more, or not whole: the peer is told of a gap instead.
+    pub fn handle_lost(&mut self, last: u64, reason: GapReason) {
+        self.loading = false;
+        self.drop_through(last, reason);
+    }
+
+    /// A load is under way, so it is not asked for again; or it failed.
+    pub const fn set_loading(&mut self, loading: bool) {
+        self.loading = loading;
+    }
+
+    // ------------------------------------------------------------------ time
+
+    /// When the write-behind has to look, if it does.
+    pub fn write_behind_at(&self) -> Option<Instant> {
+        self.write_behind.map(|(at, _)| at)
+    }
+
+    /// Starts and checks the write-behind of the asynchronous mode: what was queued a whole `patience` ago and is neither
+    /// acknowledged nor stored is written, with everything below and above it.
+    pub fn handle_write_behind(&mut self, now: Instant, patience: Duration) {
+        if self.mode != SendMode::Asynchronous || self.emit.number >= self.next || self.writing {
+            if self.emit.number >= self.next {
+                self.write_behind = None;
+            }
+            return;
+        }
+        // Looking twice in the time bounds the age of what is only in memory by that time.
+        match self.write_behind {
+            None => self.write_behind = Some((now + patience / 2, self.next - 1)),
+            Some((at, _)) if now < at => {}
+            Some((_, through)) => {
+                self.writing = self.acked < through && self.emit.number <= through;
+                self.write_behind = Some((now + patience / 2, self.next - 1));
+            }
+        }
+    }
+}
