@@ -76,8 +76,9 @@ pub trait Ring {
     /// Forgets everything from `at` on.
     fn truncate(&mut self, at: Cursor);
 
-    /// Lowers every number by `less`: the queue began a new epoch.
-    fn renumber(&mut self, less: u64);
+    /// Lowers every number by `less`, up to which nothing is needed any more: the queue begins a new epoch. Offsets change;
+    /// `locate` is as for [`free`](Self::free).
+    fn renumber(&mut self, less: u64, locate: impl FnOnce(&[u8]) -> usize);
 
     /// Forgets everything.
     fn clear(&mut self);

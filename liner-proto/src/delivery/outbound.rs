@@ -364,7 +364,7 @@ impl<R: Ring> Outbound<R> {
     /// Takes back what is queued and not stored; nothing of it may be with the store or have been sent. Returns how many.
     pub fn withdraw(&mut self) -> u64 {
         debug_assert!(self.appends.is_empty() && self.sent.number <= self.stored.number);
-        let at = self.place(self.stored.number).unwrap_or(self.stored);
+        let at = self.cursor(self.stored.number);
         let count = self.next - at.number;
         self.ring.truncate(at);
         self.next = at.number;
@@ -405,11 +405,11 @@ impl<R: Ring> Outbound<R> {
         // A peer that is asked by its cursor in the epoch before last gets no answer: it starts afresh, in doubt.
         self.predecessor = Some(predecessor);
         self.epoch = epoch;
-        self.forget_through(less);
-        self.ring.renumber(less);
+        let first = self.ring.first().unwrap_or(u64::MAX);
+        self.ring.renumber(less, |run| bytes_through(run, first, less));
         self.next -= less;
-        self.stored.number = self.stored.number.saturating_sub(less).max(1);
-        self.emit.number = self.emit.number.saturating_sub(less).max(1);
+        self.stored = self.cursor(self.stored.number.saturating_sub(less).max(1));
+        self.emit = self.cursor(self.emit.number.saturating_sub(less).max(1));
         self.store_last = self.store_last.saturating_sub(less);
         self.doubt = self.sent_max.saturating_sub(less).min(self.next - 1);
         self.sent_max = self.doubt;
@@ -447,8 +447,7 @@ impl<R: Ring> Outbound<R> {
             None => Resumed::Forgotten,
         };
         self.received = self.acked;
-        self.sent = Cursor { number: self.acked + 1, offset: 0 };
-        self.sent = self.place(self.sent.number).unwrap_or(self.sent);
+        self.sent = self.cursor(self.acked + 1);
         resumed
     }
 
@@ -497,7 +496,7 @@ impl<R: Ring> Outbound<R> {
     /// The link is gone: nothing is in flight any more.
     pub fn handle_link_down(&mut self) {
         self.received = self.acked;
-        self.sent = self.place(self.acked + 1).unwrap_or(Cursor { number: self.acked + 1, offset: 0 });
+        self.sent = self.cursor(self.acked + 1);
         self.doubt = self.sent_max;
     }
 
@@ -559,6 +558,12 @@ impl<R: Ring> Outbound<R> {
             return self.ring.end().unwrap_or(Cursor { number: self.next, offset: 0 });
         }
         self.stored
+    }
+
+    /// The cursor of `number`, wherever that is.
+    fn cursor(&self, number: u64) -> Cursor {
+        let end = self.ring.end().filter(|end| end.number == number);
+        self.place(number).or(end).unwrap_or(Cursor { number, offset: 0 })
     }
 
     /// The cursor of `number`, with its offset looked up.

@@ -181,7 +181,8 @@ impl<const BYTES: usize> Ring for Region<BYTES> {
         }
     }
 
-    fn renumber(&mut self, less: u64) {
+    fn renumber(&mut self, less: u64, locate: impl FnOnce(&[u8]) -> usize) {
+        self.free(less, locate);
         for run in [&mut self.head, &mut self.tail] {
             run.first = run.first.saturating_sub(less);
             run.next = run.next.saturating_sub(less);

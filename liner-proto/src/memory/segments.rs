@@ -159,7 +159,17 @@ impl Ring for Segments {
         }
     }
 
-    fn renumber(&mut self, less: u64) {
+    fn renumber(&mut self, less: u64, locate: impl FnOnce(&[u8]) -> usize) {
+        self.free(less, |_| 0);
+        if let Some(front) = self.chain.front_mut()
+            && front.first <= less
+        {
+            // A number below 1 has no name: what is not needed of the segment goes.
+            let cut = locate(&front.bytes).min(front.bytes.len());
+            front.bytes.drain(..cut);
+            front.first = less + 1;
+            self.len -= cut;
+        }
         for segment in &mut self.chain {
             segment.first = segment.first.saturating_sub(less);
             segment.next = segment.next.saturating_sub(less);
