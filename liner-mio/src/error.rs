@@ -24,7 +24,9 @@ pub enum BuildError {
         topic: String,
     },
     /// An address other machines can reach was to be listened on, and nobody said that this is wanted.
-    #[error("{addr} can be reached from other machines and nothing authenticates them: listen on loopback, or allow it with `insecure`")]
+    #[error(
+        "{addr} can be reached from other machines and nothing authenticates them: listen on loopback, or allow it with `insecure`"
+    )]
     Insecure {
         /// The address.
         addr: SocketAddr,
@@ -95,11 +97,11 @@ pub enum BlockingSendError {
     /// It is queued, and patience ended before the store had committed it. It may still be stored and delivered.
     #[error("it is not known whether message {} is stored: drive the node and look at `stored_through`", .0.0)]
     Unknown(SendId),
-    /// It is queued, and the node cannot go on.
-    #[error("it is not known whether message {} is stored: {source}", id.0)]
+    /// The node cannot go on.
+    #[error("the message is not known to be stored: {source}")]
     Drive {
-        /// The message.
-        id: SendId,
+        /// The message, if it was queued.
+        id: Option<SendId>,
         /// Why.
         source: DriveError,
     },
@@ -113,7 +115,10 @@ pub enum StopError {
     #[error(transparent)]
     Drive(#[from] DriveError),
     /// Patience ended, or the store failed, before everything was committed.
-    #[error("the store has not taken everything: what it lacks is lost when the process ends{}", detail(said))]
+    #[error(
+        "the store has not taken everything: what it lacks is lost when the process ends{}",
+        detail(said)
+    )]
     NotStored {
         /// The store's own words.
         said: Option<String>,

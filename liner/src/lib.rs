@@ -1,1 +1,23 @@
 //! Messages between programs with no broker process.
+//!
+//! This crate is a front door: it re-exports the parts that a host's program needs, under one name.
+//!
+//! * [`Node`] and what belongs to it: one participant, driven by the program's own loop;
+//! * [`sqlite`]: the store in an SQLite file;
+//! * [`proto`]: the core, for devices and for whoever writes a shell of their own.
+//!
+//! What it promises stands in `docs/DELIVERY.md`, how it is built in `docs/ARCHITECTURE.md`.
+
+pub use liner_mio::{
+    BlockingSendError, BuildError, Builder, Class, DriveError, Event, Framing, Handler, HeapStore, Message, Mode,
+    Node, NodeConfig, Progress, Quota, SendError, SendId, SendMode, StopError, Store,
+};
+/// The core: no I/O, no clock, and without its features neither std nor an allocator.
+pub use liner_proto as proto;
+/// The store in an SQLite file.
+pub use liner_store_sqlite as sqlite;
+
+/// The README's examples, so that they are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

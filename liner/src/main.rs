@@ -1,3 +1,36 @@
 //! The liner command.
 
-fn main() {}
+mod args;
+mod clock;
+mod device;
+mod duration;
+mod event;
+mod failure;
+mod gateway;
+mod out;
+mod reading;
+mod store;
+mod store_url;
+mod sub;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Gateway(args) => gateway::run(&args),
+        Command::Device(args) => device::run(&args),
+        Command::Sub(args) => sub::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            out::tell(&failure);
+            failure.code()
+        }
+    }
+}

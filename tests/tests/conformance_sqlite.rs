@@ -19,7 +19,7 @@ fn place(durability: Class) -> impl FnMut() -> Box<dyn Store> {
         let store = SqliteStore::open(folder.path().join("liner.db"), &options).expect("the store opens");
         assert_eq!(store.class(), durability);
         assert_eq!(store.opened().quarantined, None);
-        assert_eq!(store.opened().orphaned, 0);
+        assert_eq!((store.opened().damaged, store.opened().orphaned), (0, 0));
         Box::new(store)
     }
 }

@@ -273,6 +273,11 @@ impl Router {
         self.outboxes.iter().all(Outbox::is_idle) && !self.owes_store()
     }
 
+    /// Whether the store has committed everything that the node wants it to have.
+    pub fn is_stored(&self) -> bool {
+        !self.owes_store() && self.storage.is_settled()
+    }
+
     // ------------------------------------------------------------------ commands
 
     /// Sends a message to one subscriber of the topic, or to all of them.

@@ -92,6 +92,11 @@ impl Storage {
         self.retry_at.map(|at| (at, Wakeup::StoreRetry))
     }
 
+    /// Whether no batch is with the store.
+    pub(super) fn is_settled(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;

@@ -2,9 +2,10 @@
 
 use liner_proto::effect::DeadReason;
 use liner_proto::id::Epoch;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::SqliteStore;
+use crate::check::Check;
 use crate::row::column;
 use crate::turn::Failure;
 
@@ -17,13 +18,19 @@ impl SqliteStore {
     }
 
     pub(crate) fn advance(&self, peer: &str, epoch: Epoch, through: u64) -> Result<(), Failure> {
+        let mut select = self.conn.prepare_cached(
+            "SELECT through FROM inbound_cursor WHERE owner = ?1 AND peer = ?2 AND epoch = ?3",
+        )?;
+        let number = epoch.0.cast_signed();
+        let known: Option<i64> =
+            select.query_row(params![self.owner, peer, number], |row| row.get(0)).optional()?;
+        let through = column(through)?.max(known.unwrap_or(0));
+        let crc = cursor_checksum(&self.owner, peer, number, through);
         self.conn
             .prepare_cached(
-                "INSERT INTO inbound_cursor(owner, peer, epoch, through) VALUES(?1, ?2, ?3, ?4)
-                 ON CONFLICT(owner, peer) DO UPDATE SET epoch = excluded.epoch,
-                   through = iif(epoch = excluded.epoch, max(through, excluded.through), excluded.through)",
+                "INSERT OR REPLACE INTO inbound_cursor(owner, peer, epoch, through, crc) VALUES(?1, ?2, ?3, ?4, ?5)",
             )?
-            .execute(params![self.owner, peer, epoch.0.cast_signed(), column(through)?])?;
+            .execute(params![self.owner, peer, number, through, crc])?;
         Ok(())
     }
 
@@ -55,6 +62,11 @@ impl SqliteStore {
     }
 }
 
+/// The checksum of a cursor.
+pub(crate) fn cursor_checksum(owner: &str, peer: &str, epoch: i64, through: i64) -> i64 {
+    Check::default().text(owner).text(peer).number(epoch).number(through).value()
+}
+
 /// Adds a dead letter of `[owner, peer, topic]`, with a check over all of it.
 pub(crate) fn insert_dead_letter(
     conn: &Connection,
@@ -63,11 +75,8 @@ pub(crate) fn insert_dead_letter(
     record: &[u8],
 ) -> rusqlite::Result<()> {
     let [owner, peer, topic] = whose;
-    let mut crc = crc32c::crc32c(&[reason as u8]);
-    for text in whose {
-        crc = crc32c::crc32c_append(crc, text.as_bytes());
-    }
-    crc = crc32c::crc32c_append(crc, record);
+    let check = whose.into_iter().fold(Check::default().number(reason as i64), Check::text);
+    let crc = check.bytes(record).value();
     conn.prepare_cached(
         "INSERT INTO dead_letters(owner, peer, topic, reason, crc, record) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
     )?

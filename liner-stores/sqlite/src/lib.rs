@@ -15,6 +15,7 @@
 //! `conn_messages`, which has a row a message.
 
 mod ballast;
+mod check;
 mod directory;
 mod error;
 mod names;
@@ -69,7 +70,9 @@ pub struct Opened {
     pub upgraded_from: Option<i64>,
     /// The node's last run did not close the store.
     pub unclean: bool,
-    /// Messages that were put among the dead letters because their stream is gone.
+    /// Queues and cursors that did not pass their check, and are gone.
+    pub damaged: u64,
+    /// Messages that were put among the dead letters because their queue is gone.
     pub orphaned: u64,
 }
 

@@ -115,8 +115,9 @@ impl<'a> Attempt<'a> {
         }
         self.upgrade(&mut conn)?;
         let regressed = self.mark(&mut conn)?;
-        self.opened.orphaned = orphans::adopt(&mut conn, &self.options.name)
-            .map_err(Refusal::of("look for lost messages in"))?;
+        let wrong = orphans::set_right(&mut conn, &self.options.name)
+            .map_err(Refusal::of("set right what is wrong in"))?;
+        (self.opened.damaged, self.opened.orphaned) = (wrong.damaged, wrong.orphaned);
         let class =
             set_class(&conn, self.options.durability).map_err(Refusal::of("set the durability of"))?;
         Ok((conn, class, regressed))

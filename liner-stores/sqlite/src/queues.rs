@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use crate::SqliteStore;
 use crate::names;
-use crate::row::{QueueRow, column};
+use crate::row::{QueueRow, column, topic_checksum};
 use crate::turn::Failure;
 
 impl SqliteStore {
@@ -42,17 +42,15 @@ impl SqliteStore {
         let key: i64 = self.conn.prepare_cached(NEXT_KEY)?.query_row([], |row| row.get(0))?;
         // A row that was made by hand keeps its key.
         let mut insert = self.conn.prepare_cached(
-            "INSERT INTO conn_key_map(composite, connection_key, owner, kind, name, epoch, stored_epoch)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?6)
+            "INSERT INTO conn_key_map(composite, connection_key, owner, kind, name, stored_epoch)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT(composite) DO UPDATE SET owner = excluded.owner, kind = excluded.kind,
-               name = excluded.name, epoch = excluded.epoch, stored_epoch = excluded.stored_epoch
+               name = excluded.name, stored_epoch = excluded.stored_epoch
              RETURNING connection_key",
         )?;
-        let owner = &self.owner;
-        let (kind, epoch) = (names::kind(queue), epoch.0.cast_signed());
-        let given = insert.query_row(params![composite, key, owner, kind, queue.name(), epoch], |row| {
-            row.get::<_, i64>(0)
-        })?;
+        let (owner, kind, name) = (&self.owner, names::kind(queue), queue.name());
+        let new = params![composite, key, owner, kind, name, epoch.0.cast_signed()];
+        let given: i64 = insert.query_row(new, |row| row.get(0))?;
         drop(insert);
         self.conn
             .prepare_cached("INSERT OR REPLACE INTO seq(id, v) VALUES(1, ?1)")?
@@ -60,7 +58,7 @@ impl SqliteStore {
         self.conn.prepare_cached("INSERT OR REPLACE INTO conn_sender VALUES(?1, '')")?.execute([given])?;
         // A row that was deleted by hand has left them behind.
         self.conn.prepare_cached("DELETE FROM stream_topic WHERE composite = ?1")?.execute([&composite])?;
-        Ok(())
+        QueueRow::new(given, composite, epoch).save(&self.conn)
     }
 
     fn rotate(&mut self, queue: Queue<'_>, epoch: Epoch, predecessor: Predecessor) -> Result<(), Failure> {
@@ -92,10 +90,15 @@ impl SqliteStore {
                  VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![row.key, epoch, first, last, messages, crc, row.composite, records])?;
-        let mut update =
-            self.conn.prepare_cached("UPDATE conn_key_map SET last = ?2 WHERE connection_key = ?1")?;
+        let mut update = self
+            .conn
+            .prepare_cached("UPDATE conn_key_map SET last = ?2, crc = ?3 WHERE connection_key = ?1")?;
         // Somebody has deleted it by hand.
-        if update.execute([row.key, number])? == 1 { Ok(()) } else { Err(StoreFault::Refused.into()) }
+        if update.execute([row.key, number, row.check()])? == 1 {
+            Ok(())
+        } else {
+            Err(StoreFault::Refused.into())
+        }
     }
 
     fn trim(&mut self, queue: Queue<'_>, through: u64) -> Result<(), Failure> {
@@ -121,9 +124,9 @@ impl SqliteStore {
         let row = self.rows.open(&self.conn, &self.owner, queue)?;
         self.conn
             .prepare_cached(
-                "INSERT OR REPLACE INTO stream_topic(composite, number, topic) VALUES(?1, ?2, ?3)",
+                "INSERT OR REPLACE INTO stream_topic(composite, number, topic, crc) VALUES(?1, ?2, ?3, ?4)",
             )?
-            .execute(params![row.composite, number, text])?;
+            .execute(params![row.composite, number, text, topic_checksum(&row.composite, number, text)])?;
         Ok(())
     }
 

@@ -98,7 +98,7 @@ fn read_above(
         if so_far.is_some() && segment.first.cast_unsigned() != begun + 1 {
             break;
         }
-        let sound = segment.crc == i64::from(queue.checksum(segment.first, segment.last, segment.records));
+        let sound = segment.crc == queue.checksum(segment.first, segment.last, segment.records);
         let copied = if sound && segment.first >= 0 {
             let records =
                 if cleared { segment.without_cleared(conn, queue.key)? } else { segment.records.into() };

@@ -7,6 +7,7 @@ use liner_proto::id::{Epoch, Predecessor};
 use liner_proto::store::head::Head;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use crate::check::Check;
 use crate::names;
 use crate::turn::Failure;
 
@@ -24,10 +25,10 @@ pub(crate) struct QueueRow {
     pub(crate) stored_epoch: Epoch,
 }
 
-/// Finds the row of a queue; what [`QueueRow::read`] wants, in its order.
-const FIND: &str = "SELECT connection_key, composite, epoch, predecessor_epoch, predecessor_old_first, \
-     predecessor_new_first, trimmed, dropped_through, dropped_reason, last, reserved, shift, stored_epoch \
-     FROM conn_key_map WHERE composite = ?1 AND owner = ?2";
+/// Finds rows of queues; a condition is to follow. [`QueueRow::read`] wants these columns in this order.
+pub(crate) const QUEUES: &str = "SELECT connection_key, composite, epoch, predecessor_epoch, \
+     predecessor_old_first, predecessor_new_first, trimmed, dropped_through, dropped_reason, last, reserved, \
+     shift, stored_epoch, crc, kind, name FROM conn_key_map WHERE";
 
 /// The rows that were used lately. They are forgotten whenever something is taken back, or somebody else wrote to the file.
 #[derive(Debug, Default)]
@@ -53,8 +54,8 @@ impl Rows {
         let rows = self.of(queue);
         if !rows.contains_key(queue.name()) {
             let composite = names::composite(owner, queue);
-            let found =
-                conn.prepare_cached(FIND)?.query_row([&composite, owner], QueueRow::read).optional()?;
+            let mut select = conn.prepare_cached(&format!("{QUEUES} composite = ?1 AND owner = ?2"))?;
+            let found = select.query_row([&composite, owner], QueueRow::read).optional()?;
             let Some(row) = found else { return Ok(None) };
             rows.insert(queue.name().to_owned(), row.ok_or(StoreFault::Corrupt)?);
         }
@@ -87,7 +88,7 @@ impl Rows {
 }
 
 impl QueueRow {
-    /// Reads a row of [`FIND`]; nothing if it cannot be the row of a queue.
+    /// Reads a row of [`QUEUES`]; nothing if it cannot be the row of a queue.
     pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Option<Self>> {
         let predecessor: Option<i64> = row.get(3)?;
         let (old_first, new_first): (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
@@ -107,9 +108,28 @@ impl QueueRow {
             last: number(9)?,
             reserved: number(10)?,
         };
-        let sound = head.last <= NUMBER_MAX && head.reserved <= NUMBER_MAX && head.floor() <= head.last;
         let (shift, stored_epoch) = (number(11)?, Epoch(number(12)?));
-        Ok(sound.then_some(Self { key: row.get(0)?, composite: row.get(1)?, head, shift, stored_epoch }))
+        let read = Self { key: row.get(0)?, composite: row.get(1)?, head, shift, stored_epoch };
+        let sound = head.last <= NUMBER_MAX && head.reserved <= NUMBER_MAX && head.floor() <= head.last;
+        Ok((sound && read.check() == row.get::<_, i64>(13)?).then_some(read))
+    }
+
+    /// An empty queue.
+    pub(crate) const fn new(key: i64, composite: String, epoch: Epoch) -> Self {
+        Self { key, composite, head: Head::new(epoch), shift: 0, stored_epoch: epoch }
+    }
+
+    /// The checksum of the row.
+    pub(crate) fn check(&self) -> i64 {
+        let Head { epoch, predecessor, trimmed, dropped, last, reserved } = self.head;
+        let (before, old, new) = predecessor.map_or((0, 0, 0), |it| (it.epoch.0, it.old_first, it.new_first));
+        let (through, reason) = dropped.map_or((0, 0), |(through, reason)| (through, reason as u64));
+        let rest = [epoch.0, before, old, new, trimmed, through, reason, last, reserved];
+        let mut check = Check::default().text(&self.composite).number(self.key);
+        for number in rest.into_iter().chain([self.shift, self.stored_epoch.0]) {
+            check = check.number(number.cast_signed());
+        }
+        check.value()
     }
 
     /// Writes the row.
@@ -118,7 +138,7 @@ impl QueueRow {
         let mut update = conn.prepare_cached(
             "UPDATE conn_key_map SET epoch = ?2, predecessor_epoch = ?3, predecessor_old_first = ?4, \
              predecessor_new_first = ?5, trimmed = ?6, dropped_through = ?7, dropped_reason = ?8, last = ?9, \
-             reserved = ?10, shift = ?11, suspect = suspect AND epoch = ?2 WHERE connection_key = ?1",
+             reserved = ?10, shift = ?11, suspect = suspect AND epoch = ?2, crc = ?12 WHERE connection_key = ?1",
         )?;
         let changed = update.execute(params![
             self.key,
@@ -132,6 +152,7 @@ impl QueueRow {
             column(last)?,
             column(reserved)?,
             self.shift.cast_signed(),
+            self.check(),
         ])?;
         // Somebody has deleted it by hand.
         if changed == 1 { Ok(()) } else { Err(StoreFault::Refused.into()) }
@@ -149,8 +170,8 @@ impl QueueRow {
         Ok(())
     }
 
-    /// The check of a segment: whose it is, its numbers and its bytes.
-    pub(crate) fn checksum(&self, first: i64, last: i64, records: &[u8]) -> u32 {
+    /// The checksum of one of its segments: whose it is, its numbers and its bytes.
+    pub(crate) fn checksum(&self, first: i64, last: i64, records: &[u8]) -> i64 {
         checksum(&self.composite, self.stored_epoch.0.cast_signed(), first, last, records)
     }
 
@@ -174,11 +195,13 @@ pub(crate) fn column(number: u64) -> Result<i64, StoreFault> {
     i64::try_from(number).map_err(|_| StoreFault::Refused)
 }
 
-/// The check of a segment of any queue.
-pub(crate) fn checksum(composite: &str, epoch: i64, first: i64, last: i64, records: &[u8]) -> u32 {
-    let mut crc = crc32c::crc32c(composite.as_bytes());
-    for number in [epoch, first, last] {
-        crc = crc32c::crc32c_append(crc, &number.to_le_bytes());
-    }
-    crc32c::crc32c_append(crc, records)
+/// The checksum of a segment of any queue.
+pub(crate) fn checksum(composite: &str, epoch: i64, first: i64, last: i64, records: &[u8]) -> i64 {
+    let whose = Check::default().text(composite).number(epoch);
+    whose.number(first).number(last).bytes(records).value()
+}
+
+/// The checksum of a topic number.
+pub(crate) fn topic_checksum(composite: &str, number: u32, text: &str) -> i64 {
+    Check::default().text(composite).number(number.into()).text(text).value()
 }

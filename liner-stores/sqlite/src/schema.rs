@@ -31,7 +31,8 @@ CREATE TABLE conn_key_map(
   predecessor_epoch INTEGER, predecessor_old_first INTEGER, predecessor_new_first INTEGER,
   trimmed INTEGER NOT NULL DEFAULT 0, dropped_through INTEGER, dropped_reason INTEGER,
   last INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL DEFAULT 0,
-  shift INTEGER NOT NULL DEFAULT 0, stored_epoch INTEGER NOT NULL DEFAULT 0, suspect INTEGER NOT NULL DEFAULT 0
+  shift INTEGER NOT NULL DEFAULT 0, stored_epoch INTEGER NOT NULL DEFAULT 0, suspect INTEGER NOT NULL DEFAULT 0,
+  crc INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX conn_key_map_owner ON conn_key_map(owner);
 CREATE TABLE conn_mess_number(connection_key INTEGER PRIMARY KEY, v INTEGER NOT NULL);
@@ -53,10 +54,11 @@ CREATE TABLE cleared(
   connection_key INTEGER NOT NULL, number INTEGER NOT NULL, PRIMARY KEY(connection_key, number)
 ) WITHOUT ROWID;
 CREATE TABLE stream_topic(
-  composite TEXT NOT NULL, number INTEGER NOT NULL, topic TEXT NOT NULL, PRIMARY KEY(composite, number)
+  composite TEXT NOT NULL, number INTEGER NOT NULL, topic TEXT NOT NULL, crc INTEGER NOT NULL,
+  PRIMARY KEY(composite, number)
 ) WITHOUT ROWID;
 CREATE TABLE inbound_cursor(
-  owner TEXT NOT NULL, peer TEXT NOT NULL, epoch INTEGER NOT NULL, through INTEGER NOT NULL,
+  owner TEXT NOT NULL, peer TEXT NOT NULL, epoch INTEGER NOT NULL, through INTEGER NOT NULL, crc INTEGER NOT NULL,
   PRIMARY KEY(owner, peer)
 ) WITHOUT ROWID;
 CREATE TABLE dead_letters(

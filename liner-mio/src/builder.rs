@@ -1,0 +1,212 @@
+//! How a node is put together.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use liner_proto::delivery::SendMode;
+use liner_proto::router::{Framing, NAME_BYTES_MAX, NodeConfig, Router};
+use liner_proto::store::{HeapStore, Store};
+use mio::{Poll, Waker};
+
+use crate::clock::{self, Clock};
+use crate::error::BuildError;
+use crate::link::{Links, Listener, WAKER};
+use crate::node::Node;
+use crate::storage::Stores;
+
+/// What a node without a store keeps in memory at most, in bytes of records.
+const HEAP_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// A change to the configuration.
+type Configure = Box<dyn FnOnce(&mut NodeConfig) + Send>;
+
+/// Collects what a [`Node`] needs. Made by [`Node::builder`].
+pub struct Builder {
+    name: String,
+    store: Box<dyn Store + Send>,
+    on_worker: bool,
+    listen: Vec<(String, Framing)>,
+    insecure: bool,
+    peers: Vec<String>,
+    topics: Vec<String>,
+    spin: Duration,
+    configure: Vec<Configure>,
+}
+
+impl Builder {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            store: Box::new(HeapStore::new(HEAP_BYTES)),
+            on_worker: false,
+            listen: Vec::new(),
+            insecure: false,
+            peers: Vec::new(),
+            topics: Vec::new(),
+            spin: Duration::ZERO,
+            configure: Vec::new(),
+        }
+    }
+
+    /// Keeps queues and cursors in `store`, called in the loop's own thread: a commit that takes long makes everything
+    /// wait. Right for memory, and for whoever accepts that wait and wants no thread.
+    ///
+    /// Without a store the node keeps up to 1 GiB in its memory ([`HeapStore`]).
+    pub fn store(mut self, store: Box<dyn Store + Send>) -> Self {
+        self.store = store;
+        self.on_worker = false;
+        self
+    }
+
+    /// Keeps queues and cursors in `store`, called in one worker thread named `liner-store`: the loop never waits for it.
+    /// What comes together while one commit runs goes into the next one.
+    pub fn store_on_worker(mut self, store: Box<dyn Store + Send>) -> Self {
+        self.store = store;
+        self.on_worker = true;
+        self
+    }
+
+    /// Listens on `addr`, which is `host:port`; port 0 takes a free one ([`Node::listen_addrs`]). May be called several times.
+    pub fn listen(mut self, addr: &str, framing: Framing) -> Self {
+        self.listen.push((addr.to_owned(), framing));
+        self
+    }
+
+    /// Where other nodes are told to find this one. Without it: the first address it listens on with
+    /// [`Framing::Length`], unless that stands for all addresses of the machine.
+    pub fn advertise(self, addr: &str) -> Self {
+        let addr = addr.to_owned();
+        self.configure(move |config| config.address = addr)
+    }
+
+    /// Allows listen addresses that other machines can reach, although nothing authenticates who connects.
+    pub const fn insecure(mut self, insecure: bool) -> Self {
+        self.insecure = insecure;
+        self
+    }
+
+    /// Names a peer by its address `host:port`. It is dialled for as long as the node runs, and is the next hop for topics
+    /// that nobody is known for. Numeric addresses never block; a host's name is looked up at each dial, which does.
+    pub fn peer(mut self, addr: &str) -> Self {
+        self.peers.push(addr.to_owned());
+        self
+    }
+
+    /// Subscribes to a topic.
+    pub fn subscribe(mut self, topic: &str) -> Self {
+        self.topics.push(topic.to_owned());
+        self
+    }
+
+    /// Whether the node takes messages over for topics that others subscribe to, as a gateway does.
+    pub fn takes_custody(self, takes_custody: bool) -> Self {
+        self.configure(move |config| config.takes_custody = takes_custody)
+    }
+
+    /// Whether peers keep their queues for this node while it is away.
+    pub fn durable(self, durable: bool) -> Self {
+        self.configure(move |config| config.durable = durable)
+    }
+
+    /// Whether messages are stored before they leave.
+    pub fn send_mode(self, mode: SendMode) -> Self {
+        self.configure(move |config| config.send_mode = mode)
+    }
+
+    /// Whether a peer's acknowledgements are taken although they stand for less than this node's store.
+    pub fn accept_weak_acks(self, accept: bool) -> Self {
+        self.configure(move |config| config.accept_weak_acks = accept)
+    }
+
+    /// How long after the last traffic the node polls without sleeping. Shortens round trips and burns a processor
+    /// meanwhile; zero by default.
+    pub const fn spin(mut self, spin: Duration) -> Self {
+        self.spin = spin;
+        self
+    }
+
+    /// Changes anything else in the configuration. What is set here later wins over what was set before.
+    pub fn configure(mut self, configure: impl FnOnce(&mut NodeConfig) + Send + 'static) -> Self {
+        self.configure.push(Box::new(configure));
+        self
+    }
+
+    /// Binds the addresses, recovers from the store, and starts the worker if one was asked for. Dials nobody yet.
+    ///
+    /// # Errors
+    /// See [`BuildError`]. Nothing of the node remains.
+    pub fn build(mut self) -> Result<Node, BuildError> {
+        self.check()?;
+        let poll = Poll::new().map_err(BuildError::Loop)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(BuildError::Loop)?);
+        let mut listeners = Vec::new();
+        for (addr, framing) in &self.listen {
+            let token = listeners.len();
+            listeners.push(Listener::bind(addr, *framing, self.insecure, poll.registry(), token)?);
+        }
+        let seed = clock::seed().map_err(BuildError::Random)?;
+        let mut config = NodeConfig::new(self.name, seed, self.store.class());
+        config.address = own_address(&listeners);
+        for configure in self.configure {
+            configure(&mut config);
+        }
+        let clock = Clock::start();
+        let mut router = Router::new(config, clock.now());
+        if let Err(fault) = self.store.recover(&mut |item| router.restore(&item)) {
+            return Err(BuildError::Store { fault, said: self.store.last_error().map(str::to_owned) });
+        }
+        router.start(clock.now());
+        for topic in &self.topics {
+            router.subscribe(clock.now(), topic);
+        }
+        for peer in &self.peers {
+            router.add_peer(clock.now(), peer);
+        }
+        let stores = if self.on_worker {
+            Stores::on_worker(self.store, Arc::clone(&waker)).map_err(BuildError::Worker)?
+        } else {
+            Stores::in_place(self.store)
+        };
+        Ok(Node::assemble(router, clock, poll, waker, Links::new(listeners), stores, self.spin))
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        let fits = |text: &str| !text.is_empty() && text.len() <= NAME_BYTES_MAX;
+        if !fits(&self.name) {
+            return Err(BuildError::Name { name: self.name.clone() });
+        }
+        match self.topics.iter().find(|topic| !fits(topic)) {
+            Some(topic) => Err(BuildError::Topic { topic: topic.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("name", &self.name)
+            .field("listen", &self.listen)
+            .field("peers", &self.peers)
+            .field("topics", &self.topics)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The addresses that `addr` stands for. A numeric one is never looked up.
+pub(crate) fn resolve(addr: &str) -> std::io::Result<VecDeque<SocketAddr>> {
+    Ok(addr.to_socket_addrs()?.collect())
+}
+
+/// Where peers can reach the node, if one of its addresses says so.
+fn own_address(listeners: &[Listener]) -> String {
+    listeners
+        .iter()
+        .find(|listener| listener.framing == Framing::Length)
+        .filter(|listener| !listener.addr.ip().is_unspecified())
+        .map(|listener| listener.addr.to_string())
+        .unwrap_or_default()
+}

@@ -1,0 +1,284 @@
+//! The node as its application sees it.
+
+mod turn;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use liner_proto::id::{Class, SendId};
+use liner_proto::router::{Event, Router, SendError};
+use liner_proto::time::Instant;
+use liner_proto::wire::record::Mode;
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+
+use crate::builder::Builder;
+use crate::clock::Clock;
+use crate::error::{BlockingSendError, StopError};
+use crate::handler::Handler;
+use crate::link::Links;
+use crate::storage::Stores;
+use turn::Input;
+
+/// Events of the operating system taken in one turn.
+const EVENTS_MAX: usize = 256;
+
+/// A single-threaded node.
+///
+/// # How it is driven
+/// Call [`drive`](Self::drive) again and again: with a timeout it waits for something to do, with `Some(Duration::ZERO)` it
+/// never waits. Nothing happens between two calls, and nothing is sent, stored or handed over but in them (and in
+/// [`send_stored`](Self::send_stored) and [`stop`](Self::stop), which call it).
+///
+/// In an event loop of another kind, watch the node's descriptor ([`AsFd`], or [`Source`] for mio) for readability and set
+/// a timer to [`next_deadline`](Self::next_deadline); call `drive(Some(Duration::ZERO), …)` when either fires, and ask
+/// for the deadline again after every `drive` and every `send`. Neither level- nor edge-triggered watching loses anything:
+/// work that a turn left over makes the deadline zero.
+///
+/// # What a turn does
+/// It takes what has arrived, up to 256 KiB or 1,024 messages (whole frames, so a little more), hands it to the handler,
+/// lets the handler flush ([`Handler::turn_end`]), commits once, and writes what may leave now: up to 1 MiB per connection.
+/// Connections take turns.
+pub struct Node {
+    router: Router,
+    clock: Clock,
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+    links: Links,
+    input: Input,
+    stores: Stores,
+    listen_addrs: Vec<SocketAddr>,
+    spin: Duration,
+    last_traffic: Instant,
+    /// Something was asked of the router, or left over, since its outputs were drained.
+    dirty: bool,
+    /// The handler has had messages since its last successful `turn_end`.
+    unflushed: bool,
+    /// When the router's deadlines were looked at last.
+    checked: Instant,
+}
+
+/// What a call of [`Node::drive`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Messages handed to the handler.
+    pub messages: u64,
+    /// Bytes read from connections.
+    pub bytes_in: u64,
+    /// Bytes written to connections.
+    pub bytes_out: u64,
+    /// Batches that the store has committed.
+    pub commits: u64,
+}
+
+impl Node {
+    /// Begins to put a node together. Its name is unique among the nodes it will meet, and is to stay the same over restarts.
+    pub fn builder(name: &str) -> Builder {
+        Builder::new(name)
+    }
+
+    pub(crate) fn assemble(
+        router: Router,
+        clock: Clock,
+        poll: Poll,
+        waker: Arc<Waker>,
+        links: Links,
+        stores: Stores,
+        spin: Duration,
+    ) -> Self {
+        let limits = router.config().limits;
+        Self {
+            input: Input::new(limits.frame_max as usize),
+            listen_addrs: links.listeners.iter().map(|listener| listener.addr).collect(),
+            router,
+            clock,
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            waker,
+            links,
+            stores,
+            spin,
+            last_traffic: Instant::ZERO,
+            dirty: true,
+            unflushed: false,
+            checked: Instant::ZERO,
+        }
+    }
+
+    /// Queues a message for one subscriber of the topic, or for all of them. Never waits.
+    ///
+    /// `Ok` means queued in memory. It is stored as soon as [`stored_through`](Self::stored_through) has reached the id, which
+    /// takes a [`drive`](Self::drive); before that a crash loses it.
+    ///
+    /// # Errors
+    /// See [`SendError`]. Nothing of the message is queued then.
+    pub fn send(&mut self, topic: &str, payload: &[u8], mode: Mode) -> Result<SendId, SendError> {
+        let now = self.clock.now();
+        let id = self.router.send(now, topic, payload, mode)?;
+        self.dirty = true;
+        Ok(id)
+    }
+
+    /// Sends a message and drives the node until it is stored, for `patience` at most. A full queue is waited for, too.
+    /// `Ok` means: stored at [`store_class`](Self::store_class).
+    ///
+    /// Meanwhile the handler is given what arrives.
+    ///
+    /// # Errors
+    /// See [`BlockingSendError`].
+    pub fn send_stored(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        mode: Mode,
+        patience: Duration,
+        handler: &mut dyn Handler,
+    ) -> Result<SendId, BlockingSendError> {
+        let until = self.clock.now() + patience;
+        let id = loop {
+            match self.send(topic, payload, mode) {
+                Ok(id) => break id,
+                Err(SendError::Busy) if self.clock.now() < until => {
+                    let left = until.since(self.clock.now());
+                    self.drive(Some(left), handler)
+                        .map_err(|source| BlockingSendError::Drive { id: None, source })?;
+                }
+                Err(error) => return Err(BlockingSendError::NotSent(error)),
+            }
+        };
+        loop {
+            let left = until.since(self.clock.now());
+            self.drive(Some(left), handler)
+                .map_err(|source| BlockingSendError::Drive { id: Some(id), source })?;
+            if self.router.stored_through() >= id {
+                return Ok(id);
+            }
+            if left.is_zero() {
+                return Err(BlockingSendError::Unknown(id));
+            }
+        }
+    }
+
+    /// The next event. Up to 1,024 are kept; beyond them the oldest are dropped and counted.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.router.poll_event()
+    }
+
+    /// How long from now [`drive`](Self::drive) has nothing to do, if nothing arrives; zero if there is something now, nothing
+    /// if there never will be.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let now = self.clock.now();
+        if self.has_work(now) {
+            return Some(Duration::ZERO);
+        }
+        self.deadline(now).map(|at| at.since(now))
+    }
+
+    /// The addresses that the node listens on, in the order of [`Builder::listen`], free ports filled in.
+    pub fn listen_addrs(&self) -> &[SocketAddr] {
+        &self.listen_addrs
+    }
+
+    /// Every send up to this one is stored.
+    pub fn stored_through(&self) -> SendId {
+        self.router.stored_through()
+    }
+
+    /// Whether everything that was sent is acknowledged, and the store knows it.
+    pub fn is_idle(&self) -> bool {
+        self.router.is_idle() && self.stores.is_settled()
+    }
+
+    /// Messages that are queued for anyone and not acknowledged.
+    pub fn queued(&self) -> u64 {
+        self.router.queued()
+    }
+
+    /// Messages that are queued for the node `name` and not acknowledged.
+    pub fn queued_for(&self, name: &str) -> u64 {
+        self.router.queued_for(name)
+    }
+
+    /// Names of the peers that are connected.
+    pub fn peers_up(&self) -> Vec<String> {
+        self.router.peers_up().map(str::to_owned).collect()
+    }
+
+    /// What a stored message survives.
+    pub fn store_class(&self) -> Class {
+        self.router.config().class
+    }
+
+    /// The store's own words about its latest fault.
+    pub fn store_error(&self) -> Option<String> {
+        self.stores.said().map(str::to_owned)
+    }
+
+    /// Wakes a [`drive`](Self::drive) that waits, from any thread: it returns although nothing else happened.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Ends the node in good order: listens no more, tells every peer, and lets the store finish, for `patience` at most.
+    /// Messages that are not acknowledged stay in the store. Only [`poll_event`](Self::poll_event) and the getters are of
+    /// use afterwards.
+    ///
+    /// # Errors
+    /// See [`StopError`]. A peer that could not be told in time is no error.
+    pub fn stop(&mut self, patience: Duration, handler: &mut dyn Handler) -> Result<(), StopError> {
+        let until = self.clock.now() + patience;
+        self.close_listeners();
+        self.router.close(self.clock.now());
+        self.dirty = true;
+        loop {
+            let left = until.since(self.clock.now());
+            let waited = self.drive(Some(left), handler);
+            let done = self.links.up() == 0 && self.is_stored();
+            if done || left.is_zero() || waited.is_err() {
+                waited?;
+                break;
+            }
+        }
+        if self.is_stored() {
+            return Ok(());
+        }
+        Err(StopError::NotStored { said: self.store_error() })
+    }
+}
+
+impl AsFd for Node {
+    /// Readable when [`drive`](Node::drive) has something to do because of a socket or another thread.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.registry().as_fd()
+    }
+}
+
+impl Source for Node {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> std::io::Result<()> {
+        SourceFd(&self.as_fd().as_raw_fd()).register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> std::io::Result<()> {
+        SourceFd(&self.as_fd().as_raw_fd()).reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> std::io::Result<()> {
+        SourceFd(&self.as_fd().as_raw_fd()).deregister(registry)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("name", &self.router.config().name)
+            .field("listen_addrs", &self.listen_addrs)
+            .field("connections", &self.links.up())
+            .field("stores", &self.stores)
+            .finish_non_exhaustive()
+    }
+}

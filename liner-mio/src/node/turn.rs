@@ -1,0 +1,375 @@
+//! One turn of the loop.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use liner_proto::id::ConnId;
+use liner_proto::router::{DialId, Framing};
+use liner_proto::time::Instant;
+
+use super::{Node, Progress};
+use crate::builder::resolve;
+use crate::error::DriveError;
+use crate::handler::{Counted, Handler};
+use crate::link::{CONNECT_PATIENCE, Finished, Received, State, WAKER, connect, send};
+use crate::storage::TURN_MESSAGES;
+
+/// Size of the node's one read buffer, and what a turn hands to the router.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What a turn writes to one connection.
+const WRITE_BYTES: usize = 1024 * 1024;
+
+/// Connections accepted in a turn, for each listener.
+const ACCEPTS_MAX: usize = 64;
+
+/// How often a turn goes from the store to the links and back, as what is read from the store can be written at once.
+const ROUNDS_MAX: usize = 8;
+
+/// A deadline that is still past after it was looked at waits for a link that takes no bytes: it is looked at again this
+/// much later, as the link's readiness wakes the loop anyway.
+const REST: Duration = Duration::from_millis(10);
+
+/// The one buffer that is read into, and what of it the turns before left.
+#[derive(Debug)]
+pub(super) struct Input {
+    buffer: Box<[u8]>,
+    /// The longest piece that can be needed for a whole frame.
+    piece: usize,
+    left: Option<Left>,
+}
+
+/// Bytes of a connection that a turn had no room for.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    slot: usize,
+    conn: ConnId,
+    begin: usize,
+    end: usize,
+}
+
+impl Input {
+    pub(super) fn new(frame_max: usize) -> Self {
+        // The head of a frame, and what COBS adds to it.
+        let piece = frame_max + frame_max / 254 + 8;
+        Self { buffer: vec![0; READ_BYTES.max(2 * piece)].into_boxed_slice(), piece, left: None }
+    }
+}
+
+impl Node {
+    /// Does what there is to do, or waits for it for `timeout` at most (without one: for as long as it takes). The work of one
+    /// call is bounded; call it again for the rest.
+    ///
+    /// # Errors
+    /// See [`DriveError`]. After [`DriveError::Handler`] the node can be driven on; after the others it cannot.
+    pub fn drive(
+        &mut self,
+        timeout: Option<Duration>,
+        handler: &mut dyn Handler,
+    ) -> Result<Progress, DriveError> {
+        let mut progress = Progress::default();
+        self.wait(timeout).map_err(DriveError::Loop)?;
+        let now = self.clock.now();
+        self.check_deadlines(now);
+        self.accept(now);
+        self.read(now, handler, &mut progress);
+        self.dirty = true;
+        if self.unflushed {
+            handler.turn_end().map_err(DriveError::Handler)?;
+            self.unflushed = false;
+        }
+        for _ in 0..ROUNDS_MAX {
+            let settled = self.stores.settle(&mut self.router, &self.clock)?;
+            progress.commits += settled.commits;
+            let written = self.write(&mut progress);
+            if settled.steps == 0 && written == 0 {
+                self.dirty = false;
+                break;
+            }
+        }
+        self.close_links();
+        self.dial();
+        if progress.bytes_in + progress.bytes_out > 0 {
+            self.last_traffic = self.clock.now();
+        }
+        Ok(progress)
+    }
+
+    /// Whether a turn would find work without anything new.
+    pub(super) fn has_work(&self, now: Instant) -> bool {
+        let held = self.stores.holds_reads();
+        self.dirty
+            || self.links.writes_len() > 0
+            || (!held && (self.input.left.is_some() || self.links.reads_len() > 0))
+            || self.links.accepts(now)
+    }
+
+    /// When the next turn is due, if nothing happens before.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let core = self.router.poll_timeout().map(|(at, _)| at);
+        let core = core.map(|at| if at <= self.checked { at.max(self.checked + REST) } else { at });
+        let links = self.links.deadline();
+        match (core, links) {
+            (Some(core), Some(links)) => Some(core.min(links)),
+            (at, None) | (None, at) => at,
+        }
+        .map(|at| at.max(now))
+    }
+
+    /// Whether the store has everything.
+    pub(super) fn is_stored(&self) -> bool {
+        self.router.is_stored() && self.stores.is_settled()
+    }
+
+    pub(super) fn close_listeners(&mut self) {
+        self.links.listeners.clear();
+    }
+
+    // ------------------------------------------------------------------ waiting
+
+    /// Waits for an event, a deadline or the timeout, and takes note of the events.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let now = self.clock.now();
+        let mut limit = match self.deadline(now).map(|at| at.since(now)) {
+            Some(due) => Some(timeout.map_or(due, |timeout| timeout.min(due))),
+            None => timeout,
+        };
+        if self.has_work(now) {
+            limit = Some(Duration::ZERO);
+        }
+        if limit != Some(Duration::ZERO) && !self.spin.is_zero() {
+            let until = limit.map_or(self.last_traffic + self.spin, |limit| {
+                (now + limit).min(self.last_traffic + self.spin)
+            });
+            while self.clock.now() < until {
+                if self.take_events(Some(Duration::ZERO))? {
+                    return Ok(());
+                }
+                std::hint::spin_loop();
+            }
+        }
+        self.take_events(limit).map(|_| ())
+    }
+
+    /// Whether there were any.
+    fn take_events(&mut self, limit: Option<Duration>) -> io::Result<bool> {
+        match self.poll.poll(&mut self.events, limit) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) => return Err(error),
+        }
+        let mut connecting = Vec::new();
+        for event in &self.events {
+            if event.token() != WAKER {
+                connecting.extend(self.links.note(event));
+            }
+        }
+        for slot in connecting {
+            self.check_connecting(slot);
+        }
+        Ok(!self.events.is_empty())
+    }
+
+    fn check_deadlines(&mut self, now: Instant) {
+        if self.router.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.router.handle_timeout(now);
+            self.checked = now;
+        }
+        for slot in self.links.overdue(now) {
+            self.dial_next(slot);
+        }
+    }
+
+    // ------------------------------------------------------------------ connecting
+
+    fn accept(&mut self, now: Instant) {
+        for index in 0..self.links.listeners.len() {
+            for _ in 0..ACCEPTS_MAX {
+                let Some(listener) = self.links.listeners.get_mut(index) else { break };
+                if !listener.is_due(now) {
+                    break;
+                }
+                let framing = listener.framing;
+                let Some(stream) = listener.accept(now) else { break };
+                let conn = self.router.handle_accepted(now, framing);
+                if self.links.add(self.poll.registry(), stream, State::Up(conn)).is_err() {
+                    self.router.handle_closed(now, conn);
+                }
+            }
+        }
+    }
+
+    /// Dials what is due. A host's name is looked up here, which blocks.
+    fn dial(&mut self) {
+        let now = self.clock.now();
+        while let Some(dial) = self.router.poll_dial(now) {
+            let (id, addresses) = (dial.id, resolve(dial.address).unwrap_or_default());
+            self.connect(now, id, addresses);
+        }
+    }
+
+    /// Tries the addresses in turn until one of them may answer.
+    fn connect(&mut self, now: Instant, dial: DialId, mut addresses: VecDeque<SocketAddr>) {
+        while let Some(address) = addresses.pop_front() {
+            let Ok(stream) = connect(address) else { continue };
+            let deadline = now + CONNECT_PATIENCE;
+            let state = State::Connecting { dial, rest: addresses.clone(), deadline };
+            if self.links.add(self.poll.registry(), stream, state).is_ok() {
+                return;
+            }
+        }
+        self.router.handle_dial_failed(now, dial);
+    }
+
+    fn check_connecting(&mut self, slot: usize) {
+        let Some(link) = self.links.get_mut(slot) else { return };
+        let State::Connecting { dial, .. } = link.state else { return };
+        match link.finished() {
+            Finished::NotYet => {}
+            Finished::Connected => {
+                let conn = self.router.handle_dialed(self.clock.now(), dial, Framing::Length);
+                self.links.connected(slot, conn);
+            }
+            Finished::Failed => self.dial_next(slot),
+        }
+    }
+
+    /// The address did not answer: the next one that the name stands for is tried.
+    fn dial_next(&mut self, slot: usize) {
+        let Some(link) = self.links.remove(self.poll.registry(), slot) else { return };
+        if let State::Connecting { dial, rest, .. } = link.state {
+            self.connect(self.clock.now(), dial, rest);
+        }
+    }
+
+    // ------------------------------------------------------------------ reading
+
+    fn read(&mut self, now: Instant, handler: &mut dyn Handler, progress: &mut Progress) {
+        if self.stores.holds_reads() {
+            return;
+        }
+        let mut application = Counted::new(handler);
+        let mut bytes = 0;
+        if let Some(left) = self.input.left.take() {
+            bytes += left.end - left.begin;
+            self.process(now, left, &mut application);
+        }
+        let mut turns = self.links.reads_len();
+        while turns > 0
+            && bytes < READ_BYTES
+            && application.messages < TURN_MESSAGES
+            && self.input.left.is_none()
+        {
+            turns -= 1;
+            bytes += self.read_link(now, &mut application, progress);
+        }
+        progress.messages += application.messages;
+        self.stores.note_handled(application.messages);
+        self.unflushed |= application.messages > 0;
+    }
+
+    /// One read from the link whose turn it is. Gives the bytes.
+    fn read_link(&mut self, now: Instant, application: &mut Counted<'_>, progress: &mut Progress) -> usize {
+        let Some(slot) = self.links.next_read() else { return 0 };
+        let Some(link) = self.links.get_mut(slot) else { return 0 };
+        let State::Up(conn) = link.state else { return 0 };
+        let carried = link.carry.len();
+        let received = link.receive(&mut self.input.buffer);
+        let again = link.readable;
+        match received {
+            Received::Nothing => 0,
+            Received::Closed => {
+                self.links.remove(self.poll.registry(), slot);
+                self.router.handle_closed(now, conn);
+                0
+            }
+            Received::Bytes(end) => {
+                progress.bytes_in += (end - carried) as u64;
+                if again {
+                    self.links.list_read(slot);
+                }
+                self.process(now, Left { slot, conn, begin: 0, end }, application);
+                end
+            }
+        }
+    }
+
+    /// Gives bytes to the router, frame by frame, until they are used up or the turn has had its messages.
+    fn process(&mut self, now: Instant, mut left: Left, application: &mut Counted<'_>) {
+        let mut piece = self.input.piece;
+        while left.begin < left.end && application.messages < TURN_MESSAGES {
+            let until = left.end.min(left.begin + piece);
+            let Some(bytes) = self.input.buffer.get_mut(left.begin..until) else { return };
+            let taken = self.router.handle_bytes(now, left.conn, bytes, application);
+            left.begin += taken;
+            if taken > 0 {
+                continue;
+            }
+            if until < left.end {
+                piece = usize::MAX / 2;
+                continue;
+            }
+            if let Some(link) = self.links.get_mut(left.slot) {
+                link.carry = self.input.buffer.get(left.begin..left.end).unwrap_or_default().to_vec();
+            }
+            return;
+        }
+        if left.begin < left.end {
+            self.input.left = Some(left);
+        }
+    }
+
+    // ------------------------------------------------------------------ writing, closing
+
+    /// Writes what the router has for every link that takes it. Gives the bytes.
+    fn write(&mut self, progress: &mut Progress) -> usize {
+        while let Some(conn) = self.router.poll_writable() {
+            if let Some(slot) = self.links.slot_of(conn) {
+                self.links.list_write(slot);
+            }
+        }
+        let now = self.clock.now();
+        let before = progress.bytes_out;
+        for _ in 0..self.links.writes_len() {
+            let Some(slot) = self.links.next_write() else { break };
+            self.write_link(now, slot, progress);
+        }
+        (progress.bytes_out - before) as usize
+    }
+
+    fn write_link(&mut self, now: Instant, slot: usize, progress: &mut Progress) {
+        let Some(link) = self.links.get_mut(slot) else { return };
+        let State::Up(conn) = link.state else { return };
+        let mut budget = WRITE_BYTES;
+        while link.writable {
+            let transmit = self.router.poll_transmit(now, conn);
+            if transmit.is_empty() {
+                return;
+            }
+            let Ok(sent) = send(link, &transmit) else {
+                self.links.remove(self.poll.registry(), slot);
+                self.router.handle_closed(now, conn);
+                return;
+            };
+            self.router.handle_written(now, conn, sent);
+            progress.bytes_out += sent as u64;
+            budget = budget.saturating_sub(sent);
+            if budget == 0 {
+                self.links.list_write(slot);
+                return;
+            }
+        }
+    }
+
+    /// Closes what the router has done with.
+    fn close_links(&mut self) {
+        while let Some(conn) = self.router.poll_close() {
+            if let Some(slot) = self.links.slot_of(conn) {
+                self.links.remove(self.poll.registry(), slot);
+            }
+            self.router.handle_closed(self.clock.now(), conn);
+        }
+    }
+}

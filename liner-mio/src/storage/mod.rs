@@ -1,0 +1,213 @@
+//! Where the router's storage requests are executed: in place, or on one worker thread.
+
+mod worker;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use liner_proto::effect::{BatchId, Loaded, Outcome, StoreFault};
+use liner_proto::memory::SEGMENT_BYTES;
+use liner_proto::router::{LoadRequest, Router, StoreRequest};
+use liner_proto::store::{Store, execute};
+use mio::Waker;
+
+use crate::clock::Clock;
+use crate::error::DriveError;
+use worker::Worker;
+
+/// Messages that a turn hands to the application before they are committed.
+pub(crate) const TURN_MESSAGES: u64 = 1024;
+
+/// Requests executed in one go in place.
+const REQUESTS_MAX: usize = 64;
+
+/// The node's store and who executes it.
+pub(crate) struct Stores {
+    executor: Executor,
+    /// The store's own words about its latest fault.
+    said: Option<String>,
+    /// Messages handed to the application so far, and how many of them are committed.
+    handled: u64,
+    committed: u64,
+    /// Batches that the worker has, with the messages handled before each.
+    with_worker: VecDeque<(BatchId, u64)>,
+}
+
+enum Executor {
+    InPlace(Box<dyn Store + Send>),
+    Worker(Worker),
+}
+
+/// What a request led to.
+#[derive(Debug)]
+enum Done {
+    Committed { id: BatchId, outcome: Outcome },
+    Loaded { request: LoadRequest, result: Result<Loaded, StoreFault>, bytes: Vec<u8> },
+}
+
+/// What was done for the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// Batches that were committed, in whole or in part.
+    pub(crate) commits: u64,
+    /// Requests executed or handed over, and completions taken.
+    pub(crate) steps: usize,
+}
+
+impl Stores {
+    pub(crate) fn in_place(store: Box<dyn Store + Send>) -> Self {
+        Self::new(Executor::InPlace(store))
+    }
+
+    pub(crate) fn on_worker(store: Box<dyn Store + Send>, waker: Arc<Waker>) -> io::Result<Self> {
+        Ok(Self::new(Executor::Worker(Worker::start(store, waker)?)))
+    }
+
+    const fn new(executor: Executor) -> Self {
+        Self { executor, said: None, handled: 0, committed: 0, with_worker: VecDeque::new() }
+    }
+
+    /// The store's own words about its latest fault.
+    pub(crate) fn said(&self) -> Option<&str> {
+        self.said.as_deref()
+    }
+
+    /// So many messages more were handed to the application.
+    pub(crate) const fn note_handled(&mut self, messages: u64) {
+        self.handled += messages;
+    }
+
+    /// Whether the application has had so much that a commit has to be waited for, and one is under way. Without this a
+    /// crash could repeat more than one turn's messages.
+    pub(crate) fn holds_reads(&self) -> bool {
+        !self.with_worker.is_empty() && self.handled - self.committed >= TURN_MESSAGES
+    }
+
+    /// Whether nothing is with the store.
+    pub(crate) fn is_settled(&self) -> bool {
+        match &self.executor {
+            Executor::InPlace(_) => true,
+            Executor::Worker(worker) => worker.outstanding() == 0,
+        }
+    }
+
+    /// Asks the router what is to be done and does it, or hands it over and takes what was done meanwhile.
+    pub(crate) fn settle(&mut self, router: &mut Router, clock: &Clock) -> Result<Settled, DriveError> {
+        match &mut self.executor {
+            Executor::InPlace(store) => Ok(settle_in_place(&mut **store, &mut self.said, router, clock)),
+            Executor::Worker(_) => self.settle_on_worker(router, clock),
+        }
+    }
+
+    fn settle_on_worker(&mut self, router: &mut Router, clock: &Clock) -> Result<Settled, DriveError> {
+        let Executor::Worker(worker) = &mut self.executor else { return Ok(Settled::default()) };
+        let mut settled = Settled::default();
+        while let Some((done, said)) = worker.take()? {
+            if said.is_some() {
+                self.said = said;
+            }
+            if let Done::Committed { id, outcome } = &done {
+                while let Some(&(with, handled)) = self.with_worker.front().filter(|(with, _)| with <= id) {
+                    self.with_worker.pop_front();
+                    if with == *id && outcome.fault.is_none() {
+                        self.committed = handled;
+                    }
+                }
+                settled.commits += u64::from(outcome.groups > 0);
+            }
+            settled.steps += 1;
+            tell(router, clock, done);
+        }
+        while worker.has_room() {
+            let Some(request) = router.poll_store(clock.now()) else { break };
+            if let StoreRequest::Commit(batch) = &request {
+                self.with_worker.push_back((batch.id(), self.handled));
+            }
+            settled.steps += 1;
+            worker.give(request)?;
+        }
+        if self.with_worker.is_empty() && router.is_stored() {
+            self.committed = self.handled;
+        }
+        Ok(settled)
+    }
+}
+
+fn settle_in_place(
+    store: &mut (dyn Store + Send),
+    said: &mut Option<String>,
+    router: &mut Router,
+    clock: &Clock,
+) -> Settled {
+    let mut settled = Settled::default();
+    for _ in 0..REQUESTS_MAX {
+        let Some(request) = router.poll_store(clock.now()) else { return settled };
+        settled.steps += 1;
+        let done = run(store, request);
+        if let Done::Committed { outcome, .. } = &done {
+            settled.commits += u64::from(outcome.groups > 0);
+        }
+        if done.failed() {
+            *said = store.last_error().map(str::to_owned);
+        }
+        tell(router, clock, done);
+    }
+    settled
+}
+
+/// Executes one request.
+fn run(store: &mut (dyn Store + Send), request: StoreRequest) -> Done {
+    match request {
+        StoreRequest::Commit(batch) => {
+            let outcome = execute(store, &batch);
+            Done::Committed { id: batch.id(), outcome }
+        }
+        StoreRequest::Load(request) => {
+            let mut bytes = vec![0; SEGMENT_BYTES];
+            let mut result = store.load(request.queue(), request.after(), &mut bytes);
+            // A record that was stored under other limits.
+            if let Ok(Loaded::TooSmall { needed }) = result
+                && needed <= RECORD_MAX
+            {
+                bytes.resize(needed, 0);
+                result = store.load(request.queue(), request.after(), &mut bytes);
+            }
+            Done::Loaded { request, result, bytes }
+        }
+    }
+}
+
+/// The largest record that is worth memory when it is read back.
+const RECORD_MAX: usize = 1024 * 1024;
+
+/// Tells the router what was done.
+fn tell(router: &mut Router, clock: &Clock, done: Done) {
+    match done {
+        Done::Committed { id, outcome } => router.handle_committed(clock.now(), id, outcome),
+        Done::Loaded { request, result, bytes } => {
+            router.handle_loaded(clock.now(), &request, result, &bytes);
+        }
+    }
+}
+
+impl Done {
+    /// Whether the store had to say no.
+    const fn failed(&self) -> bool {
+        match self {
+            Self::Committed { outcome, .. } => outcome.fault.is_some(),
+            Self::Loaded { result, .. } => matches!(result, Err(_) | Ok(Loaded::Corrupt { .. })),
+        }
+    }
+}
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stores")
+            .field("on_worker", &matches!(self.executor, Executor::Worker(_)))
+            .field("said", &self.said)
+            .field("with_worker", &self.with_worker)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,243 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::duration;
+use crate::failure::EXIT_CODES;
+use crate::store_url::StoreUrl;
+
+/// Messages between programs, with no broker needed: a message stays in its sender's store until the other side has committed it.
+#[derive(Debug, Parser)]
+#[command(name = "liner", version, max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+To see it work, on this machine alone:
+  liner gateway --demo
+
+The same path by hand, in three terminals:
+  liner gateway
+  liner sub readings --name w
+  liner device --topic readings
+
+`liner COMMAND --help` explains one command.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take messages from devices into one store, and hand them on to whoever subscribes
+    Gateway(GatewayArgs),
+    /// Send messages to a gateway as a small device does: with a store in RAM, over COBS frames
+    Device(DeviceArgs),
+    /// Print the messages of one or more topics, a line each
+    Sub(SubArgs),
+}
+
+/// What the gateway's and a subscriber's command lines share.
+pub(crate) const PEERS_ADDRESS: &str = "127.0.0.1:7420";
+pub(crate) const DEVICES_ADDRESS: &str = "127.0.0.1:7421";
+
+#[derive(Debug, Args)]
+#[command(after_help = gateway_help())]
+pub(crate) struct GatewayArgs {
+    /// Its name: what devices and peers know it by
+    #[arg(long, default_value = "gateway", value_parser = name)]
+    pub(crate) name: String,
+    /// Where messages are kept: sqlite:PATH, or ram: to keep nothing
+    #[arg(long, value_name = "URL", default_value = "sqlite:liner-gateway.db", conflicts_with = "demo")]
+    pub(crate) store: StoreUrl,
+    /// What a stored message survives
+    #[arg(long, value_enum, default_value_t = Durability::Power)]
+    pub(crate) durability: Durability,
+    /// Where peers (subscribers, other nodes) connect
+    #[arg(long, value_name = "ADDR", default_value = PEERS_ADDRESS, conflicts_with = "demo")]
+    pub(crate) listen: String,
+    /// Where devices connect: COBS frames over TCP, as a serial-to-TCP bridge gives
+    #[arg(long, value_name = "ADDR", default_value = DEVICES_ADDRESS, conflicts_with = "demo")]
+    pub(crate) device_listen: String,
+    /// A node to connect to, again and again until it answers; may be given several times [default: none]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) peer: Vec<String>,
+    /// Listen where other machines can connect: nothing asks them who they are yet [default: off]
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Show the whole path at work: a device with readings of this machine, the gateway with a temporary store on free
+    /// ports, and a subscriber, until Ctrl-C [default: off]
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// Print one JSON object a line [default: off]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn gateway_help() -> String {
+    format!(
+        "\
+A message is acknowledged to the device after it was committed here, together with the note of how far that device has
+come: it is in the store once, through kills and power cuts. It leaves the store when the subscriber has handled it. What
+nobody has subscribed to is kept for the first subscriber with a name, up to 100,000 messages or 256 MiB a topic.
+
+Examples:
+  liner gateway --demo
+  liner gateway --store sqlite:/var/lib/liner/gateway.db
+  liner gateway --device-listen 192.168.1.10:7421 --insecure
+
+{EXIT_CODES}"
+    )
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durability {
+    /// The loss of power: every commit waits for the disk
+    Power,
+    /// The death of the process, not of the machine: faster
+    Process,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = device_help())]
+pub(crate) struct DeviceArgs {
+    /// The gateway's address for devices; one that is away is waited for
+    #[arg(long, value_name = "ADDR", default_value = DEVICES_ADDRESS, value_parser = address)]
+    pub(crate) connect: String,
+    /// The topic it sends to, up to 64 bytes
+    #[arg(long, value_parser = device_topic)]
+    pub(crate) topic: String,
+    /// Its name, up to 32 bytes: give each device its own
+    #[arg(long, default_value = "device", value_parser = device_name)]
+    pub(crate) name: String,
+    /// How long after one message the next is sent [default: 100ms; with --payload-from: as they come]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) every: Option<Duration>,
+    /// End after this many messages, once all are acknowledged [default: no end]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// What to send: - for the lines of standard input, one message each, to its end [default: readings of this machine]
+    #[arg(long, value_name = "-", value_parser = ["-"])]
+    pub(crate) payload_from: Option<String>,
+    /// Print one JSON object a line [default: off]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn device_help() -> String {
+    format!(
+        "\
+Messages wait in 16 KiB of RAM until the gateway has committed them. When that is full, a reading is left out and counted,
+and standard input is simply not read for a while. What is in RAM when this program is killed is lost.
+
+Examples:
+  liner device --topic readings
+  liner device --topic readings --name boiler --every 1s --count 60
+  seq 1000 | liner device --topic numbers --payload-from -
+
+{EXIT_CODES}"
+    )
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = sub_help())]
+pub(crate) struct SubArgs {
+    /// The topics to subscribe to
+    #[arg(required = true, value_name = "TOPIC", value_parser = topic)]
+    pub(crate) topics: Vec<String>,
+    /// A name makes it durable: what is sent while it is away waits for it [default: none, and nothing waits]
+    #[arg(long, value_parser = name)]
+    pub(crate) name: Option<String>,
+    /// Where it keeps how far it has come: sqlite:PATH or ram: [default: sqlite:liner-NAME.db with --name, else ram:]
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<StoreUrl>,
+    /// A node that has messages, tried again until it answers; may be given several times
+    /// [default: 127.0.0.1:7420, or none with --listen]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) peer: Vec<String>,
+    /// Where nodes that have messages can connect to this one [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// Listen where other machines can connect: nothing asks them who they are yet [default: off]
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// End once this many messages are acknowledged; what came together with the last one is printed too [default: no end]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Print one JSON object a line [default: off]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn sub_help() -> String {
+    format!(
+        "\
+A line is `TOPIC FROM#SEQ PAYLOAD`: FROM is the node that first sent the message, SEQ its number there. A line is written out
+before its message is acknowledged: after a kill the last ones may come again, marked by `*` behind SEQ. With --json a line has
+the fields topic, from, seq, payload and maybe_redelivered; a payload that is not UTF-8 is in base64, with a field
+\"encoding\":\"base64\".
+
+Examples:
+  liner sub readings
+  liner sub readings alarms --name w --json
+  liner sub numbers --name w --count 1000
+
+{EXIT_CODES}"
+    )
+}
+
+fn text(text: &str, what: &str, max: usize) -> Result<String, String> {
+    match text.len() {
+        0 => Err(format!("{what} must not be empty")),
+        len if len > max => Err(format!("{what} has at most {max} bytes, this one has {len}")),
+        _ if text.contains(char::is_control) => Err(format!("{what} must not hold control characters")),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+fn name(name: &str) -> Result<String, String> {
+    text(name, "a name", 255)
+}
+
+fn topic(topic: &str) -> Result<String, String> {
+    text(topic, "a topic", 255)
+}
+
+fn device_name(name: &str) -> Result<String, String> {
+    text(name, "a device's name", 32)
+}
+
+fn device_topic(topic: &str) -> Result<String, String> {
+    text(topic, "a device's topic", 64)
+}
+
+/// The form only: whether there is such a host shows when it is dialled.
+fn address(address: &str) -> Result<String, String> {
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse());
+    match port {
+        Some(Ok(1_u16..)) => Ok(address.to_owned()),
+        _ => Err("write HOST:PORT, for instance 127.0.0.1:7420".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_have_a_port() {
+        for good in ["127.0.0.1:7420", "[::1]:7420", "localhost:1"] {
+            assert!(address(good).is_ok(), "{good}");
+        }
+        for bad in ["", "7420", ":7420", "localhost", "localhost:", "localhost:0", "localhost:70000"] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! `liner device`: the core as it runs on a microcontroller, with a store in RAM, over a TCP line.
+
+mod command;
+mod input;
+mod link;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, TopicIndex};
+use liner_proto::pump::{self, Overflow};
+use liner_proto::rng::Rng;
+use liner_proto::store::RamStore;
+use liner_proto::wire::control::CloseReason;
+use mio::Token;
+
+pub(crate) use command::run;
+pub(crate) use input::{Lines, Payloads};
+
+use crate::clock::{Clock, Ticks};
+use crate::event::{name_in_use, reason_words};
+use crate::failure::Failure;
+use crate::reading::Reading;
+use crate::watch::{Stop, Watch};
+use link::{Change, Link};
+
+/// What the store keeps at most.
+const RAM: usize = 16 * 1024;
+/// One frame, and with it one message.
+const FRAME: usize = 4096 + 256;
+/// What is being stored and sent.
+const QUEUE: usize = 2 * FRAME;
+/// The longest message.
+pub(crate) const MESSAGE_MAX: usize = 4096;
+
+type Device<'a> = Endpoint<'a, QUEUE, FRAME>;
+
+pub(crate) const LINE: Token = Token(0);
+pub(crate) const INPUT: Token = Token(1);
+
+/// What a device is to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) name: String,
+    pub(crate) topic: String,
+    /// The gateway's address.
+    pub(crate) connect: String,
+    /// The time between two messages; none sends as fast as messages come and fit.
+    pub(crate) every: Option<Duration>,
+    /// How many to send.
+    pub(crate) count: Option<u64>,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Status {
+    pub(crate) connected: bool,
+    /// Messages that were taken into RAM.
+    pub(crate) sent: u64,
+    /// Messages that the gateway has committed.
+    pub(crate) acked: u64,
+    /// Readings left out because RAM was full.
+    pub(crate) skipped: u64,
+    pub(crate) reading: Option<Reading>,
+}
+
+/// Something that whoever runs the device may want to see.
+#[derive(Debug)]
+pub(crate) enum Notice<'a> {
+    /// The line came or went; why it went.
+    Line(Option<&'static str>),
+    /// A message to the device.
+    Message { topic: &'a str, payload: &'a [u8] },
+    /// Time for a status, about once in a tenth of a second while something changes.
+    Status(&'a Status),
+}
+
+/// Runs a device until its messages are all acknowledged, or until the stop. Says how far it came and whether that was all.
+pub(crate) fn drive(
+    config: &Config,
+    payloads: Payloads,
+    stop: Stop,
+    notice: &mut dyn FnMut(Notice<'_>) -> Result<(), Failure>,
+) -> Result<(Status, bool), Failure> {
+    let topics = [config.topic.as_str()];
+    let seeds = RandomState::new();
+    let seed = [seeds.hash_one(0), seeds.hash_one(1)];
+    let clock = Clock::start();
+    let core = DeviceConfig::new(&config.name, &topics, seed);
+    let mut watch = Watch::new(stop)?;
+    let mut payloads = payloads;
+    if let Payloads::Lines(lines) = &mut payloads {
+        lines.register(watch.registry())?;
+    }
+    let mut run = Run {
+        config,
+        clock,
+        device: Box::new(Endpoint::new(core, clock.now())),
+        store: Box::new(RamStore::new()),
+        link: Link::new(config.connect.clone(), LINE, Rng::new([seed[1], seed[0]])),
+        payloads,
+        due: config.every.map(|every| Ticks::new(Duration::ZERO, every)),
+        status: Status::default(),
+        buffer: vec![0; 64 * 1024],
+        full: false,
+    };
+    let mut shown = Ticks::new(Duration::ZERO, Duration::from_millis(100));
+    let mut last = Status::default();
+    loop {
+        run.turn(&mut watch, notice)?;
+        let done = run.is_done();
+        if run.status != last && (done || shown.take(clock.elapsed())) {
+            last = run.status;
+            notice(Notice::Status(&last))?;
+        }
+        if done || watch.is_stopped() {
+            run.close();
+            return Ok((run.status, done));
+        }
+        let mut timeout = run.timeout();
+        if run.status != last {
+            timeout = earlier(timeout, Some(shown.left(clock.elapsed())));
+        }
+        watch.wait(timeout)?;
+        run.note_ready(&watch);
+    }
+}
+
+/// A device with everything around it.
+struct Run<'a> {
+    config: &'a Config,
+    clock: Clock,
+    device: Box<Device<'a>>,
+    store: Box<RamStore<RAM>>,
+    link: Link,
+    payloads: Payloads,
+    due: Option<Ticks>,
+    status: Status,
+    buffer: Vec<u8>,
+    /// RAM had no room for the next message.
+    full: bool,
+}
+
+impl Run<'_> {
+    /// Everything that can be done now.
+    fn turn(
+        &mut self,
+        watch: &mut Watch,
+        notice: &mut dyn FnMut(Notice<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.device.handle_timeout(self.clock.now());
+        match self.link.advance(self.clock.elapsed(), watch.registry()) {
+            Change::Up => self.device.handle_link_up(self.clock.now()),
+            Change::Down => self.device.handle_link_down(self.clock.now()),
+            Change::None => {}
+        }
+        self.read(notice)?;
+        self.produce(watch)?;
+        self.serve()?;
+        self.events(notice)?;
+        self.write();
+        self.events(notice)?;
+        self.status.acked = self.device.acked();
+        self.status.connected = self.device.is_up();
+        Ok(())
+    }
+
+    fn note_ready(&mut self, watch: &Watch) {
+        if watch.saw(self.link.token()) {
+            self.link.set_ready();
+        }
+        if let Payloads::Lines(lines) = &mut self.payloads
+            && watch.saw(lines.token())
+        {
+            lines.set_ready();
+        }
+    }
+
+    fn read(&mut self, notice: &mut dyn FnMut(Notice<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+        loop {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let outcome = self.link.read(&mut buffer);
+            let mut rest = match &outcome {
+                Ok(Some(len)) => buffer.get(..*len).unwrap_or_default(),
+                _ => &[],
+            };
+            let mut result = Ok(());
+            while !rest.is_empty() && result.is_ok() {
+                let taken = self.device.handle_bytes(self.clock.now(), rest);
+                rest = rest.get(taken..).unwrap_or_default();
+                result = self.events(notice);
+            }
+            self.buffer = buffer;
+            result?;
+            match outcome {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    self.drop_line();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn events(&mut self, notice: &mut dyn FnMut(Notice<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+        let mut over = false;
+        while let Some(event) = self.device.poll_event() {
+            match event {
+                Event::Connected { .. } => {
+                    self.link.set_session(self.clock.elapsed());
+                    notice(Notice::Line(None))?;
+                }
+                Event::Disconnected(CloseReason::NameInUse) => return Err(name_in_use(&self.config.name)),
+                Event::Disconnected(reason) => {
+                    over = true;
+                    notice(Notice::Line(Some(reason_words(reason))))?;
+                }
+                Event::Message { topic, payload, .. } => notice(Notice::Message { topic, payload })?,
+                _ => {}
+            }
+        }
+        if over {
+            self.drop_line();
+        }
+        Ok(())
+    }
+
+    fn drop_line(&mut self) {
+        if self.link.drop_line(self.clock.elapsed()) == Change::Down {
+            self.device.handle_link_down(self.clock.now());
+        }
+    }
+
+    /// Puts into RAM what is due and fits.
+    fn produce(&mut self, watch: &Watch) -> Result<(), Failure> {
+        self.full = false;
+        while self.config.count.is_none_or(|count| self.status.sent + self.status.skipped < count) {
+            if self.due.is_some_and(|due| self.clock.elapsed() < due.next()) {
+                return Ok(());
+            }
+            let Some(outcome) = self.produce_one(watch)? else { return Ok(()) };
+            match (outcome, &self.payloads) {
+                (Ok(_), _) => self.status.sent += 1,
+                // A reading that finds no room is out of date when there is some.
+                (Err(SendError::Full), Payloads::Readings(_)) => self.status.skipped += 1,
+                (Err(SendError::Full), Payloads::Lines(_)) => {
+                    self.full = true;
+                    return Ok(());
+                }
+                (Err(error), _) => return Err(Failure::Work(error.to_string())),
+            }
+            if let Payloads::Lines(lines) = &mut self.payloads {
+                lines.take();
+            }
+            if let Some(due) = &mut self.due {
+                due.take(self.clock.elapsed());
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing if there is no message now.
+    fn produce_one(&mut self, watch: &Watch) -> Result<Option<Result<u64, SendError>>, Failure> {
+        let json;
+        let payload = match &mut self.payloads {
+            Payloads::Readings(machine) => {
+                let reading = machine.read();
+                self.status.reading = Some(reading);
+                json = serde_json::to_vec(&reading)
+                    .map_err(|error| Failure::Work(format!("cannot write a reading as JSON: {error}")))?;
+                &json[..]
+            }
+            Payloads::Lines(lines) => match lines.peek(watch.registry())? {
+                Some(line) => line,
+                None => return Ok(None),
+            },
+        };
+        if payload.len() > MESSAGE_MAX {
+            return Err(input::too_long(MESSAGE_MAX));
+        }
+        let message = (TopicIndex(0), payload);
+        Ok(Some(pump::send(&mut self.device, &mut *self.store, self.clock.now(), message, Overflow::Refuse)))
+    }
+
+    fn serve(&mut self) -> Result<(), Failure> {
+        let now = self.clock.now();
+        pump::serve(&mut self.device, &mut *self.store, now, &mut self.buffer)
+            .map_err(|fault| Failure::Work(format!("the device's RAM: {fault}")))
+    }
+
+    fn write(&mut self) {
+        let (device, store, clock) = (&mut self.device, &mut self.store, self.clock);
+        let mut scratch = [0; FRAME];
+        let more = |out: &mut [u8]| {
+            let written = device.poll_transmit(clock.now(), out);
+            if written > 0 {
+                return written;
+            }
+            // What is above the queue waits in the store until the queue asks for it.
+            let served = pump::serve(device, &mut **store, clock.now(), &mut scratch);
+            if served.is_ok() { device.poll_transmit(clock.now(), out) } else { 0 }
+        };
+        if self.link.write(more, &mut self.buffer).is_err() {
+            self.drop_line();
+        }
+    }
+
+    /// Whether all that was to be sent is acknowledged.
+    fn is_done(&self) -> bool {
+        let enough = self.config.count.is_some_and(|count| self.status.sent + self.status.skipped >= count);
+        let over = match &self.payloads {
+            Payloads::Readings(_) => false,
+            Payloads::Lines(lines) => lines.is_over(),
+        };
+        (enough || over) && self.device.queued() == 0
+    }
+
+    /// Tells the gateway, if it can still be told at once.
+    fn close(&mut self) {
+        self.device.close(self.clock.now());
+        self.write();
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let now = self.clock.elapsed();
+        let core = self.device.poll_timeout().map(|(at, _)| at.since(self.clock.now()));
+        let link = self.link.deadline().map(|at| at.saturating_sub(now));
+        let enough = self.config.count.is_some_and(|count| self.status.sent + self.status.skipped >= count);
+        let due = self.due.filter(|_| !enough && !self.full).map(|due| due.left(now));
+        let due = match &self.payloads {
+            Payloads::Readings(_) => due,
+            // There may be nothing to send when it is time.
+            Payloads::Lines(lines) => due.filter(|left| !left.is_zero() || lines.is_ready()),
+        };
+        earlier(core, earlier(link, due))
+    }
+}
+
+fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

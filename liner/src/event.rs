@@ -1,0 +1,67 @@
+//! What a node's events mean to whoever runs the command.
+
+use liner_mio::Event;
+use liner_proto::wire::control::CloseReason;
+
+use crate::failure::Failure;
+
+/// An event in words. Nothing for those that the status shows anyway.
+pub(crate) fn words(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::PeerUp { name, resumed } => {
+            format!("{name} is connected{}", if *resumed { " again" } else { "" })
+        }
+        Event::PeerDown { name, reason } => format!("{name} is away: {}", reason_words(*reason)),
+        Event::HandshakeFailed { reason, .. } => {
+            format!("a connection ended before it was one of ours: {}", reason_words(*reason))
+        }
+        Event::Gap { from, count, reason } => format!("{count} messages of {from} will not come: {reason:?}"),
+        Event::WeakAcks { name, class, .. } => {
+            format!("{name} acknowledges what it may lose; messages for it wait until it keeps them at class {class}")
+        }
+        Event::Regressed { queue } => {
+            format!("the queue of {queue} had gone back in time: it begins anew, and repeats are marked")
+        }
+        Event::StoreFailed(fault) => format!("{fault}: nothing is acknowledged until it works again"),
+        Event::StoreRecovered => "the store works again".to_owned(),
+        Event::TopicFull { topic } => {
+            format!("{topic} has no subscriber and its quota is used up: subscribe with a name to take what is kept")
+        }
+        Event::SubscriberGone { name, dropped } => {
+            format!("{name} stayed away: {dropped} messages for it were dropped; a subscriber with --name keeps its own")
+        }
+        Event::Missed { count } => format!("{count} more events"),
+        _ => return None,
+    })
+}
+
+/// Whether a node that dials others has to give up.
+pub(crate) fn fatal(event: &Event, name: &str) -> Option<Failure> {
+    match event {
+        Event::HandshakeFailed { reason: CloseReason::NameInUse, .. }
+        | Event::PeerDown { reason: CloseReason::NameInUse, .. } => Some(name_in_use(name)),
+        _ => None,
+    }
+}
+
+pub(crate) fn name_in_use(name: &str) -> Failure {
+    Failure::InUse(format!("another program is connected as {name}: stop it, or choose another --name"))
+}
+
+pub(crate) const fn reason_words(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Normal | CloseReason::Shutdown => "it has stopped",
+        CloseReason::Replaced => "a newer connection takes its place",
+        CloseReason::NameInUse => "its name is in use",
+        CloseReason::Unsupported => "it speaks another version",
+        CloseReason::Violation => "it did what the protocol forbids",
+        CloseReason::Timeout => "nothing was heard for too long",
+        CloseReason::Unauthorised => "it may not connect",
+        CloseReason::Overloaded => "there is no room for one more",
+        CloseReason::SealBroken => "a frame failed its check",
+        CloseReason::OutOfSequence => "messages are missing on the link",
+        CloseReason::Regressed => "its queue had gone back in time",
+        CloseReason::LinkLost => "the link broke",
+        CloseReason::Other(_) => "for a reason that this version does not know",
+    }
+}

@@ -1,0 +1,161 @@
+//! `liner gateway`: takes messages from devices, keeps them, and hands them on.
+
+mod demo;
+mod status;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use liner_mio::{Class, Framing, Message, Node};
+use serde::Serialize;
+
+use crate::args::{DEVICES_ADDRESS, Durability, GatewayArgs, PEERS_ADDRESS};
+use crate::clock::{Clock, Ticks};
+use crate::failure::Failure;
+use crate::out::{self, Out};
+use crate::store::{build, drive_failure, open, stop_failure};
+use crate::store_url::StoreUrl;
+use crate::watch::{Stop, Watch};
+use status::{Counts, Status, Told};
+
+/// How long the end may take: the store has to take what was begun.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+const SECOND: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(args: &GatewayArgs) -> Result<(), Failure> {
+    if args.demo {
+        return demo::run(args);
+    }
+    let stop = Stop::on_signals()?;
+    let mut node = connect(&Setup {
+        name: &args.name,
+        store: &args.store,
+        durability: args.durability,
+        listen: &args.listen,
+        device_listen: &args.device_listen,
+        peers: &args.peer,
+        insecure: args.insecure,
+    })?;
+    let mut watch = Watch::new(stop)?;
+    watch.register(&mut [&mut node])?;
+    let mut out = Out::new(args.json);
+    say_started(&mut out, args, &node).map_err(|error| out::failed(&error))?;
+    serve(&mut node, &mut watch, &mut out)?;
+    node.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error))
+}
+
+/// What a gateway is made of.
+pub(super) struct Setup<'a> {
+    pub(super) name: &'a str,
+    pub(super) store: &'a StoreUrl,
+    pub(super) durability: Durability,
+    pub(super) listen: &'a str,
+    pub(super) device_listen: &'a str,
+    pub(super) peers: &'a [String],
+    pub(super) insecure: bool,
+}
+
+/// Builds the gateway's node: peers are listened for first, then devices.
+pub(super) fn connect(setup: &Setup<'_>) -> Result<Node, Failure> {
+    let durability = match setup.durability {
+        Durability::Power => Class::Power,
+        Durability::Process => Class::Process,
+    };
+    let store = open(setup.store, setup.name, durability)?;
+    let builder = Node::builder(setup.name);
+    // A commit may wait for the disk for long; acknowledgements of what is committed should not.
+    let builder = match setup.store {
+        StoreUrl::Sqlite(_) => builder.store_on_worker(store),
+        StoreUrl::Ram => builder.store(store),
+    };
+    let mut builder = builder
+        .takes_custody(true)
+        .durable(true)
+        .insecure(setup.insecure)
+        .listen(setup.listen, Framing::Length)
+        .listen(setup.device_listen, Framing::Cobs);
+    for peer in setup.peers {
+        builder = builder.peer(peer);
+    }
+    build(builder)
+}
+
+/// A gateway subscribes to nothing itself.
+pub(super) const fn ignore(_: &Message<'_>) {}
+
+/// Works until the stop.
+fn serve(node: &mut Node, watch: &mut Watch, out: &mut Out) -> Result<(), Failure> {
+    let clock = Clock::start();
+    let mut ticks = Ticks::new(SECOND, SECOND);
+    let mut told = Told::default();
+    let mut before = Counts::of(node);
+    while !watch.is_stopped() {
+        // Without traffic there is nothing to say, and no reason to wake up.
+        let changed = Counts::of(node) != before || told.is_owed();
+        watch.wait_for(&mut [node], changed.then(|| ticks.left(clock.elapsed())))?;
+        node.drive(Some(Duration::ZERO), &mut ignore).map_err(|error| drive_failure(&error))?;
+        while let Some(event) = node.poll_event() {
+            told.take(&event);
+        }
+        if ticks.take(clock.elapsed()) {
+            told.tell();
+            let counts = Counts::of(node);
+            if counts != before {
+                let status = Status::new(&counts, &before);
+                out.line(&status, &status).and_then(|()| out.flush()).map_err(|error| out::failed(&error))?;
+                before = counts;
+            }
+        }
+    }
+    told.tell();
+    Ok(())
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Started<'a> {
+    Started { name: &'a str, store: String, class: String },
+    Listening { peers: Option<SocketAddr>, devices: Option<SocketAddr> },
+}
+
+fn say_started(out: &mut Out, args: &GatewayArgs, node: &Node) -> std::io::Result<()> {
+    let class = node.store_class();
+    let store = args.store.to_string();
+    let mut addresses = node.listen_addrs().iter().copied();
+    let (peers, devices) = (addresses.next(), addresses.next());
+    if out.is_json() {
+        out.object(&Started::Started { name: &args.name, store, class: class.to_string() })?;
+        out.object(&Started::Listening { peers, devices })?;
+        return out.flush();
+    }
+    out.title(&format!("liner gateway {}", args.name))?;
+    let line = |label: &str, text: &str| format!("  {label:<9}{text}");
+    let lines = [
+        line("store", &format!("{store} ({})", survives(class))),
+        line("peers", &peers.map(|address| address.to_string()).unwrap_or_default()),
+        line("devices", &devices.map(|address| address.to_string()).unwrap_or_default()),
+        line("next", &format!("liner sub readings --name w{}", option("--peer", peers, PEERS_ADDRESS))),
+        line("", &format!("liner device --topic readings{}", option("--connect", devices, DEVICES_ADDRESS))),
+    ];
+    for text in lines {
+        out.raw(&[text.as_bytes()])?;
+    }
+    out.flush()
+}
+
+pub(super) const fn survives(class: Class) -> &'static str {
+    match class {
+        Class::Ram => "survives nothing: for trying things out",
+        Class::Process => "survives the death of the process",
+        Class::Power => "survives the loss of power",
+    }
+}
+
+/// The option that leads to an address, unless it is the default.
+fn option(name: &str, address: Option<SocketAddr>, default: &str) -> String {
+    match address.map(|address| address.to_string()) {
+        Some(address) if address != default => format!(" {name} {address}"),
+        _ => String::new(),
+    }
+}

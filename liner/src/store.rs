@@ -1,0 +1,77 @@
+//! Opens the store that a URL names, and builds nodes on it, with failures in the command's words.
+
+use liner_mio::{BuildError, Builder, Class, DriveError, HeapStore, Node, StopError, Store};
+use liner_store_sqlite::{OpenError, Options, SqliteStore};
+
+use crate::failure::Failure;
+use crate::out::tell;
+use crate::store_url::StoreUrl;
+
+/// What `ram:` holds at most.
+const RAM_BYTES: usize = 256 * 1024 * 1024;
+
+/// Opens it for the node of this name. What was unusual about it is told on standard error.
+pub(crate) fn open(url: &StoreUrl, name: &str, durability: Class) -> Result<Box<dyn Store + Send>, Failure> {
+    url.check().map_err(|error| Failure::Usage(error.to_string()))?;
+    let Some(path) = url.path() else { return Ok(Box::new(HeapStore::new(RAM_BYTES))) };
+    let options =
+        Options { name: name.to_owned(), durability, limit_bytes: None, boot_id: boot_id() };
+    let store = SqliteStore::open(path, &options).map_err(open_failure)?;
+    let opened = store.opened();
+    if let Some(aside) = &opened.quarantined {
+        tell(format_args!("{} was damaged: it is now {}, and a new one was made", path.display(), aside.display()));
+    }
+    if let Some(schema) = opened.upgraded_from {
+        tell(format_args!("{} was upgraded from schema {schema}", path.display()));
+    }
+    if opened.orphaned > 0 {
+        tell(format_args!("{} messages whose stream is gone are now dead letters", opened.orphaned));
+    }
+    Ok(Box::new(store))
+}
+
+/// Builds the node.
+pub(crate) fn build(builder: Builder) -> Result<Node, Failure> {
+    builder.build().map_err(build_failure)
+}
+
+pub(crate) fn drive_failure(error: &DriveError) -> Failure {
+    match error {
+        DriveError::Handler(error) => crate::out::failed(error),
+        _ => Failure::Work(error.to_string()),
+    }
+}
+
+pub(crate) fn stop_failure(error: &StopError) -> Failure {
+    match error {
+        StopError::Drive(error) => drive_failure(error),
+        _ => Failure::Work(error.to_string()),
+    }
+}
+
+fn open_failure(error: OpenError) -> Failure {
+    let text = error.to_string();
+    match error {
+        OpenError::NameInUse { .. } | OpenError::DamagedInUse { .. } => Failure::InUse(text),
+        _ => Failure::Work(text),
+    }
+}
+
+fn build_failure(error: BuildError) -> Failure {
+    match error {
+        BuildError::Insecure { addr } => Failure::Usage(format!(
+            "other machines can connect to {addr} and nothing asks them who they are yet: \
+             listen on 127.0.0.1, or add --insecure if the network is trusted"
+        )),
+        BuildError::Address { .. } | BuildError::Name { .. } | BuildError::Topic { .. } => {
+            Failure::Usage(error.to_string())
+        }
+        BuildError::AddressInUse { .. } => Failure::InUse(error.to_string()),
+        _ => Failure::Work(error.to_string()),
+    }
+}
+
+/// Names this run of the operating system. Where that cannot be found out, a loss of power looks like any other death.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,248 @@
+//! `liner sub`: a line for every message, written out before the message is acknowledged.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use liner_mio::{Class, DriveError, Framing, Handler, Message, Node, StopError};
+use serde::Serialize;
+
+use crate::args::{PEERS_ADDRESS, SubArgs};
+use crate::failure::Failure;
+use crate::out::{Out, tell};
+use crate::store::{build, drive_failure, open, stop_failure};
+use crate::store_url::StoreUrl;
+use crate::watch::{Stop, Watch};
+use crate::{event, out};
+
+/// How long the end may take: the store has to take what was printed.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+pub(crate) fn run(args: &SubArgs) -> Result<(), Failure> {
+    let stop = Stop::on_signals()?;
+    let name = args.name.clone().unwrap_or_else(random_name);
+    let mut node = connect(args, &name)?;
+    let mut watch = Watch::new(stop)?;
+    watch.register(&mut [&mut node])?;
+    let mut printer = Printer::new(Out::new(args.json));
+    for address in node.listen_addrs() {
+        tell(format_args!("listening on {address}"));
+    }
+    let enough = |printer: &Printer| args.count.is_some_and(|count| printer.printed >= count);
+    while !(enough(&printer) && node.is_idle()) {
+        watch.wait_for(&mut [&mut node], None)?;
+        if watch.is_stopped() {
+            break;
+        }
+        node.drive(Some(Duration::ZERO), &mut printer).map_err(|error| drive_failure(&error))?;
+        while let Some(event) = node.poll_event() {
+            if let Some(failure) = event::fatal(&event, &name) {
+                return Err(failure);
+            }
+            if let Some(words) = event::words(&event) {
+                tell(words);
+            }
+        }
+    }
+    let done = enough(&printer);
+    finish(&mut node, &mut printer)?;
+    match args.count {
+        Some(count) if !done => Err(Failure::Unfinished(format!(
+            "stopped after {} of {count} messages: start it again to go on",
+            printer.printed
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn connect(args: &SubArgs, name: &str) -> Result<Node, Failure> {
+    let url = args.store.clone().unwrap_or_else(|| default_store(args.name.as_deref()));
+    let mut builder = Node::builder(name)
+        .store(open(&url, name, Class::Power)?)
+        .durable(args.name.is_some())
+        .insecure(args.insecure);
+    for topic in &args.topics {
+        builder = builder.subscribe(topic);
+    }
+    if let Some(listen) = &args.listen {
+        builder = builder.listen(listen, Framing::Length);
+    }
+    for peer in &args.peer {
+        builder = builder.peer(peer);
+    }
+    if args.peer.is_empty() && args.listen.is_none() {
+        builder = builder.peer(PEERS_ADDRESS);
+    }
+    if let Some(count) = args.count {
+        // What comes together with the last message is printed too: let that not be much.
+        builder = builder.configure(|config| {
+            let most = u64::from(config.limits.window_messages);
+            config.limits.window_messages = u32::try_from(count.min(most)).unwrap_or(u32::MAX);
+        });
+    }
+    build(builder)
+}
+
+/// Ends the sessions. What comes from now on is not printed, and so not acknowledged.
+fn finish(node: &mut Node, printer: &mut Printer) -> Result<(), Failure> {
+    printer.closing = true;
+    match node.stop(STOP_PATIENCE, printer) {
+        Err(StopError::Drive(DriveError::Handler(_))) if printer.refused => Ok(()),
+        Err(error) => Err(stop_failure(&error)),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn default_store(name: Option<&str>) -> StoreUrl {
+    let Some(name) = name else { return StoreUrl::Ram };
+    let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+    // Names that become the same file share it: rows are keyed by the name itself.
+    let file: String = name.chars().map(safe).collect();
+    StoreUrl::Sqlite(format!("liner-{file}.db").into())
+}
+
+fn random_name() -> String {
+    // Seeded by the operating system.
+    let random = RandomState::new().hash_one(std::process::id());
+    format!("sub-{:08x}", random & 0xffff_ffff)
+}
+
+/// Prints messages.
+pub(crate) struct Printer {
+    out: Out,
+    printed: u64,
+    line: Vec<u8>,
+    error: Option<io::Error>,
+    closing: bool,
+    refused: bool,
+}
+
+impl Printer {
+    const fn new(out: Out) -> Self {
+        Self { out, printed: 0, line: Vec::new(), error: None, closing: false, refused: false }
+    }
+
+    fn print(&mut self, message: &Message<'_>) -> io::Result<()> {
+        if self.out.is_json() {
+            return self.out.object(&Line::new(message));
+        }
+        self.line.clear();
+        plain(message, &mut self.line);
+        self.out.raw(&[&self.line])
+    }
+}
+
+impl Handler for Printer {
+    fn message(&mut self, message: &Message<'_>) {
+        if self.closing {
+            self.refused = true;
+        } else if self.error.is_none() {
+            match self.print(message) {
+                Ok(()) => self.printed += 1,
+                Err(error) => self.error = Some(error),
+            }
+        }
+    }
+
+    fn turn_end(&mut self) -> io::Result<()> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        if self.refused {
+            return Err(io::Error::other("no more messages are taken"));
+        }
+        self.out.flush()
+    }
+}
+
+/// A message as JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    topic: &'a str,
+    from: &'a str,
+    seq: u64,
+    payload: std::borrow::Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<&'static str>,
+    maybe_redelivered: bool,
+}
+
+impl<'a> Line<'a> {
+    fn new(message: &Message<'a>) -> Self {
+        let (payload, encoding) = match std::str::from_utf8(message.payload) {
+            Ok(text) => (text.into(), None),
+            Err(_) => (BASE64_STANDARD.encode(message.payload).into(), Some("base64")),
+        };
+        let Message { topic, from, seq, maybe_redelivered, .. } = *message;
+        Self { topic, from, seq, payload, encoding, maybe_redelivered }
+    }
+}
+
+/// `TOPIC FROM#SEQ PAYLOAD`, without the end of the line and with nothing in it that ends one.
+fn plain(message: &Message<'_>, line: &mut Vec<u8>) {
+    let mark = if message.maybe_redelivered { "*" } else { "" };
+    line.extend_from_slice(format!("{} {}#{}{mark} ", message.topic, message.from, message.seq).as_bytes());
+    match std::str::from_utf8(message.payload) {
+        Ok(text) if !text.contains(char::is_control) => line.extend_from_slice(message.payload),
+        Ok(text) => line.extend(text.chars().flat_map(shown).collect::<String>().bytes()),
+        Err(_) => {
+            line.extend_from_slice(b"base64:");
+            line.extend_from_slice(BASE64_STANDARD.encode(message.payload).as_bytes());
+        }
+    }
+}
+
+fn shown(c: char) -> Box<dyn Iterator<Item = char>> {
+    if c.is_control() { Box::new(c.escape_default()) } else { Box::new(std::iter::once(c)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use liner_mio::Mode;
+
+    use super::*;
+
+    fn message(payload: &[u8], maybe_redelivered: bool) -> Message<'_> {
+        Message { topic: "t", from: "d", seq: 7, mode: Mode::All, payload, maybe_redelivered }
+    }
+
+    fn plain_line(payload: &[u8], again: bool) -> String {
+        let mut line = Vec::new();
+        plain(&message(payload, again), &mut line);
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn a_plain_line_is_one_line() {
+        assert_eq!(plain_line("20 °C".as_bytes(), false), "t d#7 20 °C");
+        assert_eq!(plain_line(b"a\nb\x1b", true), "t d#7* a\\nb\\u{1b}");
+        assert_eq!(plain_line(&[0xff, 0], false), "t d#7 base64:/wA=");
+        assert_eq!(plain_line(b"", false), "t d#7 ");
+    }
+
+    #[test]
+    fn json_says_how_the_payload_is_written() {
+        let json = |payload| serde_json::to_string(&Line::new(&message(payload, false))).unwrap();
+        assert_eq!(json(b"x\"y"), r#"{"topic":"t","from":"d","seq":7,"payload":"x\"y","maybe_redelivered":false}"#);
+        assert_eq!(
+            json(&[0xff]),
+            r#"{"topic":"t","from":"d","seq":7,"payload":"/w==","encoding":"base64","maybe_redelivered":false}"#
+        );
+    }
+
+    #[test]
+    fn the_default_store_stays_in_this_folder() {
+        assert_eq!(default_store(None), StoreUrl::Ram);
+        assert_eq!(default_store(Some("w")), StoreUrl::Sqlite("liner-w.db".into()));
+        assert_eq!(default_store(Some("../a b")), StoreUrl::Sqlite("liner-.._a_b.db".into()));
+    }
+
+    #[test]
+    fn names_made_up_differ() {
+        let name = random_name();
+        assert_eq!(name.len(), "sub-".len() + 8);
+        assert!((0..8).any(|_| random_name() != name));
+    }
+}

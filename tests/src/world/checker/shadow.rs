@@ -1,0 +1,260 @@
+//! What a node's disk holds durably, told from the groups that were committed.
+
+use std::collections::BTreeMap;
+
+use liner_proto::effect::{Loaded, Queue, Recovered, StoreOp};
+use liner_proto::id::{Epoch, Predecessor};
+use liner_proto::store::{HeapStore, Store};
+use liner_proto::wire::record::{self, Record};
+
+/// What a queue is for, as a key that owns its name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// A stream.
+    Node(String),
+    /// Kept for a topic's first subscriber.
+    Topic(String),
+    /// Kept for whoever answers at an address.
+    Address(String),
+}
+
+impl Key {
+    fn of(queue: Queue<'_>) -> Self {
+        let name = queue.name().into();
+        match queue {
+            Queue::Node(_) => Self::Node(name),
+            Queue::Topic(_) => Self::Topic(name),
+            Queue::Address(_) => Self::Address(name),
+        }
+    }
+}
+
+/// A queue on a disk.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The epoch before it.
+    pub predecessor: Option<Predecessor>,
+    /// Messages by their numbers.
+    pub records: BTreeMap<u64, u32>,
+}
+
+/// What a group took off a disk.
+#[derive(Clone, Debug)]
+pub struct Removed {
+    /// The queue.
+    pub key: Key,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The epoch before it.
+    pub predecessor: Option<Predecessor>,
+    /// Number and message.
+    pub records: Vec<(u64, u32)>,
+    /// Whether a policy dropped them, instead of an acknowledgement.
+    pub dropped: bool,
+}
+
+/// A cursor that moved.
+#[derive(Clone, Debug)]
+pub struct Moved {
+    /// The sending node.
+    pub peer: String,
+    /// The epoch of its stream.
+    pub epoch: Epoch,
+    /// Where it stood in that epoch; nothing if there was none.
+    pub from: Option<u64>,
+    /// Where it stands.
+    pub through: u64,
+}
+
+/// What a group changed that the rules speak of.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Messages that are on the disk now.
+    pub added: Vec<(Key, Epoch, u64, u32)>,
+    /// Messages that were put aside.
+    pub dead: Vec<u32>,
+    /// What is no longer there.
+    pub removed: Vec<Removed>,
+    /// Cursors.
+    pub moved: Vec<Moved>,
+}
+
+/// A node's disk as an observer knows it.
+#[derive(Clone, Debug, Default)]
+pub struct Shadow {
+    /// Queues.
+    pub queues: BTreeMap<Key, Stored>,
+    /// Cursors by the name of the sender.
+    pub cursors: BTreeMap<String, (Epoch, u64)>,
+    /// Subscribers by topic and name, with the time since when the disk knows them.
+    pub rows: BTreeMap<(String, String), u64>,
+    /// Copies of each message in the queues, by its id.
+    copies: Vec<u16>,
+}
+
+impl Shadow {
+    /// Whether a queue holds the message.
+    pub fn holds(&self, id: u32) -> bool {
+        self.copies.get(id as usize).is_some_and(|copies| *copies > 0)
+    }
+
+    /// The messages that queues hold.
+    pub fn held(&self) -> impl Iterator<Item = u32> {
+        self.copies.iter().enumerate().filter(|(_, copies)| **copies > 0).map(|(id, _)| id as u32)
+    }
+
+    /// Whether the queue holds the message.
+    pub fn holds_in(&self, key: &Key, id: u32) -> bool {
+        self.queues.get(key).is_some_and(|queue| queue.records.values().any(|held| *held == id))
+    }
+
+    /// Takes a group that is durable now.
+    pub fn apply(&mut self, ops: &[StoreOp<'_>], now: u64, id_of: &dyn Fn(&[u8]) -> Option<u32>) -> Changes {
+        let mut changes = Changes::default();
+        for op in ops {
+            self.step(op, now, id_of, &mut changes);
+        }
+        changes
+    }
+
+    fn step(
+        &mut self,
+        op: &StoreOp<'_>,
+        now: u64,
+        id_of: &dyn Fn(&[u8]) -> Option<u32>,
+        changes: &mut Changes,
+    ) {
+        match *op {
+            StoreOp::Open { queue, epoch } => {
+                self.queues.entry(Key::of(queue)).or_default().epoch = epoch;
+            }
+            StoreOp::Rotate { queue, epoch, predecessor } => {
+                if let Some(stored) = self.queues.get_mut(&Key::of(queue)) {
+                    let renumber = |(number, id)| (number + predecessor.new_first - predecessor.old_first, id);
+                    let kept = stored.records.split_off(&predecessor.old_first);
+                    stored.records = kept.into_iter().map(renumber).collect();
+                    (stored.epoch, stored.predecessor) = (epoch, Some(predecessor));
+                }
+            }
+            StoreOp::Append { queue, first, records, .. } => {
+                let key = Key::of(queue);
+                self.append(&key, first, records, id_of, changes);
+            }
+            StoreOp::Trim { queue, through } => self.remove(Key::of(queue), through, false, changes),
+            StoreOp::Drop { queue, through, .. } => self.remove(Key::of(queue), through, true, changes),
+            StoreOp::Close { queue } => self.remove(Key::of(queue), u64::MAX, true, changes),
+            StoreOp::Cursor { peer, epoch, through } => {
+                let before = self.cursors.get(peer).filter(|(known, _)| *known == epoch).map(|(_, at)| *at);
+                let through = through.max(before.unwrap_or(0));
+                self.cursors.insert(peer.into(), (epoch, through));
+                changes.moved.push(Moved { peer: peer.into(), epoch, from: before, through });
+            }
+            StoreOp::Subscribe { topic, name, .. } => {
+                self.rows.entry((topic.into(), name.into())).or_insert(now);
+            }
+            StoreOp::Unsubscribe { topic, address } => {
+                let name = address.trim_start_matches('@');
+                self.rows.remove(&(topic.into(), name.into()));
+            }
+            StoreOp::DeadLetter { record, .. } => changes.dead.extend(id_in(record, id_of)),
+            _ => {}
+        }
+    }
+
+    fn append(
+        &mut self,
+        key: &Key,
+        first: u64,
+        records: &[u8],
+        id_of: &dyn Fn(&[u8]) -> Option<u32>,
+        changes: &mut Changes,
+    ) {
+        let Some(stored) = self.queues.get_mut(key) else { return };
+        let mut number = first;
+        let mut rest = records;
+        while let Some((record, after)) = record::split_first(rest) {
+            if let Some(id) = id_in(record, id_of) {
+                stored.records.insert(number, id);
+                let at = id as usize;
+                if self.copies.len() <= at {
+                    self.copies.resize(at + 1, 0);
+                }
+                self.copies[at] += 1;
+                changes.added.push((key.clone(), stored.epoch, number, id));
+            }
+            number += record::numbers_of(record);
+            rest = after;
+        }
+    }
+
+    fn remove(&mut self, key: Key, through: u64, dropped: bool, changes: &mut Changes) {
+        let Some(stored) = self.queues.get_mut(&key) else { return };
+        let above =
+            if through == u64::MAX { BTreeMap::new() } else { stored.records.split_off(&(through + 1)) };
+        let gone = core::mem::replace(&mut stored.records, above);
+        for id in gone.values() {
+            self.copies[*id as usize] -= 1;
+        }
+        if !gone.is_empty() {
+            let records = gone.into_iter().collect();
+            let (epoch, predecessor) = (stored.epoch, stored.predecessor);
+            changes.removed.push(Removed { key, epoch, predecessor, records, dropped });
+        }
+    }
+
+    /// Reads a disk anew, after a crash.
+    pub fn read(disk: &HeapStore, before: &Self, now: u64, id_of: &dyn Fn(&[u8]) -> Option<u32>) -> Self {
+        let mut shadow = Self::default();
+        let mut store = disk.clone();
+        // A clone of the model's store can always be read.
+        let _ = store.recover(&mut |item| match item {
+            Recovered::Queue(queue) => {
+                let stored = shadow.queues.entry(Key::of(queue.queue)).or_default();
+                (stored.epoch, stored.predecessor) = (queue.epoch, queue.predecessor);
+            }
+            Recovered::Cursor { peer, epoch, through } => {
+                shadow.cursors.insert(peer.into(), (epoch, through));
+            }
+            Recovered::Subscription { topic, name, .. } => {
+                let key = (topic.into(), name.into());
+                let since = before.rows.get(&key).copied().unwrap_or(now);
+                shadow.rows.insert(key, since);
+            }
+            _ => {}
+        });
+        let keys: Vec<Key> = shadow.queues.keys().cloned().collect();
+        for key in keys {
+            shadow.read_queue(&mut store, &key, id_of);
+        }
+        shadow
+    }
+
+    fn read_queue(&mut self, store: &mut HeapStore, key: &Key, id_of: &dyn Fn(&[u8]) -> Option<u32>) {
+        let queue = match key {
+            Key::Node(name) => Queue::Node(name),
+            Key::Topic(topic) => Queue::Topic(topic),
+            Key::Address(address) => Queue::Address(address),
+        };
+        let mut bytes = vec![0; 64 * 1024];
+        let mut after = 0;
+        loop {
+            match store.load(queue, after, &mut bytes) {
+                Ok(Loaded::Records { first, last, len }) => {
+                    self.append(key, first, &bytes[..len], id_of, &mut Changes::default());
+                    after = last;
+                }
+                Ok(Loaded::Corrupt { last, .. }) => after = last,
+                _ => return,
+            }
+        }
+    }
+}
+
+fn id_in(record: &[u8], id_of: &dyn Fn(&[u8]) -> Option<u32>) -> Option<u32> {
+    match record::decode(record).ok()? {
+        Record::Message { payload, .. } => id_of(payload),
+        Record::Gap { .. } => None,
+    }
+}
