@@ -20,7 +20,7 @@ struct Node {
 }
 
 impl Node {
-    fn new(name: &str) -> (Router, HeapStore) {
+    fn start(name: &str) -> (Router, HeapStore) {
         let mut config = NodeConfig::new(name, [7, name.len() as u64], Class::Ram);
         config.send_mode = SendMode::Asynchronous;
         config.limits = Limits::HOST;
@@ -58,12 +58,12 @@ fn main() {
     let size = arguments.next().unwrap_or(64);
     let count = arguments.next().unwrap_or(20_000_000) as u64;
     let now = Instant::from_micros(1);
-    let (mut router, store) = Node::new("sender");
+    let (mut router, store) = Node::start("sender");
     let dial = router.add_peer(now, "there");
     let _ = router.poll_dial(now);
     let conn = router.handle_dialed(now, dial, Framing::Length);
     let mut sender = Node { router, store, conn, spent: Default::default() };
-    let (mut router, store) = Node::new("receiver");
+    let (mut router, store) = Node::start("receiver");
     router.subscribe(now, "t");
     let conn = router.handle_accepted(now, Framing::Length);
     let mut receiver = Node { router, store, conn, spent: Default::default() };

@@ -1,5 +1,7 @@
 //! A device and a gateway in one process, without a clock and without a network.
 
+#![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
+
 use liner_proto::effect::{Outcome, Recovered};
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, TopicIndex};
 use liner_proto::id::{Class, ConnId};

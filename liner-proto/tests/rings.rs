@@ -1,5 +1,7 @@
 //! Both rings against a model that is a map of records.
 
+#![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
+
 use std::collections::BTreeMap;
 
 use liner_proto::memory::{Cursor, Region, Ring, Segments};
@@ -67,7 +69,11 @@ fn check<R: Ring>(ring: &R, model: &Model) {
         let mut rest = area.bytes;
         let mut current = first;
         while let Some((record, after)) = record::split_first(rest) {
-            assert_eq!(Some(record), model.records.get(&current).map(|record| &record[..]), "number {current}");
+            assert_eq!(
+                Some(record),
+                model.records.get(&current).map(|record| &record[..]),
+                "number {current}"
+            );
             seen.insert(current, ());
             bytes += rest.len() - after.len();
             rest = after;
@@ -87,39 +93,13 @@ fn run<R: Ring>(mut ring: R, ops: Vec<Op>) {
     let mut model = Model { records: BTreeMap::new(), held: BTreeMap::new(), freed: 0, next: 1 };
     for op in ops {
         match op {
-            Op::Push { len, skip } => {
-                let number = model.next + u64::from(skip);
-                let bytes = vec![(number % 251) as u8; len];
-                let pushed = ring.push(number, 1, len + 1, false, |room| {
-                    room[0] = len as u8;
-                    room[1..].copy_from_slice(&bytes);
-                });
-                assert!(pushed || ring.len() + len + 1 > ring.capacity() || skip || ring.first().is_some());
-                if pushed {
-                    model.records.insert(number, bytes);
-                    model.held.insert(number, ());
-                    model.next = number + 1;
-                }
-            }
+            Op::Push { len, skip } => push(&mut ring, &mut model, len, skip),
             Op::Free { part } => {
                 model.freed = at(part, model.freed, model.next - 1);
-                let first = ring.first().unwrap_or(u64::MAX);
-                ring.free(model.freed, |run| {
-                    if model.freed < first { 0 } else { locate(run, first, model.freed) }
-                });
+                let (first, through) = (ring.first().unwrap_or(u64::MAX), model.freed);
+                ring.free(through, |run| if through < first { 0 } else { locate(run, first, through) });
             }
-            Op::Evict { part } => {
-                let from = at(part, model.freed + 1, model.next);
-                let stored = model.next - 1;
-                if ring.evict(from, stored) {
-                    let kept = |number: &u64| ring.run_of(*number).is_some();
-                    let gone: Vec<u64> = model.held.keys().copied().filter(|number| !kept(number)).collect();
-                    assert!(gone.iter().all(|number| *number >= from || *number <= model.freed));
-                    gone.iter().for_each(|number| {
-                        model.held.remove(number);
-                    });
-                }
-            }
+            Op::Evict { part } => evict(&mut ring, &mut model, part),
             Op::Truncate { part } => {
                 let number = at(part, model.freed + 1, model.next);
                 if let Some(cursor) = cursor_of(&ring, number) {
@@ -129,43 +109,73 @@ fn run<R: Ring>(mut ring: R, ops: Vec<Op>) {
                     model.records.retain(|record, _| *record < number);
                 }
             }
-            Op::Insert { part } => {
-                // A page that begins where a hole does.
-                let wanted = at(part, model.freed + 1, model.next);
-                let starts_hole = ring.run_of(wanted).is_none() && model.records.contains_key(&wanted);
-                let follows = wanted == model.freed + 1 || ring.run_of(wanted - 1).is_some();
-                if !starts_hole || !follows {
-                    continue;
-                }
-                let limit = ring.first_from(wanted).unwrap_or(model.next);
-                let (mut page, mut last) = (Vec::new(), wanted - 1);
-                while last + 1 < limit && page.len() < 80 {
-                    let Some(record) = model.records.get(&(last + 1)) else { break };
-                    page.push(record.len() as u8);
-                    page.extend_from_slice(record);
-                    last += 1;
-                }
-                if last >= wanted && ring.insert(wanted, last, &page) {
-                    (wanted..=last).for_each(|number| {
-                        model.held.insert(number, ());
-                    });
-                }
-            }
-            Op::Renumber => {
-                let less = model.freed;
-                let first = ring.first().unwrap_or(u64::MAX);
-                ring.renumber(less, |run| if less < first { 0 } else { locate(run, first, less) });
-                let shift = |map: &BTreeMap<u64, Vec<u8>>| {
-                    map.iter().filter(|(n, _)| **n > less).map(|(n, r)| (n - less, r.clone())).collect()
-                };
-                model.records = shift(&model.records);
-                model.held = model.held.keys().filter(|n| **n > less).map(|n| (n - less, ())).collect();
-                model.next -= less;
-                model.freed = 0;
-            }
+            Op::Insert { part } => insert(&mut ring, &mut model, part),
+            Op::Renumber => renumber(&mut ring, &mut model),
         }
         check(&ring, &model);
     }
+}
+
+fn push<R: Ring>(ring: &mut R, model: &mut Model, len: usize, skip: bool) {
+    let number = model.next + u64::from(skip);
+    let bytes = vec![(number % 251) as u8; len];
+    let pushed = ring.push(number, 1, len + 1, false, |room| {
+        room[0] = len as u8;
+        room[1..].copy_from_slice(&bytes);
+    });
+    assert!(pushed || ring.len() + len + 1 > ring.capacity() || ring.first().is_some());
+    if pushed {
+        model.records.insert(number, bytes);
+        model.held.insert(number, ());
+        model.next = number + 1;
+    }
+}
+
+fn evict<R: Ring>(ring: &mut R, model: &mut Model, part: u8) {
+    let from = at(part, model.freed + 1, model.next);
+    if !ring.evict(from, model.next - 1) {
+        return;
+    }
+    let gone: Vec<u64> = model.held.keys().copied().filter(|number| ring.run_of(*number).is_none()).collect();
+    assert!(gone.iter().all(|number| *number >= from || *number <= model.freed));
+    for number in gone {
+        model.held.remove(&number);
+    }
+}
+
+/// Puts back a page that begins where a hole does.
+fn insert<R: Ring>(ring: &mut R, model: &mut Model, part: u8) {
+    let wanted = at(part, model.freed + 1, model.next);
+    let starts_hole = ring.run_of(wanted).is_none() && model.records.contains_key(&wanted);
+    let follows = wanted == model.freed + 1 || ring.run_of(wanted - 1).is_some();
+    if !starts_hole || !follows {
+        return;
+    }
+    let limit = ring.first_from(wanted).unwrap_or(model.next);
+    let (mut page, mut last) = (Vec::new(), wanted - 1);
+    while last + 1 < limit && page.len() < 80 {
+        let Some(record) = model.records.get(&(last + 1)) else { break };
+        page.push(record.len() as u8);
+        page.extend_from_slice(record);
+        last += 1;
+    }
+    if last >= wanted && ring.insert(wanted, last, &page) {
+        for number in wanted..=last {
+            model.held.insert(number, ());
+        }
+    }
+}
+
+fn renumber<R: Ring>(ring: &mut R, model: &mut Model) {
+    let less = model.freed;
+    let first = ring.first().unwrap_or(u64::MAX);
+    ring.renumber(less, |run| if less < first { 0 } else { locate(run, first, less) });
+    let records = core::mem::take(&mut model.records).into_iter();
+    model.records = records.filter(|(n, _)| *n > less).map(|(n, record)| (n - less, record)).collect();
+    let held = core::mem::take(&mut model.held).into_keys();
+    model.held = held.filter(|n| *n > less).map(|n| (n - less, ())).collect();
+    model.next -= less;
+    model.freed = 0;
 }
 
 proptest! {

@@ -10,32 +10,32 @@ use liner_mio::{Class, Event, Framing, HeapStore, Message, Node, Store};
 use liner_proto::effect::{Loaded, Queue, Recovered, StoreFault, StoreOp};
 
 /// What a test waits for at most.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A message as it was handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    pub topic: String,
-    pub from: String,
-    pub payload: Vec<u8>,
-    pub again: bool,
+pub(crate) struct Seen {
+    pub(crate) topic: String,
+    pub(crate) from: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) again: bool,
 }
 
 /// A node with what it has seen.
 #[derive(Debug)]
-pub struct Party {
-    pub node: Node,
-    pub seen: Vec<Seen>,
-    pub events: Vec<Event>,
+pub(crate) struct Party {
+    pub(crate) node: Node,
+    pub(crate) seen: Vec<Seen>,
+    pub(crate) events: Vec<Event>,
 }
 
 impl Party {
-    pub fn new(node: Node) -> Self {
+    pub(crate) fn new(node: Node) -> Self {
         Self { node, seen: Vec::new(), events: Vec::new() }
     }
 
     /// One turn that waits for a millisecond at most.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         let seen = &mut self.seen;
         let mut keep = |message: &Message<'_>| seen.push(Seen::of(message));
         self.node.drive(Some(Duration::from_millis(1)), &mut keep).unwrap();
@@ -44,13 +44,13 @@ impl Party {
         }
     }
 
-    pub fn payloads(&self) -> Vec<&[u8]> {
+    pub(crate) fn payloads(&self) -> Vec<&[u8]> {
         self.seen.iter().map(|seen| &*seen.payload).collect()
     }
 }
 
 impl Seen {
-    pub fn of(message: &Message<'_>) -> Self {
+    pub(crate) fn of(message: &Message<'_>) -> Self {
         Self {
             topic: message.topic.to_owned(),
             from: message.from.to_owned(),
@@ -61,7 +61,10 @@ impl Seen {
 }
 
 /// Gives every party turns until `done`.
-pub fn run<const N: usize>(mut parties: [&mut Party; N], mut done: impl FnMut(&[&mut Party; N]) -> bool) {
+pub(crate) fn run<const N: usize>(
+    mut parties: [&mut Party; N],
+    mut done: impl FnMut(&[&mut Party; N]) -> bool,
+) {
     let end = Instant::now() + PATIENCE;
     while !done(&parties) {
         assert!(Instant::now() < end, "waited in vain: {parties:?}");
@@ -72,31 +75,31 @@ pub fn run<const N: usize>(mut parties: [&mut Party; N], mut done: impl FnMut(&[
 }
 
 /// Whether the time is over.
-pub struct Patience(Instant);
+pub(crate) struct Patience(Instant);
 
 impl Patience {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Instant::now() + PATIENCE)
     }
 
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         assert!(Instant::now() < self.0, "waited in vain");
     }
 }
 
 /// How the store of a node is executed.
 #[derive(Clone, Copy, Debug)]
-pub enum How {
+pub(crate) enum How {
     InPlace,
     OnWorker,
 }
 
-pub fn heap() -> Box<dyn Store + Send> {
+pub(crate) fn heap() -> Box<dyn Store + Send> {
     Box::new(HeapStore::new(256 * 1024 * 1024))
 }
 
 /// A node that subscribes to `topic` on a free port.
-pub fn listener(name: &str, topic: &str, how: How) -> Party {
+pub(crate) fn listener(name: &str, topic: &str, how: How) -> Party {
     let builder = Node::builder(name).listen("127.0.0.1:0", Framing::Length).subscribe(topic);
     let builder = match how {
         How::InPlace => builder.store(heap()),
@@ -106,7 +109,7 @@ pub fn listener(name: &str, topic: &str, how: How) -> Party {
 }
 
 /// A node that knows the other one's address.
-pub fn talker(name: &str, to: &Party, how: How) -> Party {
+pub(crate) fn talker(name: &str, to: &Party, how: How) -> Party {
     let builder = Node::builder(name).peer(&to.node.listen_addrs()[0].to_string());
     let builder = match how {
         How::InPlace => builder.store(heap()),
@@ -116,22 +119,22 @@ pub fn talker(name: &str, to: &Party, how: How) -> Party {
 }
 
 /// A store whose next commits fail, or panic.
-pub struct Faulty {
-    pub inner: HeapStore,
-    pub switch: Arc<Switch>,
+pub(crate) struct Faulty {
+    pub(crate) inner: HeapStore,
+    pub(crate) switch: Arc<Switch>,
 }
 
 #[derive(Debug, Default)]
-pub struct Switch {
+pub(crate) struct Switch {
     /// So many commits fail from now on.
-    pub fails: AtomicU32,
+    pub(crate) fails: AtomicU32,
     /// Whether the next commit panics.
-    pub panics: AtomicU32,
-    pub commits: AtomicU32,
+    pub(crate) panics: AtomicU32,
+    pub(crate) commits: AtomicU32,
 }
 
 impl Faulty {
-    pub fn new() -> (Box<dyn Store + Send>, Arc<Switch>) {
+    pub(crate) fn new() -> (Box<dyn Store + Send>, Arc<Switch>) {
         let switch = Arc::new(Switch::default());
         (Box::new(Self { inner: HeapStore::new(256 * 1024 * 1024), switch: Arc::clone(&switch) }), switch)
     }

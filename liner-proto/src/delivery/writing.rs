@@ -108,7 +108,7 @@ impl<R: Ring> Outbound<R> {
         self.store_last = (self.stored.number - 1).max(self.trimmed);
     }
 
-    /// Takes records that the store gave back for [`Next::Load`].
+    /// Takes records that the store gave back for [`Next::Load`](super::Next::Load).
     ///
     /// # Errors
     /// If the ring has no room for them now.

@@ -10,7 +10,7 @@ use crate::time::Instant;
 use crate::wire::control::CloseReason;
 use crate::wire::data;
 use crate::wire::handshake::{About, StreamFields};
-use crate::wire::record::{Record, Topic};
+use crate::wire::record::{Mode, Record, Topic};
 use crate::wire::{self, Body};
 
 /// A frame in the receive buffer whose message nobody has taken yet.
@@ -160,6 +160,10 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                 let number = data::widen(data.number_low, self.inbound.received() + 1);
                 let record = data.record.decode().map_err(CloseReason::from)?;
                 let (last, gap) = match record {
+                    Record::Message { header, .. } if header.mode == Mode::BestEffort => {
+                        self.held = Some(Held { frame_len, consumed, maybe_redelivered: false });
+                        return Ok(());
+                    }
                     Record::Message { .. } => (number, None),
                     Record::Gap { reason, count } => {
                         (number.checked_add(count - 1).ok_or(CloseReason::Violation)?, Some((count, reason)))
@@ -181,7 +185,12 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             }
             // A device keeps no directory.
             Body::Bind(_) | Body::Page(_) | Body::TopicFull(_) | Body::Skipped(_) => Ok(()),
-            _ => Err(CloseReason::Violation),
+            Body::Hello(_)
+            | Body::Answer(_)
+            | Body::Confirm(_)
+            | Body::Close(_)
+            | Body::Marks(_)
+            | Body::Batch(_) => Err(CloseReason::Violation),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::wire::batch::Batch;
 use crate::wire::control::{Ack, Bind, CloseReason, Marks};
 use crate::wire::data::{self, Data};
 use crate::wire::handshake::{About, StreamFields};
-use crate::wire::record::{Header, Mode, Record, Topic};
+use crate::wire::record::{Header, Mode, Origin, Record, Topic};
 use crate::wire::{self, Body};
 
 /// The largest frame that is taken before the handshake is finished.
@@ -373,9 +373,17 @@ impl Router {
         data: &Data<'_>,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
+        let record = data.record.decode().map_err(CloseReason::from)?;
+        if let Record::Message { header, payload } = &record
+            && header.mode == Mode::BestEffort
+        {
+            let Topic::Text(text) = header.topic else { return Err(CloseReason::Violation) };
+            let topic = self.topics.intern_bounded(text).ok_or(CloseReason::Overloaded)?;
+            self.dispatch(peer, 0, (topic, header, payload), false, application);
+            return Ok(());
+        }
         let Some(state) = self.peers.get(peer.0) else { return Ok(()) };
         let number = data::widen(data.number_low, state.inbound.received() + 1);
-        let record = data.record.decode().map_err(CloseReason::from)?;
         self.handle_record(peer, number, data.sent_before, &record, data.record.len(), application)?;
         self.list_peer(peer);
         Ok(())
@@ -403,11 +411,12 @@ impl Router {
                 Ok(())
             }
             Record::Message { header, payload } => {
-                let numbered = header.mode != Mode::BestEffort;
-                if numbered
-                    && state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?
-                        == Arrival::Duplicate
-                {
+                if header.mode == Mode::BestEffort {
+                    // It has no number, and no place among those that have.
+                    return Err(CloseReason::Violation);
+                }
+                let arrival = state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?;
+                if arrival == Arrival::Duplicate {
                     return Ok(());
                 }
                 let topic = match header.topic {
@@ -442,6 +451,12 @@ impl Router {
             return application.message(&message);
         }
         if header.mode == Mode::BestEffort {
+            if self.config.takes_custody && header.origin.is_none() {
+                let name = state.name.clone();
+                let origin = Origin { name: &name, epoch: state.inbound.epoch(), number };
+                let onward = Header { origin: Some(origin), hops: Some(0), ..*header };
+                self.send_loose(topic, &onward, payload, Some(peer));
+            }
             return;
         }
         if self.config.takes_custody && header.origin.is_none() {

@@ -282,6 +282,9 @@ impl Router {
 
     /// Sends a message to one subscriber of the topic, or to all of them.
     ///
+    /// With [`Mode::BestEffort`] it goes to whoever is connected now, and is neither stored nor acknowledged; the id is that of
+    /// the send before it. Otherwise:
+    ///
     /// The message is queued. It is stored after the next commit ([`stored_through`](Self::stored_through)), and leaves
     /// after that unless the node is in the asynchronous mode.
     ///
@@ -307,6 +310,10 @@ impl Router {
             return Err(SendError::OwnTopic);
         }
         let header = Header::new(mode, Topic::Number(0));
+        if mode == Mode::BestEffort {
+            self.send_loose(topic, &header, payload, None);
+            return Ok(self.sends);
+        }
         self.route_own(topic, &header, payload)?;
         self.sends.0 += 1;
         Ok(self.sends)

@@ -98,6 +98,7 @@ impl Router {
             self.build_binds(peer, &mut writer);
             self.build_pages(peer, &mut writer);
             self.build_marks(peer, &mut writer, false);
+            self.build_loose(id, &mut writer);
             body = match writer.framing {
                 Framing::Length => self.build_batch(peer, &mut writer),
                 Framing::Cobs => self.build_frames(peer, &mut writer),
@@ -234,6 +235,15 @@ impl Router {
     }
 
     // ------------------------------------------------------------------ messages
+
+    /// Best-effort messages: unnumbered, a frame each on every link.
+    fn build_loose(&mut self, id: ConnId, writer: &mut Writer) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let loose = core::mem::take(&mut conn.loose);
+        for record in record::Run::new(&loose).flatten() {
+            writer.data(record, 0, false);
+        }
+    }
 
     fn build_batch(&mut self, peer: PeerId, writer: &mut Writer) -> Option<InFlight> {
         let now = self.now;

@@ -227,14 +227,20 @@ impl Session {
 
     /// Says whether it is too late for something, and what must be done about it.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let Some((at, wakeup)) = self.deadline() else { return };
-        if now < at {
-            return;
-        }
-        match wakeup {
-            Wakeup::Handshake | Wakeup::PeerSilent => self.close(CloseReason::Timeout),
-            // Owed by the time alone.
-            _ => {}
+        // A keep-alive is owed by the time alone.
+        let late = match self.state {
+            State::Closed => false,
+            State::Up => now >= self.heard + self.timing.peer_silent,
+            State::Greeting
+            | State::AwaitAnswer
+            | State::Confirming
+            | State::AwaitHello
+            | State::Answering
+            | State::AwaitConfirm
+            | State::Closing(_) => now >= self.began + self.timing.handshake,
+        };
+        if late {
+            self.close(CloseReason::Timeout);
         }
     }
 
@@ -262,7 +268,9 @@ impl Session {
             State::Answering => State::AwaitConfirm,
             State::Confirming => State::Up,
             State::Closing(_) => State::Closed,
-            other => other,
+            State::AwaitAnswer | State::AwaitHello | State::AwaitConfirm | State::Up | State::Closed => {
+                self.state
+            }
         };
     }
 
@@ -279,7 +287,13 @@ impl Session {
                 Some((self.heard + self.timing.peer_silent, Wakeup::PeerSilent)),
                 Some((self.spoke + self.timing.keep_alive, Wakeup::KeepAlive)),
             ),
-            _ => Some((self.began + self.timing.handshake, Wakeup::Handshake)),
+            State::Greeting
+            | State::AwaitAnswer
+            | State::Confirming
+            | State::AwaitHello
+            | State::Answering
+            | State::AwaitConfirm
+            | State::Closing(_) => Some((self.began + self.timing.handshake, Wakeup::Handshake)),
         }
     }
 }

@@ -1,26 +1,27 @@
 //! `liner gateway --demo`: the whole path in one process, with readings of this machine.
 
+use std::fmt;
 use std::fs::DirBuilder;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use liner_mio::{Class, Message, Node};
+use liner_mio::{Class, Event, Message, Node};
 use serde::Serialize;
 
 use super::{SECOND, STOP_PATIENCE, Setup, connect, ignore, survives};
 use crate::args::GatewayArgs;
 use crate::clock::{Clock, Ticks};
-use crate::device::{self, Config, Notice, Payloads};
+use crate::device::{self, Config, Notice, Payloads, Status};
 use crate::event;
 use crate::failure::Failure;
 use crate::out::{self, Out, tell};
-use crate::reading::Machine;
+use crate::reading::{Machine, Reading};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
@@ -59,17 +60,268 @@ pub(super) fn run(args: &GatewayArgs) -> Result<(), Failure> {
     let mut out = Out::new(args.json);
     say_started(&mut out, &gateway, (&peers, &devices), &folder).map_err(|error| out::failed(&error))?;
 
-    let mut device = Device::start(devices)?;
+    let device = Device::start(devices)?;
     let mut watch = Watch::new(stop)?;
     watch.register(&mut [&mut gateway, &mut subscriber])?;
-    let mut show = Show { out, clock: Clock::start(), arrived: 0, last: String::new(), read: device::Status::default() };
-    let outcome = show.until(&mut watch, (&mut gateway, &mut subscriber), &device.statuses, Phase::Running);
-    device.stop();
-    outcome?;
-    show.until(&mut watch, (&mut gateway, &mut subscriber), &device.statuses, Phase::Draining)?;
-    device.join()?;
+    let mut show = Show::new(out);
+    while !watch.is_stopped() && !device.is_over() {
+        show.turn(&mut watch, &mut gateway, &mut subscriber, &device)?;
+    }
+    let status = device.end()?;
+    show.read = status;
+    let until = show.clock.elapsed() + DRAIN;
+    while (gateway.queued() > 0 || !gateway.is_idle() || !subscriber.is_idle()) && show.clock.elapsed() < until {
+        show.drive(&mut gateway, &mut subscriber)?;
+        watch.wait_for(&mut [&mut gateway, &mut subscriber], Some(until.saturating_sub(show.clock.elapsed())))?;
+    }
     subscriber.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error))?;
     gateway.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error))?;
     drop((gateway, subscriber));
-    show.end()
+    show.end().map_err(|error| out::failed(&error))
+}
+
+/// The device in its thread.
+struct Device {
+    thread: JoinHandle<Result<(Status, bool), Failure>>,
+    statuses: Receiver<Status>,
+    stop: UnixStream,
+}
+
+impl Device {
+    fn start(connect: String) -> Result<Self, Failure> {
+        let (stop, write) = Stop::pair()?;
+        // It is told once a tenth of a second; what nobody took is out of date.
+        let (sender, statuses): (SyncSender<Status>, _) = sync_channel(64);
+        let config =
+            Config { name: DEVICE.to_owned(), topic: TOPIC.to_owned(), connect, every: Some(EVERY), count: None };
+        let work = move || {
+            let payloads = Payloads::Readings(Machine::new());
+            device::drive(&config, payloads, stop, &mut |notice| {
+                if let Notice::Status(status) = notice {
+                    let _ = sender.try_send(*status);
+                }
+                Ok(())
+            })
+        };
+        let thread = thread::Builder::new().name("device".to_owned()).spawn(work);
+        let thread = thread.map_err(|error| Failure::io("cannot start the device's thread", &error))?;
+        Ok(Self { thread, statuses, stop: write })
+    }
+
+    fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    fn end(self) -> Result<Status, Failure> {
+        drop(self.stop);
+        match self.thread.join() {
+            Ok(outcome) => outcome.map(|(status, _)| status),
+            Err(_) => Err(Failure::Work("the device's thread has failed".to_owned())),
+        }
+    }
+}
+
+/// What is shown, and what it is made of.
+struct Show {
+    out: Out,
+    clock: Clock,
+    ticks: Ticks,
+    read: Status,
+    arrived: u64,
+}
+
+impl Show {
+    fn new(out: Out) -> Self {
+        Self { out, clock: Clock::start(), ticks: Ticks::new(SECOND, SECOND), read: Status::default(), arrived: 0 }
+    }
+
+    fn turn(
+        &mut self,
+        watch: &mut Watch,
+        gateway: &mut Node,
+        subscriber: &mut Node,
+        device: &Device,
+    ) -> Result<(), Failure> {
+        let left = self.ticks.left(self.clock.elapsed());
+        watch.wait_for(&mut [gateway, subscriber], Some(left))?;
+        let was_first = self.arrived == 0;
+        self.drive(gateway, subscriber)?;
+        while let Ok(status) = device.statuses.try_recv() {
+            self.read = status;
+        }
+        // The first one is shown at once, then one each second.
+        let is_first = was_first && self.arrived > 0;
+        if self.ticks.take(self.clock.elapsed()) || is_first {
+            self.line(gateway.queued()).map_err(|error| out::failed(&error))?;
+        }
+        Ok(())
+    }
+
+    fn drive(&mut self, gateway: &mut Node, subscriber: &mut Node) -> Result<(), Failure> {
+        let failed = |error| drive_failure(&error);
+        gateway.drive(Some(Duration::ZERO), &mut ignore).map_err(failed)?;
+        let arrived = &mut self.arrived;
+        subscriber.drive(Some(Duration::ZERO), &mut |_: &Message<'_>| *arrived += 1).map_err(failed)?;
+        for node in [gateway, subscriber] {
+            while let Some(event) = node.poll_event() {
+                // Coming and going is what the start and the end look like.
+                if !matches!(event, Event::PeerUp { .. } | Event::PeerDown { .. })
+                    && let Some(words) = event::words(&event)
+                {
+                    tell(words);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, in_custody: u64) -> io::Result<()> {
+        let seconds = self.clock.elapsed().as_secs();
+        let line = Line {
+            event: "status",
+            seconds,
+            reading: self.read.reading,
+            read: self.read.sent.max(self.arrived),
+            in_custody,
+            arrived: self.arrived,
+        };
+        self.out.line(line, &line)?;
+        self.out.flush()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        let end = End {
+            event: "ended",
+            read: self.read.sent,
+            arrived: self.arrived,
+            in_device: self.read.sent - self.read.acked,
+        };
+        self.out.line(end, &end)?;
+        self.out.flush()
+    }
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Line {
+    event: &'static str,
+    seconds: u64,
+    reading: Option<Reading>,
+    read: u64,
+    in_custody: u64,
+    arrived: u64,
+}
+
+const HEAD: &str = "  time  this machine                                read  in custody  arrived";
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reading = self.reading.map(|reading| reading.to_string()).unwrap_or_default();
+        let Self { seconds, read, in_custody, arrived, .. } = self;
+        write!(f, "{seconds:>5}s  {reading:<41}{read:>7}{in_custody:>12}{arrived:>9}")
+    }
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct End {
+    event: &'static str,
+    read: u64,
+    arrived: u64,
+    in_device: u64,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { read, arrived, in_device, .. } = self;
+        write!(f, "\n{arrived} of {read} readings arrived")?;
+        match in_device {
+            0 => f.write_str("."),
+            left => write!(f, "; {left} were still in the device's RAM."),
+        }
+    }
+}
+
+fn say_started(out: &mut Out, gateway: &Node, (peers, devices): (&str, &str), folder: &Folder) -> io::Result<()> {
+    if out.is_json() {
+        out.object(&serde_json::json!({
+            "event": "started",
+            "store": folder.store("gateway.db").to_string(),
+            "class": gateway.store_class().to_string(),
+            "peers": peers,
+            "devices": devices,
+        }))?;
+        return out.flush();
+    }
+    out.title("A device reads this machine; a gateway keeps each reading until a subscriber has it")?;
+    let class = gateway.store_class();
+    let lines = [
+        format!("  device      {DEVICE}: a reading every {} ms, kept in RAM", EVERY.as_millis()),
+        format!("  gateway     {}", folder.path.display()),
+        format!("              {}", survives(class)),
+        format!("              devices at {devices}, subscribers at {peers}"),
+        format!("  subscriber  {SUBSCRIBER}: topic {TOPIC}"),
+        format!("  join in     liner sub {TOPIC} --peer {peers}"),
+        "  Ctrl-C ends it".to_owned(),
+        String::new(),
+    ];
+    for line in &lines {
+        out.raw(&[line.as_bytes()])?;
+    }
+    out.title(HEAD)?;
+    out.flush()
+}
+
+/// A temporary folder, gone with this value.
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn new() -> Result<Self, Failure> {
+        let random = RandomState::new().hash_one(std::process::id());
+        let path = std::env::temp_dir().join(format!("liner-demo-{random:016x}"));
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => Ok(Self { path }),
+            Err(error) => Err(Failure::io(&format!("cannot make the folder {}", path.display()), &error)),
+        }
+    }
+
+    fn store(&self, file: &str) -> StoreUrl {
+        StoreUrl::Sqlite(self.path.join(file))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // It is in the folder for such things: what cannot be removed is cleared away with the rest.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_fits_a_terminal() {
+        let reading = Reading {
+            load: Some(10.42),
+            memory_used_mib: Some(20_480),
+            memory_total_mib: Some(65_536),
+            temperature: Some(45.1),
+        };
+        let line =
+            Line { event: "", seconds: 3600, reading: Some(reading), read: 18_000, in_custody: 3, arrived: 17_997 };
+        let text = line.to_string();
+        assert_eq!(text.chars().count(), HEAD.len());
+        assert!(HEAD.len() <= 80);
+    }
+
+    #[test]
+    fn the_folder_goes_with_its_owner() {
+        let folder = Folder::new().unwrap();
+        let path = folder.path.clone();
+        assert!(path.is_dir());
+        drop(folder);
+        assert!(!path.exists());
+    }
 }

@@ -131,10 +131,10 @@ impl Shadow {
                 self.queues.entry(Key::of(queue)).or_default().epoch = epoch;
             }
             StoreOp::Rotate { queue, epoch, predecessor } => {
+                self.remove(Key::of(queue), predecessor.old_first - 1, false, changes);
                 if let Some(stored) = self.queues.get_mut(&Key::of(queue)) {
                     let renumber = |(number, id)| (number + predecessor.new_first - predecessor.old_first, id);
-                    let kept = stored.records.split_off(&predecessor.old_first);
-                    stored.records = kept.into_iter().map(renumber).collect();
+                    stored.records = core::mem::take(&mut stored.records).into_iter().map(renumber).collect();
                     (stored.epoch, stored.predecessor) = (epoch, Some(predecessor));
                 }
             }

@@ -1,0 +1,158 @@
+//! Rules that are checked when a disk has made something durable.
+
+use liner_proto::effect::StoreOp;
+use liner_proto::id::Epoch;
+use liner_proto::wire::record::Mode;
+
+use super::ledger::Way;
+use super::rules::Rule;
+use super::shadow::{Changes, Key, Moved, Removed};
+use super::{Checker, Role};
+
+impl Checker {
+    /// A group of the node is durable.
+    pub fn on_durable(&mut self, node: usize, ops: &[StoreOp<'_>]) {
+        let ledger = &self.ledger;
+        let id_of = |payload: &[u8]| ledger.id_of(payload);
+        let changes = self.nodes[node].shadow.apply(ops, self.now, &id_of);
+        self.note_added(node, &changes);
+        for moved in &changes.moved {
+            self.check_cursor(node, moved);
+        }
+        for removed in &changes.removed {
+            self.check_removed(node, removed);
+        }
+    }
+
+    fn note_added(&mut self, node: usize, changes: &Changes) {
+        for (key, epoch, number, id) in &changes.added {
+            let Key::Node(name) = key else { continue };
+            let Some(to) = self.node_named(name) else { continue };
+            let way = Way { from: node, to, epoch: *epoch, number: *number, at: u64::MAX };
+            self.bind(way, *id);
+        }
+        for id in &changes.dead {
+            if let Some(sent) = self.ledger.get_mut(*id) {
+                sent.dead[node] = true;
+            }
+        }
+    }
+
+    /// A number belongs to one message for ever.
+    pub(super) fn bind(&mut self, way: Way, id: u32) {
+        let other = self.ledger.bind(way, id);
+        self.check(Rule::Regression, other.is_none(), |this| {
+            let (from, to) = (&this.nodes[way.from].name, &this.nodes[way.to].name);
+            let Way { number, epoch, .. } = way;
+            format!("{from} gives number {number} of epoch {epoch} to {to} to messages {other:?} and {id}")
+        });
+    }
+
+    /// Whether the node's cursor for a stream was durable at this number at some time.
+    pub(super) fn has_committed(&self, node: usize, from: usize, epoch: Epoch, number: u64) -> bool {
+        let committed = &self.nodes[node].committed;
+        committed.iter().any(|(sender, known, through)| {
+            *sender == from && *known == epoch && *through >= number
+        })
+    }
+
+    /// The cursor may pass a message only if the node has it: its application had it, or a disk has it for the next hop.
+    fn check_cursor(&mut self, node: usize, moved: &Moved) {
+        let Some(from) = self.node_named(&moved.peer) else {
+            return self.fail(Rule::OnlyFromPeers, || format!("a cursor for {}, who is no node", moved.peer));
+        };
+        let stream = (from, node, moved.epoch);
+        // A cursor in another epoch begins wherever the sender said it does.
+        let above = moved.from.unwrap_or(0);
+        let passed: Vec<u32> =
+            self.ledger.on_wire(stream, above, moved.through).map(|(_, id)| id).collect();
+        for id in passed {
+            let Some(sent) = self.ledger.get(id) else { continue };
+            let has = sent.delivered[node].is_some()
+                || sent.dead[node]
+                || self.nodes[node].shadow.holds(id)
+                || self.is_translated(node, id);
+            self.check(Rule::NeverDiscardNew, has, |this| {
+                let name = &this.nodes[node].name;
+                format!("the cursor of {name} passes message {id} ({stream:?}), and {name} does not have it: {:?}", this.ledger.get(id))
+            });
+            self.check_custody(node, from, id);
+        }
+        let (epoch, through) = (moved.epoch, moved.through);
+        let watched = &mut self.nodes[node];
+        watched.handled.retain(|(sender, known, number, _)| {
+            *sender != from || *known != epoch || *number > through
+        });
+        match watched.committed.iter_mut().find(|(sender, known, _)| (*sender, *known) == (from, epoch)) {
+            Some(entry) => entry.2 = entry.2.max(through),
+            None => watched.committed.push((from, epoch, through)),
+        }
+    }
+
+    /// Whether the node had committed the message under another number or in another epoch.
+    fn is_translated(&self, node: usize, id: u32) -> bool {
+        let Some(sent) = self.ledger.get(id) else { return false };
+        let mut ways = sent.ways.iter().filter(|way| way.to == node);
+        ways.any(|way| self.has_committed(node, way.from, way.epoch, way.number))
+    }
+
+    /// Custody of a message for all is taken for every subscriber that the gateway's disk knew before it was sent.
+    fn check_custody(&mut self, node: usize, from: usize, id: u32) {
+        let Some(sent) = self.ledger.get(id) else { return };
+        if self.nodes[node].role != Role::Gateway || sent.mode != Mode::All || from != sent.node {
+            return;
+        }
+        let Some(first) = sent.ways.iter().filter(|way| way.to == node).map(|way| way.at).min() else { return };
+        let topic = &self.topics[sent.topic];
+        let already = sent.arrived() || sent.dead[node] || self.nodes[node].loss.is_some();
+        if already || self.nodes[node].subscribes.contains(&sent.topic) {
+            return;
+        }
+        let shadow = &self.nodes[node].shadow;
+        let kept = Key::Topic(topic.clone());
+        let rows = shadow.rows.range((topic.clone(), String::new())..);
+        let missing = rows
+            .take_while(|((on, _), _)| on == topic)
+            .filter(|((_, name), since)| **since < first && *name != self.nodes[from].name)
+            .map(|((_, name), _)| name)
+            .find(|name| !shadow.holds_in(&Key::Node((*name).clone()), id) && !shadow.holds_in(&kept, id))
+            .cloned();
+        self.check(Rule::CustodyAtomic, missing.is_none(), |this| {
+            format!("{} took message {id} over, but not for {missing:?}", this.nodes[node].name)
+        });
+    }
+
+    /// A sender forgets what the receiver has committed, what it has moved, and what a policy dropped.
+    fn check_removed(&mut self, node: usize, removed: &Removed) {
+        for &(number, id) in &removed.records {
+            if removed.dropped {
+                if let Some(sent) = self.ledger.get_mut(id) {
+                    sent.dropped = true;
+                }
+                continue;
+            }
+            let committed = match &removed.key {
+                Key::Node(name) => self.node_named(name).is_some_and(|to| self.is_committed_at(to, node, removed, number)),
+                Key::Topic(_) | Key::Address(_) => self.nodes[node].shadow.holds(id) || self.is_taken_over(id),
+            };
+            self.check(Rule::DeleteAfterAck, committed, |this| {
+                let name = &this.nodes[node].name;
+                format!(
+                    "{name} deletes message {id}, number {number} of {:?}, which nobody has committed: {:?}",
+                    removed.key,
+                    this.ledger.get(id)
+                )
+            });
+        }
+    }
+
+    fn is_committed_at(&self, to: usize, from: usize, removed: &Removed, number: u64) -> bool {
+        if self.has_committed(to, from, removed.epoch, number) {
+            return true;
+        }
+        removed.predecessor.is_some_and(|before| {
+            let old = number.checked_sub(before.new_first).map(|above| above + before.old_first);
+            old.is_some_and(|old| self.has_committed(to, from, before.epoch, old))
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! What must be true of every message once everything has healed.
+
+use liner_proto::wire::record::Mode;
+
+use super::Checker;
+use super::ledger::Sent;
+use super::rules::Rule;
+use super::shadow::Key;
+
+impl Checker {
+    /// How many messages have not yet come to where they must come.
+    pub fn outstanding(&self) -> usize {
+        self.ledger.iter().filter(|(id, sent)| self.is_owed(sent) && !self.is_settled(*id, sent)).count()
+    }
+
+    /// Everything is at rest: what was stored is accounted for.
+    pub fn on_rest(&mut self) {
+        for id in 0..u32::MAX {
+            let Some(sent) = self.ledger.get(id) else { return };
+            if !self.is_owed(sent) {
+                continue;
+            }
+            let settled = self.is_settled(id, sent);
+            self.check(Rule::NoLoss, settled, |this| {
+                format!("message {id} is nowhere: {:?}; {}", this.ledger.get(id), this.whereabouts(id))
+            });
+        }
+    }
+
+    /// The first messages that have not come to where they must come, for a report.
+    pub fn stragglers(&self) -> String {
+        let late = self.ledger.iter().filter(|(id, sent)| self.is_owed(sent) && !self.is_settled(*id, sent));
+        let words: Vec<String> =
+            late.take(3).map(|(id, sent)| format!("message {id}: {sent:?}; {}", self.whereabouts(id))).collect();
+        words.join("\n    ")
+    }
+
+    fn whereabouts(&self, id: u32) -> String {
+        let mut words = Vec::new();
+        for node in &self.nodes {
+            for (key, queue) in &node.shadow.queues {
+                if let Some((number, _)) = queue.records.iter().find(|(_, held)| **held == id) {
+                    words.push(format!("{} has it in {key:?} as {number}", node.name));
+                }
+            }
+        }
+        words.join(", ")
+    }
+
+    /// Whether the node has to see to it that the message arrives.
+    const fn is_owed(&self, sent: &Sent) -> bool {
+        sent.send_id.is_some() && !sent.uncertain && !sent.excused
+    }
+
+    fn is_settled(&self, id: u32, sent: &Sent) -> bool {
+        let somewhere = sent.arrived() || sent.dropped || sent.dead.iter().any(|dead| *dead) || self.is_kept(id, sent);
+        somewhere && (sent.mode != Mode::All || self.missing_subscriber(id, sent).is_none())
+    }
+
+    /// Whether it waits for a subscriber that there is none of.
+    fn is_kept(&self, id: u32, sent: &Sent) -> bool {
+        let key = Key::Topic(self.topics[sent.topic].clone());
+        self.nodes.iter().any(|node| node.shadow.holds_in(&key, id))
+    }
+
+    /// A node that was a subscriber before the message was sent to it, and did not get it.
+    fn missing_subscriber(&self, id: u32, sent: &Sent) -> Option<usize> {
+        let topic = &self.topics[sent.topic];
+        (0..self.nodes.len()).find(|&node| {
+            let name = &self.nodes[node].name;
+            let row = (topic.clone(), name.clone());
+            let known = |teacher: usize, at: u64| {
+                self.nodes[teacher].loss.is_none()
+                    && self.nodes[teacher].shadow.rows.get(&row).is_some_and(|since| *since < at)
+            };
+            let relayed = || {
+                let mut first = sent.ways.iter().filter(|way| way.from == sent.node && way.at != u64::MAX);
+                first.any(|way| known(way.to, way.at))
+            };
+            let addressed = node != sent.node && (known(sent.node, sent.at) || relayed());
+            addressed && sent.delivered[node].is_none() && !sent.dropped && !self.has_dead(sent) && {
+                let waits = Key::Topic(topic.clone());
+                !self.nodes.iter().any(|node| node.shadow.holds_in(&waits, id))
+            }
+        })
+    }
+
+    fn has_dead(&self, sent: &Sent) -> bool {
+        sent.dead.iter().any(|dead| *dead)
+    }
+}

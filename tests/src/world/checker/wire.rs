@@ -1,0 +1,182 @@
+//! Rules that are checked on every frame as it leaves a node, before the link does anything to it.
+
+use liner_proto::delivery::SendMode;
+use liner_proto::frame::{cobs, length};
+use liner_proto::id::Epoch;
+use liner_proto::router::Framing;
+use liner_proto::seal;
+use liner_proto::wire::data::widen;
+use liner_proto::wire::handshake::StreamFields;
+use liner_proto::wire::record::{Mode, Record};
+use liner_proto::wire::{self, Body};
+
+use super::Checker;
+use super::ledger::Way;
+use super::rules::Rule;
+use super::shadow::Key;
+
+/// What an observer has seen of one connection. End 0 dialled.
+#[derive(Debug)]
+pub struct View {
+    framing: Framing,
+    /// Bytes of each end that are no whole frame yet.
+    parts: [Vec<u8>; 2],
+    /// What each end said of its stream.
+    fields: [Option<StreamFields>; 2],
+    greeted: [bool; 2],
+}
+
+impl View {
+    /// A connection on which nothing was said.
+    pub const fn new(framing: Framing) -> Self {
+        Self { framing, parts: [Vec::new(), Vec::new()], fields: [None, None], greeted: [false, false] }
+    }
+}
+
+/// A direction of a connection: end, and the nodes at both.
+#[derive(Clone, Copy, Debug)]
+struct Course {
+    end: usize,
+    from: usize,
+    to: usize,
+}
+
+impl Checker {
+    /// The node `from`, at `end` of the connection, has written these bytes for the node `to`.
+    pub fn on_bytes(&mut self, view: &mut View, end: usize, (from, to): (usize, usize), bytes: &[u8]) {
+        let mut part = core::mem::take(&mut view.parts[end]);
+        part.extend_from_slice(bytes);
+        let mut taken = 0;
+        while let Some((frame, consumed)) = next_frame(view.framing, &mut part[taken..]) {
+            let begin = taken + frame.start + seal::LEN;
+            let body = part.get(begin..taken + frame.end).unwrap_or_default();
+            taken += consumed;
+            if body.is_empty() {
+                continue;
+            }
+            match wire::decode(body) {
+                Ok(body) => self.on_frame(view, Course { end, from, to }, &body),
+                Err(error) => self.fail(Rule::NoCorruption, || format!("node {from} sent a bad frame: {error}")),
+            }
+        }
+        part.drain(..taken);
+        view.parts[end] = part;
+    }
+
+    fn on_frame(&mut self, view: &mut View, course: Course, body: &Body<'_>) {
+        let Course { end, from, .. } = course;
+        match body {
+            Body::Hello(hello) => {
+                let right = end == 0 && !view.greeted[0] && hello.name == self.nodes[from].name;
+                view.greeted[0] = true;
+                self.check(Rule::OnlyFromPeers, right, |_| "a hello out of turn".into());
+            }
+            Body::Answer(answer) => {
+                let right = end == 1 && view.greeted[0] && view.fields[1].is_none();
+                view.fields[1] = Some(answer.stream);
+                self.check(Rule::OnlyFromPeers, right, |_| "an answer out of turn".into());
+                self.check_epoch(from, answer.stream.epoch);
+            }
+            Body::Confirm(confirm) => {
+                let right = end == 0 && view.fields[1].is_some() && view.fields[0].is_none();
+                view.fields[0] = Some(confirm.stream);
+                self.check(Rule::OnlyFromPeers, right, |_| "an echo out of turn".into());
+                self.check_epoch(from, confirm.stream.epoch);
+            }
+            Body::Close(_) => {}
+            _ => self.on_session_frame(view, course, body),
+        }
+    }
+
+    fn on_session_frame(&mut self, view: &View, course: Course, body: &Body<'_>) {
+        let [Some(dialler), Some(listener)] = view.fields else {
+            let from = course.from;
+            return self.fail(Rule::OnlyFromPeers, || format!("node {from} speaks before the handshake: {body:?}"));
+        };
+        self.counts.count(Rule::OnlyFromPeers);
+        let (own, other) = if course.end == 0 { (dialler, listener) } else { (listener, dialler) };
+        match body {
+            Body::Batch(batch) => {
+                for item in batch.records().flatten() {
+                    self.on_record(course, own.epoch, item.first, &item.record);
+                }
+            }
+            Body::Data(data) => {
+                let near = self.nodes[course.from].shadow.cursors.len() as u64;
+                let number = widen(data.number_low, near.max(own.oldest));
+                if let Ok(record) = data.record.decode() {
+                    self.on_record(course, own.epoch, number, &record);
+                }
+            }
+            Body::Marks(marks) => self.check_ack(course, &other, marks.acked),
+            Body::Ack(ack) => self.check_ack(course, &other, widen(ack.acked_low, other.oldest)),
+            _ => {}
+        }
+    }
+
+    fn on_record(&mut self, course: Course, epoch: Epoch, number: u64, record: &Record<'_>) {
+        let Record::Message { header, payload } = record else { return };
+        if header.mode == Mode::BestEffort {
+            return;
+        }
+        let Course { from, to, .. } = course;
+        let Some(id) = self.ledger.id_of(payload) else {
+            return self.fail(Rule::NoCorruption, || format!("node {from} sends a payload that nobody sent"));
+        };
+        self.bind(Way { from, to, epoch, number, at: self.now }, id);
+        let own = self.ledger.get(id).is_some_and(|sent| sent.node == from);
+        if own && self.nodes[from].mode == SendMode::Asynchronous {
+            return;
+        }
+        let key = Key::Node(self.nodes[to].name.clone());
+        let queue = self.nodes[from].shadow.queues.get(&key);
+        // What was acknowledged in the meantime is on its way again for nothing, and no longer there.
+        let stored = queue.is_some_and(|queue| queue.records.get(&number) == Some(&id))
+            || self.has_committed(to, from, epoch, number);
+        self.check(Rule::Stored, stored, |this| {
+            format!("{} sends message {id} before it has stored it", this.nodes[from].name)
+        });
+    }
+
+    /// What is acknowledged is durable at that moment, or was acknowledged before by whoever says where the stream begins.
+    fn check_ack(&mut self, course: Course, stream: &StreamFields, acked: u64) {
+        let Course { from, to, .. } = course;
+        let name = &self.nodes[to].name;
+        let cursor = self.nodes[from].shadow.cursors.get(name).copied();
+        let covered = match (cursor, stream.predecessor) {
+            (Some((epoch, through)), _) if epoch == stream.epoch => through,
+            (Some((epoch, through)), Some(before)) if epoch == before.epoch => before.translate(through),
+            _ => 0,
+        };
+        let floor = stream.oldest.saturating_sub(1);
+        self.check(Rule::AckAfterCommit, acked <= covered.max(floor), |this| {
+            let (from, to) = (&this.nodes[from].name, &this.nodes[to].name);
+            format!("{from} acknowledges {acked} to {to}, but its disk says {cursor:?} and the stream is {stream:?}")
+        });
+    }
+
+    /// An older store gets new epochs before it speaks to anyone.
+    fn check_epoch(&mut self, node: usize, epoch: Epoch) {
+        if self.nodes[node].old_epochs.is_empty() {
+            return;
+        }
+        let fresh = !self.nodes[node].old_epochs.contains(&epoch);
+        self.check(Rule::Regression, fresh, |this| {
+            format!("{} came back with an older store and goes on in epoch {epoch}", this.nodes[node].name)
+        });
+    }
+}
+
+fn next_frame(framing: Framing, bytes: &mut [u8]) -> Option<(core::ops::Range<usize>, usize)> {
+    match framing {
+        Framing::Length => {
+            let split = length::split(bytes, usize::MAX >> 1).ok()??;
+            Some((split.frame, split.consumed))
+        }
+        Framing::Cobs => match cobs::split(bytes, usize::MAX >> 1) {
+            cobs::CobsSplit::Frame { frame, consumed } => Some((frame, consumed)),
+            cobs::CobsSplit::Empty { consumed } => Some((0..0, consumed)),
+            cobs::CobsSplit::Incomplete | cobs::CobsSplit::Bad { .. } | cobs::CobsSplit::TooLong { .. } => None,
+        },
+    }
+}
