@@ -135,8 +135,7 @@ impl Ring for Segments {
         // The highest segment that is stored whole; what is above it still has to be written.
         let above = self.chain.partition_point(|segment| segment.next <= stored.saturating_add(1));
         let Some(index) = above.checked_sub(1) else { return false };
-        // The last one may still be written to; its bytes are few.
-        if self.chain.get(index).is_none_or(|segment| segment.first < from) || index + 1 == self.chain.len() {
+        if self.chain.get(index).is_none_or(|segment| segment.first < from) {
             return false;
         }
         if let Some(segment) = self.chain.remove(index) {

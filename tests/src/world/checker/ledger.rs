@@ -55,7 +55,7 @@ pub struct Way {
     pub epoch: Epoch,
     /// Its number.
     pub number: u64,
-    /// When it was first on a wire under it.
+    /// When it was first on a wire under it; the end of time if it never was.
     pub at: u64,
 }
 
@@ -135,8 +135,9 @@ impl Ledger {
             let same = |known: &Way| {
                 (known.from, known.to, known.epoch, known.number) == (way.from, way.to, way.epoch, way.number)
             };
-            if !sent.ways.iter().any(same) {
-                sent.ways.push(way);
+            match sent.ways.iter_mut().find(|known| same(known)) {
+                Some(known) => known.at = known.at.min(way.at),
+                None => sent.ways.push(way),
             }
         }
         None

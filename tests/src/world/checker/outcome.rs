@@ -89,3 +89,12 @@ impl Checker {
         sent.dead.iter().any(|dead| *dead)
     }
 }
+
+impl Checker {
+    /// An idle world has come to so many events.
+    pub fn on_idle(&mut self, events: u64, bound: u64) {
+        self.check(Rule::Liveness, events <= bound, |_| {
+            format!("{events} events in an idle world, where at most {bound} are to be expected")
+        });
+    }
+}
