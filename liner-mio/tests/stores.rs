@@ -1,4 +1,5 @@
 //! Stores that fail, in place and on a worker, and blocking sends.
+#![expect(clippy::unwrap_used, reason = "so a test ends")]
 
 mod common;
 
@@ -15,7 +16,7 @@ fn ignore(_: &Message<'_>) {}
 
 /// A node with a store that can be made to fail.
 fn faulty(to: &Party, how: How) -> (Party, Arc<Switch>) {
-    let (store, switch) = Faulty::new();
+    let (store, switch) = Faulty::with_switch();
     let builder = Node::builder("from").peer(&to.node.listen_addrs()[0].to_string());
     let builder = match how {
         How::InPlace => builder.store(store),
@@ -124,7 +125,7 @@ fn a_blocking_send_says_what_is_known() {
 
 #[test]
 fn a_full_queue_is_waited_for_and_then_refuses() {
-    let (store, switch) = Faulty::new();
+    let (store, switch) = Faulty::with_switch();
     let mut node = Node::builder("from")
         .peer("127.0.0.1:1")
         .store(store)

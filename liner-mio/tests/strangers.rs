@@ -1,4 +1,5 @@
 //! Whoever connects and is no honest peer, and addresses that cannot be had.
+#![expect(clippy::unwrap_used, reason = "so a test ends")]
 
 mod common;
 

@@ -8,7 +8,7 @@ use crate::out::tell;
 use crate::store_url::StoreUrl;
 
 /// What `ram:` holds at most.
-const RAM_BYTES: usize = 256 * 1024 * 1024;
+const RAM_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Opens it for the node of this name. What was unusual about it is told on standard error.
 pub(crate) fn open(url: &StoreUrl, name: &str, durability: Class) -> Result<Box<dyn Store + Send>, Failure> {

@@ -15,7 +15,7 @@ use crate::out::{Out, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
-use crate::{event, out};
+use crate::event;
 
 /// How long the end may take: the store has to take what was printed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ fn connect(args: &SubArgs, name: &str) -> Result<Node, Failure> {
     }
     if let Some(count) = args.count {
         // What comes together with the last message is printed too: let that not be much.
-        builder = builder.configure(|config| {
+        builder = builder.configure(move |config| {
             let most = u64::from(config.limits.window_messages);
             config.limits.window_messages = u32::try_from(count.min(most)).unwrap_or(u32::MAX);
         });

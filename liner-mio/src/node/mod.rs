@@ -204,6 +204,16 @@ impl Node {
         self.router.queued_for(name)
     }
 
+    /// Messages of peers that were taken over for others since the start.
+    pub fn taken(&self) -> u64 {
+        self.router.taken()
+    }
+
+    /// Copies that peers have acknowledged since the start; what will never come counts too.
+    pub fn handed_on(&self) -> u64 {
+        self.router.handed_on()
+    }
+
     /// Names of the peers that are connected.
     pub fn peers_up(&self) -> Vec<String> {
         self.router.peers_up().map(str::to_owned).collect()

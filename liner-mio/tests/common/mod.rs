@@ -1,5 +1,6 @@
 //! Nodes that run side by side in one thread, and stores with faults.
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![expect(clippy::unwrap_used, reason = "so a test ends")]
 #![expect(clippy::disallowed_methods, reason = "a test that waits in vain has to end")]
 
 use std::sync::Arc;
@@ -134,7 +135,7 @@ pub(crate) struct Switch {
 }
 
 impl Faulty {
-    pub(crate) fn new() -> (Box<dyn Store + Send>, Arc<Switch>) {
+    pub(crate) fn with_switch() -> (Box<dyn Store + Send>, Arc<Switch>) {
         let switch = Arc::new(Switch::default());
         (Box::new(Self { inner: HeapStore::new(256 * 1024 * 1024), switch: Arc::clone(&switch) }), switch)
     }

@@ -89,6 +89,7 @@ impl Router {
     ) {
         let Some(state) = self.peers.get_mut(from.0) else { return };
         state.took_custody = true;
+        self.taken += 1;
         let name = state.name.clone();
         let origin = Origin { name: &name, epoch: state.inbound.epoch(), number };
         let onward = Header {
@@ -209,6 +210,12 @@ impl Router {
             && !self.kept_is_empty(Some(kept))
         {
             return kept;
+        }
+        // What waited for whoever answers at the peer's address comes before it, too.
+        let waiting = self.dials.ids().filter(|dial| self.dials.peer(*dial) == Some(peer));
+        let mut waiting = waiting.filter_map(|dial| self.dials.outbox(dial));
+        if let Some(waiting) = waiting.find(|outbox| !self.kept_is_empty(Some(*outbox))) {
+            return waiting;
         }
         self.outbox_of(peer)
     }

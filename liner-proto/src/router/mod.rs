@@ -114,6 +114,8 @@ pub struct Router {
     sends: SendId,
     /// Version of the node's own rows in the directory.
     rows_version: u64,
+    /// Messages of peers taken over since the start.
+    taken: u64,
     closing: bool,
 }
 
@@ -137,6 +139,7 @@ impl Router {
             events: Events::default(),
             sends: SendId(0),
             rows_version: 1,
+            taken: 0,
             closing: false,
             config,
         }
@@ -266,6 +269,16 @@ impl Router {
     /// Names of the peers whose sessions are up.
     pub fn peers_up(&self) -> impl Iterator<Item = &str> {
         self.peers.iter().filter(|peer| peer.conn.is_some()).map(|peer| &*peer.name)
+    }
+
+    /// Messages of peers that were taken over for others since the start.
+    pub const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Copies that peers have acknowledged since the start, gaps with their numbers.
+    pub fn handed_on(&self) -> u64 {
+        self.outboxes.iter().filter(|outbox| !outbox.is_moved()).map(Outbox::acked_since_start).sum()
     }
 
     /// Whether everything that was accepted is acknowledged and the store knows it.

@@ -71,6 +71,10 @@ pub(super) struct Outbox {
     pub(super) topics_asked: Pending<usize>,
     /// Bytes of what it holds, for quotas. Exact for queues that are moved, not kept for streams.
     pub(super) bytes: u64,
+    /// Messages acknowledged since the start, in epochs that are over.
+    acked_before: u64,
+    /// What was acknowledged in this epoch before the start.
+    acked_base: u64,
     /// Whether it stands in the list of those that owe the store something.
     pub(super) listed: bool,
 }
@@ -81,6 +85,7 @@ impl Outbox {
     }
 
     pub(super) const fn with(key: Key, out: Outbound<Segments>, opened: Opened) -> Self {
+        let acked_base = out.acked();
         Self {
             key,
             peer: None,
@@ -94,8 +99,15 @@ impl Outbox {
             topics_stored: 0,
             topics_asked: Pending::new(),
             bytes: 0,
+            acked_before: 0,
+            acked_base,
             listed: false,
         }
+    }
+
+    /// Messages that its peer has acknowledged since the start. Gaps count with their numbers.
+    pub(super) const fn acked_since_start(&self) -> u64 {
+        self.acked_before + self.out.acked().saturating_sub(self.acked_base)
     }
 
     /// Whether its records are moved to streams, instead of being sent.

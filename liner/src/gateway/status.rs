@@ -23,12 +23,11 @@ pub(super) struct Counts {
 
 impl Counts {
     pub(super) fn of(node: &Node) -> Self {
-        let counts = node.counts();
         Self {
             connected: node.peers_up().len(),
-            taken: counts.taken,
+            taken: node.taken(),
             in_custody: node.queued(),
-            handed_on: counts.handed_on,
+            handed_on: node.handed_on(),
         }
     }
 }

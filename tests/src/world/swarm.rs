@@ -251,7 +251,7 @@ fn draw_limits(dice: &mut Dice, shape: &Shape, config: &mut NodeConfig) {
         config.lease = Duration::from_secs(dice.range(1, 4));
     }
     // The topic's text, its length and the head's flags come out of the message's bytes.
-    config.limits.message_max = config.limits.message_max.min(record + 200);
+    config.limits.message_max = config.limits.message_max.min(shape.payload_max as u32 + 1100);
 }
 
 /// Publishers, a gateway and subscribers.
