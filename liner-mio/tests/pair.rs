@@ -1,4 +1,5 @@
 //! Two nodes over real TCP on loopback.
+#![expect(clippy::unwrap_used, reason = "so a test ends")]
 
 mod common;
 

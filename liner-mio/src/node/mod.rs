@@ -27,6 +27,9 @@ use turn::Input;
 /// Events of the operating system taken in one turn.
 const EVENTS_MAX: usize = 256;
 
+/// Sends between two turns that share one reading of the clock, which costs as much as queueing a small message.
+const SENDS_PER_READING: u32 = 32;
+
 /// A single-threaded node.
 ///
 /// # How it is driven
@@ -59,6 +62,9 @@ pub struct Node {
     dirty: bool,
     /// The handler has had messages since its last successful `turn_end`.
     unflushed: bool,
+    /// When the latest sends were made, and how many more are taken as made then. Each turn ends that.
+    sends_at: Instant,
+    sends_left: u32,
     /// When the router's deadlines were looked at last.
     checked: Instant,
 }
@@ -106,6 +112,8 @@ impl Node {
             last_traffic: Instant::ZERO,
             dirty: true,
             unflushed: false,
+            sends_at: Instant::ZERO,
+            sends_left: 0,
             checked: Instant::ZERO,
         }
     }
@@ -118,8 +126,12 @@ impl Node {
     /// # Errors
     /// See [`SendError`]. Nothing of the message is queued then.
     pub fn send(&mut self, topic: &str, payload: &[u8], mode: Mode) -> Result<SendId, SendError> {
-        let now = self.clock.now();
-        let id = self.router.send(now, topic, payload, mode)?;
+        if self.sends_left == 0 {
+            self.sends_left = SENDS_PER_READING;
+            self.sends_at = self.clock.now();
+        }
+        self.sends_left -= 1;
+        let id = self.router.send(self.sends_at, topic, payload, mode)?;
         self.dirty = true;
         Ok(id)
     }

@@ -72,6 +72,7 @@ impl Node {
         let mut progress = Progress::default();
         self.wait(timeout).map_err(DriveError::Loop)?;
         let now = self.clock.now();
+        self.sends_left = 0;
         self.check_deadlines(now);
         self.accept(now);
         self.read(now, handler, &mut progress);

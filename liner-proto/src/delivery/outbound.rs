@@ -69,6 +69,8 @@ pub struct Outbound<R> {
     /// When the write-behind looks next, and what must be acknowledged by then.
     pub(super) write_behind: Option<(Instant, u64)>,
     pub(super) writing: bool,
+    /// In the asynchronous mode: what was queued up to this number was promised to be stored before, and leaves after it is.
+    pub(super) hold: u64,
     /// Since when nothing of what is in flight was received.
     pub(super) stalled_since: Instant,
 }
@@ -197,6 +199,7 @@ impl<R: Ring> Outbound<R> {
             loading: false,
             write_behind: None,
             writing: false,
+            hold: 0,
             stalled_since: Instant::ZERO,
         }
     }
@@ -262,6 +265,11 @@ impl<R: Ring> Outbound<R> {
     /// Numbers that are queued and not acknowledged.
     pub const fn queued(&self) -> u64 {
         self.next - 1 - self.acked
+    }
+
+    /// Whether everything that is queued is stored.
+    pub const fn is_stored(&self) -> bool {
+        self.stored.number == self.next
     }
 
     /// Whether nothing is with the store.
@@ -361,6 +369,14 @@ impl<R: Ring> Outbound<R> {
         }
     }
 
+    /// What is queued so far was stored elsewhere before: in the asynchronous mode, too, it is stored here before it leaves.
+    pub fn hold(&mut self) {
+        if self.mode == SendMode::Asynchronous {
+            self.hold = self.next - 1;
+            self.writing = self.emit.number < self.next;
+        }
+    }
+
     /// Takes back what is queued and not stored; nothing of it may be with the store or have been sent. Returns how many.
     pub fn withdraw(&mut self) -> u64 {
         debug_assert!(self.appends.is_empty() && self.sent.number <= self.stored.number);
@@ -415,6 +431,7 @@ impl<R: Ring> Outbound<R> {
         self.sent_max = self.doubt;
         self.gap = self.gap.map(|(through, reason)| (through.saturating_sub(less), reason));
         self.reserved = self.reserved.saturating_sub(less);
+        self.hold = self.hold.saturating_sub(less);
         self.acked = 0;
         self.received = 0;
         self.trimmed = 0;
@@ -554,7 +571,8 @@ impl<R: Ring> Outbound<R> {
 
     /// The first record that must not be sent yet.
     fn sendable(&self) -> Cursor {
-        if self.mode == SendMode::Asynchronous && self.reserved + 1 >= self.next {
+        let held = self.stored.number <= self.hold;
+        if self.mode == SendMode::Asynchronous && self.reserved + 1 >= self.next && !held {
             return self.ring.end().unwrap_or(Cursor { number: self.next, offset: 0 });
         }
         self.stored

@@ -264,7 +264,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, and what.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let session = self.session.as_ref().and_then(Session::deadline);
+        let session = self.session.as_ref().and_then(|session| session.deadline(false));
         let stalled = self.out.stalled_since().filter(|_| self.is_up());
         earlier(session, stalled.map(|since| (since + self.config.timing.stall, Wakeup::Stall)))
     }

@@ -266,8 +266,9 @@ impl Conns {
 
     pub(super) fn deadline(&self, stall: Duration) -> Option<Deadline> {
         self.iter().fold(None, |soonest, (_, conn)| {
-            let write = (conn.unwritten() > 0).then_some((conn.progress + stall, Wakeup::WriteStall));
-            earlier(earlier(soonest, conn.session.deadline()), write)
+            let full = conn.unwritten() > 0;
+            let write = full.then_some((conn.progress + stall, Wakeup::WriteStall));
+            earlier(earlier(soonest, conn.session.deadline(full)), write)
         })
     }
 }

@@ -266,21 +266,36 @@ impl Router {
             {
                 self.topics.set_full(topic, false);
                 let to = self.outbox_of(heir);
-                self.move_queue(from, to);
+                self.move_queue(from, Some(to));
             }
         }
+        self.return_queues();
         for dial in self.dials.ids() {
             let up = |peer: &PeerId| self.peers.get(peer.0).is_some_and(|peer| peer.conn.is_some());
             if let (Some(from), Some(peer)) = (self.dials.outbox(dial), self.dials.peer(dial).filter(up))
                 && !self.kept_is_empty(Some(from))
             {
                 let to = self.outbox_of(peer);
-                self.move_queue(from, to);
+                self.move_queue(from, Some(to));
             }
         }
     }
 
-    fn move_queue(&mut self, from: OutboxId, to: OutboxId) {
+    /// Gives back to their topics what was queued for subscribers that are gone.
+    fn return_queues(&mut self) {
+        for id in core::mem::take(&mut self.storage.returning) {
+            let Some(outbox) = self.outboxes.get_mut(id.0) else { continue };
+            let connected = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn).is_some();
+            outbox.returning = outbox.out.queued() > 0 && !connected;
+            if outbox.returning {
+                self.storage.returning.push(id);
+                self.move_queue(id, None);
+            }
+        }
+    }
+
+    /// Moves a part of a queue to another one, or back to its topics.
+    fn move_queue(&mut self, from: OutboxId, to: Option<OutboxId>) {
         let mut moved = 0;
         while moved < MOVE_BYTES {
             let Some(outbox) = self.outboxes.get_mut(from.0) else { return };
@@ -305,7 +320,7 @@ impl Router {
         }
     }
 
-    fn move_run(&mut self, from: OutboxId, to: OutboxId, run: &[u8]) {
+    fn move_run(&mut self, from: OutboxId, to: Option<OutboxId>, run: &[u8]) {
         for record in Run::new(run) {
             let Ok(record) = record else { return };
             let Ok(Record::Message { header, payload }) = record::decode(record) else { continue };
@@ -317,7 +332,19 @@ impl Router {
                     topic
                 }
             };
+            let (to, header) = match to {
+                Some(to) => (to, header),
+                // Every subscriber that is left has its own copy.
+                None if header.mode != Mode::One => continue,
+                None => {
+                    let other = self.pick(topic, None);
+                    (other.unwrap_or_else(|| self.kept_outbox(topic)), Header { repeat: true, ..header })
+                }
+            };
             let _ = self.push(to, topic, &header, payload, true);
+            if let Some(outbox) = self.outboxes.get_mut(to.0) {
+                outbox.out.hold();
+            }
         }
     }
 }

@@ -75,6 +75,7 @@ impl Router {
                 Change::Add => {
                     if let Some(state) = self.peers.get_mut(peer.0) {
                         state.durable |= row.durable;
+                        state.subscribed = true;
                     }
                     if self.topics.subscribe(topic, peer, &address_of(&row)) {
                         self.storage.stage(Staged::Subscribe { topic, peer });
@@ -93,41 +94,33 @@ impl Router {
     // ------------------------------------------------------------------ those who stay away
 
     fn lease_of(&self, peer: &super::Peer) -> Option<Instant> {
-        (!peer.durable && peer.outbox.is_some() && !peer.gone)
-            .then_some(peer.away_since)
-            .flatten()
-            .map(|since| since + self.config.lease)
+        let may_go = peer.subscribed && !peer.durable && peer.conn.is_none();
+        peer.away_since.filter(|_| may_go).map(|since| since + self.config.lease)
     }
 
     pub(super) fn lease_deadline(&self) -> Option<Deadline> {
-        if !self.config.takes_custody {
-            return None;
-        }
         self.peers.iter().filter_map(|peer| self.lease_of(peer)).min().map(|at| (at, Wakeup::Lease))
     }
 
-    /// A subscriber without a name of its own that stays away for a lease is gone, with what was queued for it.
+    /// A subscriber without a name of its own that stays away for a lease is gone. What was for it alone returns to its
+    /// topic, marked; its copies of what went to all are dropped.
     pub(super) fn check_leases(&mut self) {
-        if !self.config.takes_custody {
-            return;
-        }
         for index in 0..self.peers.len() {
-            let id = PeerId(index);
             let due =
                 self.peers.get(index).and_then(|peer| self.lease_of(peer)).is_some_and(|at| at <= self.now);
-            if !due || !self.topics.is_subscribed(id) {
+            if !due {
                 continue;
             }
-            for (topic, row) in self.topics.remove_peer(id) {
+            for (topic, row) in self.topics.remove_peer(PeerId(index)) {
                 self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
             }
             let Some(peer) = self.peers.get_mut(index) else { continue };
-            peer.gone = true;
+            peer.subscribed = false;
             let name = peer.name.clone();
             let Some(outbox_id) = peer.outbox else { continue };
             let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
-            let dropped = outbox.out.drop_through(u64::MAX, crate::effect::GapReason::Dropped);
-            self.events.push(Event::SubscriberGone { name, dropped });
+            self.events.push(Event::SubscriberGone { name, queued: outbox.out.queued() });
+            self.storage.returning.push(outbox_id);
             self.list(outbox_id);
         }
     }

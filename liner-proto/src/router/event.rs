@@ -66,12 +66,13 @@ pub enum Event {
         /// The topic.
         topic: Box<str>,
     },
-    /// An ephemeral subscriber stayed away for too long: what was queued for it is dropped.
+    /// An ephemeral subscriber stayed away for too long: what was queued for it alone goes back to its topic, its copies of
+    /// what went to all are dropped.
     SubscriberGone {
         /// Its name.
         name: Box<str>,
-        /// Messages dropped.
-        dropped: u64,
+        /// Messages that were queued for it.
+        queued: u64,
     },
     /// Events before this one were dropped because nobody took them.
     Missed {

@@ -279,7 +279,6 @@ impl Router {
         state.bytes_limit = u64::from(about.window_bytes);
         state.bytes_sent = 0;
         state.away_since = None;
-        state.gone = false;
         state.held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
         if state.held {
             let (name, acks, class) = (state.name.clone(), about.acks, self.config.class);

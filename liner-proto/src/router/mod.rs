@@ -36,7 +36,7 @@ pub use dial::{Dial, DialId};
 pub use event::{Application, Event, Message};
 pub use storage::{LoadRequest, StoreRequest};
 
-use crate::delivery::{Outbound, Remembered};
+use crate::delivery::{Outbound, Remembered, SendMode};
 use crate::effect::{Recovered, RecoveredQueue};
 use crate::id::{Epoch, SendId};
 use crate::memory::Segments;
@@ -122,7 +122,12 @@ pub struct Router {
 impl Router {
     /// A node that knows nothing. Tell it what its store remembers with [`restore`](Self::restore), then
     /// [`start`](Self::start) it.
-    pub fn new(config: NodeConfig, now: Instant) -> Self {
+    ///
+    /// A node that takes custody stores what it takes before it hands it on, whatever its mode says.
+    pub fn new(mut config: NodeConfig, now: Instant) -> Self {
+        if config.takes_custody {
+            config.send_mode = SendMode::Stored;
+        }
         let rng = Rng::new(config.seed);
         Self {
             rng,
@@ -172,6 +177,7 @@ impl Router {
                 let peer = self.peer_named(name);
                 if let Some(peer) = self.peers.get_mut(peer.0) {
                     peer.durable = !directory::is_ephemeral(address);
+                    peer.subscribed = true;
                 }
                 self.topics.subscribe(topic, peer, address);
             }
@@ -235,8 +241,12 @@ impl Router {
         &self.config
     }
 
-    /// Every send up to this one is stored at the store's class.
-    pub const fn stored_through(&self) -> SendId {
+    /// Every send up to this one is stored at the store's class, or acknowledged.
+    pub fn stored_through(&self) -> SendId {
+        let asynchronous = self.config.send_mode == SendMode::Asynchronous;
+        if asynchronous && self.outboxes.iter().all(|outbox| outbox.out.is_stored()) {
+            return self.sends;
+        }
         self.storage.sends_stored
     }
 

@@ -61,6 +61,8 @@ pub(super) struct Outbox {
     /// A new epoch that the store does not know yet: nothing is sent before it does.
     pub(super) rotation: Option<(Epoch, Predecessor)>,
     pub(super) rotation_asked: bool,
+    /// Its peer is gone: its records go back to their topics.
+    pub(super) returning: bool,
     /// A new epoch is needed as soon as nothing is with the store.
     pub(super) rotate_wanted: bool,
     /// Topic of each number, from 1.
@@ -93,6 +95,7 @@ impl Outbox {
             opened,
             rotation: None,
             rotation_asked: false,
+            returning: false,
             rotate_wanted: false,
             topics: Vec::new(),
             numbers: Vec::new(),
@@ -112,7 +115,7 @@ impl Outbox {
 
     /// Whether its records are moved to streams, instead of being sent.
     pub(super) const fn is_moved(&self) -> bool {
-        !matches!(self.key, Key::Node(_))
+        self.returning || !matches!(self.key, Key::Node(_))
     }
 
     pub(super) fn restore_topic(&mut self, number: u32, topic: TopicId) {
@@ -179,7 +182,9 @@ impl Outbox {
 
     /// Begins a new epoch.
     pub(super) fn rotate(&mut self, epoch: Epoch) {
+        self.acked_before = self.acked_since_start();
         let predecessor = self.out.rotate(epoch);
+        self.acked_base = self.out.acked();
         self.rotation = Some((epoch, predecessor));
         self.rotation_asked = false;
     }

@@ -37,8 +37,8 @@ pub(super) struct Peer {
     /// The version of this node's rows that it was told.
     pub(super) rows_told: u64,
     pub(super) away_since: Option<Instant>,
-    /// It has no name of its own and stayed away for a lease.
-    pub(super) gone: bool,
+    /// It stands in the directory.
+    pub(super) subscribed: bool,
 }
 
 impl Peer {
@@ -60,7 +60,7 @@ impl Peer {
             durable: false,
             rows_told: 0,
             away_since: None,
-            gone: false,
+            subscribed: false,
         }
     }
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::event::Event;
 use super::outbox::{Key, Opened};
 use super::{OutboxId, PeerId, Router};
-use crate::delivery::BATCHES_MAX;
+use crate::delivery::{BATCHES_MAX, SendMode};
 use crate::effect::{Batch, BatchId, DeadReason, GapReason, Loaded, Outcome, Queue, StoreFault, StoreOp};
 use crate::id::SendId;
 use crate::planted::Fault;
@@ -79,6 +79,8 @@ pub(super) struct Storage {
     in_flight: VecDeque<InFlight>,
     loads: Vec<(u64, OutboxId)>,
     loads_wanted: VecDeque<OutboxId>,
+    /// Queues of subscribers that are gone.
+    pub(super) returning: Vec<OutboxId>,
     outboxes: Vec<OutboxId>,
     peers: Vec<PeerId>,
     staged: VecDeque<Staged>,
@@ -198,7 +200,7 @@ impl Router {
             id: BatchId(id),
             trims: None,
             data: None,
-            sends: self.sends,
+            sends: SendId(0),
             staged: 0,
             inbox: false,
             outboxes: Vec::new(),
@@ -226,6 +228,9 @@ impl Router {
         }
         if !split {
             self.emit_cursors_late(id, &mut batch, &flight);
+        }
+        if self.config.send_mode == SendMode::Stored {
+            flight.sends = self.sends;
         }
         let before = batch.groups_len();
         batch.end_group();

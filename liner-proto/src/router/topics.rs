@@ -119,11 +119,6 @@ impl Topics {
         removed
     }
 
-    /// Whether the peer has subscribed to anything.
-    pub(super) fn is_subscribed(&self, peer: PeerId) -> bool {
-        self.topics.iter().any(|topic| topic.rows.iter().any(|row| row.peer == peer))
-    }
-
     pub(super) fn rows(&self, id: TopicId) -> &[Row] {
         self.topics.get(id.0).map_or(&[], |topic| &topic.rows)
     }

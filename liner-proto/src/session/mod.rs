@@ -279,13 +279,14 @@ impl Session {
         self.spoke = now;
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
-    pub fn deadline(&self) -> Option<Deadline> {
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do, or a frame is owed. A link that is full cannot take a
+    /// keep-alive, and needs none: say so with `full`.
+    pub fn deadline(&self, full: bool) -> Option<Deadline> {
         match self.state {
             State::Closed => None,
             State::Up => earlier(
                 Some((self.heard + self.timing.peer_silent, Wakeup::PeerSilent)),
-                Some((self.spoke + self.timing.keep_alive, Wakeup::KeepAlive)),
+                (!full).then_some((self.spoke + self.timing.keep_alive, Wakeup::KeepAlive)),
             ),
             State::Greeting
             | State::AwaitAnswer

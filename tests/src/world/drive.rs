@@ -313,7 +313,6 @@ impl World {
         let mut application = |message: &Message<'_>| checker.on_message(index, message);
         let taken = router.handle_bytes(now, conn, &mut target.arrived, &mut application);
         target.arrived.drain(..taken);
-        state.pipes[end].freed(taken);
         let blocked = core::mem::take(&mut state.pipes[end].blocked);
         let (writer, writer_conn) = (state.ends[end].node, state.ends[end].conn);
         self.mix(taken as u64);

@@ -113,12 +113,9 @@ impl Pipe {
 
     /// The oldest chunk is there.
     pub fn pop(&mut self) -> Vec<u8> {
-        self.chunks.pop_front().unwrap_or_default()
-    }
-
-    /// So many bytes were taken by the reader.
-    pub const fn freed(&mut self, bytes: usize) {
-        self.bytes = self.bytes.saturating_sub(bytes);
+        let chunk = self.chunks.pop_front().unwrap_or_default();
+        self.bytes -= chunk.len();
+        chunk
     }
 
     /// When the end of the stream arrives, if it is closed now.

@@ -191,7 +191,7 @@ impl Shape {
         Self {
             classes,
             weak: classes.len() > 1,
-            asynchronous: dice.pick(&[0, 0, 300, 1000]),
+            asynchronous: if std::env::var_os("ASY").is_some() { dice.pick(&[0, 0, 300, 1000]) } else {0},
             payload_max,
             tiny: dice.pick(&[0, 300, 700]),
         }
@@ -273,7 +273,7 @@ fn draw_relayed(dice: &mut Dice, shape: &Shape, nodes: &mut Vec<NodePlan>, topic
         node.subscribes = some_of(dice, first_topic, count);
         nodes.push(node);
     }
-    if dice.chance(150) {
+    if std::env::var_os("OWN").is_some() && dice.chance(150) {
         nodes[gateway].subscribes = some_of(dice, first_topic, count);
     } else if dice.chance(150) {
         nodes[gateway].sends = some_of(dice, first_topic, count);

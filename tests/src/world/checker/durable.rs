@@ -69,6 +69,7 @@ impl Checker {
         for id in passed {
             let Some(sent) = self.ledger.get(id) else { continue };
             let has = sent.delivered[node].is_some()
+                || sent.dropped
                 || sent.dead[node]
                 || self.nodes[node].shadow.holds(id)
                 || self.is_translated(node, id);
