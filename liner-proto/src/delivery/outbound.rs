@@ -496,7 +496,8 @@ impl<R: Ring> Outbound<R> {
         let (len, next) = if bytes.len() <= room && next - 1 <= limit {
             (bytes.len(), next)
         } else {
-            prefix(bytes, at.number, limit, room)
+            // A gap may reach beyond the window, which could be smaller than it.
+            prefix(bytes, at.number, room, |first, _| first <= limit)
         };
         if len == 0 {
             return Next::Nothing;
@@ -597,22 +598,22 @@ fn bytes_through(run: &[u8], first: u64, through: u64) -> usize {
     if through < first {
         return 0;
     }
-    prefix(run, first, through, run.len()).0
+    prefix(run, first, run.len(), |_, last| last <= through).0
 }
 
-/// The longest prefix of whole records of `run` with numbers up to `limit` and at most `room` bytes: its length, and the
-/// number after it.
-pub(super) fn prefix(run: &[u8], first: u64, limit: u64, room: usize) -> (usize, u64) {
+/// The longest prefix of whole records of `run` that has at most `room` bytes and whose records, by their first and last
+/// numbers, are all `within`: its length, and the number after it.
+pub(super) fn prefix(run: &[u8], first: u64, room: usize, within: impl Fn(u64, u64) -> bool) -> (usize, u64) {
     let mut number = first;
     let mut len = 0;
     let mut rest = run;
     while let Some((record, after)) = record::split_first(rest) {
-        let next = number.saturating_add(record::numbers_of(record));
+        let last = number.saturating_add(record::numbers_of(record) - 1);
         let taken = run.len() - after.len();
-        if next > limit.saturating_add(1) || taken > room {
+        if taken > room || !within(number, last) {
             break;
         }
-        (number, len, rest) = (next, taken, after);
+        (number, len, rest) = (last + 1, taken, after);
     }
     (len, number)
 }

@@ -63,7 +63,7 @@ impl<R: Ring> Outbound<R> {
         let (len, next) = if area.bytes.len() <= room {
             (area.bytes.len(), area.next)
         } else {
-            prefix(area.bytes, at.number, u64::MAX - 1, room)
+            prefix(area.bytes, at.number, room, |_, _| true)
         };
         if len == 0 {
             return None;
@@ -104,6 +104,8 @@ impl<R: Ring> Outbound<R> {
         self.trims.clear();
         self.gaps.clear();
         self.reservations.clear();
+        // What was to be written still is.
+        self.writing |= self.mode == SendMode::Asynchronous && self.stored.number < self.emit.number;
         self.emit = self.stored;
         self.store_last = (self.stored.number - 1).max(self.trimmed);
     }
@@ -125,7 +127,7 @@ impl<R: Ring> Outbound<R> {
         let (len, next) = if limit == last {
             (records.len(), last + 1)
         } else {
-            prefix(records, first, limit, records.len())
+            prefix(records, first, records.len(), |_, last| last <= limit)
         };
         let records = records.get(..len).unwrap_or_default();
         if len == 0 {
@@ -157,9 +159,7 @@ impl<R: Ring> Outbound<R> {
     /// acknowledged nor stored is written, with everything below and above it.
     pub fn handle_write_behind(&mut self, now: Instant, patience: Duration) {
         if self.mode != SendMode::Asynchronous || self.emit.number >= self.next || self.writing {
-            if self.emit.number >= self.next {
-                self.write_behind = None;
-            }
+            self.write_behind = None;
             return;
         }
         // Looking twice in the time bounds the age of what is only in memory by that time.

@@ -79,13 +79,15 @@ impl Router {
         self.push(kept, topic, header, payload, false).map_err(|error| self.send_error(error))
     }
 
-    /// Queues a message of a peer for everyone whom it concerns. Its cursor is committed with the rows.
+    /// Queues a message of a peer for everyone else whom it concerns. Its cursor is committed with the rows. Unless somebody
+    /// had it already, it is kept for the first subscriber.
     pub(super) fn take_custody(
         &mut self,
         from: PeerId,
         number: u64,
         (topic, header, payload): (TopicId, &Header<'_>, &[u8]),
         maybe_redelivered: bool,
+        had: bool,
     ) {
         let Some(state) = self.peers.get_mut(from.0) else { return };
         state.took_custody = true;
@@ -99,7 +101,7 @@ impl Router {
             topic: Topic::Number(0),
             ..*header
         };
-        let mut queued = false;
+        let mut queued = had;
         if header.mode == Mode::One {
             if let Some(target) = self.pick(topic, Some(from)) {
                 queued = self.push(target, topic, &onward, payload, true).is_ok();

@@ -447,7 +447,11 @@ impl Router {
                 header.origin.map_or((&*state.name, number), |origin| (origin.name, origin.number));
             let text = self.topics.text(topic);
             let message = Message { topic: text, from, seq, mode: header.mode, payload, maybe_redelivered };
-            return application.message(&message);
+            application.message(&message);
+            if header.mode == Mode::All && self.config.takes_custody && header.origin.is_none() {
+                self.take_custody(peer, number, (topic, header, payload), maybe_redelivered, true);
+            }
+            return;
         }
         if header.mode == Mode::BestEffort {
             if self.config.takes_custody && header.origin.is_none() {
@@ -459,7 +463,7 @@ impl Router {
             return;
         }
         if self.config.takes_custody && header.origin.is_none() {
-            return self.take_custody(peer, number, (topic, header, payload), maybe_redelivered);
+            return self.take_custody(peer, number, (topic, header, payload), maybe_redelivered, false);
         }
         self.put_aside(peer, (topic, header, payload), DeadReason::Unsubscribed);
     }
