@@ -169,6 +169,79 @@ fn a_turn_hands_over_about_a_thousand_messages_between_two_flushes() {
 }
 
 #[test]
+fn a_loud_peer_does_not_keep_a_quiet_one_waiting() {
+    let mut to = listener("to", "t", How::InPlace);
+    let mut loud = talker("loud", &to, How::InPlace);
+    let mut quiet = talker("quiet", &to, How::InPlace);
+    run([&mut loud, &mut quiet, &mut to], |[_, _, to]| to.node.peers_up().len() == 2);
+    for _ in 0..200 {
+        loud.node.send("t", &[1; 50_000], Mode::One).unwrap();
+    }
+    for _ in 0..50 {
+        loud.turn();
+    }
+    quiet.node.send("t", b"x", Mode::One).unwrap();
+    quiet.turn();
+    let mut turns = 0;
+    while !to.seen.iter().any(|seen| seen.from == "quiet") {
+        turns += 1;
+        assert!(turns < 4, "{} messages of the loud one came first", to.seen.len());
+        to.turn();
+    }
+    run([&mut loud, &mut quiet, &mut to], |[_, _, to]| to.seen.len() == 201);
+}
+
+#[test]
+fn a_turn_reads_a_bounded_part_of_what_is_there() {
+    let mut to = listener("to", "t", How::InPlace);
+    let mut loud = ["a", "b", "c", "d"].map(|name| talker(name, &to, How::InPlace));
+    let [a, b, c, d] = &mut loud;
+    run([a, b, c, d, &mut to], |[.., to]| to.node.peers_up().len() == 4);
+    for party in &mut loud {
+        for _ in 0..20 {
+            party.node.send("t", &[1; 50_000], Mode::One).unwrap();
+        }
+        for _ in 0..20 {
+            party.turn();
+        }
+    }
+    let mut most = 0;
+    for _ in 0..20 {
+        let read = to.node.drive(Some(Duration::ZERO), &mut ignore).unwrap().bytes_in;
+        most = most.max(read);
+    }
+    assert!((100_000..=512 * 1024).contains(&most), "{most} bytes in a turn");
+}
+
+#[test]
+fn a_link_that_takes_nothing_lets_the_node_sleep() {
+    let mut to = listener("to", "t", How::InPlace);
+    let node = Node::builder("from")
+        .peer(&to.node.listen_addrs()[0].to_string())
+        .configure(|config| {
+            config.timing.handshake = Duration::from_millis(300);
+            config.timing.peer_silent = Duration::from_millis(300);
+            config.timing.write_stall = Duration::from_secs(600);
+        })
+        .build()
+        .unwrap();
+    let mut from = Party::new(node);
+    run([&mut from, &mut to], |[from, _]| !from.node.peers_up().is_empty());
+    for _ in 0..200 {
+        from.node.send("t", &[1; 50_000], Mode::One).unwrap();
+    }
+    // The other side is silent for too long. The end of the session is owed, and cannot be written.
+    let patience = Patience::new();
+    while !patience.used(Duration::from_millis(600)) {
+        from.turn();
+    }
+    while from.node.next_deadline() == Some(Duration::ZERO) {
+        patience.check();
+        from.turn();
+    }
+}
+
+#[test]
 fn a_stop_is_told_to_peers_and_frees_the_address() {
     let mut to = listener("to", "t", How::OnWorker);
     let mut from = talker("from", &to, How::InPlace);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::{Faulty, How, PATIENCE, Party, Patience, Switch, listener, run};
+use common::{Faulty, How, PATIENCE, Party, Patience, Switch, listener, run, talker};
 use liner_mio::{
-    BlockingSendError, Class, DriveError, Event, Message, Mode, Node, SendError, SendId, StopError,
+    BlockingSendError, Class, DriveError, Event, Framing, Message, Mode, Node, SendError, SendId, StopError,
 };
 
 fn ignore(_: &Message<'_>) {}
@@ -66,6 +66,30 @@ fn a_turn_on_a_worker_is_one_commit() {
     run([&mut from], |[from]| from.node.stored_through() == SendId(10_000));
     let commits = switch.commits.load(Ordering::Relaxed) - before;
     assert!(commits < 20, "{commits} commits for messages that came together");
+}
+
+#[test]
+fn a_slow_worker_bounds_what_a_crash_could_repeat() {
+    let (store, switch) = Faulty::with_switch();
+    let node = Node::builder("to").listen("127.0.0.1:0", Framing::Length).subscribe("t");
+    let mut to = Party::new(node.store_on_worker(store).build().unwrap());
+    let mut from = talker("from", &to, How::InPlace);
+    run([&mut from, &mut to], |[_, to]| !to.node.peers_up().is_empty());
+    for _ in 0..20_000 {
+        from.node.send("t", &[1; 64], Mode::One).unwrap();
+    }
+    let gate = switch.gate.lock().unwrap();
+    run([&mut from, &mut to], |[_, to]| !to.seen.is_empty());
+    for _ in 0..50 {
+        from.turn();
+        to.turn();
+    }
+    // One turn, and what it took to notice.
+    assert!(to.seen.len() < 4 * 1024, "{} messages and no commit", to.seen.len());
+    assert!(to.node.next_deadline().is_none_or(|due| !due.is_zero()), "it would not sleep");
+    drop(gate);
+    run([&mut from, &mut to], |[from, to]| to.seen.len() >= 20_000 && from.node.is_idle());
+    assert_eq!(to.seen.len(), 20_000);
 }
 
 #[test]

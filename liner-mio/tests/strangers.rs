@@ -80,10 +80,16 @@ fn who_does_not_finish_the_handshake_is_closed() {
 
 #[test]
 fn unfinished_handshakes_give_way_to_new_connections() {
-    let mut to = listener("to", "t", How::InPlace);
+    let node = Node::builder("to")
+        .listen("127.0.0.1:0", Framing::Length)
+        .subscribe("t")
+        // None of them uses up its time while the test waits.
+        .configure(|config| config.timing.handshake = Duration::from_secs(600))
+        .build()
+        .unwrap();
+    let mut to = Party::new(node);
     let patience = Patience::new();
     let mut strangers: Vec<_> = (0..80).map(|_| stranger(&to)).collect();
-    // Well before any of them has used up its time.
     loop {
         patience.check();
         to.turn();

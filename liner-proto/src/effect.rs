@@ -78,7 +78,7 @@ pub enum StoreOp<'a> {
         epoch: Epoch,
     },
     /// Gives the queue a new epoch. The numbers of what it holds are shifted as `predecessor` says (its
-    /// `old_first` becomes its `new_first`), the reservation and the topic numbers of the old epoch are kept.
+    /// `old_first` becomes 1), the reservation and the topic numbers of the old epoch are kept.
     Rotate {
         /// The queue.
         queue: Queue<'a>,

@@ -26,21 +26,23 @@ impl fmt::Display for Epoch {
 
 /// What an epoch replaced, so that a cursor in the old numbering can still be used.
 ///
-/// The message that was `old_first` in `epoch` is `new_first` in the epoch that follows it, and so on upwards.
+/// The message that was `old_first` in `epoch` is 1 in the epoch that follows it, and so on upwards for `count` numbers. What
+/// was queued later never had a number in the old epoch, whatever a cursor of it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Predecessor {
     /// The epoch that was given up.
     pub epoch: Epoch,
     /// The oldest number that was still stored when it was given up.
     pub old_first: u64,
-    /// The number of that same message in the new epoch.
-    pub new_first: u64,
+    /// How many numbers there were from it on.
+    pub count: u64,
 }
 
 impl Predecessor {
     /// The cursor of the new epoch that says the same as `cursor` did in the old one.
     pub const fn translate(&self, cursor: u64) -> u64 {
-        (cursor.saturating_add(self.new_first)).saturating_sub(self.old_first)
+        let above = (cursor.saturating_add(1)).saturating_sub(self.old_first);
+        if above < self.count { above } else { self.count }
     }
 }
 

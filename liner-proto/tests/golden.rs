@@ -48,7 +48,7 @@ const NEW_STREAM: StreamFields =
 
 const KNOWN_STREAM: StreamFields = StreamFields {
     epoch: Epoch(0x2122_2324_2526_2728),
-    predecessor: Some(Predecessor { epoch: Epoch(0x3132_3334_3536_3738), old_first: 1000, new_first: 1 }),
+    predecessor: Some(Predecessor { epoch: Epoch(0x3132_3334_3536_3738), old_first: 1000, count: 1 }),
     oldest: 5,
     next: 300,
     known: Some(Known { epoch: Epoch(0x4142_4344_4546_4748), cursor: 70_000 }),

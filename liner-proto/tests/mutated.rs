@@ -114,7 +114,7 @@ fn stream(rng: &mut Rng) -> StreamFields {
         predecessor: rng.some(|rng| Predecessor {
             epoch: Epoch(rng.next()),
             old_first: rng.number(),
-            new_first: rng.number(),
+            count: rng.number(),
         }),
         oldest,
         next: oldest + rng.below(1000) as u64,

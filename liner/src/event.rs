@@ -8,16 +8,16 @@ use crate::failure::Failure;
 /// An event in words. Nothing for those that the status shows anyway.
 pub(crate) fn words(event: &Event) -> Option<String> {
     Some(match event {
-        Event::PeerUp { name, resumed } => {
-            format!("{name} is connected{}", if *resumed { " again" } else { "" })
-        }
+        Event::PeerUp { name, .. } => format!("{name} is connected"),
         Event::PeerDown { name, reason } => format!("{name} is away: {}", reason_words(*reason)),
         Event::HandshakeFailed { reason, .. } => {
             format!("a connection ended before it was one of ours: {}", reason_words(*reason))
         }
         Event::Gap { from, count, reason } => format!("{count} messages of {from} will not come: {reason:?}"),
         Event::WeakAcks { name, class, .. } => {
-            format!("{name} acknowledges what it may lose; messages for it wait until it keeps them at class {class}")
+            format!(
+                "{name} acknowledges what it may lose; messages for it wait until it keeps them at class {class}"
+            )
         }
         Event::Regressed { queue } => {
             format!("the queue of {queue} had gone back in time: it begins anew, and repeats are marked")
@@ -25,10 +25,14 @@ pub(crate) fn words(event: &Event) -> Option<String> {
         Event::StoreFailed(fault) => format!("{fault}: nothing is acknowledged until it works again"),
         Event::StoreRecovered => "the store works again".to_owned(),
         Event::TopicFull { topic } => {
-            format!("{topic} has no subscriber and its quota is used up: subscribe with a name to take what is kept")
+            format!(
+                "{topic} has no subscriber and its quota is used up: subscribe with a name to take what is kept"
+            )
         }
-        Event::SubscriberGone { name, dropped } => {
-            format!("{name} stayed away: {dropped} messages for it were dropped; a subscriber with --name keeps its own")
+        Event::SubscriberGone { name, queued } => {
+            format!(
+                "{name} stayed away: the {queued} messages queued for it are no longer its own; one with --name keeps them"
+            )
         }
         Event::Missed { count } => format!("{count} more events"),
         _ => return None,

@@ -14,12 +14,15 @@ const RAM_BYTES: u64 = 256 * 1024 * 1024;
 pub(crate) fn open(url: &StoreUrl, name: &str, durability: Class) -> Result<Box<dyn Store + Send>, Failure> {
     url.check().map_err(|error| Failure::Usage(error.to_string()))?;
     let Some(path) = url.path() else { return Ok(Box::new(HeapStore::new(RAM_BYTES))) };
-    let options =
-        Options { name: name.to_owned(), durability, limit_bytes: None, boot_id: boot_id() };
+    let options = Options { name: name.to_owned(), durability, limit_bytes: None, boot_id: boot_id() };
     let store = SqliteStore::open(path, &options).map_err(open_failure)?;
     let opened = store.opened();
     if let Some(aside) = &opened.quarantined {
-        tell(format_args!("{} was damaged: it is now {}, and a new one was made", path.display(), aside.display()));
+        tell(format_args!(
+            "{} was damaged: it is now {}, and a new one was made",
+            path.display(),
+            aside.display()
+        ));
     }
     if let Some(schema) = opened.upgraded_from {
         tell(format_args!("{} was upgraded from schema {schema}", path.display()));

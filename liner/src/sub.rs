@@ -10,12 +10,12 @@ use liner_mio::{Class, DriveError, Framing, Handler, Message, Node, StopError};
 use serde::Serialize;
 
 use crate::args::{PEERS_ADDRESS, SubArgs};
+use crate::event;
 use crate::failure::Failure;
 use crate::out::{Out, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
-use crate::event;
 
 /// How long the end may take: the store has to take what was printed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -62,6 +62,8 @@ fn connect(args: &SubArgs, name: &str) -> Result<Node, Failure> {
     let mut builder = Node::builder(name)
         .store(open(&url, name, Class::Power)?)
         .durable(args.name.is_some())
+        // It sends nothing: what others keep of it does not matter.
+        .accept_weak_acks(true)
         .insecure(args.insecure);
     for topic in &args.topics {
         builder = builder.subscribe(topic);
@@ -225,7 +227,10 @@ mod tests {
     #[test]
     fn json_says_how_the_payload_is_written() {
         let json = |payload| serde_json::to_string(&Line::new(&message(payload, false))).unwrap();
-        assert_eq!(json(b"x\"y"), r#"{"topic":"t","from":"d","seq":7,"payload":"x\"y","maybe_redelivered":false}"#);
+        assert_eq!(
+            json(b"x\"y"),
+            r#"{"topic":"t","from":"d","seq":7,"payload":"x\"y","maybe_redelivered":false}"#
+        );
         assert_eq!(
             json(&[0xff]),
             r#"{"topic":"t","from":"d","seq":7,"payload":"/w==","encoding":"base64","maybe_redelivered":false}"#

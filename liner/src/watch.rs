@@ -35,7 +35,8 @@ impl Stop {
 
     /// Stops when the second half is dropped.
     pub(crate) fn pair() -> Result<(Self, StdUnixStream), Failure> {
-        let (read, write) = StdUnixStream::pair().map_err(|error| Failure::io("cannot make a pipe", &error))?;
+        let (read, write) =
+            StdUnixStream::pair().map_err(|error| Failure::io("cannot make a pipe", &error))?;
         Ok((Self(read), write))
     }
 }
@@ -89,7 +90,11 @@ impl Watch {
     }
 
     /// Waits until one of the nodes has something to do, but not longer than `most`.
-    pub(crate) fn wait_for(&mut self, nodes: &mut [&mut Node], most: Option<Duration>) -> Result<(), Failure> {
+    pub(crate) fn wait_for(
+        &mut self,
+        nodes: &mut [&mut Node],
+        most: Option<Duration>,
+    ) -> Result<(), Failure> {
         let mut timeout = most;
         for (index, node) in nodes.iter_mut().enumerate() {
             if let Some(due) = node.next_deadline() {

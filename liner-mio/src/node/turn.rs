@@ -36,7 +36,7 @@ const REST: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Input {
     buffer: Box<[u8]>,
-    /// The longest piece that can be needed for a whole frame.
+    /// What is given to the router at a time: the longest frame fits.
     piece: usize,
     left: Option<Left>,
 }
@@ -110,7 +110,7 @@ impl Node {
     /// When the next turn is due, if nothing happens before.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let core = self.router.poll_timeout().map(|(at, _)| at);
-        let core = core.map(|at| if at <= self.checked { at.max(self.checked + REST) } else { at });
+        let core = core;
         let links = self.links.deadline();
         match (core, links) {
             (Some(core), Some(links)) => Some(core.min(links)),
@@ -198,6 +198,8 @@ impl Node {
                 if self.links.add(self.poll.registry(), stream, State::Up(conn)).is_err() {
                     self.router.handle_closed(now, conn);
                 }
+                // Of too many strangers one gives way to each new one.
+                self.close_links();
             }
         }
     }
@@ -299,17 +301,12 @@ impl Node {
 
     /// Gives bytes to the router, frame by frame, until they are used up or the turn has had its messages.
     fn process(&mut self, now: Instant, mut left: Left, application: &mut Counted<'_>) {
-        let mut piece = self.input.piece;
         while left.begin < left.end && application.messages < TURN_MESSAGES {
-            let until = left.end.min(left.begin + piece);
+            let until = left.end.min(left.begin + self.input.piece);
             let Some(bytes) = self.input.buffer.get_mut(left.begin..until) else { return };
             let taken = self.router.handle_bytes(now, left.conn, bytes, application);
             left.begin += taken;
             if taken > 0 {
-                continue;
-            }
-            if until < left.end {
-                piece = usize::MAX / 2;
                 continue;
             }
             if let Some(link) = self.links.get_mut(left.slot) {

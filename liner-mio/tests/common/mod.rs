@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "so a test ends")]
 #![expect(clippy::disallowed_methods, reason = "a test that waits in vain has to end")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use liner_mio::{Class, Event, Framing, HeapStore, Message, Node, Store};
@@ -83,6 +83,11 @@ impl Patience {
         Self(Instant::now() + PATIENCE)
     }
 
+    /// Whether so much of it is used up.
+    pub(crate) fn used(&self, part: Duration) -> bool {
+        Instant::now() + PATIENCE >= self.0 + part
+    }
+
     pub(crate) fn check(&self) {
         assert!(Instant::now() < self.0, "waited in vain");
     }
@@ -129,6 +134,8 @@ pub(crate) struct Faulty {
 pub(crate) struct Switch {
     /// So many commits fail from now on.
     pub(crate) fails: AtomicU32,
+    /// While somebody holds it, commits wait.
+    pub(crate) gate: Mutex<()>,
     /// Whether the next commit panics.
     pub(crate) panics: AtomicU32,
     pub(crate) commits: AtomicU32,
@@ -160,6 +167,7 @@ impl Store for Faulty {
     }
 
     fn commit(&mut self) -> Result<(), StoreFault> {
+        let _open = self.switch.gate.lock().unwrap();
         self.switch.commits.fetch_add(1, Ordering::Relaxed);
         self.inner.commit()
     }

@@ -417,7 +417,8 @@ impl<R: Ring> Outbound<R> {
     /// Gives the queue a new epoch, in which the oldest queued record has the number 1. Nothing may be with the store.
     pub fn rotate(&mut self, epoch: Epoch) -> Predecessor {
         let less = self.acked;
-        let predecessor = Predecessor { epoch: self.epoch, old_first: less + 1, new_first: 1 };
+        let count = self.next - 1 - less;
+        let predecessor = Predecessor { epoch: self.epoch, old_first: less + 1, count };
         // A peer that is asked by its cursor in the epoch before last gets no answer: it starts afresh, in doubt.
         self.predecessor = Some(predecessor);
         self.epoch = epoch;

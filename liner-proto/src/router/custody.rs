@@ -304,15 +304,16 @@ impl Router {
             if !outbox.may_send() {
                 return;
             }
-            let (end, run) = match outbox.out.next_piece(u64::MAX - 1, MOVE_BYTES) {
+            let regressed = outbox.regressed;
+            let (end, run, again) = match outbox.out.next_piece(u64::MAX - 1, MOVE_BYTES) {
                 Next::Nothing => return,
                 Next::Load { .. } => return self.want_load(from),
-                Next::Gap { last, .. } => (Cursor { number: last + 1, offset: 0 }, Vec::new()),
-                Next::Run { end, bytes, .. } => (end, bytes.to_vec()),
+                Next::Gap { last, .. } => (Cursor { number: last + 1, offset: 0 }, Vec::new(), false),
+                Next::Run { end, bytes, sent_before, .. } => (end, bytes.to_vec(), sent_before && regressed),
             };
             moved += run.len().max(1);
             outbox.out.advance(self.now, end);
-            self.move_run(from, to, &run);
+            self.move_run(from, to, &run, again);
             let Some(outbox) = self.outboxes.get_mut(from.0) else { return };
             // Its trim is committed in the group that stores the rows where they are now.
             let _ = outbox.out.handle_marks(self.now, end.number - 1, end.number - 1);
@@ -322,7 +323,7 @@ impl Router {
         }
     }
 
-    fn move_run(&mut self, from: OutboxId, to: Option<OutboxId>, run: &[u8]) {
+    fn move_run(&mut self, from: OutboxId, to: Option<OutboxId>, run: &[u8], again: bool) {
         for record in Run::new(run) {
             let Ok(record) = record else { return };
             let Ok(Record::Message { header, payload }) = record::decode(record) else { continue };
@@ -334,6 +335,7 @@ impl Router {
                     topic
                 }
             };
+            let header = Header { repeat: header.repeat || again, ..header };
             let (to, header) = match to {
                 Some(to) => (to, header),
                 // Every subscriber that is left has its own copy.

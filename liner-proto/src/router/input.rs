@@ -414,10 +414,7 @@ impl Router {
                     // It has no number, and no place among those that have.
                     return Err(CloseReason::Violation);
                 }
-                let arrival = state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?;
-                if arrival == Arrival::Duplicate {
-                    return Ok(());
-                }
+                // A record that cannot be handed on must not count as received.
                 let topic = match header.topic {
                     Topic::Number(number) => {
                         let index = (number as usize).checked_sub(1).ok_or(CloseReason::Violation)?;
@@ -425,6 +422,10 @@ impl Router {
                     }
                     Topic::Text(text) => self.topics.intern_bounded(text).ok_or(CloseReason::Overloaded)?,
                 };
+                let arrival = state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?;
+                if arrival == Arrival::Duplicate {
+                    return Ok(());
+                }
                 let in_doubt = sent_before && state.inbound.in_doubt(number);
                 self.dispatch(peer, number, (topic, header, payload), header.repeat || in_doubt, application);
                 Ok(())

@@ -61,6 +61,8 @@ pub(super) struct Outbox {
     /// A new epoch that the store does not know yet: nothing is sent before it does.
     pub(super) rotation: Option<(Epoch, Predecessor)>,
     pub(super) rotation_asked: bool,
+    /// What it held when it was restored may have been moved, and more than that, before.
+    pub(super) regressed: bool,
     /// Its peer is gone: its records go back to their topics.
     pub(super) returning: bool,
     /// A new epoch is needed as soon as nothing is with the store.
@@ -95,6 +97,7 @@ impl Outbox {
             opened,
             rotation: None,
             rotation_asked: false,
+            regressed: false,
             returning: false,
             rotate_wanted: false,
             topics: Vec::new(),

@@ -47,16 +47,14 @@ impl Head {
     /// # Errors
     /// `Refused` if a number would leave the range that numbers have.
     pub fn rotate(&mut self, epoch: Epoch, predecessor: Predecessor) -> Result<u64, StoreFault> {
-        let Predecessor { old_first, new_first, .. } = predecessor;
-        if old_first == 0 || new_first == 0 {
+        let old_first = predecessor.old_first;
+        if old_first == 0 {
             return Err(StoreFault::Refused);
         }
         let mut head = *self;
         head.trim(old_first - 1);
         // Nothing but the reservation may be below `old_first` now.
-        let highest = head.last.max(head.reserved);
-        highest.saturating_sub(old_first).checked_add(new_first).ok_or(StoreFault::Refused)?;
-        let shift = new_first.wrapping_sub(old_first);
+        let shift = 1_u64.wrapping_sub(old_first);
         head.trimmed = head.trimmed.wrapping_add(shift);
         head.dropped = head.dropped.map(|(through, reason)| (through.wrapping_add(shift), reason));
         head.last = head.last.wrapping_add(shift);

@@ -263,7 +263,7 @@ impl StreamFields {
             && self.oldest <= self.next
             && self.next <= NUMBER_MAX
             && self.known.is_none_or(|known| known.cursor <= NUMBER_MAX)
-            && self.predecessor.is_none_or(|before| in_range(before.old_first) && in_range(before.new_first));
+            && self.predecessor.is_none_or(|before| in_range(before.old_first) && before.count <= NUMBER_MAX);
         if good { Ok(()) } else { Err(DecodeError::Range) }
     }
 }
@@ -294,18 +294,15 @@ mod predecessor {
         #[serde(with = "fixed_epoch")]
         epoch: Epoch,
         old_first: u64,
-        new_first: u64,
+        count: u64,
     }
 
     pub(super) fn serialize<S: Serializer>(
         predecessor: &Option<Predecessor>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let fields = predecessor.map(|Predecessor { epoch, old_first, new_first }| Fields {
-            epoch,
-            old_first,
-            new_first,
-        });
+        let fields =
+            predecessor.map(|Predecessor { epoch, old_first, count }| Fields { epoch, old_first, count });
         fields.serialize(serializer)
     }
 
@@ -313,7 +310,7 @@ mod predecessor {
         deserializer: D,
     ) -> Result<Option<Predecessor>, D::Error> {
         let fields = Option::<Fields>::deserialize(deserializer)?;
-        Ok(fields.map(|Fields { epoch, old_first, new_first }| Predecessor { epoch, old_first, new_first }))
+        Ok(fields.map(|Fields { epoch, old_first, count }| Predecessor { epoch, old_first, count }))
     }
 }
 
@@ -338,11 +335,7 @@ mod tests {
     /// The longest there can be.
     const STREAM: StreamFields = StreamFields {
         epoch: Epoch(u64::MAX),
-        predecessor: Some(Predecessor {
-            epoch: Epoch(u64::MAX),
-            old_first: NUMBER_MAX,
-            new_first: NUMBER_MAX,
-        }),
+        predecessor: Some(Predecessor { epoch: Epoch(u64::MAX), old_first: NUMBER_MAX, count: NUMBER_MAX }),
         oldest: NUMBER_MAX,
         next: NUMBER_MAX,
         known: Some(Known { epoch: Epoch(u64::MAX), cursor: NUMBER_MAX }),
@@ -416,14 +409,13 @@ mod tests {
     fn numbers_that_make_no_sense_are_refused() {
         let plain = StreamFields { predecessor: None, oldest: 1, next: 1, known: None, ..STREAM };
         assert_eq!(refused_stream(plain), None);
-        let before = |old_first, new_first| Some(Predecessor { epoch: Epoch(3), old_first, new_first });
+        let before = |old_first, count| Some(Predecessor { epoch: Epoch(3), old_first, count });
         for wrong in [
             StreamFields { oldest: 0, ..plain },
             StreamFields { oldest: 2, ..plain },
             StreamFields { next: NUMBER_MAX + 1, ..plain },
             StreamFields { known: Some(Known { epoch: Epoch(3), cursor: NUMBER_MAX + 1 }), ..plain },
             StreamFields { predecessor: before(0, 1), ..plain },
-            StreamFields { predecessor: before(1, 0), ..plain },
             StreamFields { predecessor: before(NUMBER_MAX + 1, 1), ..plain },
             StreamFields { predecessor: before(1, NUMBER_MAX + 1), ..plain },
             StreamFields { assigned: ASSIGNED, ..plain },

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::SqliteStore;
 use crate::check::Check;
-use crate::row::column;
+use crate::numbers::column;
 use crate::turn::Failure;
 
 impl SqliteStore {

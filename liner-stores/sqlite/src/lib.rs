@@ -3,7 +3,7 @@
 //! The file is shared by several nodes, of one process or of many; everything in it is keyed by the node's own name, and a
 //! lock that the operating system takes back at any death sees to it that a name is used once.
 //!
-//! * **Commits.** A turn is one transaction, a group within it a savepoint. The log is a write-ahead log, synchronised at
+//! * **Commits.** A turn is one transaction. The log is a write-ahead log, synchronised at
 //!   every commit for [`Class::Power`], and at checkpoints only for [`Class::Process`].
 //! * **Segments.** What is appended at once is one row, under one CRC-32C that covers whose it is, its numbers and its
 //!   bytes, and that is checked whenever it is read. A row that fails is kept aside in the table `quarantine`.
@@ -19,6 +19,7 @@ mod check;
 mod directory;
 mod error;
 mod names;
+mod numbers;
 mod open;
 mod orphans;
 mod queues;

@@ -3,15 +3,16 @@
 use liner_proto::effect::{GapReason, Queue, StoreFault, StoreOp};
 use liner_proto::id::{Epoch, Predecessor};
 use liner_proto::store::run::measure;
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use crate::SqliteStore;
 use crate::names;
-use crate::row::{QueueRow, column, topic_checksum};
+use crate::numbers::column;
+use crate::row::{QueueRow, topic_checksum};
 use crate::turn::Failure;
 
 impl SqliteStore {
-    /// Executes one request within the group's savepoint.
+    /// Executes one request of a group that has passed its trial.
     pub(crate) fn step(&mut self, op: &StoreOp<'_>) -> Result<(), Failure> {
         match *op {
             StoreOp::Inbox { epoch } => self.name_inbox(epoch),
@@ -34,9 +35,9 @@ impl SqliteStore {
     }
 
     fn open_queue(&mut self, queue: Queue<'_>, epoch: Epoch) -> Result<(), Failure> {
-        if let Some(row) = self.rows.find(&self.conn, &self.owner, queue)? {
-            row.head.reopen(epoch);
-            return row.save(&self.conn);
+        if self.rows.find(&self.conn, &self.owner, queue)?.is_some() {
+            self.rows.change(&self.conn, &self.owner, queue)?.numbers.head.reopen(epoch);
+            return Ok(());
         }
         let composite = names::composite(&self.owner, queue);
         let key: i64 = self.conn.prepare_cached(NEXT_KEY)?.query_row([], |row| row.get(0))?;
@@ -62,25 +63,19 @@ impl SqliteStore {
     }
 
     fn rotate(&mut self, queue: Queue<'_>, epoch: Epoch, predecessor: Predecessor) -> Result<(), Failure> {
-        let row = self.rows.open(&self.conn, &self.owner, queue)?;
-        row.forget(&self.conn, predecessor.old_first.saturating_sub(1), self.cleared)?;
-        let shift = row.head.rotate(epoch, predecessor)?;
-        row.shift = row.shift.wrapping_add(shift);
-        row.save(&self.conn)?;
-        acknowledged(&self.conn, row)
+        let row = self.rows.change(&self.conn, &self.owner, queue)?;
+        let forgotten = row.numbers.rotate(epoch, predecessor)?;
+        row.forget(&self.conn, forgotten, self.cleared)
     }
 
     fn reserve(&mut self, queue: Queue<'_>, through: u64) -> Result<(), Failure> {
-        let row = self.rows.open(&self.conn, &self.owner, queue)?;
-        row.head.reserve(through);
-        row.save(&self.conn)
+        Ok(self.rows.change(&self.conn, &self.owner, queue)?.numbers.reserve(through)?)
     }
 
     fn append(&mut self, queue: Queue<'_>, first: u64, last: u64, records: &[u8]) -> Result<(), Failure> {
-        let row = self.rows.open(&self.conn, &self.owner, queue)?;
+        let row = self.rows.change(&self.conn, &self.owner, queue)?;
         let measure = measure(records).ok_or(StoreFault::Refused)?;
-        row.head.append(first, last, measure.numbers)?;
-        let (number, first, last) = (column(last)?, row.stored(first)?, row.stored(last)?);
+        let (first, last) = row.numbers.append(first, last, measure.numbers)?;
         let crc = row.checksum(first, last, records);
         let epoch = row.stored_epoch.0.cast_signed();
         let messages = column(measure.messages)?;
@@ -90,38 +85,29 @@ impl SqliteStore {
                  VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![row.key, epoch, first, last, messages, crc, row.composite, records])?;
-        let mut update = self
-            .conn
-            .prepare_cached("UPDATE conn_key_map SET last = ?2, crc = ?3 WHERE connection_key = ?1")?;
-        // Somebody has deleted it by hand.
-        if update.execute([row.key, number, row.check()])? == 1 {
-            Ok(())
-        } else {
-            Err(StoreFault::Refused.into())
-        }
+        Ok(())
     }
 
     fn trim(&mut self, queue: Queue<'_>, through: u64) -> Result<(), Failure> {
-        let row = self.rows.open(&self.conn, &self.owner, queue)?;
-        if !row.head.trim(through) {
-            return Ok(());
+        let row = self.rows.change(&self.conn, &self.owner, queue)?;
+        match row.numbers.trim(through)? {
+            Some(forgotten) => row.forget(&self.conn, forgotten, self.cleared),
+            None => Ok(()),
         }
-        row.forget(&self.conn, through, self.cleared)?;
-        row.save(&self.conn)?;
-        acknowledged(&self.conn, row)
     }
 
     fn drop_through(&mut self, queue: Queue<'_>, through: u64, reason: GapReason) -> Result<(), Failure> {
-        let row = self.rows.open(&self.conn, &self.owner, queue)?;
-        if !row.head.drop_through(through, reason)? {
-            return Ok(());
+        let row = self.rows.change(&self.conn, &self.owner, queue)?;
+        match row.numbers.drop_through(through, reason)? {
+            Some(forgotten) => row.forget(&self.conn, forgotten, self.cleared),
+            None => Ok(()),
         }
-        row.forget(&self.conn, through, self.cleared)?;
-        row.save(&self.conn)
     }
 
     fn bind(&mut self, queue: Queue<'_>, number: u32, text: &str) -> Result<(), Failure> {
-        let row = self.rows.open(&self.conn, &self.owner, queue)?;
+        let Some(row) = self.rows.find(&self.conn, &self.owner, queue)? else {
+            return Err(StoreFault::Refused.into());
+        };
         self.conn
             .prepare_cached(
                 "INSERT OR REPLACE INTO stream_topic(composite, number, topic, crc) VALUES(?1, ?2, ?3, ?4)",
@@ -135,7 +121,6 @@ impl SqliteStore {
         for sql in [
             "DELETE FROM segments WHERE connection_key = ?1",
             "DELETE FROM cleared WHERE connection_key = ?1",
-            "DELETE FROM conn_mess_number WHERE connection_key = ?1",
             "DELETE FROM conn_sender WHERE connection_key = ?1",
             "DELETE FROM conn_key_map WHERE connection_key = ?1",
         ] {
@@ -154,10 +139,3 @@ const NEXT_KEY: &str = "SELECT 1 + max(
     coalesce((SELECT max(v) FROM seq), 0),
     coalesce((SELECT max(connection_key) FROM conn_key_map), 0),
     coalesce((SELECT max(connection_key) FROM segments), 0))";
-
-/// Tells operators how far the other side has acknowledged.
-fn acknowledged(conn: &Connection, row: &QueueRow) -> Result<(), Failure> {
-    conn.prepare_cached("INSERT OR REPLACE INTO conn_mess_number(connection_key, v) VALUES(?1, ?2)")?
-        .execute([row.key, column(row.head.trimmed)?])?;
-    Ok(())
-}

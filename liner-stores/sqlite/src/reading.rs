@@ -36,13 +36,13 @@ impl SqliteStore {
     pub(crate) fn read(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, Failure> {
         self.refresh()?;
         let Some(row) = self.rows.find(&self.conn, &self.owner, queue)? else { return Ok(Loaded::Nothing) };
-        let after = after.max(row.head.floor());
-        if after >= row.head.last {
+        let after = after.max(row.numbers.head.floor());
+        if after >= row.numbers.head.last {
             return Ok(Loaded::Nothing);
         }
-        let shift = row.shift;
+        let shift = row.numbers.shift;
         let shifted = |number: u64| number.wrapping_add(shift);
-        let loaded = match read_above(&self.conn, row, row.stored(after)?, into, self.cleared)? {
+        let loaded = match read_above(&self.conn, row, row.numbers.stored(after)?, into, self.cleared)? {
             Found::Loaded(loaded) => loaded,
             Found::Damaged { id, first, last, clear } => {
                 if !clear {
@@ -123,7 +123,7 @@ fn read_above(
                 // Its own numbers are as doubtful as its bytes: it ends at the latest where the next one begins.
                 let next = rows.next()?.map(|row| row.get::<_, i64>(1)).transpose()?;
                 let end = next.filter(|&next| next > first).map_or(i64::MAX, |next| next - 1);
-                let end = end.min(queue.stored(queue.head.last)?);
+                let end = end.min(queue.numbers.stored(queue.numbers.head.last)?);
                 let last = last.max(first).min(end);
                 return Ok(Found::Damaged { id, first: first.min(last), last, clear });
             }
@@ -187,7 +187,7 @@ fn put_gap(records: &mut Vec<u8>) {
 
 /// Messages and bytes that a queue holds above what is forgotten.
 pub(crate) fn count(conn: &Connection, queue: &QueueRow, cleared: bool) -> Result<(u64, u64), Failure> {
-    let floor = queue.stored(queue.head.floor())?;
+    let floor = queue.numbers.stored(queue.numbers.head.floor())?;
     let epoch = queue.stored_epoch.0.cast_signed();
     let mut sums = conn.prepare_cached(
         "SELECT coalesce(sum(messages), 0), coalesce(sum(length(records)), 0) FROM segments

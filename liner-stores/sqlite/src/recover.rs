@@ -41,9 +41,9 @@ impl SqliteStore {
         while let Some(row) = rows.next()? {
             let (kind, name): (u8, String) = (row.get(0)?, row.get(1)?);
             let queue = names::queue(kind, &name).ok_or(StoreFault::Corrupt)?;
-            let row = self.rows.open(&self.conn, &self.owner, queue)?;
+            let Some(row) = self.rows.find(&self.conn, &self.owner, queue)? else { continue };
             let (messages, bytes) = count(&self.conn, row, self.cleared)?;
-            visit(Recovered::Queue(row.head.recovered(queue, messages, bytes)));
+            visit(Recovered::Queue(row.numbers.head.recovered(queue, messages, bytes)));
             let mut topics =
                 self.conn.prepare_cached("SELECT number, topic FROM stream_topic WHERE composite = ?1")?;
             let mut topics = topics.query([&row.composite])?;

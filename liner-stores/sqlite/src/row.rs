@@ -9,32 +9,34 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::check::Check;
 use crate::names;
+use crate::numbers::{Numbers, column};
 use crate::turn::Failure;
 
 /// One queue.
-///
-/// Segments keep the numbers and the epoch that they were stored with; a rotation changes this row only. `shift` is what
-/// leads from those numbers to the present ones, in wrapping arithmetic, and `stored_epoch` the epoch that all segments
-/// of the queue bear: the first one.
 #[derive(Clone, Debug)]
 pub(crate) struct QueueRow {
     pub(crate) key: i64,
     pub(crate) composite: String,
-    pub(crate) head: Head,
-    pub(crate) shift: u64,
+    pub(crate) numbers: Numbers,
+    /// The epoch that all its segments bear: its first one.
     pub(crate) stored_epoch: Epoch,
+    /// The numbers are not those in the database: they are written when the turn ends.
+    changed: bool,
 }
 
 /// Finds rows of queues; a condition is to follow. [`QueueRow::read`] wants these columns in this order.
 pub(crate) const QUEUES: &str = "SELECT connection_key, composite, epoch, predecessor_epoch, \
-     predecessor_old_first, predecessor_new_first, trimmed, dropped_through, dropped_reason, last, reserved, \
+     predecessor_old_first, predecessor_count, trimmed, dropped_through, dropped_reason, last, reserved, \
      shift, stored_epoch, crc, kind, name FROM conn_key_map WHERE";
 
-/// The rows that were used lately. They are forgotten whenever something is taken back, or somebody else wrote to the file.
+/// The rows that were used lately. Those that the turn changed are ahead of the database until it ends. All are forgotten
+/// whenever something is taken back, or somebody else wrote to the file.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     /// By kind, then by name.
     known: [HashMap<String, QueueRow>; 3],
+    /// Kinds and names of what the turn changed, and perhaps closed.
+    changed: Vec<(u8, String)>,
 }
 
 impl Rows {
@@ -42,6 +44,7 @@ impl Rows {
         for rows in &mut self.known {
             rows.clear();
         }
+        self.changed.clear();
     }
 
     /// The row of a queue, if there is such a queue.
@@ -62,9 +65,40 @@ impl Rows {
         Ok(rows.get_mut(queue.name()))
     }
 
+    /// The row of a queue that must be there, to be changed.
+    pub(crate) fn change(
+        &mut self,
+        conn: &Connection,
+        owner: &str,
+        queue: Queue<'_>,
+    ) -> Result<&mut QueueRow, Failure> {
+        let row = self.find(conn, owner, queue)?.ok_or(Failure::Fault(StoreFault::Refused))?;
+        if !row.changed {
+            row.changed = true;
+            self.changed.push((names::kind(queue), queue.name().to_owned()));
+        }
+        // It was found above, and is asked for again because the list is filled in between.
+        self.of(queue).get_mut(queue.name()).ok_or(Failure::Fault(StoreFault::Refused))
+    }
+
     /// Forgets one row.
     pub(crate) fn remove(&mut self, queue: Queue<'_>) {
         self.of(queue).remove(queue.name());
+    }
+
+    /// Writes what the turn changed.
+    pub(crate) fn save(&mut self, conn: &Connection) -> Result<(), Failure> {
+        let mut changed = core::mem::take(&mut self.changed);
+        for (kind, name) in changed.drain(..) {
+            let Some(queue) = names::queue(kind, &name) else { continue };
+            // It may have been closed, or closed and opened again.
+            if let Some(row) = self.of(queue).get_mut(&name).filter(|row| row.changed) {
+                row.save(conn)?;
+                row.changed = false;
+            }
+        }
+        self.changed = changed;
+        Ok(())
     }
 
     fn of(&mut self, queue: Queue<'_>) -> &mut HashMap<String, QueueRow> {
@@ -75,27 +109,17 @@ impl Rows {
             Queue::Address(_) => addresses,
         }
     }
-
-    /// The row of a queue that must be there.
-    pub(crate) fn open(
-        &mut self,
-        conn: &Connection,
-        owner: &str,
-        queue: Queue<'_>,
-    ) -> Result<&mut QueueRow, Failure> {
-        self.find(conn, owner, queue)?.ok_or(Failure::Fault(StoreFault::Refused))
-    }
 }
 
 impl QueueRow {
     /// Reads a row of [`QUEUES`]; nothing if it cannot be the row of a queue.
     pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Option<Self>> {
         let predecessor: Option<i64> = row.get(3)?;
-        let (old_first, new_first): (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
+        let (old_first, count): (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
         let predecessor = predecessor.map(|epoch| Predecessor {
             epoch: Epoch(epoch.cast_unsigned()),
             old_first: old_first.unwrap_or(0).cast_unsigned(),
-            new_first: new_first.unwrap_or(0).cast_unsigned(),
+            count: count.unwrap_or(0).cast_unsigned(),
         });
         let (dropped, reason): (Option<i64>, Option<u8>) = (row.get(7)?, row.get(8)?);
         let dropped = dropped.map(i64::cast_unsigned).zip(reason.and_then(GapReason::from_number));
@@ -108,25 +132,25 @@ impl QueueRow {
             last: number(9)?,
             reserved: number(10)?,
         };
-        let (shift, stored_epoch) = (number(11)?, Epoch(number(12)?));
-        let read = Self { key: row.get(0)?, composite: row.get(1)?, head, shift, stored_epoch };
-        let sound = head.last <= NUMBER_MAX && head.reserved <= NUMBER_MAX && head.floor() <= head.last;
-        Ok((sound && read.check() == row.get::<_, i64>(13)?).then_some(read))
+        let (numbers, stored_epoch) = (Numbers { head, shift: number(11)? }, Epoch(number(12)?));
+        let read = Self { key: row.get(0)?, composite: row.get(1)?, numbers, stored_epoch, changed: false };
+        let sound = numbers.are_sound() && read.check() == row.get::<_, i64>(13)?;
+        Ok(sound.then_some(read))
     }
 
     /// An empty queue.
     pub(crate) const fn new(key: i64, composite: String, epoch: Epoch) -> Self {
-        Self { key, composite, head: Head::new(epoch), shift: 0, stored_epoch: epoch }
+        Self { key, composite, numbers: Numbers::new(epoch), stored_epoch: epoch, changed: false }
     }
 
     /// The checksum of the row.
     pub(crate) fn check(&self) -> i64 {
-        let Head { epoch, predecessor, trimmed, dropped, last, reserved } = self.head;
-        let (before, old, new) = predecessor.map_or((0, 0, 0), |it| (it.epoch.0, it.old_first, it.new_first));
+        let Head { epoch, predecessor, trimmed, dropped, last, reserved } = self.numbers.head;
+        let (before, old, new) = predecessor.map_or((0, 0, 0), |it| (it.epoch.0, it.old_first, it.count));
         let (through, reason) = dropped.map_or((0, 0), |(through, reason)| (through, reason as u64));
         let rest = [epoch.0, before, old, new, trimmed, through, reason, last, reserved];
         let mut check = Check::default().text(&self.composite).number(self.key);
-        for number in rest.into_iter().chain([self.shift, self.stored_epoch.0]) {
+        for number in rest.into_iter().chain([self.numbers.shift, self.stored_epoch.0]) {
             check = check.number(number.cast_signed());
         }
         check.value()
@@ -134,10 +158,10 @@ impl QueueRow {
 
     /// Writes the row.
     pub(crate) fn save(&self, conn: &Connection) -> Result<(), Failure> {
-        let Head { epoch, predecessor, trimmed, dropped, last, reserved } = self.head;
+        let Head { epoch, predecessor, trimmed, dropped, last, reserved } = self.numbers.head;
         let mut update = conn.prepare_cached(
             "UPDATE conn_key_map SET epoch = ?2, predecessor_epoch = ?3, predecessor_old_first = ?4, \
-             predecessor_new_first = ?5, trimmed = ?6, dropped_through = ?7, dropped_reason = ?8, last = ?9, \
+             predecessor_count = ?5, trimmed = ?6, dropped_through = ?7, dropped_reason = ?8, last = ?9, \
              reserved = ?10, shift = ?11, suspect = suspect AND epoch = ?2, crc = ?12 WHERE connection_key = ?1",
         )?;
         let changed = update.execute(params![
@@ -145,22 +169,24 @@ impl QueueRow {
             epoch.0.cast_signed(),
             predecessor.map(|it| it.epoch.0.cast_signed()),
             predecessor.map(|it| it.old_first.cast_signed()),
-            predecessor.map(|it| it.new_first.cast_signed()),
+            predecessor.map(|it| it.count.cast_signed()),
             column(trimmed)?,
             dropped.map(|(through, _)| through.cast_signed()),
             dropped.map(|(_, reason)| reason as u8),
             column(last)?,
             column(reserved)?,
-            self.shift.cast_signed(),
+            self.numbers.shift.cast_signed(),
             self.check(),
         ])?;
-        // Somebody has deleted it by hand.
-        if changed == 1 { Ok(()) } else { Err(StoreFault::Refused.into()) }
+        if changed != 1 {
+            // Somebody has deleted it by hand.
+            return Err(StoreFault::Refused.into());
+        }
+        Ok(())
     }
 
-    /// Deletes the segments that have no number above `through` and above what is forgotten already.
-    pub(crate) fn forget(&self, conn: &Connection, through: u64, cleared: bool) -> Result<(), Failure> {
-        let through = self.stored(through.max(self.head.floor()))?;
+    /// Deletes the segments that have no number above `through`, which is one of theirs.
+    pub(crate) fn forget(&self, conn: &Connection, through: i64, cleared: bool) -> Result<(), Failure> {
         conn.prepare_cached("DELETE FROM segments WHERE connection_key = ?1 AND last <= ?2")?
             .execute([self.key, through])?;
         if cleared {
@@ -174,25 +200,6 @@ impl QueueRow {
     pub(crate) fn checksum(&self, first: i64, last: i64, records: &[u8]) -> i64 {
         checksum(&self.composite, self.stored_epoch.0.cast_signed(), first, last, records)
     }
-
-    /// The number under which a segment keeps `number`.
-    ///
-    /// # Errors
-    /// `Refused` if the database has no such numbers.
-    pub(crate) fn stored(&self, number: u64) -> Result<i64, StoreFault> {
-        column(number.wrapping_sub(self.shift))
-    }
-}
-
-/// The highest number that the database can keep.
-const NUMBER_MAX: u64 = i64::MAX.cast_unsigned();
-
-/// A number as the database keeps it.
-///
-/// # Errors
-/// `Refused` for one that it cannot keep.
-pub(crate) fn column(number: u64) -> Result<i64, StoreFault> {
-    i64::try_from(number).map_err(|_| StoreFault::Refused)
 }
 
 /// The checksum of a segment of any queue.

@@ -28,14 +28,14 @@ CREATE TABLE conn_key_map(
   composite TEXT NOT NULL UNIQUE, connection_key INTEGER PRIMARY KEY,
   owner TEXT NOT NULL DEFAULT '', kind INTEGER NOT NULL DEFAULT 0, name TEXT NOT NULL DEFAULT '',
   epoch INTEGER NOT NULL DEFAULT 0,
-  predecessor_epoch INTEGER, predecessor_old_first INTEGER, predecessor_new_first INTEGER,
+  predecessor_epoch INTEGER, predecessor_old_first INTEGER, predecessor_count INTEGER,
   trimmed INTEGER NOT NULL DEFAULT 0, dropped_through INTEGER, dropped_reason INTEGER,
   last INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL DEFAULT 0,
   shift INTEGER NOT NULL DEFAULT 0, stored_epoch INTEGER NOT NULL DEFAULT 0, suspect INTEGER NOT NULL DEFAULT 0,
   crc INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX conn_key_map_owner ON conn_key_map(owner);
-CREATE TABLE conn_mess_number(connection_key INTEGER PRIMARY KEY, v INTEGER NOT NULL);
+CREATE VIEW conn_mess_number(connection_key, v) AS SELECT connection_key, trimmed FROM conn_key_map;
 CREATE TABLE conn_sender(connection_key INTEGER PRIMARY KEY, sender_topic TEXT NOT NULL);
 CREATE TABLE sender_listener(
   sender_key TEXT NOT NULL, addr TEXT NOT NULL, listener_topic TEXT NOT NULL, client_name TEXT NOT NULL,

@@ -1,10 +1,12 @@
-//! Transactions: one a turn, a savepoint a group, and what becomes of both when something fails.
+//! Transactions: one a turn. Groups are tried out before they are executed, so that what fails then is the database itself,
+//! and takes the whole turn with it.
 
 use liner_proto::effect::{StoreFault, StoreOp};
 use rusqlite::Connection;
 
 use crate::SqliteStore;
 use crate::error::{classify, classify_commit};
+use crate::numbers::{Demand, Trial};
 
 /// How far the turn's transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +56,11 @@ impl Limit {
         Self { bytes, known: 0 }
     }
 
-    /// Checks the size after a group that appended `rows` rows of `bytes` bytes. A group that also gives up something may
-    /// exceed the limit by a sixteenth: a row that is moved in pieces is there twice until its last piece has moved.
-    fn check(&mut self, conn: &Connection, bytes: u64, rows: u64, moves: bool) -> Result<(), Failure> {
-        let Some(limit) = self.bytes else { return Ok(()) };
-        let need = bytes.saturating_add(rows.saturating_mul(ROW_BYTES));
+    /// Whether there is room for what a group demands. One that also gives up something may exceed the limit by a sixteenth: a
+    /// row that is moved in pieces is there twice until its last piece has moved.
+    fn check(&mut self, conn: &Connection, demand: Demand) -> Result<(), Failure> {
+        let Some(limit) = self.bytes.filter(|_| demand.rows > 0) else { return Ok(()) };
+        let need = demand.bytes.saturating_add(demand.rows.saturating_mul(ROW_BYTES));
         if let Some(left) = self.known.checked_sub(need) {
             self.known = left;
             return Ok(());
@@ -68,8 +70,12 @@ impl Limit {
         let pages = number("PRAGMA page_count")?.saturating_sub(number("PRAGMA freelist_count")?);
         let used = pages.saturating_mul(number("PRAGMA page_size")?);
         self.known = limit.saturating_sub(used) / 2;
-        let slack = if moves { limit / 16 } else { 0 };
-        if used > limit.saturating_add(slack) { Err(StoreFault::Full.into()) } else { Ok(()) }
+        let slack = if demand.gives { limit / 16 } else { 0 };
+        if used.saturating_add(need) > limit.saturating_add(slack) {
+            Err(StoreFault::Full.into())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -84,13 +90,18 @@ impl SqliteStore {
             return Ok(());
         }
         let first = self.turn == Turn::Idle;
-        let begun = if first { self.begin() } else { self.run("SAVEPOINT liner") };
-        let outcome = begun.and_then(|()| self.execute(group));
-        let outcome = outcome.and_then(|()| if first { Ok(()) } else { self.run("RELEASE liner") });
-        let Err(failure) = outcome else { return Ok(()) };
+        let begun = if first { self.begin() } else { Ok(()) };
+        let Err(failure) = begun.and_then(|()| self.try_out(group)) else {
+            return self.execute(group).map_err(|failure| {
+                let fault = self.note(failure);
+                self.take_back(if first { Turn::Idle } else { Turn::Lost(fault) });
+                fault
+            });
+        };
         let fault = self.note(failure);
-        self.forget_rows();
-        self.take_back(first, fault);
+        if first || self.conn.is_autocommit() {
+            self.take_back(if first { Turn::Idle } else { Turn::Lost(fault) });
+        }
         Err(fault)
     }
 
@@ -103,6 +114,11 @@ impl SqliteStore {
             }
             Turn::Dead => return Err(StoreFault::Unavailable),
             Turn::Open => {}
+        }
+        if let Err(failure) = self.rows.save(&self.conn) {
+            let fault = self.note(failure);
+            self.take_back(Turn::Idle);
+            return Err(fault);
         }
         let Err(error) = self.run("COMMIT") else {
             self.turn = Turn::Idle;
@@ -117,10 +133,7 @@ impl SqliteStore {
             Failure::Fault(fault) => *fault,
         };
         self.note(error);
-        self.forget_rows();
-        // SQLite may have done so itself.
-        let _ = self.run("ROLLBACK");
-        self.turn = if fault == StoreFault::Unknown { Turn::Dead } else { Turn::Idle };
+        self.take_back(if fault == StoreFault::Unknown { Turn::Dead } else { Turn::Idle });
         Err(fault)
     }
 
@@ -149,6 +162,9 @@ impl SqliteStore {
 
     /// Looks whether somebody else wrote to the file, and forgets what may have changed.
     pub(crate) fn refresh(&mut self) -> Result<(), Failure> {
+        if self.turn == Turn::Open {
+            return Ok(());
+        }
         let version = self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         if version != self.version {
             self.forget_rows();
@@ -164,10 +180,7 @@ impl SqliteStore {
         if self.turn == Turn::Dead {
             return Err(StoreFault::Unknown);
         }
-        if self.turn == Turn::Open {
-            let _ = self.run("ROLLBACK");
-        }
-        self.turn = Turn::Dead;
+        self.take_back(Turn::Dead);
         let marked = self.conn.execute("UPDATE node SET clean = 1 WHERE name = ?1", [&self.owner]);
         marked.map(drop).map_err(|error| self.note(error.into()))
     }
@@ -175,43 +188,36 @@ impl SqliteStore {
     fn begin(&mut self) -> Result<(), Failure> {
         self.ballast.restore_if_allowed();
         self.run("BEGIN IMMEDIATE")?;
+        self.refresh()?;
         self.turn = Turn::Open;
-        self.refresh()
+        Ok(())
+    }
+
+    /// Whether the group is right and there is room for it. Changes nothing.
+    fn try_out(&mut self, group: &[StoreOp<'_>]) -> Result<(), Failure> {
+        let mut trial = Trial::default();
+        for op in group {
+            trial.step(op, |queue| {
+                let found = self.rows.find(&self.conn, &self.owner, queue)?;
+                Ok::<_, Failure>(found.map(|row| row.numbers))
+            })?;
+        }
+        if trial.demand.grows && self.ballast.is_released() {
+            return Err(StoreFault::Full.into());
+        }
+        self.limit.check(&self.conn, trial.demand)
     }
 
     fn execute(&mut self, group: &[StoreOp<'_>]) -> Result<(), Failure> {
-        let (mut bytes, mut rows, mut moves) = (0, 0, false);
-        for op in group {
-            if self.ballast.is_released() && grows(op) {
-                return Err(StoreFault::Full.into());
-            }
-            if let StoreOp::Append { records: taken, .. } | StoreOp::DeadLetter { record: taken, .. } = op {
-                (bytes, rows) = (bytes + taken.len() as u64, rows + 1);
-            }
-            moves |= matches!(op, StoreOp::Trim { .. } | StoreOp::Drop { .. } | StoreOp::Close { .. });
-            self.step(op)?;
-        }
-        if rows == 0 {
-            return Ok(());
-        }
-        self.limit.check(&self.conn, bytes, rows, moves)
+        group.iter().try_for_each(|op| self.step(op))
     }
 
-    /// Takes back a group that failed, and only that if SQLite lets us.
-    fn take_back(&mut self, first: bool, fault: StoreFault) {
-        if first {
-            // There is no transaction if it could not begin.
-            let _ = self.run("ROLLBACK");
-            self.turn = Turn::Idle;
-            return;
-        }
-        // Of some errors SQLite takes back everything by itself.
-        let kept = !self.conn.is_autocommit();
-        let undone = kept && self.run("ROLLBACK TO liner").is_ok() && self.run("RELEASE liner").is_ok();
-        if !undone {
-            let _ = self.run("ROLLBACK");
-            self.turn = Turn::Lost(fault);
-        }
+    /// Takes back all that was applied since the last commit.
+    fn take_back(&mut self, turn: Turn) {
+        // There may be no transaction: it could not begin, or SQLite has taken it back itself.
+        let _ = self.run("ROLLBACK");
+        self.forget_rows();
+        self.turn = turn;
     }
 
     /// Moves what was committed from the log to its place, so that the log's space is used again.
@@ -234,16 +240,4 @@ impl SqliteStore {
             }
         }
     }
-}
-
-/// Whether a request may need room that it does not give up.
-const fn grows(op: &StoreOp<'_>) -> bool {
-    matches!(
-        op,
-        StoreOp::Open { .. }
-            | StoreOp::Append { .. }
-            | StoreOp::Topic { .. }
-            | StoreOp::Subscribe { .. }
-            | StoreOp::DeadLetter { .. }
-    )
 }

@@ -11,13 +11,10 @@
 pub(crate) fn create() -> String {
     let alphabet: String = (1..=255).map(|byte| format!("{byte:02x}")).collect();
     let first_len = varint("s.records", "1");
-    let next_at = "(w.at + w.len)";
-    let next_len = varint("s.records", next_at);
-    let count = format!(
-        "CASE WHEN {kind} & 3 = 3 THEN {count} >> 3 ELSE 1 END",
-        kind = byte("s.records", "w.at"),
-        count = varint("s.records", "(w.at + 2)"),
-    );
+    let next = format!("({AT} + {LEN})");
+    let next_len = varint("s.records", &next);
+    let kind = byte("s.records", AT);
+    let count = varint("s.records", &format!("({AT} + 2)"));
     let payload = payload();
     format!(
         "
@@ -28,14 +25,12 @@ WITH RECURSIVE
   step(segment, number, packed, start) AS (
     SELECT s.id, s.first, {first_len}, 1 FROM segments s, byte_order b WHERE length(s.records) > 0
     UNION ALL
-    SELECT s.id, w.number + {count}, {next_len}, {next_at}
-    FROM (SELECT segment, number, start + (packed & 7) AS at, packed >> 3 AS len FROM step) w
-    JOIN segments s ON s.id = w.segment, byte_order b
-    WHERE {next_at} <= length(s.records)
+    SELECT s.id, w.number + iif({kind} & 3 = 3, {count} >> 3, 1), {next_len}, {next}
+    FROM step w JOIN segments s ON s.id = w.segment, byte_order b
+    WHERE {next} <= length(s.records)
   )
-SELECT s.id << 24 | (w.number - s.first), s.connection_key, {payload}, w.number + m.shift, substr(s.records, w.at, w.len)
-FROM (SELECT segment, number, start + (packed & 7) AS at, packed >> 3 AS len FROM step) w
-JOIN segments s ON s.id = w.segment
+SELECT s.id << 24 | (w.number - s.first), s.connection_key, {payload}, w.number + m.shift, substr(s.records, {AT}, {LEN})
+FROM step w JOIN segments s ON s.id = w.segment
 JOIN conn_key_map m ON m.connection_key = s.connection_key, byte_order b
 WHERE w.number + m.shift > max(m.trimmed, coalesce(m.dropped_through, 0))
   AND {kind} & 3 <> 3
@@ -44,10 +39,15 @@ CREATE TRIGGER conn_messages_delete INSTEAD OF DELETE ON conn_messages BEGIN
   INSERT OR IGNORE INTO cleared
   SELECT m.connection_key, OLD.number - m.shift FROM conn_key_map m WHERE m.connection_key = OLD.connection_key;
 END;
-",
-        kind = byte("s.records", "w.at"),
+"
     )
 }
+
+/// Where the record of the step `w` begins, behind its length.
+const AT: &str = "(w.start + (w.packed & 7))";
+
+/// The bytes it has.
+const LEN: &str = "(w.packed >> 3)";
 
 /// The value of one byte of a blob; places count from 1.
 fn byte(blob: &str, at: &str) -> String {
@@ -71,22 +71,22 @@ fn varint(blob: &str, at: &str) -> String {
     format!("({sql})")
 }
 
-/// What stands behind the header of the record at `w.at`: the header's fields are passed one by one, as a list of letters
-/// says, `t` for a text, `v` for a number of variable length, `b` for a byte.
+/// What stands behind the header of the record: the header's fields are passed one by one, as a list of letters says, `t` for a
+/// text, `v` for a number of variable length, `b` for a byte.
 fn payload() -> String {
-    let flags = byte("s.records", "w.at");
-    let ext = byte("s.records", "w.at + 1");
+    let flags = byte("s.records", AT);
+    let ext = byte("s.records", &format!("({AT} + 1)"));
     let here = byte("s.records", "h.at");
     let text = varint("s.records", "h.at");
     format!(
         "(WITH RECURSIVE h(at, left) AS (
-      SELECT w.at + 1 + ({flags} & 8 <> 0),
-        CASE WHEN {flags} & 8 <> 0 THEN iif({ext} & 1, 'tvv', '') || iif({ext} & 2, 'b', '')
-          || iif({ext} & 4, 'v', '') || iif({ext} & 8, 'v', '') ELSE '' END || iif({flags} & 4, 't', 'v')
+      SELECT {AT} + 1 + ({flags} & 8 <> 0),
+        iif({flags} & 8 = 0, '', iif({ext} & 1, 'tvv', '') || iif({ext} & 2, 'b', '')
+          || iif({ext} & 4, 'v', '') || iif({ext} & 8, 'v', '')) || iif({flags} & 4, 't', 'v')
       UNION ALL
-      SELECT h.at + CASE WHEN h.left LIKE 't%' THEN ({text} & 7) + ({text} >> 3) ELSE 1 END,
-        CASE WHEN h.left LIKE 'v%' AND {here} >= 128 THEN h.left ELSE substr(h.left, 2) END
-      FROM h WHERE h.left <> '' AND h.at < w.at + w.len
-    ) SELECT substr(s.records, h.at, w.at + w.len - h.at) FROM h WHERE h.left = '')"
+      SELECT h.at + iif(h.left LIKE 't%', ({text} & 7) + ({text} >> 3), 1),
+        iif(h.left LIKE 'v%' AND {here} >= 128, h.left, substr(h.left, 2))
+      FROM h WHERE h.left <> '' AND h.at < {AT} + {LEN}
+    ) SELECT substr(s.records, h.at, {AT} + {LEN} - h.at) FROM h WHERE h.left = '')"
     )
 }

@@ -1,17 +1,16 @@
 //! The device as a process: its command line and what it prints.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::{Config, INPUT, Lines, MESSAGE_MAX, Notice, Payloads, Status, drive};
 use crate::args::DeviceArgs;
-use crate::clock::{Clock, Ticks};
 use crate::failure::Failure;
 use crate::out::{self, Out, tell};
 use crate::reading::{Machine, Reading};
 use crate::watch::Stop;
-use std::time::Duration;
 
 pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
     let stop = Stop::on_signals()?;
@@ -22,6 +21,7 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
         connect: args.connect.clone(),
         every: args.every.or((!from_stdin).then_some(Duration::from_millis(100))),
         count: args.count,
+        status_every: Duration::from_secs(1),
     };
     let payloads = if from_stdin {
         Payloads::Lines(Lines::of_stdin(INPUT, MESSAGE_MAX)?)
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
     tell(format_args!("{} sends to {} at {}", config.name, config.topic, config.connect));
     let mut screen = Screen::new(Out::new(args.json));
     let (status, done) = drive(&config, payloads, stop, &mut |notice| screen.show(&notice))?;
-    screen.status(&status, true)?;
+    screen.status(&status)?;
     let endless = config.count.is_none() && !from_stdin;
     let left = status.sent - status.acked;
     match (done || endless, left) {
@@ -47,18 +47,15 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
     }
 }
 
-/// Prints a status once a second while something changes.
+/// Prints what happens to a device.
 struct Screen {
     out: Out,
-    clock: Clock,
-    ticks: Ticks,
     shown: Status,
 }
 
 impl Screen {
     fn new(out: Out) -> Self {
-        let second = Duration::from_secs(1);
-        Self { out, clock: Clock::start(), ticks: Ticks::new(Duration::ZERO, second), shown: Status::default() }
+        Self { out, shown: Status::default() }
     }
 
     fn show(&mut self, notice: &Notice<'_>) -> Result<(), Failure> {
@@ -68,18 +65,21 @@ impl Screen {
             Notice::Message { topic, payload } => {
                 tell(format_args!("{topic}: {}", String::from_utf8_lossy(payload).escape_debug()));
             }
-            Notice::Status(status) => return self.status(status, false),
+            Notice::Status(status) => return self.status(status),
         }
         Ok(())
     }
 
-    fn status(&mut self, status: &Status, last: bool) -> Result<(), Failure> {
-        if *status == self.shown || !(self.ticks.take(self.clock.elapsed()) || last) {
+    fn status(&mut self, status: &Status) -> Result<(), Failure> {
+        if *status == self.shown {
             return Ok(());
         }
         self.shown = *status;
         let line = StatusLine::new(status);
-        self.out.line(words(status), &line).and_then(|()| self.out.flush()).map_err(|error| out::failed(&error))
+        self.out
+            .line(words(status), &line)
+            .and_then(|()| self.out.flush())
+            .map_err(|error| out::failed(&error))
     }
 }
 
@@ -99,7 +99,15 @@ struct StatusLine {
 impl StatusLine {
     const fn new(status: &Status) -> Self {
         let Status { connected, sent, acked, skipped, reading } = *status;
-        Self { event: "status", connected, sent, acknowledged: acked, waiting: sent - acked, skipped, reading }
+        Self {
+            event: "status",
+            connected,
+            sent,
+            acknowledged: acked,
+            waiting: sent - acked,
+            skipped,
+            reading,
+        }
     }
 }
 

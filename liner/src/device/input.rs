@@ -46,7 +46,11 @@ impl Lines {
     /// Lines of standard input, of at most `line_max` bytes.
     pub(crate) fn of_stdin(token: Token, line_max: usize) -> Result<Self, Failure> {
         let stdin = io::stdin().as_fd().try_clone_to_owned();
-        Ok(Self::new(stdin.map_err(|error| Failure::io("cannot open standard input", &error))?, token, line_max))
+        Ok(Self::new(
+            stdin.map_err(|error| Failure::io("cannot open standard input", &error))?,
+            token,
+            line_max,
+        ))
     }
 
     fn new(descriptor: OwnedFd, token: Token, line_max: usize) -> Self {
@@ -236,6 +240,11 @@ mod tests {
         let mut lines = Lines::new(File::open("/dev/zero").unwrap().into(), TOKEN, 100);
         lines.register(poll.registry()).unwrap();
         lines.set_ready();
-        assert!(lines.peek(poll.registry()).is_err() || { lines.set_ready(); lines.peek(poll.registry()).is_err() });
+        assert!(
+            lines.peek(poll.registry()).is_err() || {
+                lines.set_ready();
+                lines.peek(poll.registry()).is_err()
+            }
+        );
     }
 }

@@ -138,7 +138,11 @@ impl Link {
     }
 
     /// Writes what the socket takes, and asks `more` for bytes as long as it takes all; `more` returns 0 when it has none.
-    pub(crate) fn write(&mut self, mut more: impl FnMut(&mut [u8]) -> usize, buffer: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn write(
+        &mut self,
+        mut more: impl FnMut(&mut [u8]) -> usize,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
         let State::Up(stream) = &mut self.state else { return Ok(()) };
         while self.writable {
             if self.pending.is_empty() {

@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) every: Option<Duration>,
     /// How many to send.
     pub(crate) count: Option<u64>,
+    /// How often to tell of a status, at most.
+    pub(crate) status_every: Duration,
 }
 
 /// How far it has come.
@@ -71,7 +73,7 @@ pub(crate) enum Notice<'a> {
     Line(Option<&'static str>),
     /// A message to the device.
     Message { topic: &'a str, payload: &'a [u8] },
-    /// Time for a status, about once in a tenth of a second while something changes.
+    /// Something has changed.
     Status(&'a Status),
 }
 
@@ -104,7 +106,7 @@ pub(crate) fn drive(
         buffer: vec![0; 64 * 1024],
         full: false,
     };
-    let mut shown = Ticks::new(Duration::ZERO, Duration::from_millis(100));
+    let mut shown = Ticks::new(Duration::ZERO, config.status_every);
     let mut last = Status::default();
     loop {
         run.turn(&mut watch, notice)?;

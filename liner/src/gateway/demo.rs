@@ -35,6 +35,7 @@ const EVERY: Duration = Duration::from_millis(200);
 const DRAIN: Duration = Duration::from_secs(3);
 
 pub(super) fn run(args: &GatewayArgs) -> Result<(), Failure> {
+    let clock = Clock::start();
     let stop = Stop::on_signals()?;
     let folder = Folder::new()?;
     let mut gateway = connect(&Setup {
@@ -54,6 +55,7 @@ pub(super) fn run(args: &GatewayArgs) -> Result<(), Failure> {
         Node::builder(SUBSCRIBER)
             .store(open(&folder.store("subscriber.db"), SUBSCRIBER, Class::Process)?)
             .durable(true)
+            .accept_weak_acks(true)
             .peer(&peers)
             .subscribe(TOPIC),
     )?;
@@ -63,16 +65,21 @@ pub(super) fn run(args: &GatewayArgs) -> Result<(), Failure> {
     let device = Device::start(devices)?;
     let mut watch = Watch::new(stop)?;
     watch.register(&mut [&mut gateway, &mut subscriber])?;
-    let mut show = Show::new(out);
+    let mut show = Show::new(out, clock);
     while !watch.is_stopped() && !device.is_over() {
         show.turn(&mut watch, &mut gateway, &mut subscriber, &device)?;
     }
     let status = device.end()?;
     show.read = status;
     let until = show.clock.elapsed() + DRAIN;
-    while (gateway.queued() > 0 || !gateway.is_idle() || !subscriber.is_idle()) && show.clock.elapsed() < until {
+    while (gateway.queued() > 0 || !gateway.is_idle() || !subscriber.is_idle())
+        && show.clock.elapsed() < until
+    {
         show.drive(&mut gateway, &mut subscriber)?;
-        watch.wait_for(&mut [&mut gateway, &mut subscriber], Some(until.saturating_sub(show.clock.elapsed())))?;
+        watch.wait_for(
+            &mut [&mut gateway, &mut subscriber],
+            Some(until.saturating_sub(show.clock.elapsed())),
+        )?;
     }
     subscriber.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error))?;
     gateway.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error))?;
@@ -92,8 +99,14 @@ impl Device {
         let (stop, write) = Stop::pair()?;
         // It is told once a tenth of a second; what nobody took is out of date.
         let (sender, statuses): (SyncSender<Status>, _) = sync_channel(64);
-        let config =
-            Config { name: DEVICE.to_owned(), topic: TOPIC.to_owned(), connect, every: Some(EVERY), count: None };
+        let config = Config {
+            name: DEVICE.to_owned(),
+            topic: TOPIC.to_owned(),
+            connect,
+            every: Some(EVERY),
+            count: None,
+            status_every: EVERY / 2,
+        };
         let work = move || {
             let payloads = Payloads::Readings(Machine::new());
             device::drive(&config, payloads, stop, &mut |notice| {
@@ -131,8 +144,8 @@ struct Show {
 }
 
 impl Show {
-    fn new(out: Out) -> Self {
-        Self { out, clock: Clock::start(), ticks: Ticks::new(SECOND, SECOND), read: Status::default(), arrived: 0 }
+    fn new(out: Out, clock: Clock) -> Self {
+        Self { out, clock, ticks: Ticks::new(SECOND, SECOND), read: Status::default(), arrived: 0 }
     }
 
     fn turn(
@@ -240,7 +253,12 @@ impl fmt::Display for End {
     }
 }
 
-fn say_started(out: &mut Out, gateway: &Node, (peers, devices): (&str, &str), folder: &Folder) -> io::Result<()> {
+fn say_started(
+    out: &mut Out,
+    gateway: &Node,
+    (peers, devices): (&str, &str),
+    folder: &Folder,
+) -> io::Result<()> {
     if out.is_json() {
         out.object(&serde_json::json!({
             "event": "started",
@@ -251,7 +269,7 @@ fn say_started(out: &mut Out, gateway: &Node, (peers, devices): (&str, &str), fo
         }))?;
         return out.flush();
     }
-    out.title("A device reads this machine; a gateway keeps each reading until a subscriber has it")?;
+    out.title("A device reads this machine, a gateway keeps it, a subscriber gets it")?;
     let class = gateway.store_class();
     let lines = [
         format!("  device      {DEVICE}: a reading every {} ms, kept in RAM", EVERY.as_millis()),
@@ -309,8 +327,14 @@ mod tests {
             memory_total_mib: Some(65_536),
             temperature: Some(45.1),
         };
-        let line =
-            Line { event: "", seconds: 3600, reading: Some(reading), read: 18_000, in_custody: 3, arrived: 17_997 };
+        let line = Line {
+            event: "",
+            seconds: 3600,
+            reading: Some(reading),
+            read: 18_000,
+            in_custody: 3,
+            arrived: 17_997,
+        };
         let text = line.to_string();
         assert_eq!(text.chars().count(), HEAD.len());
         assert!(HEAD.len() <= 80);

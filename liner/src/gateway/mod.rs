@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::args::{DEVICES_ADDRESS, Durability, GatewayArgs, PEERS_ADDRESS};
 use crate::clock::{Clock, Ticks};
 use crate::failure::Failure;
-use crate::out::{self, Out};
+use crate::out::{self, Out, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
@@ -98,17 +98,16 @@ fn serve(node: &mut Node, watch: &mut Watch, out: &mut Out) -> Result<(), Failur
         while let Some(event) = node.poll_event() {
             told.take(&event);
         }
-        if ticks.take(clock.elapsed()) {
-            told.tell();
+        if ticks.take(clock.elapsed()) || watch.is_stopped() {
+            told.drain().into_iter().for_each(tell);
             let counts = Counts::of(node);
             if counts != before {
                 let status = Status::new(&counts, &before);
-                out.line(&status, &status).and_then(|()| out.flush()).map_err(|error| out::failed(&error))?;
+                out.line(status, &status).and_then(|()| out.flush()).map_err(|error| out::failed(&error))?;
                 before = counts;
             }
         }
     }
-    told.tell();
     Ok(())
 }
 

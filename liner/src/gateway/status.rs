@@ -6,7 +6,6 @@ use liner_mio::{Event, Node};
 use serde::Serialize;
 
 use crate::event;
-use crate::out::tell;
 
 /// How far a gateway has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,14 +91,14 @@ impl Told {
         !self.lines.is_empty()
     }
 
-    pub(super) fn tell(&mut self) {
-        for line in self.lines.drain(..) {
-            tell(line);
-        }
+    /// What there is to tell.
+    pub(super) fn drain(&mut self) -> Vec<String> {
+        let mut lines = std::mem::take(&mut self.lines);
         let more = std::mem::take(&mut self.more);
         if more > 0 {
-            tell(format_args!("{more} more events"));
+            lines.push(format!("{more} more events"));
         }
+        lines
     }
 }
 
@@ -123,8 +122,9 @@ mod tests {
         for _ in 0..1000 {
             told.take(&Event::StoreRecovered);
         }
-        assert_eq!((told.lines.len(), told.more), (10, 990));
-        told.tell();
+        let lines = told.drain();
+        assert_eq!(lines.len(), 11);
+        assert_eq!(lines.last().unwrap(), "990 more events");
         assert!(!told.is_owed());
     }
 }

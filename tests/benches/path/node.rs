@@ -32,7 +32,8 @@ fn build(
     if class == Class::Ram {
         builder = builder.send_mode(SendMode::Asynchronous);
     } else {
-        let options = Options { durability: class, ..Options::new(name) };
+        let options =
+            Options { name: name.into(), durability: class, limit_bytes: None, boot_id: "bench".into() };
         let store = SqliteStore::open(store, &options).expect("a store in a fresh folder");
         builder = builder.store_on_worker(Box::new(store));
     }

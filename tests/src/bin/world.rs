@@ -7,7 +7,7 @@ fn main() {
     for seed in from..to {
         let report = liner_tests::world::run(seed, liner_tests::world::Options { trace, ..Default::default() });
         for line in &report.trace { println!("{line}"); }
-        if let Some(v) = &report.violation { println!("seed {seed}: {v}"); }
+        if let Some(v) = &report.violation { println!("seed {seed}: {v} [losses {}]", report.losses); }
         if trace { println!("{:?}", liner_tests::world::Report { trace: Vec::new(), ..report }); }
     }
 }

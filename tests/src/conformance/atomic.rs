@@ -23,7 +23,7 @@ pub fn a_failed_group_leaves_nothing(open: Open<'_>, caps: Capabilities) {
         StoreOp::Drop { queue: NODE, through: 2, reason: GapReason::Dropped },
     ]);
     let before = place.view();
-    let predecessor = Predecessor { epoch: EPOCH, old_first: 4, new_first: 1 };
+    let predecessor = Predecessor { epoch: EPOCH, old_first: 4, count: 1 };
     let mut tried = vec![
         StoreOp::Inbox { epoch: Epoch(2) },
         StoreOp::Open { queue: NODE, epoch: Epoch(3) },
@@ -65,7 +65,7 @@ pub fn a_failed_group_leaves_nothing(open: Open<'_>, caps: Capabilities) {
 /// A group whose requests build upon one another succeeds.
 pub fn a_group_sees_its_own_requests(open: Open<'_>, caps: Capabilities) {
     let mut place = Place::new(open, caps);
-    let predecessor = Predecessor { epoch: EPOCH, old_first: 3, new_first: 1 };
+    let predecessor = Predecessor { epoch: EPOCH, old_first: 3, count: 1 };
     place.done(&[
         OPEN,
         StoreOp::Append { queue: NODE, first: 1, last: 4, records: &numbered(1, 4) },

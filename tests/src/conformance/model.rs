@@ -116,8 +116,7 @@ impl Run {
             1 | 2 => Op::Open(queue, dice.below(3) + 1),
             3 => {
                 let old_first = near(dice);
-                let new_first = if dice.one_in(2) { 1 } else { dice.below(1000) };
-                let predecessor = Predecessor { epoch: told.epoch, old_first, new_first };
+                let predecessor = Predecessor { epoch: told.epoch, old_first, count: dice.below(1000) };
                 Op::Rotate(queue, dice.roll(), predecessor)
             }
             4 => Op::Reserve(queue, told.last + dice.below(100)),
@@ -327,11 +326,11 @@ impl ModelQueue {
     }
 
     fn rotate(&mut self, epoch: Epoch, predecessor: Predecessor) -> Result<(), StoreFault> {
-        if predecessor.old_first == 0 || predecessor.new_first == 0 {
+        if predecessor.old_first == 0 {
             return Err(StoreFault::Refused);
         }
         self.trim(predecessor.old_first - 1);
-        let by = i128::from(predecessor.new_first) - i128::from(predecessor.old_first);
+        let by = 1 - i128::from(predecessor.old_first);
         let shifted = |number: u64| u64::try_from((i128::from(number) + by).max(0)).unwrap_or(u64::MAX);
         let told = &mut self.told;
         told.trimmed = shifted(told.trimmed);

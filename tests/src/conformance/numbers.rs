@@ -179,7 +179,7 @@ pub fn a_rotation_shifts_every_number(open: Open<'_>, caps: Capabilities) {
         trim(3),
         drop_through(5, GapReason::Expired),
     ]);
-    let predecessor = Predecessor { epoch: EPOCH, old_first: 4, new_first: 1 };
+    let predecessor = Predecessor { epoch: EPOCH, old_first: 4, count: 9 };
     place.done(&[StoreOp::Rotate { queue: NODE, epoch: Epoch(12), predecessor }]);
     let queue = viewed(&mut place);
     assert_eq!(queue.predecessor, Some(predecessor));
@@ -190,28 +190,28 @@ pub fn a_rotation_shifts_every_number(open: Open<'_>, caps: Capabilities) {
     assert_eq!(loaded(&mut place, 6), Some((7, 9, numbered(10, 12))));
     place.done(&[append(10, 11, &numbered(13, 14)), trim(4)]);
     assert_eq!(loaded(&mut place, 0), Some((5, 11, numbered(8, 14))));
-    // Upwards, too.
-    let predecessor = Predecessor { epoch: Epoch(12), old_first: 5, new_first: 1005 };
+    // And again.
+    let predecessor = Predecessor { epoch: Epoch(12), old_first: 5, count: 7 };
     place.done(&[StoreOp::Rotate { queue: NODE, epoch: Epoch(13), predecessor }]);
-    assert_eq!(loaded(&mut place, 0), Some((1005, 1011, numbered(8, 14))));
-    place.done(&[append(1012, 1012, &numbered(15, 15)), trim(1010)]);
-    assert_eq!(loaded(&mut place, 0), Some((1011, 1012, numbered(14, 15))));
+    assert_eq!(loaded(&mut place, 0), Some((1, 7, numbered(8, 14))));
+    place.done(&[append(8, 8, &numbered(15, 15)), trim(6)]);
+    assert_eq!(loaded(&mut place, 0), Some((7, 8, numbered(14, 15))));
     let queue = viewed(&mut place);
-    assert_eq!((queue.trimmed, queue.last, queue.messages), (1010, 1012, 2));
-    assert_eq!((queue.predecessor, queue.reserved), (Some(predecessor), 1097));
+    assert_eq!((queue.trimmed, queue.last, queue.messages), (6, 8, 2));
+    assert_eq!((queue.predecessor, queue.reserved), (Some(predecessor), 93));
 }
 
 /// What is below the oldest message that the rotation names was acknowledged: it is forgotten.
 pub fn a_rotation_forgets_what_is_below_it(open: Open<'_>, caps: Capabilities) {
     let mut place = Place::new(open, caps);
     place.done(&[OPEN, append(1, 9, &numbered(1, 9)), drop_through(4, GapReason::Dropped)]);
-    let predecessor = Predecessor { epoch: EPOCH, old_first: 7, new_first: 1 };
+    let predecessor = Predecessor { epoch: EPOCH, old_first: 7, count: 3 };
     place.done(&[StoreOp::Rotate { queue: NODE, epoch: Epoch(12), predecessor }]);
     let queue = viewed(&mut place);
     assert_eq!((queue.trimmed, queue.dropped, queue.last, queue.messages), (0, None, 3, 3));
     assert_eq!(loaded(&mut place, 0), Some((1, 3, numbered(7, 9))));
     // Beyond the last one: all of it is forgotten.
-    let predecessor = Predecessor { epoch: Epoch(12), old_first: 20, new_first: 1 };
+    let predecessor = Predecessor { epoch: Epoch(12), old_first: 20, count: 0 };
     place.done(&[StoreOp::Rotate { queue: NODE, epoch: Epoch(13), predecessor }]);
     let queue = viewed(&mut place);
     assert_eq!((queue.trimmed, queue.last, queue.messages, queue.reserved), (0, 0, 0, 0));
@@ -225,7 +225,7 @@ pub fn a_gap_forgotten_in_part_survives_a_rotation(open: Open<'_>, caps: Capabil
     let mut place = Place::new(open, caps);
     let records = run([message(b"one"), gap(300), message(b"two")]);
     place.done(&[OPEN, append(1, 302, &records), trim(200)]);
-    let predecessor = Predecessor { epoch: EPOCH, old_first: 201, new_first: 1 };
+    let predecessor = Predecessor { epoch: EPOCH, old_first: 201, count: 102 };
     place.done(&[StoreOp::Rotate { queue: NODE, epoch: Epoch(12), predecessor }]);
     let expected = run([gap(101), message(b"two")]);
     assert_eq!(loaded(&mut place, 0), Some((1, 102, expected)));
@@ -241,13 +241,8 @@ pub fn numbers_at_the_end_of_their_range_are_refused(open: Open<'_>, caps: Capab
     let mut place = Place::new(open, caps);
     place.done(&[OPEN, append(1, 2, &numbered(1, 2))]);
     let before = viewed(&mut place);
-    let rotate = |old_first, new_first| {
-        let predecessor = Predecessor { epoch: EPOCH, old_first, new_first };
-        StoreOp::Rotate { queue: NODE, epoch: Epoch(12), predecessor }
-    };
-    refused(&mut place, rotate(0, 1));
-    refused(&mut place, rotate(1, 0));
-    refused(&mut place, rotate(1, u64::MAX));
+    let predecessor = Predecessor { epoch: EPOCH, old_first: 0, count: 2 };
+    refused(&mut place, StoreOp::Rotate { queue: NODE, epoch: Epoch(12), predecessor });
     refused(&mut place, append(3, 2, &run([gap(u64::MAX)])));
     refused(&mut place, append(3, u64::MAX, &run([gap(u64::MAX), message(b"m")])));
     refused(&mut place, drop_through(u64::MAX, GapReason::Dropped));

@@ -22,7 +22,7 @@ pub fn a_new_store_is_empty(open: Open<'_>, caps: Capabilities) {
 /// Whatever changes a queue is refused unless the queue is open.
 pub fn a_queue_must_be_open(open: Open<'_>, caps: Capabilities) {
     let mut place = Place::new(open, caps);
-    let predecessor = liner_proto::id::Predecessor { epoch: EPOCH, old_first: 1, new_first: 1 };
+    let predecessor = liner_proto::id::Predecessor { epoch: EPOCH, old_first: 1, count: 1 };
     for op in [
         StoreOp::Append { queue: NODE, first: 1, last: 2, records: &numbered(1, 2) },
         StoreOp::Trim { queue: NODE, through: 1 },

@@ -7,6 +7,7 @@ use liner_proto::id::Class;
 use liner_proto::router::{LoadRequest, StoreRequest};
 use liner_proto::store::{HeapStore, Store};
 
+use super::checker::Key;
 use super::dice::Dice;
 
 /// Snapshots that a power cut may fall back to.
@@ -68,7 +69,6 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Disk {
     class: Class,
-    bytes_max: u64,
     /// Whether a group is durable on its own, or with its whole batch only. A store may be of either kind.
     per_group: bool,
     /// Bytes read at a time.
@@ -78,23 +78,25 @@ pub struct Disk {
     history: VecDeque<HeapStore>,
     jobs: VecDeque<StoreRequest>,
     failed_generation: Option<u64>,
+    /// Queues that may be older than they were, until they have a new epoch.
+    suspect: Vec<Key>,
     /// What is wrong with it.
     pub trouble: Trouble,
 }
 
 impl Disk {
     /// An empty disk.
-    pub fn new(class: Class, bytes_max: u64, per_group: bool, load_bytes: usize) -> Self {
-        let store = HeapStore::new(bytes_max).with_class(class);
+    pub fn new(class: Class, per_group: bool, load_bytes: usize) -> Self {
+        let store = HeapStore::new(u64::MAX).with_class(class);
         Self {
             class,
-            bytes_max,
             per_group,
             load_bytes,
             store,
             history: VecDeque::new(),
             jobs: VecDeque::new(),
             failed_generation: None,
+            suspect: Vec::new(),
             trouble: Trouble::default(),
         }
     }
@@ -166,7 +168,7 @@ impl Disk {
         self.failed_generation = None;
         match (self.class, strength) {
             (Class::Ram, _) => {
-                self.store = HeapStore::new(self.bytes_max).with_class(self.class);
+                self.store = HeapStore::new(u64::MAX).with_class(self.class);
                 self.history.clear();
                 Aftermath::Wiped
             }
@@ -175,18 +177,18 @@ impl Disk {
                 if let Some(snapshot) = self.history.drain(..).rev().nth(older) {
                     self.store = snapshot;
                 }
-                self.store.set_regressed(true);
+                self.suspect = queues(&self.store);
                 Aftermath::Regressed
             }
             (Class::Process, Strength::Process) | (Class::Power, _) => Aftermath::Kept,
         }
     }
 
-    /// Opens the store for a new process.
+    /// Opens the store for a new process. It says that it is an older one until every queue of it has a new epoch.
     pub fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) {
+        self.store.set_regressed(!self.suspect.is_empty());
         // The model's store cannot fail to open: a store that cannot be opened is a node that stays down.
         let _ = self.store.recover(visit);
-        self.store.set_regressed(false);
     }
 
     fn commit(
@@ -202,7 +204,7 @@ impl Disk {
         let before = self.store.clone();
         let mut groups = 0;
         let trouble = self.trouble;
-        let (store, history) = (&mut self.store, &mut self.history);
+        let (store, history, suspect) = (&mut self.store, &mut self.history, &mut self.suspect);
         let per_group = self.per_group;
         let fault = batch.try_each_group(|ops| {
             if groups == limit {
@@ -216,6 +218,7 @@ impl Disk {
             if per_group {
                 store.commit()?;
                 remember(history, store);
+                clear(suspect, ops);
                 durable(ops);
             }
             groups += 1;
@@ -229,7 +232,11 @@ impl Disk {
                 fault = Some(StoreFault::Unavailable);
             } else {
                 remember(&mut self.history, &self.store);
-                announce(batch, groups, durable);
+                let suspect = &mut self.suspect;
+                announce(batch, groups, &mut |ops| {
+                    clear(suspect, ops);
+                    durable(ops);
+                });
             }
         }
         if fault.is_some() {
@@ -237,6 +244,25 @@ impl Disk {
         }
         Outcome { groups, fault }
     }
+}
+
+/// Queues that have a new epoch are above suspicion.
+fn clear(suspect: &mut Vec<Key>, ops: &[StoreOp<'_>]) {
+    for op in ops {
+        if let StoreOp::Rotate { queue, .. } | StoreOp::Close { queue } = op {
+            suspect.retain(|key| *key != Key::of(*queue));
+        }
+    }
+}
+
+fn queues(store: &HeapStore) -> Vec<Key> {
+    let mut keys = Vec::new();
+    let _ = store.clone().recover(&mut |item| {
+        if let Recovered::Queue(queue) = item {
+            keys.push(Key::of(queue.queue));
+        }
+    });
+    keys
 }
 
 fn remember(history: &mut VecDeque<HeapStore>, store: &HeapStore) {

@@ -163,6 +163,8 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[index];
         if node.life != life || node.wake != Some(now) {
+            // The deadline has moved since.
+            self.report.events -= 1;
             return;
         }
         node.wake = None;

@@ -82,6 +82,29 @@ pub struct Report {
     pub trace: Vec<String>,
 }
 
+impl Report {
+    const fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            violation: None,
+            counts: Counts::NONE,
+            nodes: 0,
+            messages: 0,
+            arrivals: 0,
+            repeats: 0,
+            faults: 0,
+            restarts: 0,
+            torn: 0,
+            losses: 0,
+            loads: 0,
+            events: 0,
+            ended: 0,
+            hash: 0xcbf2_9ce4_8422_2325,
+            trace: Vec::new(),
+        }
+    }
+}
+
 /// A node: a process that lives and dies, and a disk that stays.
 #[derive(Debug)]
 struct Node {
@@ -133,7 +156,7 @@ impl World {
         let checker = Checker::new(seed, &plan);
         let nodes = plan.nodes.iter().map(|node| Node {
             plan: node.clone(),
-            disk: Disk::new(node.class, node.disk_bytes, node.per_group, node.load_bytes),
+            disk: Disk::new(node.class, node.per_group, node.load_bytes),
             router: None,
             life: 0,
             wake: None,
@@ -144,24 +167,7 @@ impl World {
             spins: (0, 0),
         });
         let nodes: Vec<Node> = nodes.collect();
-        let report = Report {
-            seed,
-            violation: None,
-            counts: Counts::default(),
-            nodes: nodes.len() as u64,
-            messages: 0,
-            arrivals: 0,
-            repeats: 0,
-            faults: 0,
-            restarts: 0,
-            torn: 0,
-            losses: 0,
-            loads: 0,
-            events: 0,
-            ended: 0,
-            hash: 0xcbf2_9ce4_8422_2325,
-            trace: Vec::new(),
-        };
+        let report = Report { nodes: nodes.len() as u64, ..Report::new(seed) };
         Self {
             plan,
             options,
@@ -294,7 +300,14 @@ impl World {
     }
 }
 
-/// Runs the world of a seed.
+/// Runs the world of a seed. A panic in it is a broken promise, too.
 pub fn run(seed: u64, options: Options) -> Report {
-    World::new(seed, options).run()
+    let world = std::panic::AssertUnwindSafe(|| World::new(seed, options).run());
+    std::panic::catch_unwind(world).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).into()));
+        let text = format!("panic: {}", words.unwrap_or_default());
+        let violation = Violation { rule: Rule::Liveness, at: Instant::ZERO, text };
+        Report { violation: Some(violation), ..Report::new(seed) }
+    })
 }

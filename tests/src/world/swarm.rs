@@ -48,8 +48,6 @@ pub struct NodePlan {
     pub per_group: bool,
     /// Bytes its disk reads at a time.
     pub load_bytes: usize,
-    /// Bytes its disk holds.
-    pub disk_bytes: u64,
     /// How long a commit or a read takes, in microseconds, from and to.
     pub disk_latency: (u64, u64),
 }
@@ -191,7 +189,7 @@ impl Shape {
         Self {
             classes,
             weak: classes.len() > 1,
-            asynchronous: if std::env::var_os("ASY").is_some() { dice.pick(&[0, 0, 300, 1000]) } else {0},
+            asynchronous: dice.pick(&[0, 0, 300, 1000]),
             payload_max,
             tiny: dice.pick(&[0, 300, 700]),
         }
@@ -223,7 +221,6 @@ fn draw_node(dice: &mut Dice, shape: &Shape, role: Role, name: String) -> NodePl
         class,
         per_group: dice.chance(500),
         load_bytes: dice.pick(&[6 * 1024, 16 * 1024, 64 * 1024]),
-        disk_bytes: if dice.chance(150) { 64 * 1024 } else { 64 * 1024 * 1024 },
         disk_latency: if fast { (20, 300) } else { (MILLI, 20 * MILLI) },
     }
 }
@@ -273,7 +270,7 @@ fn draw_relayed(dice: &mut Dice, shape: &Shape, nodes: &mut Vec<NodePlan>, topic
         node.subscribes = some_of(dice, first_topic, count);
         nodes.push(node);
     }
-    if std::env::var_os("OWN").is_some() && dice.chance(150) {
+    if dice.chance(150) {
         nodes[gateway].subscribes = some_of(dice, first_topic, count);
     } else if dice.chance(150) {
         nodes[gateway].sends = some_of(dice, first_topic, count);

@@ -72,7 +72,7 @@ impl Checker {
                 || sent.dropped
                 || sent.dead[node]
                 || self.nodes[node].shadow.holds(id)
-                || self.is_translated(node, id);
+                || self.is_passed_on(from, node, id);
             self.check(Rule::NeverDiscardNew, has, |this| {
                 let name = &this.nodes[node].name;
                 format!("the cursor of {name} passes message {id} ({stream:?}), and {name} does not have it: {:?}", this.ledger.get(id))
@@ -88,13 +88,6 @@ impl Checker {
             Some(entry) => entry.2 = entry.2.max(through),
             None => watched.committed.push((from, epoch, through)),
         }
-    }
-
-    /// Whether the node had committed the message under another number or in another epoch.
-    fn is_translated(&self, node: usize, id: u32) -> bool {
-        let Some(sent) = self.ledger.get(id) else { return false };
-        let mut ways = sent.ways.iter().filter(|way| way.to == node);
-        ways.any(|way| self.has_committed(node, way.from, way.epoch, way.number))
     }
 
     /// Custody of a message for all is taken for every subscriber that the gateway's disk knew before it was sent.
@@ -116,6 +109,7 @@ impl Checker {
             .take_while(|((on, _), _)| on == topic)
             .filter(|((_, name), since)| **since < first && *name != self.nodes[from].name)
             .map(|((_, name), _)| name)
+            .filter(|name| !self.nodes[node].gone.contains(name))
             .find(|name| !shadow.holds_in(&Key::Node((*name).clone()), id) && !shadow.holds_in(&kept, id))
             .cloned();
         self.check(Rule::CustodyAtomic, missing.is_none(), |this| {
@@ -125,16 +119,21 @@ impl Checker {
 
     /// A sender forgets what the receiver has committed, what it has moved, and what a policy dropped.
     fn check_removed(&mut self, node: usize, removed: &Removed) {
+        let gone = matches!(&removed.key, Key::Node(name) if self.nodes[node].gone.contains(name));
         for &(number, id) in &removed.records {
-            if removed.dropped {
+            let all = self.ledger.get(id).is_some_and(|sent| sent.mode == Mode::All);
+            if removed.dropped || (gone && all) {
                 if let Some(sent) = self.ledger.get_mut(id) {
                     sent.dropped = true;
                 }
                 continue;
             }
+            let moved = || self.nodes[node].shadow.holds(id) || self.is_taken_over(id);
             let committed = match &removed.key {
-                Key::Node(name) => self.node_named(name).is_some_and(|to| self.is_committed_at(to, node, removed, number)),
-                Key::Topic(_) | Key::Address(_) => self.nodes[node].shadow.holds(id) || self.is_taken_over(id),
+                Key::Node(name) => {
+                    self.node_named(name).is_some_and(|to| self.is_passed_on(node, to, id)) || (gone && moved())
+                }
+                Key::Topic(_) | Key::Address(_) => moved(),
             };
             self.check(Rule::DeleteAfterAck, committed, |this| {
                 let name = &this.nodes[node].name;
@@ -147,13 +146,10 @@ impl Checker {
         }
     }
 
-    fn is_committed_at(&self, to: usize, from: usize, removed: &Removed, number: u64) -> bool {
-        if self.has_committed(to, from, removed.epoch, number) {
-            return true;
-        }
-        removed.predecessor.is_some_and(|before| {
-            let old = number.checked_sub(before.new_first).map(|above| above + before.old_first);
-            old.is_some_and(|old| self.has_committed(to, from, before.epoch, old))
-        })
+    /// Whether the node `to` has committed the message on the stream `from` → `to`, in whatever epoch.
+    pub(super) fn is_passed_on(&self, from: usize, to: usize, id: u32) -> bool {
+        let Some(sent) = self.ledger.get(id) else { return false };
+        let mut ways = sent.ways.iter().filter(|way| (way.from, way.to) == (from, to));
+        ways.any(|way| self.has_committed(to, from, way.epoch, way.number))
     }
 }

@@ -24,6 +24,7 @@ use ledger::{Ledger, NODES_MAX, Sent};
 use shadow::Shadow;
 
 pub use ledger::PAYLOAD_MIN;
+pub use shadow::Key;
 pub use rules::{Counts, Rule, Violation};
 pub use wire::View;
 
@@ -38,6 +39,7 @@ struct Watched {
     class: Class,
     mode: SendMode,
     subscribes: Vec<usize>,
+    dials: Vec<usize>,
     shadow: Shadow,
     /// Highest cursor that was ever durable, by sender and epoch.
     committed: Vec<(usize, Epoch, u64)>,
@@ -57,8 +59,8 @@ struct Watched {
     old_epochs: Vec<Epoch>,
     /// Whether one of its records was damaged.
     damaged: bool,
-    /// Whether it has dropped what was queued for a subscriber that stayed away.
-    dropped: bool,
+    /// Names of subscribers without one of their own that it has given up.
+    gone: Vec<String>,
 }
 
 /// The observer of one world. The first broken promise ends it.
@@ -84,6 +86,7 @@ impl Checker {
             class: node.class,
             mode: node.config.send_mode,
             subscribes: node.subscribes.clone(),
+            dials: node.dials.clone(),
             shadow: Shadow::default(),
             committed: Vec::new(),
             handled: Vec::new(),
@@ -94,7 +97,7 @@ impl Checker {
             crashes: 0,
             old_epochs: Vec::new(),
             damaged: false,
-            dropped: false,
+            gone: Vec::new(),
         });
         Self {
             now: 0,
@@ -260,8 +263,8 @@ impl Checker {
             self.repeats += 1;
             let first = sent.delivered.iter().flatten().min().copied().unwrap_or(0);
             let crashed = again && self.nodes[node].doubt.contains(&id);
-            let lost = self.may_repeat_after_loss(id, node, first);
-            self.check(Rule::Once, marked && (crashed || lost), |this| {
+            let caused = crashed || self.may_repeat_after_loss(id, node) || (elsewhere && self.was_returned(id));
+            self.check(Rule::Once, marked && caused, |this| {
                 let name = &this.nodes[node].name;
                 format!(
                     "message {id} reached {name} again (marked: {marked}), first had at {first} us; {:?}",
@@ -279,13 +282,22 @@ impl Checker {
         if let Some(sent) = self.ledger.get_mut(id) {
             sent.delivered[node] = Some(now);
         }
-        self.check_order(node, origin, topic, id);
+        // What returns to its topic because the one it was for is gone comes when it comes.
+        if !(marked && self.was_returned(id)) {
+            self.check_order(node, origin, topic, id);
+        }
     }
 
-    /// Whether a node on the message's way has forgotten something since the message was first had.
-    fn may_repeat_after_loss(&self, id: u32, node: usize, first: u64) -> bool {
+    /// Whether the message was on its way to a subscriber that has been given up.
+    fn was_returned(&self, id: u32) -> bool {
         let Some(sent) = self.ledger.get(id) else { return false };
-        let lost = |index: usize| self.nodes[index].loss.is_some_and(|at| at >= first);
+        sent.ways.iter().any(|way| self.nodes[way.from].gone.contains(&self.nodes[way.to].name))
+    }
+
+    /// Whether a node on the message's way has forgotten something since the message was sent.
+    fn may_repeat_after_loss(&self, id: u32, node: usize) -> bool {
+        let Some(sent) = self.ledger.get(id) else { return false };
+        let lost = |index: usize| self.nodes[index].loss.is_some_and(|at| at >= sent.at);
         lost(sent.node) || lost(node) || sent.ways.iter().any(|way| lost(way.from) || lost(way.to))
     }
 
@@ -297,7 +309,10 @@ impl Checker {
             Some(at) => newest[at].2 = newest[at].2.max(id),
             None => newest.push((origin, topic, id)),
         }
-        let ordered = before.is_none_or(|before| before < id);
+        // What waits for whoever answers at an address is moved behind what was queued for the node that answers, and
+        // where both dial each other that may be newer.
+        let crossed = self.nodes[node].dials.contains(&origin) && self.nodes[origin].dials.contains(&node);
+        let ordered = crossed || before.is_none_or(|before| before < id);
         self.check(Rule::Order, ordered, |this| {
             format!(
                 "{} had message {id} after {before:?}, both from {} on {}; {:?}",
@@ -311,8 +326,8 @@ impl Checker {
 
     /// A node tells its application something.
     pub fn on_event(&mut self, node: usize, event: &Event) {
-        if let Event::SubscriberGone { .. } = event {
-            self.nodes[node].dropped = true;
+        if let Event::SubscriberGone { name, .. } = event {
+            self.nodes[node].gone.push(name.to_string());
         }
         let Event::Gap { from, count, reason } = event else { return };
         let Some(from) = self.node_named(from) else { return };
@@ -320,9 +335,9 @@ impl Checker {
         let any_loss = self.nodes.iter().any(|node| node.loss.is_some());
         let caused = match reason {
             GapReason::Crashed => sender.mode == SendMode::Asynchronous && sender.crashes > 0,
-            GapReason::Missing => any_loss || sender.damaged,
+            GapReason::Missing => any_loss || sender.damaged || sender.gone.contains(&self.nodes[node].name),
             GapReason::Corrupt => sender.damaged,
-            GapReason::Dropped => sender.dropped,
+            GapReason::Dropped => sender.gone.contains(&self.nodes[node].name),
             _ => false,
         };
         self.check(Rule::Gaps, caused, |this| {

@@ -71,6 +71,7 @@ impl Checker {
             let row = (topic.clone(), name.clone());
             let known = |teacher: usize, at: u64| {
                 self.nodes[teacher].loss.is_none()
+                    && !self.nodes[teacher].gone.contains(name)
                     && self.nodes[teacher].shadow.rows.get(&row).is_some_and(|since| *since < at)
             };
             let relayed = || {

@@ -62,6 +62,9 @@ impl Rule {
 pub struct Counts([u64; Rule::ALL.len()]);
 
 impl Counts {
+    /// No rule was tested yet.
+    pub const NONE: Self = Self([0; Rule::ALL.len()]);
+
     /// Once more.
     pub const fn count(&mut self, rule: Rule) {
         self.0[rule as usize] += 1;

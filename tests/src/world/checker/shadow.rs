@@ -19,7 +19,8 @@ pub enum Key {
 }
 
 impl Key {
-    fn of(queue: Queue<'_>) -> Self {
+    /// The key of a queue.
+    pub fn of(queue: Queue<'_>) -> Self {
         let name = queue.name().into();
         match queue {
             Queue::Node(_) => Self::Node(name),
@@ -133,7 +134,7 @@ impl Shadow {
             StoreOp::Rotate { queue, epoch, predecessor } => {
                 self.remove(Key::of(queue), predecessor.old_first - 1, false, changes);
                 if let Some(stored) = self.queues.get_mut(&Key::of(queue)) {
-                    let renumber = |(number, id)| (number + predecessor.new_first - predecessor.old_first, id);
+                    let renumber = |(number, id)| (number + 1 - predecessor.old_first, id);
                     stored.records = core::mem::take(&mut stored.records).into_iter().map(renumber).collect();
                     (stored.epoch, stored.predecessor) = (epoch, Some(predecessor));
                 }
@@ -155,7 +156,7 @@ impl Shadow {
                 self.rows.entry((topic.into(), name.into())).or_insert(now);
             }
             StoreOp::Unsubscribe { topic, address } => {
-                let name = address.trim_start_matches('@');
+                let name = address.trim_start_matches(['@', '~']);
                 self.rows.remove(&(topic.into(), name.into()));
             }
             StoreOp::DeadLetter { record, .. } => changes.dead.extend(id_in(record, id_of)),
