@@ -5,7 +5,7 @@ use liner_proto::wire::control::CloseReason;
 
 use crate::failure::Failure;
 
-/// An event in words. Nothing for those that the status shows anyway.
+/// An event in words, if there are any for it.
 pub(crate) fn words(event: &Event) -> Option<String> {
     Some(match event {
         Event::PeerUp { name, .. } => format!("{name} is connected"),
@@ -41,11 +41,12 @@ pub(crate) fn words(event: &Event) -> Option<String> {
 
 /// Whether a node that dials others has to give up.
 pub(crate) fn fatal(event: &Event, name: &str) -> Option<Failure> {
-    match event {
+    let in_use = matches!(
+        event,
         Event::HandshakeFailed { reason: CloseReason::NameInUse, .. }
-        | Event::PeerDown { reason: CloseReason::NameInUse, .. } => Some(name_in_use(name)),
-        _ => None,
-    }
+            | Event::PeerDown { reason: CloseReason::NameInUse, .. }
+    );
+    in_use.then(|| name_in_use(name))
 }
 
 pub(crate) fn name_in_use(name: &str) -> Failure {

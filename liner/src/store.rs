@@ -15,7 +15,7 @@ pub(crate) fn open(url: &StoreUrl, name: &str, durability: Class) -> Result<Box<
     url.check().map_err(|error| Failure::Usage(error.to_string()))?;
     let Some(path) = url.path() else { return Ok(Box::new(HeapStore::new(RAM_BYTES))) };
     let options = Options { name: name.to_owned(), durability, limit_bytes: None, boot_id: boot_id() };
-    let store = SqliteStore::open(path, &options).map_err(open_failure)?;
+    let store = SqliteStore::open(path, &options).map_err(|error| open_failure(&error))?;
     let opened = store.opened();
     if let Some(aside) = &opened.quarantined {
         tell(format_args!(
@@ -35,32 +35,32 @@ pub(crate) fn open(url: &StoreUrl, name: &str, durability: Class) -> Result<Box<
 
 /// Builds the node.
 pub(crate) fn build(builder: Builder) -> Result<Node, Failure> {
-    builder.build().map_err(build_failure)
+    builder.build().map_err(|error| build_failure(&error))
 }
 
 pub(crate) fn drive_failure(error: &DriveError) -> Failure {
-    match error {
-        DriveError::Handler(error) => crate::out::failed(error),
-        _ => Failure::Work(error.to_string()),
+    if let DriveError::Handler(error) = error {
+        return crate::out::failed(error);
     }
+    Failure::Work(error.to_string())
 }
 
 pub(crate) fn stop_failure(error: &StopError) -> Failure {
-    match error {
-        StopError::Drive(error) => drive_failure(error),
-        _ => Failure::Work(error.to_string()),
+    if let StopError::Drive(error) = error {
+        return drive_failure(error);
     }
+    Failure::Work(error.to_string())
 }
 
-fn open_failure(error: OpenError) -> Failure {
-    let text = error.to_string();
-    match error {
-        OpenError::NameInUse { .. } | OpenError::DamagedInUse { .. } => Failure::InUse(text),
-        _ => Failure::Work(text),
+fn open_failure(error: &OpenError) -> Failure {
+    if matches!(error, OpenError::NameInUse { .. } | OpenError::DamagedInUse { .. }) {
+        return Failure::InUse(error.to_string());
     }
+    Failure::Work(error.to_string())
 }
 
-fn build_failure(error: BuildError) -> Failure {
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever comes later is a failure of the work")]
+fn build_failure(error: &BuildError) -> Failure {
     match error {
         BuildError::Insecure { addr } => Failure::Usage(format!(
             "other machines can connect to {addr} and nothing asks them who they are yet: \

@@ -110,7 +110,7 @@ impl Node {
     /// When the next turn is due, if nothing happens before.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let core = self.router.poll_timeout().map(|(at, _)| at);
-        let core = core;
+        let core = core.map(|at| if at <= self.checked { at.max(self.checked + REST) } else { at });
         let links = self.links.deadline();
         match (core, links) {
             (Some(core), Some(links)) => Some(core.min(links)),

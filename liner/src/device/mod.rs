@@ -219,7 +219,8 @@ impl Run<'_> {
                     notice(Notice::Line(Some(reason_words(reason))))?;
                 }
                 Event::Message { topic, payload, .. } => notice(Notice::Message { topic, payload })?,
-                _ => {}
+                // A device of this kind is sent no commands yet, and what became of its own messages shows in its numbers.
+                Event::Gap { .. } | Event::Regressed | _ => {}
             }
         }
         if over {
