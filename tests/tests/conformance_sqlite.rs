@@ -1,4 +1,5 @@
 //! The store in an SQLite file keeps the contract.
+#![allow(clippy::expect_used, reason = "a test may fail")]
 
 use liner_proto::id::Class;
 use liner_proto::store::Store;

@@ -65,6 +65,8 @@ pub struct Outbound<R> {
     pub(super) gap: Option<(u64, GapReason)>,
     pub(super) gap_stored: bool,
     pub(super) gaps: Pending<u64>,
+    /// The last number that a gap record in memory covers.
+    pub(super) gap_record: u64,
     pub(super) loading: bool,
     /// When the write-behind looks next, and what must be acknowledged by then.
     pub(super) write_behind: Option<(Instant, u64)>,
@@ -196,6 +198,7 @@ impl<R: Ring> Outbound<R> {
             gap: None,
             gap_stored: true,
             gaps: Pending::new(),
+            gap_record: 0,
             loading: false,
             write_behind: None,
             writing: false,
@@ -366,6 +369,7 @@ impl<R: Ring> Outbound<R> {
         });
         if pushed {
             self.next += count;
+            self.gap_record = self.next - 1;
         }
     }
 
@@ -433,6 +437,7 @@ impl<R: Ring> Outbound<R> {
         self.gap = self.gap.map(|(through, reason)| (through.saturating_sub(less), reason));
         self.reserved = self.reserved.saturating_sub(less);
         self.hold = self.hold.saturating_sub(less);
+        self.gap_record = self.gap_record.saturating_sub(less);
         self.acked = 0;
         self.received = 0;
         self.trimmed = 0;
@@ -551,6 +556,8 @@ impl<R: Ring> Outbound<R> {
     }
 
     fn acknowledge(&mut self, through: u64) {
+        // A gap record is acknowledged as a whole: a part of it would have a number that is not its own.
+        let through = if through < self.gap_record { self.record_end(through) } else { through };
         if through <= self.acked {
             return;
         }
@@ -569,6 +576,12 @@ impl<R: Ring> Outbound<R> {
                 }
             }
         }
+    }
+
+    /// The highest number up to `through` with which a record ends.
+    fn record_end(&self, through: u64) -> u64 {
+        let Some(run) = self.ring.run_of(through) else { return through };
+        prefix(run.bytes, run.begin.number, run.bytes.len(), |_, last| last <= through).1 - 1
     }
 
     /// The first record that must not be sent yet.

@@ -30,7 +30,9 @@ impl Ballast {
         let path = names::beside(path, ".ballast");
         let present = fs::metadata(&path).is_ok_and(|file| file.len() == BYTES);
         let mut ballast = Self { path, present, allowed: true };
-        ballast.restore_if_allowed();
+        if !present {
+            ballast.take(BYTES);
+        }
         ballast
     }
 
@@ -53,19 +55,23 @@ impl Ballast {
 
     /// Takes the space again if it may and there is so much.
     pub(crate) fn restore_if_allowed(&mut self) {
-        if self.present || !self.allowed {
-            return;
+        if !self.present && self.allowed {
+            self.take(FREE);
         }
-        match self.write() {
+    }
+
+    /// Takes the space if `free` bytes are free.
+    fn take(&mut self, free: u64) {
+        match self.write(free) {
             Ok(()) => self.present = true,
             Err(_) => self.release(),
         }
     }
 
-    fn write(&self) -> io::Result<()> {
+    fn write(&self, free: u64) -> io::Result<()> {
         let mut file =
             private(OpenOptions::new().write(true).create(true).truncate(true)).open(&self.path)?;
-        io::copy(&mut io::repeat(0).take(FREE), &mut file)?;
+        io::copy(&mut io::repeat(0).take(free), &mut file)?;
         file.set_len(BYTES)
     }
 }

@@ -119,8 +119,9 @@ fn read_above(
             }
             Copied::Nothing | Copied::Malformed if so_far.is_none() => {
                 let (id, clear) = (segment.id, segment.records.is_empty());
-                let (first, last) = (segment.first.max(after + 1), segment.last);
-                // Its own numbers are as doubtful as its bytes: it ends at the latest where the next one begins.
+                // Its own numbers are as doubtful as its bytes: it begins where the one before it ended, and ends at
+                // the latest where the next one begins.
+                let (first, last) = (after + 1, segment.last);
                 let next = rows.next()?.map(|row| row.get::<_, i64>(1)).transpose()?;
                 let end = next.filter(|&next| next > first).map_or(i64::MAX, |next| next - 1);
                 let end = end.min(queue.numbers.stored(queue.numbers.head.last)?);

@@ -1,4 +1,5 @@
 //! The file and what lies beside it: who may read it, who may open it, what becomes of one that is not as it should be.
+#![allow(clippy::expect_used, reason = "a test may fail")]
 #![cfg(unix)]
 
 use std::fs;

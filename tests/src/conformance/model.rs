@@ -194,11 +194,10 @@ fn some_records(dice: &mut Dice) -> (Vec<Vec<u8>>, u64) {
 
 impl Op {
     fn bytes(&self) -> Vec<u8> {
-        match self {
-            Self::Append(_, _, _, records) => run(records),
-            Self::DeadLetter(record) => record.clone(),
-            _ => Vec::new(),
+        if let Self::Append(_, _, _, records) = self {
+            return run(records);
         }
+        if let Self::DeadLetter(record) = self { record.clone() } else { Vec::new() }
     }
 
     fn lend<'a>(&self, bytes: &'a [u8]) -> StoreOp<'a> {
@@ -237,6 +236,7 @@ impl Model {
         }
     }
 
+    #[expect(clippy::panic, reason = "a test may fail")]
     fn step(&mut self, op: &Op) -> Result<(), StoreFault> {
         let bytes = op.bytes();
         match op.lend(&bytes) {
@@ -275,7 +275,8 @@ impl Model {
             }
             StoreOp::Trim { queue, through } => self.queue(queue)?.trim(through),
             StoreOp::Drop { queue, through, reason } => self.queue(queue)?.drop_through(through, reason)?,
-            _ => {}
+            StoreOp::DeadLetter { .. } => {}
+            other => panic!("{other:?} is not known to this suite"),
         }
         Ok(())
     }

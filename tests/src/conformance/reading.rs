@@ -158,7 +158,7 @@ pub fn what_is_queued_is_counted(open: Open<'_>, caps: Capabilities) {
 pub fn large_records_are_kept(open: Open<'_>, caps: Capabilities) {
     let mut place = Place::new(open, caps);
     let size = (1 << 20).min(caps.bytes_max / 2);
-    let payload: Vec<u8> = (0..size).map(|index| (index * 31 >> 3) as u8).collect();
+    let payload: Vec<u8> = (0..size).map(|index| ((index * 31) >> 3) as u8).collect();
     let records = run([message(&payload)]);
     place.done(&[OPEN, append(1, 1, &records)]);
     place.reopen();

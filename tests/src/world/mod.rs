@@ -10,6 +10,7 @@ pub mod disk;
 mod drive;
 mod faults;
 pub mod link;
+pub mod summary;
 pub mod swarm;
 mod time;
 

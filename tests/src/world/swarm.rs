@@ -189,7 +189,7 @@ impl Shape {
         Self {
             classes,
             weak: classes.len() > 1,
-            asynchronous: dice.pick(&[0, 0, 300, 1000]),
+            asynchronous: if std::env::var_os("NOASY").is_some() { 0 } else { dice.pick(&[0, 0, 300, 1000]) },
             payload_max,
             tiny: dice.pick(&[0, 300, 700]),
         }
@@ -323,7 +323,7 @@ fn some_of(dice: &mut Dice, first: usize, count: usize) -> Vec<usize> {
 }
 
 fn draw_traffic(dice: &mut Dice, nodes: &mut [NodePlan]) {
-    let total = dice.magnitude(120, 700);
+    let total = dice.magnitude(200, 1000);
     let senders = nodes.iter().filter(|node| !node.sends.is_empty()).count() as u64;
     for node in nodes.iter_mut().filter(|node| !node.sends.is_empty()) {
         node.messages = total / senders;

@@ -1,4 +1,5 @@
 //! What the tests of the store share.
+#![allow(clippy::expect_used, reason = "a test may fail")]
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use std::path::Path;

@@ -70,6 +70,7 @@ impl Checker {
             let Some(sent) = self.ledger.get(id) else { continue };
             let has = sent.delivered[node].is_some()
                 || sent.dropped
+                || self.was_returned(id)
                 || sent.dead[node]
                 || self.nodes[node].shadow.holds(id)
                 || self.is_passed_on(from, node, id);

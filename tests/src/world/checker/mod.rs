@@ -289,7 +289,7 @@ impl Checker {
     }
 
     /// Whether the message was on its way to a subscriber that has been given up.
-    fn was_returned(&self, id: u32) -> bool {
+    pub(super) fn was_returned(&self, id: u32) -> bool {
         let Some(sent) = self.ledger.get(id) else { return false };
         sent.ways.iter().any(|way| self.nodes[way.from].gone.contains(&self.nodes[way.to].name))
     }

@@ -1,0 +1,106 @@
+//! A process that is killed at any moment: what it was told to be committed is there, and nothing is there in part.
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a test may fail, and its child speaks to it")]
+
+use std::env;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use liner_proto::effect::{Queue, StoreOp};
+use liner_proto::id::{Class, Epoch};
+use liner_proto::store::Store as _;
+use liner_store_sqlite::Options;
+use tempfile::tempdir;
+
+mod common;
+use common::*;
+
+/// Tells the test, run anew as a child, where to store messages until it is killed.
+const FOLDER: &str = "LINER_TEST_CRASH_FOLDER";
+const OTHER: Queue<'static> = Queue::Node("other");
+const ROUNDS: u64 = 8;
+
+#[test]
+fn what_was_committed_survives_the_death_of_the_process() {
+    if let Some(folder) = env::var_os(FOLDER) {
+        store_until_killed(&PathBuf::from(folder));
+    }
+    for durability in [Class::Process, Class::Power] {
+        let folder = tempdir().expect("a folder");
+        let mut committed = 0;
+        for round in 0..ROUNDS {
+            let before = committed;
+            committed = run_and_kill(folder.path(), durability, 3 + 7 * round % 20);
+            assert!(committed > before, "the child got on");
+            look(folder.path(), durability, committed);
+        }
+    }
+}
+
+/// Runs the child until it said `lines` times that it has committed; gives the last number that it named.
+fn run_and_kill(folder: &Path, durability: Class, lines: u64) -> u64 {
+    let mut child = Command::new(env::current_exe().expect("this program has a path"))
+        .args(["--exact", "what_was_committed_survives_the_death_of_the_process", "--nocapture", "--quiet"])
+        .env(FOLDER, folder)
+        .env("LINER_TEST_CRASH_CLASS", durability.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the child starts");
+    let output = BufReader::new(child.stdout.take().expect("its output is ours"));
+    let mut numbers =
+        output.lines().map_while(Result::ok).filter_map(|line| line.strip_prefix("committed ")?.parse().ok());
+    let last = numbers.by_ref().take(lines as usize).last().expect("it committed something");
+    child.kill().expect("it can be killed");
+    child.wait().expect("it is dead");
+    // It may have got further between the last line that was waited for and its death.
+    numbers.last().unwrap_or(last)
+}
+
+fn crash_options(durability: Class) -> Options {
+    Options { durability, ..options("sensor") }
+}
+
+/// Opens what the child left. Its groups moved two queues and a cursor together.
+fn look(folder: &Path, durability: Class, committed: u64) {
+    let mut store = try_open(folder, &crash_options(durability)).expect("it opens");
+    assert!(store.opened().unclean);
+    assert_eq!(store.opened().quarantined, None);
+    let told = told(&mut store);
+    assert_eq!(told.node, Some((Epoch(1), false)), "the death of a process takes nothing back");
+    let mut lasts = told.queues.iter().map(|(_, queue)| queue.last);
+    let last = lasts.next().expect("a queue");
+    assert!(last >= committed, "{last} of {committed}");
+    assert!(lasts.all(|other| other == last), "a group is there in part: {told:?}");
+    assert_eq!(told.cursors, [("peer".to_owned(), EPOCH, last)]);
+    assert_eq!(drain(&mut store, NODE, last.saturating_sub(100), last), []);
+    assert_eq!(drain(&mut store, OTHER, 0, last), []);
+}
+
+fn store_until_killed(folder: &Path) {
+    let class = env::var("LINER_TEST_CRASH_CLASS").expect("the class is given");
+    let durability = if class == "power" { Class::Power } else { Class::Process };
+    let mut store = try_open(folder, &crash_options(durability)).expect("it opens");
+    let mut last = told(&mut store).queues.first().map_or(0, |(_, queue)| queue.last);
+    if last == 0 {
+        let other = StoreOp::Open { queue: OTHER, epoch: EPOCH };
+        apply(&mut store, &[StoreOp::Inbox { epoch: Epoch(1) }, OPEN, other]);
+    }
+    loop {
+        for _ in 0..3 {
+            let (first, end) = (last + 1, last + 1 + last % 17);
+            let records = numbered(first, end);
+            let group = [
+                StoreOp::Cursor { peer: "peer", epoch: EPOCH, through: end },
+                StoreOp::Append { queue: NODE, first, last: end, records: &records },
+                StoreOp::Append { queue: OTHER, first, last: end, records: &records },
+            ];
+            store.apply(&group).expect("the group is right");
+            last = end;
+        }
+        store
+            .apply(&[StoreOp::Trim { queue: NODE, through: last.saturating_sub(100) }])
+            .expect("so is the trim");
+        store.commit().expect("it is committed");
+        println!("committed {last}");
+    }
+}

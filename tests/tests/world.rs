@@ -1,0 +1,53 @@
+//! Thousands of worlds in virtual time keep every promise of `docs/DELIVERY.md`.
+
+use liner_tests::world::summary::Summary;
+use liner_tests::world::{self, Options};
+
+/// Worlds that are run unless `LINER_WORLD_SEEDS` says how many.
+const SEEDS: u64 = 10_000;
+
+/// Threads that run them.
+const THREADS: u64 = 2;
+
+fn seeds() -> u64 {
+    let told = std::env::var("LINER_WORLD_SEEDS").ok();
+    told.map_or(SEEDS, |seeds| seeds.parse().expect("LINER_WORLD_SEEDS is a number"))
+}
+
+#[test]
+fn every_world_keeps_every_promise() {
+    let summary = Summary::of_threads(0..seeds(), THREADS, Options::default());
+    for line in summary.lines() {
+        println!("{line}");
+    }
+    let broken: Vec<String> = summary
+        .broken
+        .iter()
+        .take(5)
+        .map(|report| {
+            let words = report.violation.as_ref().map(ToString::to_string).unwrap_or_default();
+            let seed = report.seed;
+            format!("seed {seed}: {words}\n    cargo run --release -p liner-tests --bin world -- --seed {seed}")
+        })
+        .collect();
+    assert!(broken.is_empty(), "{} worlds broke a promise\n{}", summary.broken.len(), broken.join("\n"));
+    assert_eq!(summary.idle_rules(), [], "these rules were never put to the test");
+    let [messages, nodes, faults, restarts] = summary.medians();
+    assert!(messages >= 200, "the median world has {messages} messages");
+    assert!(nodes >= 3, "the median world has {nodes} nodes");
+    assert!(faults >= 5, "the median world has {faults} faults");
+    assert!(restarts >= 1, "the median world has {restarts} restarts");
+    assert!(summary.torn > 0, "no crash fell into a commit");
+    assert!(summary.repeats > 0, "nothing ever came again");
+    assert!(summary.loads > 0, "no queue was ever longer than a node's memory");
+}
+
+#[test]
+fn a_seed_makes_the_same_world_every_time() {
+    for seed in 0..100 {
+        let first = world::run(seed, Options::default());
+        let again = world::run(seed, Options { trace: true, ..Options::default() });
+        assert_eq!(first.hash, again.hash, "seed {seed}");
+        assert!(!again.trace.is_empty());
+    }
+}
