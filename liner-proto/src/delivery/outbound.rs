@@ -235,6 +235,11 @@ impl<R: Ring> Outbound<R> {
 
     // ------------------------------------------------------------------ getters
 
+    /// Whether messages are stored before they leave.
+    pub const fn mode(&self) -> SendMode {
+        self.mode
+    }
+
     /// The epoch of the numbering.
     pub const fn epoch(&self) -> Epoch {
         self.epoch

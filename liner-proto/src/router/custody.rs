@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::event::Event;
 use super::outbox::Key;
 use super::{OutboxId, PeerId, Router, SendError, TopicId};
-use crate::delivery::{Next, PushError};
+use crate::delivery::{Next, PushError, SendMode};
 use crate::effect::DeadReason;
 use crate::memory::Cursor;
 use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
@@ -22,12 +22,20 @@ impl Router {
         payload: &[u8],
     ) -> Result<(), SendError> {
         let all = header.mode == Mode::All;
-        let count = self.topics.rows(topic).len();
+        let rows = self.topics.rows(topic);
+        let count = rows.len();
         if count == 0 {
             return self.route_unknown(topic, header, payload);
         }
         if !all || count == 1 {
-            let target = self.pick(topic, None).ok_or(SendError::NoAddress)?;
+            let target = match rows {
+                // The common case needs no turns.
+                [row] => {
+                    let peer = row.peer;
+                    self.target(topic, peer)
+                }
+                _ => self.pick(topic, None).ok_or(SendError::NoAddress)?,
+            };
             return self.push(target, topic, header, payload, false).map_err(|error| self.send_error(error));
         }
         // All or none: the memory is there for every copy before the first is queued.
@@ -174,11 +182,16 @@ impl Router {
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return Err(PushError::Full) };
         outbox.push(self.now, (topic, text), header, payload, over)?;
         let conn = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn);
-        self.list(id);
+        let asynchronous = outbox.out.mode() == SendMode::Asynchronous;
+        if !outbox.listed {
+            self.list(id);
+        }
         if let Some(conn) = conn {
             self.conns.list(conn);
         }
-        self.check_write_behind(id);
+        if asynchronous {
+            self.check_write_behind(id);
+        }
         Ok(())
     }
 
@@ -212,6 +225,9 @@ impl Router {
             && !self.kept_is_empty(Some(kept))
         {
             return kept;
+        }
+        if !self.dials.has_outboxes() {
+            return self.outbox_of(peer);
         }
         // What waited for whoever answers at the peer's address comes before it, too.
         let waiting = self.dials.ids().filter(|dial| self.dials.peer(*dial) == Some(peer));

@@ -46,6 +46,7 @@ struct Target {
 #[derive(Debug, Default)]
 pub(super) struct Dials {
     targets: Vec<Target>,
+    has_outboxes: bool,
 }
 
 impl Dials {
@@ -92,11 +93,17 @@ impl Dials {
         }
     }
 
+    /// Whether anything ever waited for an address.
+    pub(super) const fn has_outboxes(&self) -> bool {
+        self.has_outboxes
+    }
+
     pub(super) fn outbox(&self, id: DialId) -> Option<OutboxId> {
         self.get(id)?.outbox
     }
 
     pub(super) fn set_outbox(&mut self, id: DialId, outbox: OutboxId) {
+        self.has_outboxes = true;
         if let Some(target) = self.get_mut(id) {
             target.outbox = Some(outbox);
         }

@@ -140,7 +140,9 @@ impl Router {
         let patience = self.config.timing.write_behind;
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
         outbox.out.handle_write_behind(self.now, patience);
-        self.list(id);
+        if !outbox.listed {
+            self.list(id);
+        }
     }
 }
 

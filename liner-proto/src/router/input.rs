@@ -351,19 +351,14 @@ impl Router {
         batch: &Batch<'_>,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
-        for item in batch.records() {
+        let taken = batch.records().try_for_each(|item| {
             let item = item.map_err(CloseReason::from)?;
-            self.handle_record(
-                peer,
-                item.first,
-                batch.head.sent_before,
-                &item.record,
-                item.taken,
-                application,
-            )?;
-        }
+            let before = batch.head.sent_before;
+            self.handle_record(peer, item.first, before, &item.record, item.taken, application)
+        });
+        // What was taken before an error is taken: its cursor belongs into the group of its rows.
         self.list_peer(peer);
-        Ok(())
+        taken
     }
 
     fn handle_data(

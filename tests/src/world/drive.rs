@@ -318,7 +318,10 @@ impl World {
         let blocked = core::mem::take(&mut state.pipes[end].blocked);
         let (writer, writer_conn) = (state.ends[end].node, state.ends[end].conn);
         self.mix(taken as u64);
-        if blocked && let (Some(conn), Some(mut router)) = (writer_conn, self.nodes[writer].router.take()) {
+        if blocked
+            && let Some(conn) = writer_conn
+            && let Some(mut router) = self.nodes[writer].router.take()
+        {
             self.write(writer, &mut router, conn);
             self.nodes[writer].router = Some(router);
             self.drive(writer);

@@ -283,7 +283,7 @@ impl Checker {
             sent.delivered[node] = Some(now);
         }
         // What returns to its topic because the one it was for is gone comes when it comes.
-        if !(marked && self.was_returned(id)) {
+        if !elsewhere && !(marked && self.was_returned(id)) {
             self.check_order(node, origin, topic, id);
         }
     }

@@ -133,10 +133,13 @@ impl Shadow {
             }
             StoreOp::Rotate { queue, epoch, predecessor } => {
                 self.remove(Key::of(queue), predecessor.old_first - 1, false, changes);
-                if let Some(stored) = self.queues.get_mut(&Key::of(queue)) {
+                let key = Key::of(queue);
+                if let Some(stored) = self.queues.get_mut(&key) {
                     let renumber = |(number, id)| (number + 1 - predecessor.old_first, id);
                     stored.records = core::mem::take(&mut stored.records).into_iter().map(renumber).collect();
                     (stored.epoch, stored.predecessor) = (epoch, Some(predecessor));
+                    let renumbered = stored.records.iter().map(|(number, id)| (key.clone(), epoch, *number, *id));
+                    changes.added.extend(renumbered);
                 }
             }
             StoreOp::Append { queue, first, records, .. } => {
