@@ -67,6 +67,10 @@ impl Router {
             if sent && header.mode == Mode::One {
                 break;
             }
+            let known = self.dials.peer(dial).and_then(|peer| self.peers.get(peer.0));
+            if known.is_some_and(|peer| peer.full.contains(&topic)) {
+                return Err(SendError::TopicFull);
+            }
             let target = match self.dials.peer(dial).filter(|_| self.kept_is_empty(self.dials.outbox(dial))) {
                 Some(peer) => self.outbox_of(peer),
                 None => self.dial_outbox(dial),
@@ -132,6 +136,7 @@ impl Router {
             if self.topics.set_full(topic, true) {
                 self.events.push(Event::TopicFull { topic: self.topics.text(topic).into() });
             }
+            self.tell_full(from, topic, number);
             return self.put_aside(from, (topic, &onward, payload), DeadReason::Quota);
         }
         if self.push(kept, topic, &onward, payload, true).is_err() {
@@ -257,6 +262,42 @@ impl Router {
             .is_some_and(|outbox| outbox.out.queued() >= quota.messages || outbox.bytes >= quota.bytes)
     }
 
+    /// Whether a message would end among the dead letters.
+    pub(super) fn would_put_aside(&self, from: PeerId, topic: TopicId, header: &Header<'_>) -> bool {
+        if self.topics.is_own(topic) {
+            return false;
+        }
+        if !self.config.takes_custody || header.origin.is_some() {
+            return true;
+        }
+        let others = self.topics.rows(topic).iter().any(|row| row.peer != from);
+        !others && self.topics.kept(topic).is_some_and(|kept| self.is_over_quota(kept))
+    }
+
+    /// Tells a peer, once, that nothing more is kept for the topic.
+    fn tell_full(&mut self, peer: PeerId, topic: TopicId, after: u64) {
+        let Some(state) = self.peers.get_mut(peer.0) else { return };
+        if state.told_full.contains(&topic) {
+            return;
+        }
+        state.told_full.push(topic);
+        state.full_news.push((topic, after));
+        if let Some(conn) = state.conn {
+            self.conns.list(conn);
+        }
+    }
+
+    /// Tells those that were told otherwise that the topic takes messages again.
+    fn tell_free(&mut self, topic: TopicId) {
+        for state in self.peers.iter_mut().filter(|state| state.told_full.contains(&topic)) {
+            state.told_full.retain(|other| *other != topic);
+            state.full_news.push((topic, 0));
+            if let Some(conn) = state.conn {
+                self.conns.list(conn);
+            }
+        }
+    }
+
     fn kept_outbox(&mut self, topic: TopicId) -> OutboxId {
         if let Some(id) = self.topics.kept(topic) {
             return id;
@@ -283,6 +324,7 @@ impl Router {
                 && !self.kept_is_empty(Some(from))
             {
                 self.topics.set_full(topic, false);
+                self.tell_free(topic);
                 let to = self.outbox_of(heir);
                 self.move_queue(from, Some(to));
             }

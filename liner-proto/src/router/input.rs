@@ -11,7 +11,7 @@ use crate::seal;
 use crate::session::{Heard, Session};
 use crate::time::Instant;
 use crate::wire::batch::Batch;
-use crate::wire::control::{Ack, Bind, CloseReason, Marks};
+use crate::wire::control::{Ack, Bind, CloseReason, Marks, TopicFull};
 use crate::wire::data::{self, Data};
 use crate::wire::handshake::{About, StreamFields};
 use crate::wire::record::{Header, Mode, Origin, Record, Topic};
@@ -154,10 +154,7 @@ impl Router {
             Body::Ack(ack) => self.handle_ack(id, peer, &ack),
             Body::Bind(bind) => self.handle_bind(peer, &bind),
             Body::Page(page) => self.handle_page(peer, &page),
-            Body::TopicFull(full) => {
-                self.events.push(Event::TopicFull { topic: full.topic.into() });
-                Ok(())
-            }
+            Body::TopicFull(full) => self.handle_topic_full(peer, &full),
             Body::Skipped(_) => Ok(()),
             Body::Hello(_) | Body::Answer(_) | Body::Confirm(_) | Body::Close(_) => {
                 Err(CloseReason::Violation)
@@ -343,6 +340,17 @@ impl Router {
         Ok(())
     }
 
+    fn handle_topic_full(&mut self, peer: PeerId, full: &TopicFull<'_>) -> Result<(), CloseReason> {
+        let topic = self.topics.intern_bounded(full.topic).ok_or(CloseReason::Overloaded)?;
+        let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
+        state.full.retain(|other| *other != topic);
+        if full.after > 0 {
+            state.full.push(topic);
+            self.events.push(Event::TopicFull { topic: full.topic.into() });
+        }
+        Ok(())
+    }
+
     // ------------------------------------------------------------------ messages
 
     fn handle_batch(
@@ -417,6 +425,11 @@ impl Router {
                     }
                     Topic::Text(text) => self.topics.intern_bounded(text).ok_or(CloseReason::Overloaded)?,
                 };
+                if self.storage.is_littered() && self.would_put_aside(peer, topic, header) {
+                    // There is no place left for it: the sender keeps it.
+                    return Err(CloseReason::Overloaded);
+                }
+                let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
                 let arrival = state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?;
                 if arrival == Arrival::Duplicate {
                     return Ok(());

@@ -75,6 +75,11 @@ pub enum SendError {
     /// The memory of a queue is full of what the store has not taken yet: drive the node, then try again.
     #[error("the queue is full of messages that are not stored yet: try again after some of them are")]
     Busy,
+    /// Nobody has subscribed to the topic, and the next hop keeps no more of it.
+    #[error(
+        "nobody has subscribed to the topic, and the gateway keeps no more of it: try again once somebody has"
+    )]
+    TopicFull,
     /// It can never be sent in one piece.
     #[error("the message is too large: at most {max} bytes fit")]
     TooLarge {

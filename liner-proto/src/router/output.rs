@@ -12,7 +12,7 @@ use crate::seal;
 use crate::session::Owed;
 use crate::time::Instant;
 use crate::wire::batch::BatchHead;
-use crate::wire::control::{Ack, Bind, Close, Marks};
+use crate::wire::control::{Ack, Bind, Close, Marks, TopicFull};
 use crate::wire::data::{self, DataHead};
 use crate::wire::handshake::{About, Acks, Answer, Confirm, Hello, StreamFields};
 use crate::wire::record::{self, GapReason};
@@ -97,6 +97,7 @@ impl Router {
         if let Some(peer) = up {
             self.build_binds(peer, &mut writer);
             self.build_pages(peer, &mut writer);
+            self.build_full(peer, &mut writer);
             self.build_marks(peer, &mut writer, false);
             self.build_loose(id, &mut writer);
             body = match writer.framing {
@@ -219,6 +220,14 @@ impl Router {
             })),
         }
         inbound.set_told();
+    }
+
+    /// News of topics that are full, or not any more.
+    fn build_full(&mut self, peer: PeerId, writer: &mut Writer) {
+        let Some(state) = self.peers.get_mut(peer.0) else { return };
+        for (topic, after) in state.full_news.drain(..) {
+            writer.frame(&Body::TopicFull(TopicFull { topic: self.topics.text(topic), after }));
+        }
     }
 
     /// Every number has to be bound before a message uses it; numbers are few and never change.

@@ -37,6 +37,11 @@ pub(super) struct Peer {
     /// The version of this node's rows that it was told.
     pub(super) rows_told: u64,
     pub(super) away_since: Option<Instant>,
+    /// Topics of which the peer takes no more.
+    pub(super) full: Vec<TopicId>,
+    /// Topics that the peer was told are full here, and what it is to be told next.
+    pub(super) told_full: Vec<TopicId>,
+    pub(super) full_news: Vec<(TopicId, u64)>,
     /// It stands in the directory.
     pub(super) subscribed: bool,
 }
@@ -60,6 +65,9 @@ impl Peer {
             durable: false,
             rows_told: 0,
             away_since: None,
+            full: Vec::new(),
+            told_full: Vec::new(),
+            full_news: Vec::new(),
             subscribed: false,
         }
     }
@@ -70,6 +78,9 @@ impl Peer {
         self.topics = Vec::new();
         self.bound = 0;
         self.rows_told = 0;
+        self.full = Vec::new();
+        self.told_full = Vec::new();
+        self.full_news = Vec::new();
         self.away_since = Some(now);
     }
 }

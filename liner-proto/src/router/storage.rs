@@ -17,6 +17,9 @@ use crate::wire::record::{self, Header};
 /// Loads that may be with the store at a time.
 const LOADS_MAX: usize = 4;
 
+/// Messages that a node puts aside in one life. After that it takes no more of what it would have to put aside.
+const DEAD_LETTERS_MAX: u64 = 10_000;
+
 /// Dead letters and directory rows that wait for the store.
 const STAGED_MAX: usize = 10_000;
 
@@ -85,6 +88,8 @@ pub(super) struct Storage {
     peers: Vec<PeerId>,
     staged: VecDeque<Staged>,
     staged_asked: usize,
+    /// Messages put aside since the node was started.
+    put_aside: u64,
     retry_at: Option<Instant>,
     failed: bool,
 }
@@ -103,6 +108,11 @@ impl Storage {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
         }
+    }
+
+    /// Whether so much was put aside that no more is.
+    pub(super) const fn is_littered(&self) -> bool {
+        self.put_aside >= DEAD_LETTERS_MAX
     }
 
     pub(super) fn stage(&mut self, staged: Staged) -> bool {
@@ -178,6 +188,7 @@ impl Router {
         (topic, header, payload): (super::TopicId, &Header<'_>, &[u8]),
         reason: DeadReason,
     ) {
+        self.storage.put_aside += 1;
         let text = self.topics.text(topic);
         let header = Header { topic: record::Topic::Text(text), ..*header };
         let mut bytes = alloc::vec![0; record::message_len(&header, payload.len())];

@@ -283,7 +283,8 @@ impl Session {
     /// keep-alive, and needs none: say so with `full`.
     pub fn deadline(&self, full: bool) -> Option<Deadline> {
         match self.state {
-            State::Closed => None,
+            // A last frame that is owed leaves as soon as the link takes it, or never.
+            State::Closing(_) | State::Closed => None,
             State::Up => earlier(
                 Some((self.heard + self.timing.peer_silent, Wakeup::PeerSilent)),
                 (!full).then_some((self.spoke + self.timing.keep_alive, Wakeup::KeepAlive)),
@@ -293,8 +294,7 @@ impl Session {
             | State::Confirming
             | State::AwaitHello
             | State::Answering
-            | State::AwaitConfirm
-            | State::Closing(_) => Some((self.began + self.timing.handshake, Wakeup::Handshake)),
+            | State::AwaitConfirm => Some((self.began + self.timing.handshake, Wakeup::Handshake)),
         }
     }
 }

@@ -93,12 +93,12 @@ pub struct Bind<'a> {
     pub text: &'a str,
 }
 
-/// Nothing more is kept for a topic: new messages to it are not to be sent.
+/// Nothing more is kept for a topic: new messages to it are not to be sent. With `after` 0 it takes messages again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicFull<'a> {
     /// The topic.
     pub topic: &'a str,
-    /// The last number of the peer's stream that was still kept.
+    /// The first number of the peer's stream that was not kept; 0 if messages are taken again.
     pub after: u64,
 }
 

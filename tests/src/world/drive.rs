@@ -211,7 +211,8 @@ impl World {
                 }
                 Err(error) => {
                     self.trace(|world| format!("{} may not send {id}: {error}", world.name(index)));
-                    if matches!(error, SendError::Busy | SendError::NoAddress) {
+                    if !matches!(error, SendError::TooLarge { .. } | SendError::BadTopic | SendError::OwnTopic) {
+                        // Not now. What comes later may be taken.
                         break;
                     }
                     self.checker.fail(Rule::Liveness, || format!("node {index} refuses a message: {error}"));

@@ -147,7 +147,8 @@ impl Plan {
         let mut nodes = Vec::new();
         let mut topics = Vec::new();
         let payload_max = dice.pick(&[40, 200, 1000, 5000]);
-        let shape = Shape::draw(dice, payload_max);
+        let link = draw_link(dice);
+        let shape = Shape::draw(dice, payload_max, &link);
         let with_gateway = dice.chance(800);
         if with_gateway {
             draw_relayed(dice, &shape, &mut nodes, &mut topics);
@@ -162,7 +163,6 @@ impl Plan {
                 node.pace = heal / (node.messages + 1);
             }
         }
-        let link = draw_link(dice);
         let faults = draw_faults(dice, &nodes, heal);
         Self { nodes, topics, link, faults, heal, payload_max }
     }
@@ -175,10 +175,12 @@ struct Shape {
     asynchronous: u64,
     payload_max: usize,
     tiny: u64,
+    /// The smallest window of messages: a far node must be emptied in time, too.
+    window_min: u64,
 }
 
 impl Shape {
-    fn draw(dice: &mut Dice, payload_max: usize) -> Self {
+    fn draw(dice: &mut Dice, payload_max: usize, link: &LinkPlan) -> Self {
         const MIXED: [Class; 3] = [Class::Ram, Class::Process, Class::Power];
         let classes: &'static [Class] = match dice.below(10) {
             0..=2 => &[Class::Process],
@@ -192,6 +194,7 @@ impl Shape {
             asynchronous: if std::env::var_os("NOASY").is_some() { 0 } else { dice.pick(&[0, 0, 300, 1000]) },
             payload_max,
             tiny: dice.pick(&[0, 300, 700]),
+            window_min: if link.delay.1 > MILLI { 16 } else { 1 },
         }
     }
 }
@@ -230,7 +233,7 @@ fn draw_limits(dice: &mut Dice, shape: &Shape, config: &mut NodeConfig) {
     // A record is its payload with names and numbers before it.
     let record = shape.payload_max as u32 + 128;
     if tiny(dice) {
-        config.limits.window_messages = dice.magnitude(1, 64) as u32;
+        config.limits.window_messages = dice.magnitude(shape.window_min, 64) as u32;
     }
     if tiny(dice) {
         config.limits.window_bytes = record * dice.range(1, 8) as u32;

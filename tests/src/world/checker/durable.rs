@@ -64,8 +64,9 @@ impl Checker {
         let stream = (from, node, moved.epoch);
         // A cursor in another epoch begins wherever the sender said it does.
         let above = moved.from.unwrap_or(0);
-        let passed: Vec<u32> =
-            self.ledger.on_wire(stream, above, moved.through).map(|(_, id)| id).collect();
+        let passed = self.ledger.on_wire(stream, above, moved.through);
+        let passed = passed.filter(|(number, _)| !self.ledger.is_gap(stream, *number));
+        let passed: Vec<u32> = passed.map(|(_, id)| id).collect();
         for id in passed {
             let Some(sent) = self.ledger.get(id) else { continue };
             let has = sent.delivered[node].is_some()

@@ -77,12 +77,14 @@ pub struct Ledger {
     seed: u64,
     messages: Vec<Sent>,
     streams: BTreeMap<(usize, usize, u64), BTreeMap<u64, u32>>,
+    /// First and last numbers of gaps that were told, by stream.
+    gaps: BTreeMap<(usize, usize, u64), Vec<(u64, u64)>>,
 }
 
 impl Ledger {
     /// An empty one.
     pub const fn new(seed: u64) -> Self {
-        Self { seed, messages: Vec::new(), streams: BTreeMap::new() }
+        Self { seed, messages: Vec::new(), streams: BTreeMap::new(), gaps: BTreeMap::new() }
     }
 
     /// Notes that an application is about to send something, and makes its payload.
@@ -141,6 +143,20 @@ impl Ledger {
             }
         }
         None
+    }
+
+    /// Numbers of a stream were told to be a gap.
+    pub fn note_gap(&mut self, (from, to, epoch): (usize, usize, Epoch), first: u64, last: u64) {
+        let gaps = self.gaps.entry((from, to, epoch.0)).or_default();
+        if !gaps.contains(&(first, last)) {
+            gaps.push((first, last));
+        }
+    }
+
+    /// Whether the number was told to be a gap.
+    pub fn is_gap(&self, (from, to, epoch): (usize, usize, Epoch), number: u64) -> bool {
+        let gaps = self.gaps.get(&(from, to, epoch.0));
+        gaps.is_some_and(|gaps| gaps.iter().any(|(first, last)| (*first..=*last).contains(&number)))
     }
 
     /// Messages that were on the wire under these numbers of a stream.

@@ -282,8 +282,10 @@ impl Checker {
         if let Some(sent) = self.ledger.get_mut(id) {
             sent.delivered[node] = Some(now);
         }
-        // What returns to its topic because the one it was for is gone comes when it comes.
-        if !elsewhere && !(marked && self.was_returned(id)) {
+        // What is sent again after a loss of memory, or returns to its topic because the one it was for is gone, comes when it
+        // comes: it may be new to this application all the same.
+        let late = marked && (self.was_returned(id) || self.may_repeat_after_loss(id, node));
+        if !elsewhere && !late {
             self.check_order(node, origin, topic, id);
         }
     }

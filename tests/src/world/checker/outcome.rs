@@ -57,6 +57,12 @@ impl Checker {
         somewhere && (sent.mode != Mode::All || self.missing_subscriber(id, sent).is_none())
     }
 
+    /// Whether the node's disk holds messages for topics only.
+    pub fn only_keeps(&self, node: usize) -> bool {
+        let queues = &self.nodes[node].shadow.queues;
+        queues.iter().all(|(key, queue)| matches!(key, Key::Topic(_)) || queue.records.is_empty())
+    }
+
     /// Whether it waits for a subscriber that there is none of.
     fn is_kept(&self, id: u32, sent: &Sent) -> bool {
         let key = Key::Topic(self.topics[sent.topic].clone());

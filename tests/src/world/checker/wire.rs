@@ -115,7 +115,13 @@ impl Checker {
     }
 
     fn on_record(&mut self, course: Course, epoch: Epoch, number: u64, record: &Record<'_>) {
-        let Record::Message { header, payload } = record else { return };
+        let (header, payload) = match record {
+            Record::Message { header, payload } => (header, payload),
+            Record::Gap { count, .. } => {
+                let stream = (course.from, course.to, epoch);
+                return self.ledger.note_gap(stream, number, number + count - 1);
+            }
+        };
         if header.mode == Mode::BestEffort {
             return;
         }

@@ -1,0 +1,160 @@
+//! A topic that nobody subscribes to: what is kept, what is put aside, and what the sender hears of it.
+
+#![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
+
+use liner_proto::effect::{Batch, DeadReason, StoreOp};
+use liner_proto::id::{Class, ConnId};
+use liner_proto::router::{Event, Framing, Message, NodeConfig, Quota, Router, SendError, StoreRequest};
+use liner_proto::store::{HeapStore, execute};
+use liner_proto::time::Instant;
+use liner_proto::wire::record::Mode;
+
+const NOW: Instant = Instant::from_micros(1);
+
+struct Node {
+    router: Router,
+    store: HeapStore,
+    conns: Vec<ConnId>,
+    dead: Vec<DeadReason>,
+    got: Vec<Vec<u8>>,
+}
+
+impl Node {
+    fn start(name: &str, change: impl FnOnce(&mut NodeConfig)) -> Self {
+        let mut config = NodeConfig::new(name, [3, name.len() as u64], Class::Ram);
+        change(&mut config);
+        let mut router = Router::new(config, NOW);
+        router.start(NOW);
+        Self {
+            router,
+            store: HeapStore::new(1 << 24),
+            conns: Vec::new(),
+            dead: Vec::new(),
+            got: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, batch: &Batch) {
+        let each = |group: &[StoreOp<'_>]| {
+            for op in group {
+                if let StoreOp::DeadLetter { reason, .. } = op {
+                    self.dead.push(*reason);
+                }
+            }
+            Ok::<(), ()>(())
+        };
+        batch.try_each_group(each).expect("nothing fails in it");
+    }
+
+    fn serve(&mut self) {
+        while let Some(request) = self.router.poll_store(NOW) {
+            let StoreRequest::Commit(batch) = request else { panic!("all of it is in memory") };
+            self.note(&batch);
+            let outcome = execute(&mut self.store, &batch);
+            self.router.handle_committed(NOW, batch.id(), outcome);
+        }
+    }
+
+    fn give(&mut self, conn: ConnId) -> Vec<u8> {
+        self.serve();
+        let mut out = Vec::new();
+        loop {
+            let transmit = self.router.poll_transmit(NOW, conn);
+            let len = transmit.len();
+            if len == 0 {
+                return out;
+            }
+            out.extend_from_slice(transmit.head);
+            out.extend_from_slice(transmit.body);
+            self.router.handle_written(NOW, conn, len);
+        }
+    }
+
+    fn take(&mut self, conn: ConnId, mut bytes: Vec<u8>) {
+        let got = &mut self.got;
+        let mut application = |message: &Message<'_>| got.push(message.payload.to_vec());
+        let taken = self.router.handle_bytes(NOW, conn, &mut bytes, &mut application);
+        assert_eq!(taken, bytes.len(), "whole frames are passed");
+        self.serve();
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        core::iter::from_fn(|| self.router.poll_event()).collect()
+    }
+}
+
+/// `from` dials `to`; returns the connection on both sides.
+fn link(from: &mut Node, to: &mut Node) -> (ConnId, ConnId) {
+    let dial = from.router.add_peer(NOW, "there");
+    let _ = from.router.poll_dial(NOW);
+    let here = from.router.handle_dialed(NOW, dial, Framing::Length);
+    let there = to.router.handle_accepted(NOW, Framing::Length);
+    from.conns.push(here);
+    to.conns.push(there);
+    (here, there)
+}
+
+fn settle(from: &mut Node, to: &mut Node, (here, there): (ConnId, ConnId)) {
+    for _ in 0..10 {
+        let bytes = from.give(here);
+        to.take(there, bytes);
+        let bytes = to.give(there);
+        from.take(here, bytes);
+    }
+}
+
+#[test]
+fn a_topic_is_kept_up_to_its_quota_for_the_first_durable_subscriber() {
+    let mut gateway = Node::start("gateway", |config| {
+        config.takes_custody = true;
+        config.kept = Quota { messages: 10, bytes: 1 << 20 };
+    });
+    let mut sender = Node::start("sender", |_| {});
+    let line = link(&mut sender, &mut gateway);
+    settle(&mut sender, &mut gateway, line);
+    for number in 0..13_u8 {
+        sender.router.send(NOW, "t", &[number], Mode::All).expect("the sender does not know yet");
+    }
+    settle(&mut sender, &mut gateway, line);
+    assert_eq!(sender.router.queued(), 0, "all of it is acknowledged");
+    assert_eq!(gateway.router.queued(), 10, "what the quota allows is kept");
+    assert_eq!(gateway.dead, vec![DeadReason::Quota; 3], "the rest is put aside with a reason");
+    assert!(sender.events().contains(&Event::TopicFull { topic: "t".into() }));
+    assert_eq!(sender.router.send(NOW, "t", b"more", Mode::All), Err(SendError::TopicFull));
+    sender.router.send(NOW, "other", b"x", Mode::All).expect("another topic is another matter");
+
+    let mut screen = Node::start("screen", |config| config.durable = true);
+    screen.router.subscribe(NOW, "t");
+    let view = link(&mut screen, &mut gateway);
+    settle(&mut screen, &mut gateway, view);
+    assert_eq!(screen.got, (0..10_u8).map(|number| vec![number]).collect::<Vec<_>>());
+
+    settle(&mut sender, &mut gateway, line);
+    sender.router.send(NOW, "t", b"again", Mode::All).expect("the topic takes messages again");
+    settle(&mut sender, &mut gateway, line);
+    settle(&mut screen, &mut gateway, view);
+    assert_eq!(screen.got.last().map(Vec::as_slice), Some(&b"again"[..]));
+}
+
+#[test]
+fn best_effort_reaches_whoever_is_there_and_disturbs_no_stream() {
+    let mut gateway = Node::start("gateway", |config| config.takes_custody = true);
+    let mut sender = Node::start("sender", |_| {});
+    let mut screen = Node::start("screen", |config| config.durable = true);
+    screen.router.subscribe(NOW, "t");
+    let line = link(&mut sender, &mut gateway);
+    sender.router.send(NOW, "t", b"nobody is there", Mode::BestEffort).expect("it is not promised anything");
+    settle(&mut sender, &mut gateway, line);
+    let view = link(&mut screen, &mut gateway);
+    settle(&mut screen, &mut gateway, view);
+    for number in 0..20_u8 {
+        let mode = if number % 2 == 0 { Mode::BestEffort } else { Mode::All };
+        sender.router.send(NOW, "t", &[number], mode).expect("room");
+    }
+    settle(&mut sender, &mut gateway, line);
+    settle(&mut screen, &mut gateway, view);
+    let mut got = screen.got.clone();
+    got.sort_unstable();
+    assert_eq!(got, (0..20_u8).map(|number| vec![number]).collect::<Vec<_>>());
+    assert_eq!((sender.router.queued(), gateway.router.queued()), (0, 0));
+}
