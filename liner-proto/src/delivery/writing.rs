@@ -39,6 +39,11 @@ impl<R: Ring> Outbound<R> {
             .then_some(Emission::Trim(self.acked))
     }
 
+    /// Whether the store still holds something that is not queued any more.
+    pub const fn owes_trim(&self) -> bool {
+        self.acked > self.trimmed && self.store_last > self.trimmed
+    }
+
     /// `emission` is in batch `id`.
     pub fn emitted(&mut self, id: u64, emission: Emission) {
         match emission {

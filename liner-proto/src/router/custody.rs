@@ -346,9 +346,13 @@ impl Router {
         for id in core::mem::take(&mut self.storage.returning) {
             let Some(outbox) = self.outboxes.get_mut(id.0) else { continue };
             let connected = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn).is_some();
-            outbox.returning = outbox.out.queued() > 0 && !connected;
+            let rest = outbox.out.queued() > 0 && !connected;
+            // Its trims stay with the rows that were moved until they are committed.
+            outbox.returning = rest || outbox.out.owes_trim();
             if outbox.returning {
                 self.storage.returning.push(id);
+            }
+            if rest {
                 self.move_queue(id, None);
             }
         }

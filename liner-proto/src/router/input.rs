@@ -176,7 +176,7 @@ impl Router {
 
     fn handle_hello(&mut self, id: ConnId, name: &str, about: About) -> Result<(), CloseReason> {
         self.check_name(name)?;
-        let fresh = Epoch(self.rng.next_nonzero());
+        let fresh = self.fresh_epoch(name);
         if let Some(conn) = self.conns.get_mut(id) {
             conn.caller = Some(Caller { name: name.into(), about, fresh, told: Epoch::NONE });
         }

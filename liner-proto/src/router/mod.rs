@@ -452,8 +452,20 @@ impl Router {
     }
 
     fn new_outbox(&mut self, key: Key) -> OutboxId {
-        let epoch = Epoch(self.rng.next_nonzero());
+        let epoch = match &key {
+            Key::Node(name) => self.fresh_epoch(name),
+            Key::Topic(_) | Key::Address(_) => Epoch(self.rng.next_nonzero()),
+        };
         self.add_outbox(Outbox::new(key, self.config.send_mode, self.config.queue_bytes, epoch))
+    }
+
+    /// The epoch of a stream that does not exist yet. A caller that was told of one must not find another: whatever
+    /// connection the stream begins on, it begins in that epoch.
+    fn fresh_epoch(&mut self, name: &str) -> Epoch {
+        let told = self.conns.iter().find_map(|(_, conn)| {
+            conn.caller.as_ref().filter(|caller| caller.name == name).map(|caller| caller.fresh)
+        });
+        told.unwrap_or_else(|| Epoch(self.rng.next_nonzero()))
     }
 
     /// Begins a new epoch of a queue, because its state went backwards.

@@ -61,6 +61,8 @@ struct InFlight {
     staged: usize,
     inbox: bool,
     outboxes: Vec<OutboxId>,
+    /// Those of them whose trims are in the first group; the others' stand with their rows.
+    outboxes_early: Vec<OutboxId>,
     peers_early: Vec<PeerId>,
     peers_late: Vec<PeerId>,
 }
@@ -215,11 +217,14 @@ impl Router {
             staged: 0,
             inbox: false,
             outboxes: Vec::new(),
+            outboxes_early: Vec::new(),
             peers_early: Vec::new(),
             peers_late: Vec::new(),
         };
         for &outbox in &outboxes {
-            self.emit_trims(outbox, id, &mut batch);
+            if self.emit_trims(outbox, id, &mut batch) {
+                flight.outboxes_early.push(outbox);
+            }
         }
         for peer in peers {
             self.emit_cursor_early(peer, id, &mut batch, &mut flight);
@@ -240,7 +245,9 @@ impl Router {
         if !split {
             self.emit_cursors_late(id, &mut batch, &flight);
         }
-        if self.config.send_mode == SendMode::Stored {
+        // A queue that waits for its new epoch keeps its messages back.
+        let rotating = |id: &OutboxId| self.outboxes.get(id.0).is_some_and(|outbox| outbox.rotate_wanted);
+        if self.config.send_mode == SendMode::Stored && !outboxes.iter().any(rotating) {
             flight.sends = self.sends;
         }
         let before = batch.groups_len();
@@ -260,13 +267,16 @@ impl Router {
         batch
     }
 
-    fn emit_trims(&mut self, id: OutboxId, batch_id: u64, batch: &mut Batch) {
+    /// Says whether the queue's trims are in the first group now.
+    fn emit_trims(&mut self, id: OutboxId, batch_id: u64, batch: &mut Batch) -> bool {
         let urgent = self.is_urgent(id);
-        let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
+        let Some(outbox) = self.outboxes.get_mut(id.0) else { return false };
         // The trims of a queue that is moved belong with the rows that it was moved to.
-        if outbox.opened == Opened::Yes && outbox.rotation.is_none() && !outbox.is_moved() {
-            outbox.emit_owed(batch_id, urgent, batch);
+        if outbox.opened != Opened::Yes || outbox.rotation.is_some() || outbox.is_moved() {
+            return false;
         }
+        outbox.emit_owed(batch_id, urgent, batch);
+        true
     }
 
     fn emit_data(&mut self, id: OutboxId, batch_id: u64, batch: &mut Batch) {
@@ -359,10 +369,11 @@ impl Router {
     fn complete(&mut self, flight: &InFlight, groups: usize) {
         let id = flight.id.0;
         let trims = flight.trims.is_none_or(|index| index < groups);
-        let data = flight.data.is_none_or(|index| index < groups);
+        // Without a group for them, what stands for the rows is in the first one.
+        let data = flight.data.map_or(trims, |index| index < groups);
         for &outbox_id in &flight.outboxes {
             let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
-            if trims {
+            if (trims && flight.outboxes_early.contains(&outbox_id)) || data {
                 outbox.out.handle_trimmed(id);
             }
             if data {

@@ -254,30 +254,34 @@ impl World {
         self.nodes.iter().enumerate().all(quiet) && self.checker.outstanding() == 0
     }
 
+    /// At rest, and still so when every link that died in silence has been given up.
     fn check_rest(&mut self) {
-        let at_rest = self.is_at_rest();
-        let outstanding = self.checker.outstanding();
-        let queued: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|node| {
-                let router = node.router.as_ref();
-                let (queued, idle) = (router.map_or(0, Router::queued), router.is_some_and(Router::is_idle));
-                format!("{}: {queued} queued, idle {idle}, disk busy {}", node.plan.config.name, node.disk.is_busy())
-            })
-            .collect();
-        if !at_rest {
-            let late = self.checker.stragglers();
-            return self.checker.fail(Rule::Liveness, || {
-                format!("no rest after healing: {outstanding} messages outstanding; {queued:?}\n    {late}")
-            });
-        }
-        self.checker.on_rest();
+        self.demand_rest();
+        self.run_until(self.now + IDLE);
         let before = self.report.events;
         self.run_until(self.now + IDLE);
         let events = self.report.events - before;
         let bound = IDLE_EVENTS * (self.nodes.len() as u64 + 1);
         self.checker.on_idle(events, bound);
+        self.demand_rest();
+        self.checker.on_rest();
+    }
+
+    fn demand_rest(&mut self) {
+        if self.is_broken() || self.is_at_rest() {
+            return;
+        }
+        let words = self.nodes.iter().map(|node| {
+            let router = node.router.as_ref();
+            let (queued, idle) = (router.map_or(0, Router::queued), router.is_some_and(Router::is_idle));
+            let busy = node.disk.is_busy();
+            format!("{}: {queued} queued, idle: {idle}, disk busy: {busy}", node.plan.config.name)
+        });
+        let words: Vec<String> = words.collect();
+        let (outstanding, late) = (self.checker.outstanding(), self.checker.stragglers());
+        self.checker.fail(Rule::Liveness, || {
+            format!("no rest after healing: {outstanding} messages outstanding; {}\n    {late}", words.join("; "))
+        });
     }
 
     fn instant(&self) -> Instant {
