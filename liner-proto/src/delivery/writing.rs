@@ -139,7 +139,18 @@ impl<R: Ring> Outbound<R> {
             return Err(Unplaced);
         }
         while self.ring.len() + len > self.ring.capacity() && self.ring.evict(next, self.stored.number - 1) {}
-        if self.ring.insert(first, next - 1, records) { Ok(()) } else { Err(Unplaced) }
+        if !self.ring.insert(first, next - 1, records) {
+            return Err(Unplaced);
+        }
+        // What is queued next may join the run that was read back, which need not be the one that ended here before.
+        if let Some(end) = self.ring.end() {
+            for cursor in [&mut self.stored, &mut self.emit] {
+                if cursor.number == end.number {
+                    *cursor = end;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The store does not have `first..=last` any more, or not whole: the peer is told of a gap instead.
@@ -176,5 +187,73 @@ impl<R: Ring> Outbound<R> {
                 self.write_behind = Some((now + patience / 2, self.next - 1));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::delivery::Next;
+    use crate::id::Epoch;
+    use crate::memory::Region;
+    use crate::wire::record::{self, Header, Mode, Topic};
+
+    const NOW: Instant = Instant::ZERO;
+
+    /// A queue in a region for three of its records, with the store beside it.
+    struct Device {
+        out: Outbound<Region<100>>,
+        stored: Vec<Vec<u8>>,
+    }
+
+    impl Device {
+        /// Queues a record of 30 bytes with its length, and stores it.
+        fn send(&mut self) {
+            let header = Header::new(Mode::All, Topic::Number(1));
+            let head = record::message_len(&header, 0);
+            let payload = [self.stored.len() as u8; 29];
+            let write = |room: &mut [u8]| {
+                record::encode_message(&header, &payload[head..], room);
+            };
+            self.out.push(NOW, 29, false, write).unwrap();
+            let append = self.out.poll_append(1, true, 100).unwrap();
+            let number = self.stored.len() as u64 + 1;
+            assert_eq!((append.first, append.last, append.records.len()), (number, number, 30));
+            assert_eq!(append.records.last(), payload.last());
+            self.stored.push(append.records.to_vec());
+            self.out.handle_stored(1);
+        }
+
+        /// What the queue hands out next, read from the store if need be.
+        fn transmit(&mut self) -> Vec<u8> {
+            if let Next::Load { after } = self.out.next_piece(u64::MAX, 100) {
+                let records = self.stored[after as usize..].concat();
+                self.out.handle_loaded(after + 1, self.stored.len() as u64, &records).unwrap();
+            }
+            let Next::Run { end, bytes, .. } = self.out.next_piece(u64::MAX, 100) else {
+                panic!("no records")
+            };
+            let bytes = bytes.to_vec();
+            self.out.advance(NOW, end);
+            bytes
+        }
+    }
+
+    #[test]
+    fn what_is_queued_behind_loaded_records_is_stored_as_itself() {
+        let out = Outbound::new(Region::new(), SendMode::Stored, Epoch(7));
+        let mut device = Device { out, stored: Vec::new() };
+        // The fourth finds no room beside the first three: they go, as the store has them.
+        for _ in 0..4 {
+            device.send();
+        }
+        assert_eq!(device.transmit(), device.stored[..3].concat());
+        device.out.handle_marks(NOW, 3, 2).unwrap();
+        // Read back, it stands behind the third, and not where it was when it was stored.
+        assert_eq!(device.transmit(), device.stored[3]);
+        device.send();
+        assert_eq!(device.transmit(), device.stored[4]);
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Outbox {
     /// A new epoch that the store does not know yet: nothing is sent before it does.
     pub(super) rotation: Option<(Epoch, Predecessor)>,
     pub(super) rotation_asked: bool,
+    /// The batch in which the store was asked to open the queue, or for its new epoch.
+    asked_in: u64,
     /// What it held when it was restored may have been moved, and more than that, before.
     pub(super) regressed: bool,
     /// Its peer is gone: its records go back to their topics.
@@ -97,6 +99,7 @@ impl Outbox {
             opened,
             rotation: None,
             rotation_asked: false,
+            asked_in: 0,
             regressed: false,
             returning: false,
             rotate_wanted: false,
@@ -227,6 +230,7 @@ impl Outbox {
         let queue = self.key.queue();
         if self.opened == Opened::No {
             self.opened = Opened::Asked;
+            self.asked_in = id;
             // A queue that never was in the store has no epoch there to leave.
             self.rotation = None;
             batch.push(&StoreOp::Open { queue, epoch: self.out.epoch() });
@@ -235,6 +239,7 @@ impl Outbox {
             && !self.rotation_asked
         {
             self.rotation_asked = true;
+            self.asked_in = id;
             batch.push(&StoreOp::Rotate { queue, epoch, predecessor });
         }
         let told = self.topics_asked.newest().unwrap_or(self.topics_stored);
@@ -262,6 +267,9 @@ impl Outbox {
         self.out.handle_stored(id);
         if let Some(topics) = self.topics_asked.take_through(id) {
             self.topics_stored = self.topics_stored.max(topics);
+        }
+        if id < self.asked_in {
+            return;
         }
         if self.opened == Opened::Asked {
             self.opened = Opened::Yes;

@@ -529,3 +529,76 @@ impl Held {
         Loaded::Records { first: first.wrapping_add(self.shift), last: last.wrapping_add(self.shift), len }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: Queue<'static> = Queue::Node("a");
+    const RECORDS: &[u8] = &[3, 0x40, 1, 7, 3, 0x40, 1, 8];
+
+    fn append(first: u64) -> StoreOp<'static> {
+        StoreOp::Append { queue: NODE, first, last: first + 1, records: RECORDS }
+    }
+
+    fn store() -> HeapStore {
+        let mut store = HeapStore::new(1 << 10).with_messages_max(6);
+        store.apply(&[StoreOp::Open { queue: NODE, epoch: Epoch(1) }, append(1)]).unwrap();
+        store
+    }
+
+    #[test]
+    fn a_clone_is_a_snapshot() {
+        let mut store = store();
+        let before = store.clone();
+        store.apply(&[append(3), StoreOp::Trim { queue: NODE, through: 1 }]).unwrap();
+        assert_eq!((before.queued(NODE), store.queued(NODE)), ((2, 8), (3, 12)));
+        let mut again = before.clone();
+        assert_eq!(again.load(NODE, 0, &mut [0; 64]), Ok(Loaded::Records { first: 1, last: 2, len: 8 }));
+        again.apply(&[append(3)]).unwrap();
+        assert_eq!((before.queued(NODE), again.queued(NODE)), ((2, 8), (4, 16)));
+    }
+
+    #[test]
+    fn it_is_bounded_by_messages_too() {
+        let mut store = store();
+        store.apply(&[append(3), append(5)]).unwrap();
+        let letter =
+            StoreOp::DeadLetter { peer: "p", topic: "t", reason: DeadReason::Expired, record: &[0x40, 1] };
+        assert_eq!(store.apply(&[append(7)]), Err(StoreFault::Full));
+        assert_eq!(store.apply(&[letter]), Err(StoreFault::Full));
+        store.apply(&[StoreOp::Trim { queue: NODE, through: 1 }, letter]).unwrap();
+        assert_eq!(store.dead_letters().len(), 1);
+        assert_eq!(store.apply(&[letter]), Err(StoreFault::Full));
+    }
+
+    #[test]
+    fn what_was_damaged_is_told() {
+        let mut store = store();
+        store.apply(&[append(3), append(5)]).unwrap();
+        assert!(!store.damage(NODE, 7) && !store.damage(NODE, 0) && !store.damage(Queue::Topic("a"), 1));
+        assert!(store.damage(NODE, 4));
+        let mut into = [0; 64];
+        assert_eq!(store.load(NODE, 0, &mut into), Ok(Loaded::Records { first: 1, last: 2, len: 8 }));
+        assert_eq!(store.load(NODE, 2, &mut into), Ok(Loaded::Corrupt { first: 3, last: 4 }));
+        assert_eq!(store.load(NODE, 3, &mut into), Ok(Loaded::Corrupt { first: 4, last: 4 }));
+        assert_eq!(store.load(NODE, 4, &mut into), Ok(Loaded::Records { first: 5, last: 6, len: 8 }));
+    }
+
+    #[test]
+    fn a_simulation_says_what_it_survives() {
+        let mut store = store().with_class(Class::Process);
+        assert_eq!(store.class(), Class::Process);
+        store.set_regressed(true);
+        store.apply(&[StoreOp::Inbox { epoch: Epoch(4) }]).unwrap();
+        let mut told = None;
+        store
+            .recover(&mut |fact| {
+                if let Recovered::Node { inbox, regressed } = fact {
+                    told = Some((inbox, regressed));
+                }
+            })
+            .unwrap();
+        assert_eq!(told, Some((Epoch(4), true)));
+    }
+}

@@ -185,3 +185,55 @@ fn put_gap(reason: GapReason, count: u64, into: &mut [u8]) -> usize {
     *prefix = len as u8;
     record.get(..1 + len).map_or(0, |record| put(record, into))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    /// Whatever the bytes are: no panic, and what is copied is a run again.
+    #[test]
+    fn any_bytes_are_walked_over() {
+        let mut rng = Rng::new([1, 2]);
+        let (mut whole, mut copied) = (0, 0);
+        for _ in 0..20_000 {
+            let len = rng.below(24);
+            // Small numbers make lengths that fit, and the bytes of gaps.
+            let mut bytes = [0; 24];
+            let bytes = &mut bytes[..len as usize];
+            for byte in &mut *bytes {
+                *byte = [rng.below(5) as u8, 0x43, 0x40, rng.below(256) as u8][rng.below(4) as usize];
+            }
+            whole += u64::from(measure(bytes).is_some());
+            let first = [1, 1000, u64::MAX - 3][rng.below(3) as usize];
+            let after = first.saturating_add(rng.below(6)).wrapping_sub(rng.below(3));
+            let mut into = [0; 16];
+            let room = rng.below(17) as usize;
+            if let Copied::Records { first: from, last, len } =
+                copy_above(Walk::new(bytes, first), after, &mut into[..room])
+            {
+                assert!(from > after && last >= from && len <= room);
+                assert_eq!(measure(&into[..len]).map(|measure| measure.numbers), Some(last - from + 1));
+                copied += 1;
+            }
+        }
+        assert!(whole > 100 && copied > 100, "{whole}, {copied}");
+    }
+
+    #[test]
+    fn a_gap_is_shortened_whatever_its_size() {
+        for count in [2, 127, 128, 16_384, 1 << 40, u64::MAX - 1] {
+            let mut run = [0; 16];
+            let len = put_gap(GapReason::Crashed, count, &mut run);
+            for left in [1, count / 2, count] {
+                let mut into = [0; 16];
+                let copied = copy_above(Walk::new(&run[..len], 1), count - left, &mut into);
+                let Copied::Records { first, last, len } = copied else { panic!("{count}: {copied:?}") };
+                assert_eq!((first, last), (count - left + 1, count));
+                let step = Walk::new(&into[..len], first).next();
+                assert_eq!(step.and_then(|step| step.gap), Some(GapReason::Crashed));
+                assert_eq!(measure(&into[..len]), Some(Measure { numbers: left, messages: 0 }));
+            }
+        }
+    }
+}

@@ -8,8 +8,8 @@
 //! * **Segments.** What is appended at once is one row, under one CRC-32C that covers whose it is, its numbers and its
 //!   bytes, and that is checked whenever it is read. A row that fails is kept aside in the table `quarantine`.
 //! * **A damaged file** is renamed when it is opened, and a new one is made in its place.
-//! * **A full disk.** Beside the database lies a ballast of a mebibyte. When the disk is full it is given up, so that
-//!   acknowledgements have room; until it can be made again, nothing that grows is taken.
+//! * **A full disk.** Beside the database lies a ballast of eight mebibytes. When the disk is full it is given up, so that
+//!   acknowledgements have room. Until it can be made again, new messages are taken only where acknowledged ones were.
 //!
 //! Operators find the tables that they know: `topic_addr`, `conn_key_map`, `conn_mess_number`, `conn_sender` and the view
 //! `conn_messages`, which has a row a message.
@@ -99,6 +99,8 @@ pub struct SqliteStore {
     cleared: bool,
     limit: turn::Limit,
     ballast: Ballast,
+    /// SQLite found the disk full, which has yet to be dealt with.
+    disk_full: bool,
     last_error: Option<String>,
     /// Held as long as the store is open; the file's content is nothing.
     _name: File,

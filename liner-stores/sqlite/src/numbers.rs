@@ -109,13 +109,23 @@ pub(crate) fn column(number: u64) -> Result<i64, StoreFault> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Demand {
     /// Bytes of records.
-    pub(crate) bytes: u64,
+    bytes: u64,
     /// Rows that hold them.
     pub(crate) rows: u64,
     /// It also gives up something.
     pub(crate) gives: bool,
     /// It may need room for something else, a name for instance.
     pub(crate) grows: bool,
+}
+
+/// What one row takes beside its bytes, generously.
+const ROW_BYTES: u64 = 1 << 10;
+
+impl Demand {
+    /// Bytes of the database that it takes, roughly.
+    pub(crate) const fn bytes(self) -> u64 {
+        self.bytes.saturating_add(self.rows.saturating_mul(ROW_BYTES))
+    }
 }
 
 /// A group on trial. What passes it cannot be refused when it is executed, so that nothing has to be taken back unless the

@@ -5,11 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use liner_proto::effect::StoreFault;
 use liner_proto::id::Class;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
-use crate::ballast::Ballast;
-use crate::error::{OpenError, is_damage};
+use crate::ballast::{self, Ballast};
+use crate::error::{OpenError, classify, is_damage};
 use crate::row::Rows;
 use crate::schema::{self, Verdict};
 use crate::turn::{Limit, Turn};
@@ -35,14 +36,16 @@ impl SqliteStore {
         let (lock, lock_path) = take_name(path, &options.name)?;
         let mut quarantined = None;
         let mut attempt = Attempt::new(path, options);
-        let ready = match attempt.run() {
-            Err(Refusal::Damaged(_)) => {
-                quarantined = Some(put_aside(path, &lock_path)?);
-                attempt = Attempt::new(path, options);
-                attempt.run()
-            }
-            outcome => outcome,
-        };
+        let mut ready = attempt.run();
+        if matches!(&ready, Err(refusal) if refusal.is_disk_full()) && ballast::release_unopened(path) {
+            attempt = Attempt::new(path, options);
+            ready = attempt.run();
+        }
+        if matches!(&ready, Err(Refusal::Damaged(_))) {
+            quarantined = Some(put_aside(path, &lock_path)?);
+            attempt = Attempt::new(path, options);
+            ready = attempt.run();
+        }
         let (conn, class, regressed) = ready.map_err(|refusal| refusal.into_error(path))?;
         Ok(Self {
             conn,
@@ -57,6 +60,7 @@ impl SqliteStore {
             cleared: false,
             limit: Limit::new(options.limit_bytes),
             ballast: Ballast::new(path),
+            disk_full: false,
             last_error: None,
             _name: lock,
         })
@@ -79,6 +83,10 @@ enum Refusal {
 impl Refusal {
     fn of(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
         move |error| if is_damage(&error) { Self::Damaged(error) } else { Self::Sqlite(doing, error) }
+    }
+
+    fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Sqlite(_, error) if classify(error) == StoreFault::Full)
     }
 
     fn into_error(self, path: &Path) -> OpenError {
@@ -186,7 +194,7 @@ fn prepare(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(64);
     conn.execute_batch(
         "PRAGMA cell_size_check = ON; PRAGMA foreign_keys = ON;
-         PRAGMA trusted_schema = OFF; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 2000;",
+         PRAGMA trusted_schema = OFF; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000;",
     )
 }
 

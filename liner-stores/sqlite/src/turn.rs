@@ -48,8 +48,15 @@ pub(crate) struct Limit {
     known: u64,
 }
 
-/// What one row takes beside its bytes, generously.
-const ROW_BYTES: u64 = 1 << 10;
+const PAGE_SIZE: &str = "PRAGMA page_size";
+
+/// Free pages that are not counted upon: they are for what keeps the tables in order.
+const FREE_MIN: u64 = 64 << 10;
+
+/// The number that a pragma tells.
+fn pragma(conn: &Connection, sql: &str) -> rusqlite::Result<u64> {
+    conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
+}
 
 impl Limit {
     pub(crate) const fn new(bytes: Option<u64>) -> Self {
@@ -60,15 +67,13 @@ impl Limit {
     /// row that is moved in pieces is there twice until its last piece has moved.
     fn check(&mut self, conn: &Connection, demand: Demand) -> Result<(), Failure> {
         let Some(limit) = self.bytes.filter(|_| demand.rows > 0) else { return Ok(()) };
-        let need = demand.bytes.saturating_add(demand.rows.saturating_mul(ROW_BYTES));
+        let need = demand.bytes();
         if let Some(left) = self.known.checked_sub(need) {
             self.known = left;
             return Ok(());
         }
-        let number =
-            |sql| conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
-        let pages = number("PRAGMA page_count")?.saturating_sub(number("PRAGMA freelist_count")?);
-        let used = pages.saturating_mul(number("PRAGMA page_size")?);
+        let pages = pragma(conn, "PRAGMA page_count")?.saturating_sub(pragma(conn, "PRAGMA freelist_count")?);
+        let used = pages.saturating_mul(pragma(conn, PAGE_SIZE)?);
         self.known = limit.saturating_sub(used) / 2;
         let slack = if demand.gives { limit / 16 } else { 0 };
         if used.saturating_add(need) > limit.saturating_add(slack) {
@@ -203,9 +208,22 @@ impl SqliteStore {
             })?;
         }
         if trial.demand.grows && self.ballast.is_released() {
-            return Err(StoreFault::Full.into());
+            self.check_free_pages(trial.demand)?;
         }
         self.limit.check(&self.conn, trial.demand)
+    }
+
+    /// Whether what the group demands has room, twice over, in pages of the database that are free. What the disk has is
+    /// not counted upon.
+    fn check_free_pages(&mut self, demand: Demand) -> Result<(), Failure> {
+        let free =
+            pragma(&self.conn, "PRAGMA freelist_count")?.saturating_mul(pragma(&self.conn, PAGE_SIZE)?);
+        let enough = free >= demand.bytes().saturating_mul(2).saturating_add(FREE_MIN);
+        if enough && self.ballast.is_growth_allowed() {
+            return Ok(());
+        }
+        self.ballast.allow();
+        Err(StoreFault::Full.into())
     }
 
     fn execute(&mut self, group: &[StoreOp<'_>]) -> Result<(), Failure> {
@@ -218,9 +236,14 @@ impl SqliteStore {
         let _ = self.run("ROLLBACK");
         self.forget_rows();
         self.turn = turn;
+        if self.disk_full {
+            self.disk_full = false;
+            self.ballast.release();
+            self.reuse_log();
+        }
     }
 
-    /// Moves what was committed from the log to its place, so that the log's space is used again.
+    /// Moves what was committed from the log to its place, so that the log's own space is used again.
     fn reuse_log(&self) {
         // It is tried again after the next commit.
         let _ = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
@@ -233,11 +256,164 @@ impl SqliteStore {
             Failure::Sqlite(error) => {
                 self.last_error = Some(error.to_string());
                 let fault = classify(&error);
-                if fault == StoreFault::Full {
-                    self.ballast.release();
-                }
+                self.disk_full |= fault == StoreFault::Full;
                 fault
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use liner_proto::effect::{Loaded, Queue};
+    use liner_proto::id::{Class, Epoch};
+    use liner_proto::store::Store as _;
+    use rusqlite::{ErrorCode, ffi};
+
+    use super::*;
+    use crate::Options;
+
+    const NODE: Queue<'static> = Queue::Node("gateway");
+
+    fn open(folder: &Path) -> SqliteStore {
+        let (name, boot_id) = ("sensor".to_owned(), "boot".to_owned());
+        let options = Options { name, durability: Class::Process, limit_bytes: None, boot_id };
+        SqliteStore::open(folder.join("liner.db"), &options).unwrap()
+    }
+
+    /// A run of one record.
+    fn record(len: usize) -> Vec<u8> {
+        let mut run = vec![len as u8 | 0x80, (len >> 7) as u8 | 0x80, (len >> 14) as u8];
+        run.resize(3 + len, 0x40);
+        run
+    }
+
+    fn append(number: u64, records: &[u8]) -> StoreOp<'_> {
+        StoreOp::Append { queue: NODE, first: number, last: number, records }
+    }
+
+    fn held(store: &mut SqliteStore) -> u64 {
+        store.queued(NODE).unwrap().0
+    }
+
+    #[test]
+    fn acknowledgements_pass_a_full_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let ballast = folder.path().join("liner.db.ballast");
+        let mut store = open(folder.path());
+        store.apply(&[StoreOp::Open { queue: NODE, epoch: Epoch(1) }]).unwrap();
+        let (small, large) = (record(3000), record(200_000));
+        for number in 1..=20 {
+            store.apply(&[append(number, &small)]).unwrap();
+        }
+        store.commit().unwrap();
+        let pages = pragma(&store.conn, "PRAGMA page_count").unwrap();
+        let set = |store: &SqliteStore, most: u64| {
+            store.conn.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(())).unwrap();
+        };
+        set(&store, pages + 4);
+        let trim = |through| [StoreOp::Trim { queue: NODE, through }];
+        // SQLite takes the whole turn back, with the acknowledgement in it.
+        assert_eq!(store.apply(&trim(1)), Ok(()));
+        assert_eq!(store.apply(&[append(21, &large)]), Err(StoreFault::Full));
+        assert_eq!(store.apply(&trim(1)), Err(StoreFault::Full));
+        assert_eq!(store.commit(), Err(StoreFault::Full));
+        assert!(store.last_error().is_some_and(|words| words.contains("full")));
+        assert_eq!((held(&mut store), ballast.exists()), (20, false));
+        // The next one leaves out what grows, and so the acknowledgement gets through.
+        assert_eq!(store.apply(&trim(1)), Ok(()));
+        assert_eq!(store.apply(&[append(21, &small)]), Err(StoreFault::Full));
+        assert_eq!(store.apply(&[StoreOp::Cursor { peer: "p", epoch: Epoch(1), through: 1 }]), Ok(()));
+        assert_eq!(store.commit(), Ok(()));
+        assert_eq!(held(&mut store), 19);
+        // After it there is room for a ballast, but still none for the message.
+        assert_eq!(store.apply(&trim(2)), Ok(()));
+        assert_eq!((ballast.exists(), store.apply(&[append(21, &large)])), (true, Err(StoreFault::Full)));
+        assert_eq!(store.commit(), Err(StoreFault::Full));
+        assert_eq!((held(&mut store), ballast.exists()), (19, false));
+        // Nothing to acknowledge: one attempt is refused out of hand, the next one is made.
+        set(&store, 1 << 30);
+        assert_eq!(store.apply(&[append(21, &large)]), Err(StoreFault::Full));
+        assert_eq!(store.apply(&[append(21, &large)]), Ok(()));
+        assert_eq!(store.commit(), Ok(()));
+        assert_eq!((held(&mut store), ballast.exists()), (20, true));
+    }
+
+    #[test]
+    fn without_a_ballast_free_pages_are_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        store.apply(&[StoreOp::Open { queue: NODE, epoch: Epoch(1) }]).unwrap();
+        let records = record(100_000);
+        for number in 1..=10 {
+            store.apply(&[append(number, &records)]).unwrap();
+        }
+        store.commit().unwrap();
+        store.ballast.release();
+        // A folder in its place keeps it from being made again.
+        std::fs::create_dir(folder.path().join("liner.db.ballast")).unwrap();
+        assert_eq!(store.apply(&[append(11, &records)]), Err(StoreFault::Full));
+        assert_eq!(store.apply(&[append(11, &records)]), Err(StoreFault::Full), "no page is free");
+        store.apply(&[StoreOp::Trim { queue: NODE, through: 5 }]).unwrap();
+        store.commit().unwrap();
+        let mut taken = 0;
+        while store.apply(&[append(11 + taken, &records)]).is_ok() {
+            store.commit().unwrap();
+            taken += 1;
+        }
+        assert!((2..5).contains(&taken), "{taken}");
+        assert!(store.ballast.is_released());
+    }
+
+    #[test]
+    fn after_an_unknown_outcome_it_says_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        let group = [StoreOp::Open { queue: NODE, epoch: Epoch(1) }];
+        store.apply(&group).unwrap();
+        store.take_back(Turn::Dead);
+        assert_eq!(store.apply(&group), Err(StoreFault::Unavailable));
+        assert_eq!(store.commit(), Err(StoreFault::Unavailable));
+        assert_eq!(store.load(NODE, 0, &mut []), Err(StoreFault::Unavailable));
+        assert_eq!(store.recover(&mut |_| {}), Err(StoreFault::Unavailable));
+        drop(store);
+        let mut store = open(folder.path());
+        assert!(store.opened().unclean);
+        assert_eq!(store.load(NODE, 0, &mut []), Ok(Loaded::Nothing));
+    }
+
+    #[test]
+    fn errors_are_sorted_by_what_can_be_done() {
+        let of = |code| rusqlite::Error::SqliteFailure(ffi::Error { code, extended_code: 0 }, None);
+        for (code, before, at_commit) in [
+            (ErrorCode::DiskFull, StoreFault::Full, StoreFault::Full),
+            (ErrorCode::DatabaseBusy, StoreFault::Unavailable, StoreFault::Unavailable),
+            (ErrorCode::SystemIoFailure, StoreFault::Unavailable, StoreFault::Unknown),
+            (ErrorCode::DatabaseCorrupt, StoreFault::Corrupt, StoreFault::Unknown),
+            (ErrorCode::NotADatabase, StoreFault::Corrupt, StoreFault::Unknown),
+            (ErrorCode::TooBig, StoreFault::Refused, StoreFault::Unknown),
+        ] {
+            assert_eq!(classify(&of(code)), before, "{code:?}");
+            assert_eq!(classify_commit(&of(code)), at_commit, "{code:?}");
+        }
+        assert_eq!(classify(&rusqlite::Error::QueryReturnedNoRows), StoreFault::Corrupt);
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_writes_to_is_unavailable() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        store.conn.busy_timeout(core::time::Duration::ZERO).unwrap();
+        let other = Connection::open(folder.path().join("liner.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let group = [StoreOp::Open { queue: NODE, epoch: Epoch(1) }];
+        assert_eq!(store.apply(&group), Err(StoreFault::Unavailable));
+        assert_eq!(store.commit(), Ok(()), "nothing was applied");
+        assert_eq!(store.load(NODE, 0, &mut []), Ok(Loaded::Nothing));
+        other.execute_batch("COMMIT").unwrap();
+        assert_eq!(store.apply(&group), Ok(()));
+        assert_eq!(store.commit(), Ok(()));
     }
 }

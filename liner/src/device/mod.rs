@@ -98,7 +98,7 @@ pub(crate) fn drive(
         config,
         clock,
         device: Box::new(Endpoint::new(core, clock.now())),
-        store: Box::new(Spy(RamStore::new(), Vec::new())),
+        store: Box::new(RamStore::new()),
         link: Link::new(config.connect.clone(), LINE, Rng::new([seed[1], seed[0]])),
         payloads,
         due: config.every.map(|every| Ticks::new(Duration::ZERO, every)),
@@ -133,7 +133,7 @@ struct Run<'a> {
     config: &'a Config,
     clock: Clock,
     device: Box<Device<'a>>,
-    store: Box<Spy>,
+    store: Box<RamStore<RAM>>,
     link: Link,
     payloads: Payloads,
     due: Option<Ticks>,
@@ -345,24 +345,4 @@ fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
-}
-
-struct Spy(RamStore<RAM>, Vec<String>);
-use liner_proto::store::Store as _;
-impl liner_proto::store::Store for Spy {
-    fn class(&self) -> liner_proto::id::Class { self.0.class() }
-    fn recover(&mut self, v: &mut dyn FnMut(liner_proto::effect::Recovered<'_>)) -> Result<(), liner_proto::effect::StoreFault> { self.0.recover(v) }
-    fn apply(&mut self, g: &[liner_proto::effect::StoreOp<'_>]) -> Result<(), liner_proto::effect::StoreFault> {
-        let r = self.0.apply(g);
-        use liner_proto::effect::StoreOp::*;
-        let t = match g.first() { Some(Append{first,last,records,..}) => format!("append {first}..{last} {}", records.len()), Some(Trim{through,..}) => format!("trim {through}"), Some(other) => format!("{other:?}"), None => String::new() };
-        let extra = "";
-        self.1.push(format!("{t}{extra} -> {r:?} len {}", self.0.len()));
-        if self.1.len() > 40 { self.1.remove(0); }
-        if r.is_err() && r != Err(liner_proto::effect::StoreFault::Full) { for l in &self.1 { crate::out::tell(l); } }
-        r
-    }
-    fn commit(&mut self) -> Result<(), liner_proto::effect::StoreFault> { self.0.commit() }
-    fn load(&mut self, q: liner_proto::effect::Queue<'_>, after: u64, into: &mut [u8]) -> Result<liner_proto::effect::Loaded, liner_proto::effect::StoreFault> {
-        let r = self.0.load(q, after, into); self.1.push(format!("load {after} -> {r:?}")); r }
 }

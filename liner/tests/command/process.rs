@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
 
 /// How long any single step may take on a machine that is busy with other tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(12);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `liner`.
 pub(crate) struct Liner {
@@ -52,7 +52,7 @@ impl Liner {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                let errors: Vec<String> = self.errors.try_iter().collect(); eprintln!("STUCK"); std::process::Command::new("sh").arg("-c").arg("ps aux | grep 'liner ' | grep -v grep; ss -tnp | grep 127.0.0.1").status().unwrap();
+                let errors: Vec<String> = self.errors.try_iter().collect();
                 panic!("`liner {}` says nothing; on standard error: {errors:?}", self.what)
             }
         }

@@ -97,9 +97,10 @@ pub(crate) fn told(store: &mut SqliteStore) -> Told {
                 told.queues.push((name, RecoveredQueue { queue: NODE, ..queue }));
             }
             Recovered::Cursor { peer, epoch, through } => {
-                told.cursors.push((peer.to_owned(), epoch, through))
+                told.cursors.push((peer.to_owned(), epoch, through));
             }
-            _ => {}
+            Recovered::Topic { .. } | Recovered::Subscription { .. } => {}
+            other => panic!("{other:?} is not known"),
         })
         .expect("it can be read");
     told
@@ -122,7 +123,7 @@ pub(crate) fn drain(store: &mut SqliteStore, queue: Queue<'_>, mut after: u64, l
                 damaged.push((first, last));
                 after = last;
             }
-            other => panic!("after {after}: {other:?}"),
+            other @ (Loaded::Nothing | Loaded::TooSmall { .. }) => panic!("after {after}: {other:?}"),
         }
     }
     damaged
