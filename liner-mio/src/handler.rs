@@ -32,11 +32,13 @@ impl<F: FnMut(&Message<'_>)> Handler for F {
 pub(crate) struct Counted<'h> {
     handler: &'h mut dyn Handler,
     pub(crate) messages: u64,
+    most: u64,
 }
 
 impl<'h> Counted<'h> {
-    pub(crate) fn new(handler: &'h mut dyn Handler) -> Self {
-        Self { handler, messages: 0 }
+    /// Full after `most` messages.
+    pub(crate) fn new(handler: &'h mut dyn Handler, most: u64) -> Self {
+        Self { handler, messages: 0, most }
     }
 }
 
@@ -45,5 +47,9 @@ impl Application for Counted<'_> {
     fn message(&mut self, message: &Message<'_>) {
         self.messages += 1;
         self.handler.message(message);
+    }
+
+    fn is_full(&self) -> bool {
+        self.messages >= self.most
     }
 }

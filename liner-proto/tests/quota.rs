@@ -25,13 +25,7 @@ impl Node {
         change(&mut config);
         let mut router = Router::new(config, NOW);
         router.start(NOW);
-        Self {
-            router,
-            store: HeapStore::new(1 << 24),
-            conns: Vec::new(),
-            dead: Vec::new(),
-            got: Vec::new(),
-        }
+        Self { router, store: HeapStore::new(1 << 24), conns: Vec::new(), dead: Vec::new(), got: Vec::new() }
     }
 
     fn note(&mut self, batch: &Batch) {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use liner_proto::id::ConnId;
-use liner_proto::router::{DialId, Framing};
+use liner_proto::router::{Application, DialId, Framing};
 use liner_proto::time::Instant;
 
 use super::{Node, Progress};
@@ -14,7 +14,6 @@ use crate::builder::resolve;
 use crate::error::DriveError;
 use crate::handler::{Counted, Handler};
 use crate::link::{CONNECT_PATIENCE, Finished, Received, State, WAKER, connect, send};
-use crate::storage::TURN_MESSAGES;
 
 /// Size of the node's one read buffer, and what a turn hands to the router.
 const READ_BYTES: usize = 256 * 1024;
@@ -253,18 +252,14 @@ impl Node {
         if self.stores.holds_reads() {
             return;
         }
-        let mut application = Counted::new(handler);
+        let mut application = Counted::new(handler, self.stores.turn_rest());
         let mut bytes = 0;
         if let Some(left) = self.input.left.take() {
             bytes += left.end - left.begin;
             self.process(now, left, &mut application);
         }
         let mut turns = self.links.reads_len();
-        while turns > 0
-            && bytes < READ_BYTES
-            && application.messages < TURN_MESSAGES
-            && self.input.left.is_none()
-        {
+        while turns > 0 && bytes < READ_BYTES && !application.is_full() && self.input.left.is_none() {
             turns -= 1;
             bytes += self.read_link(now, &mut application, progress);
         }
@@ -301,7 +296,7 @@ impl Node {
 
     /// Gives bytes to the router, frame by frame, until they are used up or the turn has had its messages.
     fn process(&mut self, now: Instant, mut left: Left, application: &mut Counted<'_>) {
-        while left.begin < left.end && application.messages < TURN_MESSAGES {
+        while left.begin < left.end && !application.is_full() {
             let until = left.end.min(left.begin + self.input.piece);
             let Some(bytes) = self.input.buffer.get_mut(left.begin..until) else { return };
             let taken = self.router.handle_bytes(now, left.conn, bytes, application);
@@ -368,6 +363,8 @@ impl Node {
                 self.links.remove(self.poll.registry(), slot);
             }
             self.router.handle_closed(self.clock.now(), conn);
+            // What follows from it, such as a write that the link made urgent, is for the next turn.
+            self.dirty = true;
         }
     }
 }

@@ -17,8 +17,9 @@ use crate::clock::Clock;
 use crate::error::DriveError;
 use worker::Worker;
 
-/// Messages that a turn hands to the application before they are committed.
-pub(crate) const TURN_MESSAGES: u64 = 1024;
+/// Messages after which a turn hands no further frame to the application before they are committed. A batch has at most as
+/// many, so that a crash repeats at most 1,024.
+const TURN_MESSAGES: u64 = liner_proto::wire::batch::NUMBERS_MAX;
 
 /// Requests executed in one go in place.
 const REQUESTS_MAX: usize = 64;
@@ -83,6 +84,12 @@ impl Stores {
     /// crash could repeat more than one turn's messages.
     pub(crate) fn holds_reads(&self) -> bool {
         !self.with_worker.is_empty() && self.handled - self.committed >= TURN_MESSAGES
+    }
+
+    /// Messages that the application may have before a turn ends.
+    pub(crate) fn turn_rest(&self) -> u64 {
+        let waiting = if self.with_worker.is_empty() { 0 } else { self.handled - self.committed };
+        TURN_MESSAGES.saturating_sub(waiting).max(1)
     }
 
     /// Whether nothing is with the store.

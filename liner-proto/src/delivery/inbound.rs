@@ -5,6 +5,7 @@ use super::pending::Pending;
 use crate::config::Limits;
 use crate::id::Epoch;
 use crate::planted::{Fault, Planted};
+use crate::wire::NUMBER_MAX;
 use crate::wire::handshake::{Known, StreamFields};
 
 /// The receiver's end of one stream.
@@ -153,6 +154,9 @@ impl Inbound {
     /// If numbers are missing in between, or the window did not allow it.
     #[inline]
     pub fn handle_arrival(&mut self, first: u64, last: u64, bytes: usize) -> Result<Arrival, Violation> {
+        if last < first || last > NUMBER_MAX {
+            return Err(Violation::Range);
+        }
         self.bytes_received += bytes as u64;
         if last <= self.received {
             return Ok(Arrival::Duplicate);
@@ -168,6 +172,13 @@ impl Inbound {
         self.bytes_new += bytes as u64;
         self.received = last;
         Ok(Arrival::New)
+    }
+
+    /// The message that was taken last was dropped before anybody had it: it is to come again. Its cursor was not emitted.
+    pub const fn handle_dropped(&mut self) {
+        if self.received > self.emitted {
+            self.received -= 1;
+        }
     }
 
     /// Whether a message with this number that was sent before may have been handled already.

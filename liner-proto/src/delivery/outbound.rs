@@ -68,6 +68,8 @@ pub struct Outbound<R> {
     /// The last number that a gap record in memory covers.
     pub(super) gap_record: u64,
     pub(super) loading: bool,
+    /// The first number that the store has lost; 0 if it has lost none. What is below is acknowledged before it is dropped.
+    pub(super) damaged: u64,
     /// When the write-behind looks next, and what must be acknowledged by then.
     pub(super) write_behind: Option<(Instant, u64)>,
     pub(super) writing: bool,
@@ -200,6 +202,7 @@ impl<R: Ring> Outbound<R> {
             gaps: Pending::new(),
             gap_record: 0,
             loading: false,
+            damaged: 0,
             write_behind: None,
             writing: false,
             hold: 0,
@@ -286,6 +289,11 @@ impl<R: Ring> Outbound<R> {
             && self.trims.is_empty()
             && self.gaps.is_empty()
             && self.reservations.is_empty()
+    }
+
+    /// Whether a load is under way whose answer still has a meaning.
+    pub const fn is_loading(&self) -> bool {
+        self.loading
     }
 
     /// Whether nothing is queued and nothing is with the store.
@@ -426,7 +434,7 @@ impl<R: Ring> Outbound<R> {
     /// Gives the queue a new epoch, in which the oldest queued record has the number 1. Nothing may be with the store.
     pub fn rotate(&mut self, epoch: Epoch) -> Predecessor {
         let less = self.acked;
-        let count = self.next - 1 - less;
+        let count = self.spent().saturating_sub(less);
         let predecessor = Predecessor { epoch: self.epoch, old_first: less + 1, count };
         // A peer that is asked by its cursor in the epoch before last gets no answer: it starts afresh, in doubt.
         self.predecessor = Some(predecessor);
@@ -448,6 +456,7 @@ impl<R: Ring> Outbound<R> {
         self.trimmed = 0;
         self.sent = Cursor { number: 1, offset: 0 };
         self.loading = false;
+        self.damaged = 0;
         predecessor
     }
 
@@ -459,7 +468,8 @@ impl<R: Ring> Outbound<R> {
         self.stalled_since = now;
         let resumed = match known {
             Some(known) if known.epoch == self.epoch => {
-                if known.cursor >= self.next {
+                // What was queued since, but never sent, is not what the peer has had under these numbers.
+                if known.cursor > self.spent() {
                     return Resumed::Regressed;
                 }
                 self.acknowledge(known.cursor);
@@ -485,7 +495,12 @@ impl<R: Ring> Outbound<R> {
         if let Some((through, reason)) = self.gap
             && at.number <= through
         {
-            return Next::Gap { first: at.number, last: through, reason };
+            let allowed = at.number <= limit;
+            return if allowed {
+                Next::Gap { first: at.number, last: through, reason }
+            } else {
+                Next::Nothing
+            };
         }
         let end = self.sendable();
         if at.number >= end.number || at.number > limit {
@@ -494,7 +509,9 @@ impl<R: Ring> Outbound<R> {
         let Some(area) = self.ring.area(at) else {
             // What is in flight leaves memory before more is read into it.
             let full = self.ring.len() >= self.ring.capacity() && at.number > self.acked + 1;
-            return if self.loading || full { Next::Nothing } else { Next::Load { after: at.number - 1 } };
+            let damaged = at.number == self.damaged && at.number > self.acked + 1;
+            let wait = self.loading || full || damaged;
+            return if wait { Next::Nothing } else { Next::Load { after: at.number - 1 } };
         };
         let (bytes, next) = if end.number < area.next {
             let len = usize::try_from(end.offset.saturating_sub(area.begin.offset)).unwrap_or(0);
@@ -535,7 +552,8 @@ impl<R: Ring> Outbound<R> {
         if self.received + 1 == self.sent.number {
             self.stalled_since = now;
         }
-        self.sent = end;
+        // Behind a gap the record may stand anywhere in its run.
+        self.sent = if end.offset == 0 { self.cursor(end.number) } else { end };
         self.sent_max = self.sent_max.max(end.number - 1);
     }
 
@@ -558,6 +576,11 @@ impl<R: Ring> Outbound<R> {
     /// Since when what is in flight has not been received; nothing if nothing is in flight.
     pub const fn stalled_since(&self) -> Option<Instant> {
         if self.received + 1 < self.sent.number { Some(self.stalled_since) } else { None }
+    }
+
+    /// The last number that may have been on a wire: what a process that died had reserved counts, too.
+    fn spent(&self) -> u64 {
+        self.sent_max.max(self.gap_record).max(self.acked)
     }
 
     fn acknowledge(&mut self, through: u64) {
@@ -593,7 +616,8 @@ impl<R: Ring> Outbound<R> {
     fn sendable(&self) -> Cursor {
         let held = self.stored.number <= self.hold;
         if self.mode == SendMode::Asynchronous && self.reserved + 1 >= self.next && !held {
-            return self.ring.end().unwrap_or(Cursor { number: self.next, offset: 0 });
+            // What was evicted at the end of the ring is read back like the rest.
+            return Cursor { number: self.next, offset: 0 };
         }
         self.stored
     }

@@ -19,14 +19,8 @@ impl<R: Ring> Outbound<R> {
         staged && (self.mode == SendMode::Stored || self.writing || urgent)
     }
 
-    /// The next thing that the queue owes besides appends. Note it with [`emitted`](Self::emitted) before asking again.
+    /// The next thing that the queue owes besides appends; what frees room comes first. Note it with [`emitted`](Self::emitted) before asking again.
     pub fn owed_emission(&self, urgent: bool) -> Option<Emission> {
-        if self.mode == SendMode::Asynchronous && self.reservations.is_empty() {
-            let wanted = self.next - 1 + RESERVATION / 2;
-            if self.reserved < wanted {
-                return Some(Emission::Reserve(self.next - 1 + RESERVATION));
-            }
-        }
         if let Some((through, reason)) = self.gap
             && !self.gap_stored
             && self.gaps.newest() != Some(through)
@@ -35,8 +29,12 @@ impl<R: Ring> Outbound<R> {
         }
         let trimmed = self.trims.newest().unwrap_or(self.trimmed);
         let stored_above = self.store_last > trimmed;
-        (self.acked > trimmed && (stored_above || self.owed_append(urgent)))
-            .then_some(Emission::Trim(self.acked))
+        if self.acked > trimmed && (stored_above || self.owed_append(urgent)) {
+            return Some(Emission::Trim(self.acked));
+        }
+        let wanted = self.next - 1 + RESERVATION / 2;
+        let short = self.mode == SendMode::Asynchronous && self.reserved < wanted;
+        (short && self.reservations.is_empty()).then_some(Emission::Reserve(self.next - 1 + RESERVATION))
     }
 
     /// Whether the store still holds something that is not queued any more.
@@ -153,9 +151,15 @@ impl<R: Ring> Outbound<R> {
         Ok(())
     }
 
-    /// The store does not have `first..=last` any more, or not whole: the peer is told of a gap instead.
-    pub fn handle_lost(&mut self, last: u64, reason: GapReason) {
+    /// The store does not have `first..=last` any more, or not whole: the peer is told of a gap instead, as soon as everything
+    /// below is acknowledged, since dropping takes that along.
+    pub fn handle_lost(&mut self, first: u64, last: u64, reason: GapReason) {
         self.loading = false;
+        if self.gap.map_or(self.acked, |(gap, _)| gap.max(self.acked)) + 1 < first {
+            self.damaged = first;
+            return;
+        }
+        self.damaged = 0;
         self.drop_through(last, reason);
     }
 

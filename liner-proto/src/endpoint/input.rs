@@ -19,6 +19,8 @@ pub(super) struct Held {
     /// The sealed frame, from the front of the buffer.
     frame_len: usize,
     consumed: usize,
+    /// Not so if it is a best-effort message.
+    numbered: bool,
     maybe_redelivered: bool,
 }
 
@@ -52,9 +54,16 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
     pub(super) fn forget_session(&mut self) {
         self.session = None;
         self.peer = None;
-        self.rx_len = 0;
-        self.held = None;
+        self.drop_received();
         self.out.handle_link_down();
+    }
+
+    /// Forgets what has arrived. A message that nobody has taken was not received.
+    fn drop_received(&mut self) {
+        self.rx_len = 0;
+        if self.held.take().is_some_and(|held| held.numbered) {
+            self.inbound.handle_dropped();
+        }
     }
 
     /// Bytes have arrived. Returns how many were taken; fewer than given means: poll an event, then give the rest.
@@ -121,8 +130,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
 
     /// Ends the session for a reason of this side.
     fn end(&mut self, reason: CloseReason) {
-        self.rx_len = 0;
-        self.held = None;
+        self.drop_received();
         self.notice.reason.get_or_insert(reason);
         if let Some(session) = &mut self.session {
             session.close(reason);
@@ -161,7 +169,8 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                 let record = data.record.decode().map_err(CloseReason::from)?;
                 let (last, gap) = match record {
                     Record::Message { header, .. } if header.mode == Mode::BestEffort => {
-                        self.held = Some(Held { frame_len, consumed, maybe_redelivered: false });
+                        let (numbered, maybe_redelivered) = (false, false);
+                        self.held = Some(Held { frame_len, consumed, numbered, maybe_redelivered });
                         return Ok(());
                     }
                     Record::Message { .. } => (number, None),
@@ -178,7 +187,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                     Some(gap) => self.notice.gap = Some(gap),
                     None => {
                         let maybe_redelivered = data.sent_before && self.inbound.in_doubt(number);
-                        self.held = Some(Held { frame_len, consumed, maybe_redelivered });
+                        self.held = Some(Held { frame_len, consumed, numbered: true, maybe_redelivered });
                     }
                 }
                 Ok(())
@@ -199,6 +208,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
         let resumed = self.out.resume(self.now, stream.known);
         if resumed == Resumed::Regressed {
             self.storage.rotate_wanted = true;
+            self.rotate_if_possible();
             return Err(CloseReason::Regressed);
         }
         match self.inbound.resume(stream) {

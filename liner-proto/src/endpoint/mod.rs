@@ -176,6 +176,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
         match *item {
             Recovered::Node { inbox, regressed } => {
                 self.inbox = inbox;
+                self.storage.inbox_stored = true;
                 self.storage.regressed = regressed;
             }
             Recovered::Queue(queue) => {

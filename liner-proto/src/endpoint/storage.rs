@@ -16,7 +16,7 @@ pub(super) struct State {
     pub(super) rotation: Option<(Epoch, Predecessor)>,
     pub(super) rotate_wanted: bool,
     pub(super) load: Option<u64>,
-    inbox_stored: bool,
+    pub(super) inbox_stored: bool,
     /// Names the request that is out; counted up when it is answered.
     id: u64,
     asked: Asked,
@@ -123,7 +123,14 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                 self.storage.rotation = None;
             }
         }
-        if core::mem::take(&mut self.storage.rotate_wanted) {
+        self.rotate_if_possible();
+    }
+
+    /// Begins the new epoch that is wanted, as soon as nothing of the queue is with the store.
+    pub(super) fn rotate_if_possible(&mut self) {
+        let state = &mut self.storage;
+        let is_out = state.asked.open || state.rotation.is_some() || !self.out.is_settled();
+        if !is_out && core::mem::take(&mut state.rotate_wanted) {
             self.rotate();
         }
     }
@@ -145,15 +152,16 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
     ) {
         self.tick(now);
         self.out.set_loading(false);
+        let next = after + 1;
         match result {
-            Ok(Loaded::Records { first, last, len }) if first == after + 1 => {
+            Ok(Loaded::Records { first, last, len }) if first == next => {
                 // Without room they are asked for again when something was acknowledged.
                 let _ = self.out.handle_loaded(first, last, bytes.get(..len).unwrap_or_default());
             }
-            Ok(Loaded::Records { first, .. }) => self.out.handle_lost(first - 1, GapReason::Missing),
-            Ok(Loaded::Corrupt { last, .. }) => self.out.handle_lost(last, GapReason::Corrupt),
-            Ok(Loaded::Nothing) => self.out.handle_lost(self.out.stored() - 1, GapReason::Missing),
-            Ok(Loaded::TooSmall { .. }) => self.out.handle_lost(after + 1, GapReason::Corrupt),
+            Ok(Loaded::Records { first, .. }) => self.out.handle_lost(next, first - 1, GapReason::Missing),
+            Ok(Loaded::Corrupt { last, .. }) => self.out.handle_lost(next, last, GapReason::Corrupt),
+            Ok(Loaded::Nothing) => self.out.handle_lost(next, self.out.stored() - 1, GapReason::Missing),
+            Ok(Loaded::TooSmall { .. }) => self.out.handle_lost(next, next, GapReason::Corrupt),
             Err(_) => {}
         }
     }

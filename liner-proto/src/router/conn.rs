@@ -152,7 +152,7 @@ impl Conns {
         if unfinished().count() <= UNFINISHED_MAX {
             return None;
         }
-        unfinished().min_by_key(|(_, conn)| conn.progress).map(|(id, _)| id)
+        unfinished().min_by_key(|(_, conn)| conn.began).map(|(id, _)| id)
     }
 
     pub(super) fn get(&self, id: ConnId) -> Option<&Conn> {

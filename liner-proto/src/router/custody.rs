@@ -63,19 +63,22 @@ impl Router {
         payload: &[u8],
     ) -> Result<(), SendError> {
         let mut sent = false;
-        for dial in self.dials.ids() {
-            if sent && header.mode == Mode::One {
-                break;
-            }
+        let one = header.mode == Mode::One;
+        // All or none, as for those that are known.
+        let need = payload.len() + self.topics.text(topic).len() + 64;
+        for dial in self.dials.ids().take(if one { 1 } else { usize::MAX }) {
             let known = self.dials.peer(dial).and_then(|peer| self.peers.get(peer.0));
             if known.is_some_and(|peer| peer.full.contains(&topic)) {
                 return Err(SendError::TopicFull);
             }
-            let target = match self.dials.peer(dial).filter(|_| self.kept_is_empty(self.dials.outbox(dial))) {
-                Some(peer) => self.outbox_of(peer),
-                None => self.dial_outbox(dial),
-            };
-            self.push(target, topic, header, payload, false).map_err(|error| self.send_error(error))?;
+            let target = self.dial_target(dial);
+            if !one && !self.outboxes.get_mut(target.0).is_some_and(|outbox| outbox.out.make_room(need)) {
+                return Err(SendError::Busy);
+            }
+        }
+        for dial in self.dials.ids().take(if one { 1 } else { usize::MAX }) {
+            let target = self.dial_target(dial);
+            self.push(target, topic, header, payload, !one).map_err(|error| self.send_error(error))?;
             sent = true;
         }
         if sent {
@@ -89,6 +92,14 @@ impl Router {
             return Err(SendError::Busy);
         }
         self.push(kept, topic, header, payload, false).map_err(|error| self.send_error(error))
+    }
+
+    /// Where a message waits for whoever answers at a dialled address.
+    fn dial_target(&mut self, dial: super::DialId) -> OutboxId {
+        match self.dials.peer(dial).filter(|_| self.kept_is_empty(self.dials.outbox(dial))) {
+            Some(peer) => self.outbox_of(peer),
+            None => self.dial_outbox(dial),
+        }
     }
 
     /// Queues a message of a peer for everyone else whom it concerns. Its cursor is committed with the rows. Unless somebody
@@ -346,7 +357,7 @@ impl Router {
         for id in core::mem::take(&mut self.storage.returning) {
             let Some(outbox) = self.outboxes.get_mut(id.0) else { continue };
             let connected = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn).is_some();
-            let rest = outbox.out.queued() > 0 && !connected;
+            let rest = outbox.out.acked() < outbox.return_through && !connected;
             // Its trims stay with the rows that were moved until they are committed.
             outbox.returning = rest || outbox.out.owes_trim();
             if outbox.returning {
@@ -366,12 +377,16 @@ impl Router {
             if !outbox.may_send() {
                 return;
             }
-            let regressed = outbox.regressed;
-            let (end, run, again) = match outbox.out.next_piece(u64::MAX - 1, MOVE_BYTES) {
+            // What there was when the store had gone backwards may have been moved and sent before.
+            let doubt = outbox.out.predecessor().map_or(0, |before| before.count);
+            let again = outbox.out.sent() <= doubt;
+            let last = if to.is_some() { u64::MAX - 1 } else { outbox.return_through };
+            let limit = if again { last.min(doubt) } else { last };
+            let (end, run) = match outbox.out.next_piece(limit, MOVE_BYTES) {
                 Next::Nothing => return,
                 Next::Load { .. } => return self.want_load(from),
-                Next::Gap { last, .. } => (Cursor { number: last + 1, offset: 0 }, Vec::new(), false),
-                Next::Run { end, bytes, sent_before, .. } => (end, bytes.to_vec(), sent_before && regressed),
+                Next::Gap { last, .. } => (Cursor { number: last + 1, offset: 0 }, Vec::new()),
+                Next::Run { end, bytes, .. } => (end, bytes.to_vec()),
             };
             moved += run.len().max(1);
             outbox.out.advance(self.now, end);

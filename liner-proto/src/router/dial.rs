@@ -89,7 +89,6 @@ impl Dials {
     pub(super) fn set_peer(&mut self, id: DialId, peer: PeerId) {
         if let Some(target) = self.get_mut(id) {
             target.peer = Some(peer);
-            target.failures = 0;
         }
     }
 

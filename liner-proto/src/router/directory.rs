@@ -56,7 +56,7 @@ impl Router {
             let last = rows.peek().is_none();
             let len = page.finish(last);
             writer.encoded(scratch.get(..len).unwrap_or_default());
-            if last || writer.is_full() {
+            if last {
                 return;
             }
         }
@@ -71,6 +71,10 @@ impl Router {
                 continue;
             }
             let topic = self.topics.intern_bounded(row.topic).ok_or(CloseReason::Overloaded)?;
+            if self.storage.is_staged_full() {
+                // A row that only memory knows would be forgotten with it: the peer tells it again.
+                return Err(CloseReason::Overloaded);
+            }
             match row.change {
                 Change::Add => {
                     if let Some(state) = self.peers.get_mut(peer.0) {
@@ -120,6 +124,7 @@ impl Router {
             let Some(outbox_id) = peer.outbox else { continue };
             let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
             self.events.push(Event::SubscriberGone { name, queued: outbox.out.queued() });
+            outbox.return_through = outbox.out.next() - 1;
             self.storage.returning.push(outbox_id);
             self.list(outbox_id);
         }

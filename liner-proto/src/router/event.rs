@@ -104,6 +104,11 @@ pub struct Message<'a> {
 pub trait Application {
     /// Takes a message.
     fn message(&mut self, message: &Message<'_>);
+
+    /// Whether it has had as much as it wants to see again after a crash: no further frame is looked at before the next call.
+    fn is_full(&self) -> bool {
+        false
+    }
 }
 
 impl<F: FnMut(&Message<'_>)> Application for F {

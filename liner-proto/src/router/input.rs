@@ -76,8 +76,8 @@ impl Router {
         }
     }
 
-    /// Bytes have arrived. Whole frames are taken and decoded in place; returns how many bytes were taken. The rest must
-    /// be given again with what follows it.
+    /// Bytes have arrived. Whole frames are taken and decoded in place, until the application is full; returns how many
+    /// bytes were taken. The rest must be given again with what follows it.
     pub fn handle_bytes(
         &mut self,
         now: Instant,
@@ -91,6 +91,9 @@ impl Router {
             let Some(conn) = self.conns.get(id) else { return bytes.len() };
             if conn.session.is_ending() {
                 return bytes.len();
+            }
+            if application.is_full() {
+                return taken;
             }
             let max =
                 if conn.peer.is_some() { self.config.limits.frame_max as usize } else { HANDSHAKE_FRAME_MAX };
@@ -133,6 +136,7 @@ impl Router {
             Heard::Hello { name, about, .. } => return self.handle_hello(id, name, about),
             Heard::Answer { name, about, stream, .. } => {
                 self.check_name(name)?;
+                self.check_room(name)?;
                 let peer = self.peer_named(name);
                 if let Some(dial) = self.conns.get(id).and_then(|conn| conn.dial) {
                     self.dials.set_peer(dial, peer);
@@ -174,6 +178,12 @@ impl Router {
         }
     }
 
+    /// Whether the name is known, or there is room for one more.
+    fn check_room(&self, name: &str) -> Result<(), CloseReason> {
+        let is_full = self.peers.len() >= super::PEERS_MAX && !self.names.contains_key(name);
+        if is_full { Err(CloseReason::Overloaded) } else { Ok(()) }
+    }
+
     fn handle_hello(&mut self, id: ConnId, name: &str, about: About) -> Result<(), CloseReason> {
         self.check_name(name)?;
         let fresh = self.fresh_epoch(name);
@@ -187,9 +197,7 @@ impl Router {
     fn handle_confirm(&mut self, id: ConnId, stream: &StreamFields) -> Result<(), CloseReason> {
         let caller = self.conns.get_mut(id).and_then(|conn| conn.caller.take());
         let Some(caller) = caller else { return Err(CloseReason::Violation) };
-        if self.peers.len() >= super::PEERS_MAX && !self.names.contains_key(&*caller.name) {
-            return Err(CloseReason::Overloaded);
-        }
+        self.check_room(&caller.name)?;
         let peer = self.peer_named(&caller.name);
         if self.peers.get(peer.0).is_some_and(|peer| peer.outbox.is_none()) {
             let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
@@ -272,7 +280,10 @@ impl Router {
         }
         state.conn = Some(id);
         state.about = Some(about);
-        state.messages_limit = outbox.out.acked().saturating_add(u64::from(about.window_messages));
+        // On a line the marks have 16 bits and the window has 8: what is in flight must stay far below the former.
+        let on_line = self.conns.get(id).is_some_and(|conn| conn.framing == Framing::Cobs);
+        let window = if on_line { about.window_messages.min(255) } else { about.window_messages };
+        state.messages_limit = outbox.out.acked().saturating_add(u64::from(window));
         state.bytes_limit = u64::from(about.window_bytes);
         state.bytes_sent = 0;
         state.away_since = None;

@@ -232,9 +232,6 @@ impl Router {
         if core::mem::take(&mut self.storage.regressed) {
             for index in 0..self.outboxes.len() {
                 self.rotate(OutboxId(index));
-                if let Some(outbox) = self.outboxes.get_mut(index) {
-                    outbox.regressed = true;
-                }
             }
         }
         for index in 0..self.outboxes.len() {

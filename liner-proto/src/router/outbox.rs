@@ -63,10 +63,10 @@ pub(super) struct Outbox {
     pub(super) rotation_asked: bool,
     /// The batch in which the store was asked to open the queue, or for its new epoch.
     asked_in: u64,
-    /// What it held when it was restored may have been moved, and more than that, before.
-    pub(super) regressed: bool,
-    /// Its peer is gone: its records go back to their topics.
+    /// Its peer is gone: records go back to their topics.
     pub(super) returning: bool,
+    /// Those up to this number. What was queued later is for the peer when it comes back.
+    pub(super) return_through: u64,
     /// A new epoch is needed as soon as nothing is with the store.
     pub(super) rotate_wanted: bool,
     /// Topic of each number, from 1.
@@ -100,8 +100,8 @@ impl Outbox {
             rotation: None,
             rotation_asked: false,
             asked_in: 0,
-            regressed: false,
             returning: false,
+            return_through: 0,
             rotate_wanted: false,
             topics: Vec::new(),
             numbers: Vec::new(),
@@ -191,6 +191,7 @@ impl Outbox {
         self.acked_before = self.acked_since_start();
         let predecessor = self.out.rotate(epoch);
         self.acked_base = self.out.acked();
+        self.return_through = self.return_through.saturating_sub(predecessor.old_first - 1);
         self.rotation = Some((epoch, predecessor));
         self.rotation_asked = false;
     }
@@ -249,10 +250,13 @@ impl Outbox {
         self.topics_asked.put(id, self.topics.len());
     }
 
-    /// Adds trims, drops and reservations.
-    pub(super) fn emit_owed(&mut self, id: u64, urgent: bool, batch: &mut Batch) {
+    /// Adds trims and drops, and with `reserve` reservations: a full store need not take those.
+    pub(super) fn emit_owed(&mut self, id: u64, urgent: bool, reserve: bool, batch: &mut Batch) {
         let queue = self.key.queue();
         while let Some(emission) = self.out.owed_emission(urgent) {
+            if !reserve && matches!(emission, Emission::Reserve(_)) {
+                return;
+            }
             self.out.emitted(id, emission);
             batch.push(&match emission {
                 Emission::Reserve(through) => StoreOp::Reserve { queue, through },

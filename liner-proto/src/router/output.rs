@@ -11,7 +11,7 @@ use crate::memory::SEGMENT_BYTES;
 use crate::seal;
 use crate::session::Owed;
 use crate::time::Instant;
-use crate::wire::batch::BatchHead;
+use crate::wire::batch::{BatchHead, NUMBERS_MAX};
 use crate::wire::control::{Ack, Bind, Close, Marks, TopicFull};
 use crate::wire::data::{self, DataHead};
 use crate::wire::handshake::{About, Acks, Answer, Confirm, Hello, StreamFields};
@@ -266,7 +266,8 @@ impl Router {
         let credit =
             usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
         let room = frame_max.saturating_sub(BatchHead::LEN_MAX + seal::LEN).min(credit);
-        match outbox.out.next_piece(state.messages_limit, room) {
+        let limit = state.messages_limit.min(outbox.out.sent() + (NUMBERS_MAX - 1));
+        match outbox.out.next_piece(limit, room) {
             Next::Nothing => None,
             Next::Load { .. } => {
                 self.want_load(id);
@@ -369,11 +370,6 @@ impl Writer {
     fn take(conn: &mut Conn) -> Self {
         let bytes = core::mem::take(&mut conn.head);
         Self { bytes, framing: conn.framing, seal: conn.session.seal_out() }
-    }
-
-    /// Whether so much is put together that the rest can wait for the next write.
-    pub(super) fn is_full(&self) -> bool {
-        self.bytes.len() > SEGMENT_BYTES
     }
 
     /// Adds a frame that is not a batch.

@@ -112,9 +112,14 @@ impl Storage {
         }
     }
 
-    /// Whether so much was put aside that no more is.
-    pub(super) const fn is_littered(&self) -> bool {
-        self.put_aside >= DEAD_LETTERS_MAX
+    /// Whether so much was put aside, or waits to be, that no more is.
+    pub(super) fn is_littered(&self) -> bool {
+        self.put_aside >= DEAD_LETTERS_MAX || self.is_staged_full()
+    }
+
+    /// Whether nothing more may be staged before the store has taken some of it.
+    pub(super) fn is_staged_full(&self) -> bool {
+        self.staged.len() >= STAGED_MAX
     }
 
     pub(super) fn stage(&mut self, staged: Staged) -> bool {
@@ -138,7 +143,7 @@ impl Router {
         if let Some(load) = self.next_load() {
             return Some(StoreRequest::Load(load));
         }
-        if self.storage.in_flight.len() >= BATCHES_MAX || !self.owes_store() {
+        if self.storage.in_flight.len() >= BATCHES_MAX || self.waits_for_rotation() || !self.owes_store() {
             return None;
         }
         let batch = self.build_commit();
@@ -155,6 +160,13 @@ impl Router {
         storage.staged.len() > storage.staged_asked
             || storage.outboxes.iter().any(outbox)
             || storage.peers.iter().any(peer)
+    }
+
+    /// Whether a queue can begin its new epoch only when the store has answered. Until then no batch is built: cursors and
+    /// trims that belong with the queue's rows would go without them.
+    fn waits_for_rotation(&self) -> bool {
+        let wanted = |id: &OutboxId| self.outboxes.get(id.0).is_some_and(|outbox| outbox.rotate_wanted);
+        !self.storage.in_flight.is_empty() && self.storage.outboxes.iter().any(wanted)
     }
 
     /// Whether what is queued must be written because no link takes it.
@@ -245,9 +257,7 @@ impl Router {
         if !split {
             self.emit_cursors_late(id, &mut batch, &flight);
         }
-        // A queue that waits for its new epoch keeps its messages back.
-        let rotating = |id: &OutboxId| self.outboxes.get(id.0).is_some_and(|outbox| outbox.rotate_wanted);
-        if self.config.send_mode == SendMode::Stored && !outboxes.iter().any(rotating) {
+        if self.config.send_mode == SendMode::Stored {
             flight.sends = self.sends;
         }
         let before = batch.groups_len();
@@ -275,19 +285,19 @@ impl Router {
         if outbox.opened != Opened::Yes || outbox.rotation.is_some() || outbox.is_moved() {
             return false;
         }
-        outbox.emit_owed(batch_id, urgent, batch);
+        outbox.emit_owed(batch_id, urgent, false, batch);
         true
     }
 
     fn emit_data(&mut self, id: OutboxId, batch_id: u64, batch: &mut Batch) {
         let urgent = self.is_urgent(id);
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
-        if outbox.rotate_wanted || !outbox.owes_store(urgent) {
+        if !outbox.owes_store(urgent) {
             return;
         }
         let topics = &self.topics;
         outbox.emit_rows(batch_id, batch, |topic| topics.text(topic));
-        outbox.emit_owed(batch_id, urgent, batch);
+        outbox.emit_owed(batch_id, urgent, true, batch);
         while let Some(append) = outbox.out.poll_append(batch_id, urgent, usize::MAX) {
             let queue = outbox.key.queue();
             let (first, last, records) = (append.first, append.last, append.records);
@@ -438,7 +448,9 @@ impl Router {
     /// Begins the new epoch that a queue needs, as soon as nothing of it is with the store.
     pub(super) fn rotate_if_possible(&mut self, id: OutboxId) {
         let ready = self.outboxes.get_mut(id.0).filter(|outbox| {
-            outbox.rotate_wanted && outbox.out.is_settled() && outbox.opened != Opened::Asked
+            // A rotation that the store does not know yet comes first: it shifts the numbers that this one starts from.
+            let settled = outbox.out.is_settled() && outbox.opened != Opened::Asked;
+            outbox.rotate_wanted && settled && outbox.rotation.is_none()
         });
         let Some(outbox) = ready else { return };
         outbox.rotate_wanted = false;
@@ -458,7 +470,10 @@ impl Router {
             return None;
         }
         while let Some(outbox_id) = self.storage.loads_wanted.pop_front() {
-            let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
+            // Before a new epoch is stored the store knows the old numbers only.
+            let Some(outbox) = self.outboxes.get_mut(outbox_id.0).filter(|outbox| outbox.may_send()) else {
+                continue;
+            };
             let crate::delivery::Next::Load { after } = outbox.out.next_piece(u64::MAX - 1, usize::MAX)
             else {
                 continue;
@@ -484,23 +499,25 @@ impl Router {
         let Some(at) = self.storage.loads.iter().position(|(id, _)| *id == request.id) else { return };
         let (_, outbox_id) = self.storage.loads.swap_remove(at);
         let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { return };
+        if !outbox.out.is_loading() {
+            // A new epoch has begun since: the numbers are of the old one.
+            return self.list_conn_of(outbox_id);
+        }
         outbox.out.set_loading(false);
+        let next = request.after + 1;
         match result {
-            Ok(Loaded::Records { first, last, len }) if first == request.after + 1 => {
+            Ok(Loaded::Records { first, last, len }) if first == next => {
                 let records = bytes.get(..len).unwrap_or_default();
                 // Segments grow beyond their capacity rather than refuse a page.
                 let _ = outbox.out.handle_loaded(first, last, records);
             }
-            Ok(Loaded::Records { first, .. }) => outbox.out.handle_lost(first - 1, GapReason::Missing),
-            Ok(Loaded::Corrupt { last, .. }) => outbox.out.handle_lost(last, GapReason::Corrupt),
+            Ok(Loaded::Records { first, .. }) => outbox.out.handle_lost(next, first - 1, GapReason::Missing),
+            Ok(Loaded::Corrupt { last, .. }) => outbox.out.handle_lost(next, last, GapReason::Corrupt),
             Ok(Loaded::Nothing) => {
                 let stored = outbox.out.stored() - 1;
-                outbox.out.handle_lost(stored, GapReason::Missing);
+                outbox.out.handle_lost(next, stored, GapReason::Missing);
             }
-            Ok(Loaded::TooSmall { .. }) => {
-                let next = request.after + 1;
-                outbox.out.handle_lost(next, GapReason::Corrupt);
-            }
+            Ok(Loaded::TooSmall { .. }) => outbox.out.handle_lost(next, next, GapReason::Corrupt),
             Err(_) => self.storage.retry_at = Some(self.now + self.config.timing.store_retry),
         }
         self.list(outbox_id);

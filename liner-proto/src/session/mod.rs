@@ -229,15 +229,14 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant) {
         // A keep-alive is owed by the time alone.
         let late = match self.state {
-            State::Closed => false,
+            State::Closing(_) | State::Closed => false,
             State::Up => now >= self.heard + self.timing.peer_silent,
             State::Greeting
             | State::AwaitAnswer
             | State::Confirming
             | State::AwaitHello
             | State::Answering
-            | State::AwaitConfirm
-            | State::Closing(_) => now >= self.began + self.timing.handshake,
+            | State::AwaitConfirm => now >= self.began + self.timing.handshake,
         };
         if late {
             self.close(CloseReason::Timeout);

@@ -21,6 +21,9 @@ pub struct BatchHead {
     pub added_age_ms: Option<u64>,
 }
 
+/// Numbers that a sender puts into one batch. A receiver that commits after each frame repeats no more than that.
+pub const NUMBERS_MAX: u64 = 512;
+
 impl BatchHead {
     /// The most bytes that a head takes, its tag included.
     pub const LEN_MAX: usize = 32;

@@ -65,6 +65,14 @@ fn an_address_in_use_is_named() {
 }
 
 #[test]
+fn listening_for_other_machines_is_a_choice() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["--store", "ram:", "--insecure", "--listen", "0.0.0.0:0", "--device-listen", "127.0.0.1:0"];
+    let lines = start_and_stop(folder.path(), &[&["gateway", "--json"], &args[..]].concat());
+    assert!(lines.is_empty(), "{lines:?}");
+}
+
+#[test]
 fn a_name_in_use_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (_gateway, peers, _) = gateway(folder.path(), &[]);

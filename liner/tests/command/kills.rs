@@ -149,8 +149,8 @@ fn a_gateway_that_is_killed_loses_and_repeats_nothing() {
     assert!(in_commit * 10 >= kills(), "only {in_commit} kills fell inside a commit");
 }
 
-/// The most that one turn hands over: 1,024 messages, or what 256 KiB hold, and a frame more.
-const TURN_MAX: u64 = 2048;
+/// The most messages that a crash repeats.
+const TURN_MAX: u64 = 1024;
 
 #[test]
 fn a_subscriber_that_is_killed_loses_nothing_and_marks_what_it_repeats() {

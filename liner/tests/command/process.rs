@@ -34,7 +34,7 @@ impl Liner {
     /// Starts the command in a folder.
     pub(crate) fn start(folder: &Path, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_liner"));
-        command.args(args).current_dir(folder);
+        command.args(args).current_dir(folder).env("TMPDIR", folder);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = follow(child.stdout.take().unwrap());

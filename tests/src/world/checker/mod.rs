@@ -198,7 +198,9 @@ impl Checker {
             self.nodes[node].unstored.pop_front();
             let Some(sent) = self.ledger.get_mut(id) else { continue };
             sent.stored = true;
-            let there = self.nodes[node].shadow.holds(id) || self.is_taken_over(id);
+            // A copy for all whose subscriber is gone is dropped before it is stored.
+            let dropped = sent.mode == Mode::All && !self.nodes[node].gone.is_empty();
+            let there = dropped || self.nodes[node].shadow.holds(id) || self.is_taken_over(id);
             self.check(Rule::Stored, there, |this| {
                 format!("{} calls message {id} stored, and its disk does not have it", this.nodes[node].name)
             });
@@ -379,7 +381,8 @@ impl Checker {
                 sent.uncertain = true;
             }
         }
-        let lost: Vec<u32> = before.held().filter(|id| !self.nodes[node].shadow.holds(*id)).collect();
+        // What an older store has lost, or has where it was before, is not promised any more.
+        let lost: Vec<u32> = before.held().filter(|id| !before.holds_alike(&self.nodes[node].shadow, *id)).collect();
         for id in lost {
             if let Some(sent) = self.ledger.get_mut(id) {
                 sent.excused = true;

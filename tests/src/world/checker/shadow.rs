@@ -111,6 +111,15 @@ impl Shadow {
         self.queues.get(key).is_some_and(|queue| queue.records.values().any(|held| *held == id))
     }
 
+    /// Whether the same queues hold the message on another disk.
+    pub fn holds_alike(&self, other: &Self, id: u32) -> bool {
+        let keys = |shadow: &Self| {
+            let holding = shadow.queues.iter().filter(|(_, queue)| queue.records.values().any(|held| *held == id));
+            holding.map(|(key, _)| key.clone()).collect::<Vec<Key>>()
+        };
+        keys(self) == keys(other)
+    }
+
     /// Takes a group that is durable now.
     pub fn apply(&mut self, ops: &[StoreOp<'_>], now: u64, id_of: &dyn Fn(&[u8]) -> Option<u32>) -> Changes {
         let mut changes = Changes::default();
