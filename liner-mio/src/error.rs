@@ -82,6 +82,15 @@ pub enum DriveError {
     /// The handler could not keep what it was given. Nothing of it was committed or acknowledged.
     #[error("the handler could not keep this turn's messages, they will be handed over again: {0}")]
     Handler(#[source] io::Error),
+    /// The store can no longer be worked with: the outcome of a commit is not known, or another instance has taken the
+    /// node's name. What it really holds is found out by opening it anew.
+    #[error("{fault}: open the store again and build the node anew{}", detail(said))]
+    Store {
+        /// Its fault.
+        fault: StoreFault,
+        /// Its own words.
+        said: Option<String>,
+    },
     /// The store's worker thread ended by itself.
     #[error("the store's worker thread has ended, build the node anew")]
     StoreWorkerGone,

@@ -11,6 +11,7 @@ use common::{Faulty, How, PATIENCE, Party, Patience, Switch, listener, run, talk
 use liner_mio::{
     BlockingSendError, Class, DriveError, Event, Framing, Message, Mode, Node, SendError, SendId, StopError,
 };
+use liner_proto::effect::StoreFault;
 
 fn ignore(_: &Message<'_>) {}
 
@@ -164,4 +165,30 @@ fn a_full_queue_is_waited_for_and_then_refuses() {
     assert!(matches!(refused, BlockingSendError::NotSent(SendError::Busy)), "{refused}");
     switch.fails.store(0, Ordering::Relaxed);
     node.send_stored("t", &[0; 60_000], Mode::One, PATIENCE, &mut ignore).unwrap();
+}
+
+fn a_commit_of_unknown_outcome_ends_the_node(how: How) {
+    let to = listener("to", "t", How::InPlace);
+    let (mut from, switch) = faulty(&to, how);
+    switch.unknown.store(1, Ordering::Relaxed);
+    from.node.send("t", b"stored, or not", Mode::One).unwrap();
+    let patience = Patience::new();
+    let error = loop {
+        patience.check();
+        if let Err(error) = from.node.drive(Some(Duration::from_millis(1)), &mut ignore) {
+            break error;
+        }
+    };
+    let DriveError::Store { fault, said } = error else { panic!("{error}") };
+    assert_eq!((fault, said.as_deref()), (StoreFault::Unknown, Some("the disk is on strike")));
+}
+
+#[test]
+fn a_commit_of_unknown_outcome_ends_the_node_in_place() {
+    a_commit_of_unknown_outcome_ends_the_node(How::InPlace);
+}
+
+#[test]
+fn a_commit_of_unknown_outcome_ends_the_node_on_a_worker() {
+    a_commit_of_unknown_outcome_ends_the_node(How::OnWorker);
 }

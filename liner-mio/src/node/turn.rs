@@ -149,6 +149,8 @@ impl Node {
                 }
                 std::hint::spin_loop();
             }
+            let spun = self.clock.now().since(now);
+            limit = limit.map(|limit| limit.saturating_sub(spun));
         }
         self.take_events(limit).map(|_| ())
     }
@@ -249,7 +251,8 @@ impl Node {
     // ------------------------------------------------------------------ reading
 
     fn read(&mut self, now: Instant, handler: &mut dyn Handler, progress: &mut Progress) {
-        if self.stores.holds_reads() {
+        // A handler that could not keep what it has is not given more before it can.
+        if self.stores.holds_reads() || self.unflushed {
             return;
         }
         let mut application = Counted::new(handler, self.stores.turn_rest());

@@ -103,7 +103,7 @@ impl Stores {
     /// Asks the router what is to be done and does it, or hands it over and takes what was done meanwhile.
     pub(crate) fn settle(&mut self, router: &mut Router, clock: &Clock) -> Result<Settled, DriveError> {
         match &mut self.executor {
-            Executor::InPlace(store) => Ok(settle_in_place(&mut **store, &mut self.said, router, clock)),
+            Executor::InPlace(store) => settle_in_place(&mut **store, &mut self.said, router, clock),
             Executor::Worker(_) => self.settle_on_worker(router, clock),
         }
     }
@@ -125,7 +125,11 @@ impl Stores {
                 settled.commits += u64::from(outcome.groups > 0);
             }
             settled.steps += 1;
+            let lost = done.lost();
             tell(router, clock, done);
+            if let Some(fault) = lost {
+                return Err(DriveError::Store { fault, said: self.said.clone() });
+            }
         }
         while worker.has_room() {
             let Some(request) = router.poll_store(clock.now()) else { break };
@@ -147,10 +151,10 @@ fn settle_in_place(
     said: &mut Option<String>,
     router: &mut Router,
     clock: &Clock,
-) -> Settled {
+) -> Result<Settled, DriveError> {
     let mut settled = Settled::default();
     for _ in 0..REQUESTS_MAX {
-        let Some(request) = router.poll_store(clock.now()) else { return settled };
+        let Some(request) = router.poll_store(clock.now()) else { return Ok(settled) };
         settled.steps += 1;
         let done = run(store, request);
         if let Done::Committed { outcome, .. } = &done {
@@ -159,9 +163,13 @@ fn settle_in_place(
         if done.failed() {
             *said = store.last_error().map(str::to_owned);
         }
+        let lost = done.lost();
         tell(router, clock, done);
+        if let Some(fault) = lost {
+            return Err(DriveError::Store { fault, said: said.clone() });
+        }
     }
-    settled
+    Ok(settled)
 }
 
 /// Executes one request.
@@ -206,6 +214,15 @@ impl Done {
             Self::Committed { outcome, .. } => outcome.fault.is_some(),
             Self::Loaded { result, .. } => matches!(result, Err(_) | Ok(Loaded::Corrupt { .. })),
         }
+    }
+
+    /// The fault after which asking the same store again has no use, if it is one.
+    fn lost(&self) -> Option<StoreFault> {
+        let fault = match self {
+            Self::Committed { outcome, .. } => outcome.fault,
+            Self::Loaded { result, .. } => result.err(),
+        };
+        fault.filter(|fault| matches!(fault, StoreFault::Unknown | StoreFault::Superseded))
     }
 }
 

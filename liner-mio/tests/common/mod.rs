@@ -134,6 +134,8 @@ pub(crate) struct Faulty {
 pub(crate) struct Switch {
     /// So many commits fail from now on.
     pub(crate) fails: AtomicU32,
+    /// Whether commits succeed and then say that nobody knows.
+    pub(crate) unknown: AtomicU32,
     /// While somebody holds it, commits wait.
     pub(crate) gate: Mutex<()>,
     /// Whether the next commit panics.
@@ -169,7 +171,8 @@ impl Store for Faulty {
     fn commit(&mut self) -> Result<(), StoreFault> {
         let _open = self.switch.gate.lock().unwrap();
         self.switch.commits.fetch_add(1, Ordering::Relaxed);
-        self.inner.commit()
+        self.inner.commit()?;
+        if self.switch.unknown.load(Ordering::Relaxed) > 0 { Err(StoreFault::Unknown) } else { Ok(()) }
     }
 
     fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault> {

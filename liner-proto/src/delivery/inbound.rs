@@ -95,11 +95,6 @@ impl Inbound {
         self.epoch
     }
 
-    /// The last number that is committed.
-    pub const fn committed(&self) -> u64 {
-        self.committed
-    }
-
     /// The last number that was taken.
     pub const fn received(&self) -> u64 {
         self.received
@@ -145,6 +140,8 @@ impl Inbound {
             return Resumption::Continued;
         }
         self.received = theirs.oldest - 1;
+        // The sender has these acknowledged: its window begins behind them, and so does this one.
+        self.committed = self.committed.max(self.received);
         Resumption::Lost(lost)
     }
 

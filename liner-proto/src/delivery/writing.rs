@@ -196,7 +196,7 @@ impl<R: Ring> Outbound<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::vec::Vec;
+    use alloc::vec::Vec;
 
     use super::*;
     use crate::delivery::Next;

@@ -61,11 +61,6 @@ impl Batch {
         self.ends.len()
     }
 
-    /// Bytes of names and records it carries.
-    pub fn bytes_len(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Adds a request to the group that is being built.
     pub fn push(&mut self, op: &StoreOp<'_>) {
         let owned = self.own(op);

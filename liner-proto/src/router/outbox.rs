@@ -10,6 +10,7 @@ use crate::id::{Epoch, Predecessor};
 use crate::memory::Segments;
 use crate::time::Instant;
 use crate::wire::record::{self, Header, Topic};
+use crate::wire::varint;
 
 /// Topic numbers that a queue gives out; beyond them topics are written out.
 const TOPIC_NUMBERS_MAX: usize = 1024;
@@ -181,7 +182,7 @@ impl Outbox {
         };
         let number = self.out.push(now, len, over, write)?;
         if self.is_moved() {
-            self.bytes += len as u64;
+            self.bytes += (varint::varint_len(len as u64) + len) as u64;
         }
         Ok(number)
     }

@@ -219,10 +219,9 @@ struct Trial<'a> {
 struct Touched<'a> {
     queue: Queue<'a>,
     head: Option<Head>,
-    /// What the group forgets, in the numbering that the queue has before it. Numbers it forgets after a rotation do not
-    /// count, so that a group may be called too large that would just fit.
+    /// What the group forgets, in the numbering that the queue has before it. What it forgets after a rotation has lower
+    /// numbers than it had before and counts for less, so that a group may be called too large that would just fit.
     forgotten: u64,
-    rotated: bool,
 }
 
 impl Touched<'_> {
@@ -231,9 +230,7 @@ impl Touched<'_> {
     }
 
     fn forget(&mut self, through: u64) {
-        if !self.rotated {
-            self.forgotten = self.forgotten.max(through);
-        }
+        self.forgotten = self.forgotten.max(through);
     }
 }
 
@@ -247,7 +244,6 @@ impl<'a> Trial<'a> {
                 let entry = self.entry(queue);
                 entry.head()?.rotate(epoch, predecessor)?;
                 entry.forget(predecessor.old_first - 1);
-                entry.rotated = true;
             }
             StoreOp::Reserve { queue, .. } | StoreOp::Topic { queue, .. } => {
                 self.entry(queue).head()?;
@@ -285,7 +281,7 @@ impl<'a> Trial<'a> {
     fn entry(&mut self, queue: Queue<'a>) -> &mut Touched<'a> {
         let index = self.queues.iter().position(|entry| entry.queue == queue).unwrap_or_else(|| {
             let head = self.state.queue(queue).map(|held| held.head);
-            self.queues.push(Touched { queue, head, forgotten: 0, rotated: false });
+            self.queues.push(Touched { queue, head, forgotten: 0 });
             self.queues.len() - 1
         });
         // The index is that of an entry that was found, or of the last one.

@@ -201,6 +201,8 @@ fn prepare(conn: &Connection) -> rusqlite::Result<()> {
 /// Sets what a commit waits for, and finds out what that made of it.
 fn set_class(conn: &Connection, wanted: Class) -> rusqlite::Result<Class> {
     let level = if wanted == Class::Power { "FULL" } else { "NORMAL" };
+    // Where the operating system knows a stronger word than `fsync`, power demands it.
+    conn.pragma_update(None, "fullfsync", wanted == Class::Power)?;
     conn.pragma_update(None, "synchronous", level)?;
     let found: i64 = conn.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
     Ok(match found {

@@ -298,6 +298,15 @@ mod tests {
         store.queued(NODE).unwrap().0
     }
 
+    /// A worker thread executes the turns of a node.
+    #[test]
+    fn it_can_move_to_another_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        let outcome = std::thread::spawn(move || store.commit()).join().unwrap();
+        assert_eq!(outcome, Ok(()));
+    }
+
     #[test]
     fn acknowledgements_pass_a_full_disk() {
         let folder = tempfile::tempdir().unwrap();

@@ -73,6 +73,11 @@ pub fn acks_go_on_when_it_is_full(open: Open<'_>, caps: Capabilities) {
         place.done(&[OPEN]);
     }
     fill(&mut place, NODE);
+    // In one group, too.
+    let records = piece(caps);
+    let append = StoreOp::Append { queue: NODE, first: 1, last: 1, records: &records };
+    place.done(&[StoreOp::Close { queue: NODE }, OPEN, append]);
+    assert_eq!(place.view().queue(NODE).messages, 1);
     place.done(&[StoreOp::Close { queue: NODE }]);
     place.done(&[OPEN]);
     assert!(fill(&mut place, NODE) > 5);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use liner_proto::effect::{Batch, BatchId, Loaded, Outcome, Recovered, StoreFault, StoreOp};
+use liner_proto::effect::{Batch, BatchId, Loaded, Outcome, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::Class;
 use liner_proto::router::{LoadRequest, StoreRequest};
 use liner_proto::store::{HeapStore, Store};
@@ -149,6 +149,33 @@ impl Disk {
                 Reply::Loaded { request, result, bytes }
             }
         })
+    }
+
+    /// Executes a group in place, with its commit.
+    ///
+    /// # Errors
+    /// What is wrong with the disk.
+    pub fn apply_now(&mut self, ops: &[StoreOp<'_>], dice: &mut Dice) -> Result<(), StoreFault> {
+        fault_of(self.trouble, ops, dice)?;
+        if dice.chance(self.trouble.commit_fails) {
+            return Err(StoreFault::Unavailable);
+        }
+        self.store.apply(ops)?;
+        self.store.commit()?;
+        remember(&mut self.history, &self.store);
+        clear(&mut self.suspect, ops);
+        Ok(())
+    }
+
+    /// Reads in place.
+    ///
+    /// # Errors
+    /// What is wrong with the disk.
+    pub fn load_now(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault> {
+        if self.trouble.unavailable {
+            return Err(StoreFault::Unavailable);
+        }
+        self.store.load(queue, after, into)
     }
 
     /// The process dies, perhaps in the middle of a batch: some of its groups may be durable if the store is of that kind.

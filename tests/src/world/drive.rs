@@ -9,6 +9,7 @@ use super::checker::{PAYLOAD_MIN, Rule};
 use super::disk::Reply;
 use super::link::Link;
 use super::time::{self, Event};
+use super::swarm::Role;
 use super::{Node, World};
 
 /// Wakes of one node at one instant that are no storm.
@@ -25,6 +26,11 @@ impl World {
             Event::End { link, end } => self.close_end(link, 1 - end),
             Event::Execute { node, life } => self.execute(node, life),
             Event::Reply { node, life } => self.reply(node, life),
+            Event::Serve { node, life } => {
+                if self.nodes[node].life == life {
+                    self.drive_device(node);
+                }
+            }
             Event::Fault { index } => self.fault(index),
             Event::Restart { node } => self.start(node),
             Event::Mend { node } => self.mend(node),
@@ -34,10 +40,13 @@ impl World {
     /// A process begins: it opens its disk, and does what its application wants of it.
     pub(super) fn start(&mut self, index: usize) {
         let now = self.instant();
-        let node = &mut self.nodes[index];
-        if node.router.is_some() {
+        if self.is_alive(index) {
             return;
         }
+        if self.nodes[index].plan.role == Role::Device {
+            return self.start_device(index);
+        }
+        let node = &mut self.nodes[index];
         node.life += 1;
         let mut config = node.plan.config.clone();
         config.seed[0] ^= node.life.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -58,6 +67,11 @@ impl World {
         self.drive(index);
     }
 
+    /// Whether the node's process lives.
+    pub(super) fn is_alive(&self, node: usize) -> bool {
+        self.nodes[node].router.is_some() || self.nodes[node].device.is_some()
+    }
+
     pub(super) fn name(&self, node: usize) -> &str {
         &self.plan.nodes[node].config.name
     }
@@ -66,6 +80,9 @@ impl World {
 
     /// Drains every output of a node until nothing comes any more.
     pub(super) fn drive(&mut self, index: usize) {
+        if self.nodes[index].device.is_some() {
+            return self.drive_device(index);
+        }
         loop {
             let before = self.report.hash;
             self.drive_links(index);
@@ -170,9 +187,14 @@ impl World {
         node.wake = None;
         node.spins = if node.spins.0 == now { (now, node.spins.1 + 1) } else { (now, 0) };
         let spins = node.spins.1;
+        let at = liner_proto::time::Instant::from_micros(now);
+        if let Some(device) = &mut node.device {
+            device.handle_timeout(at);
+            return self.drive_device(index);
+        }
         let Some(router) = &mut node.router else { return };
         let due = router.poll_timeout();
-        router.handle_timeout(liner_proto::time::Instant::from_micros(now));
+        router.handle_timeout(at);
         if spins > SPINS_MAX {
             return self.checker.fail(Rule::Liveness, || format!("node {index} wakes for ever for {due:?}"));
         }
@@ -196,6 +218,10 @@ impl World {
             let topic = self.dice.pick(&plan.sends);
             let mode = if self.dice.chance(plan.all) { Mode::All } else { Mode::One };
             let len = self.payload_len();
+            if self.nodes[index].device.is_some() && self.nodes[index].to_send > 0 {
+                self.device_send(index, topic, len);
+                continue;
+            }
             let node = &mut self.nodes[index];
             let Some(router) = &mut node.router else { return };
             if node.to_send == 0 {
@@ -237,24 +263,32 @@ impl World {
 
     fn dialed(&mut self, index: usize, life: u64, dial: DialId, to: usize) {
         let now = self.instant();
-        if self.nodes[index].life != life || self.nodes[index].router.is_none() {
+        if self.nodes[index].life != life || !self.is_alive(index) {
             return;
         }
+        let is_device = self.nodes[index].device.is_some();
         let reachable = self.nodes[to].router.is_some() && !self.are_apart(index, to);
         if !reachable {
+            if is_device {
+                return self.device_dialed(index, None);
+            }
             if let Some(router) = &mut self.nodes[index].router {
                 router.handle_dial_failed(now, dial);
             }
             return self.drive(index);
         }
-        let framing = Framing::Length;
+        let framing = if is_device { Framing::Cobs } else { Framing::Length };
         let dialler = self.nodes[index].router.as_mut().map(|router| router.handle_dialed(now, dial, framing));
         let listener = self.nodes[to].router.as_mut().map(|router| router.handle_accepted(now, framing));
-        let (Some(dialler), Some(listener)) = (dialler, listener) else { return };
+        let Some(listener) = listener else { return };
+        // A device has one connection, and no name for it.
+        let dialler = dialler.unwrap_or(ConnId(0));
         self.links.push(Link::new(framing, [index, to], [dialler, listener]));
-        self.trace(|world| {
-            format!("link {}: {} to {}", world.links.len() - 1, world.name(index), world.name(to))
-        });
+        let link = self.links.len() - 1;
+        self.trace(|world| format!("link {link}: {} to {}", world.name(index), world.name(to)));
+        if is_device {
+            self.device_dialed(index, Some(link));
+        }
         self.drive(index);
         self.drive(to);
     }
@@ -288,13 +322,17 @@ impl World {
         }
     }
 
-    fn put_chunk(&mut self, link: usize, end: usize, chunk: Vec<u8>) {
+    pub(super) fn put_chunk(&mut self, link: usize, end: usize, chunk: Vec<u8>) {
         let state = &mut self.links[link];
         if state.silent || state.ends[1 - end].conn.is_none() {
             // Into the void, as into a socket whose other side is gone: the link's buffer swallows it.
             return;
         }
         let plan = if self.healed { self.plan.link.healed() } else { self.plan.link };
+        if state.framing == Framing::Cobs && self.dice.chance(plan.lose) {
+            self.report.faults += 1;
+            return;
+        }
         let pipe = &mut state.pipes[end];
         let (at, twice) = pipe.push(self.now, chunk, &plan, &mut self.dice, &mut self.report.faults);
         for _ in 0..=usize::from(twice) {
@@ -310,24 +348,34 @@ impl World {
         let target = &mut state.ends[1 - end];
         let (Some(conn), false) = (target.conn, state.silent) else { return };
         let index = target.node;
+        if self.nodes[index].device.is_some() {
+            self.resume_writer(link, end);
+            return self.device_bytes(index, &chunk);
+        }
         target.arrived.extend_from_slice(&chunk);
         let checker = &mut self.checker;
         let Some(router) = &mut self.nodes[index].router else { return };
         let mut application = |message: &Message<'_>| checker.on_message(index, message);
         let taken = router.handle_bytes(now, conn, &mut target.arrived, &mut application);
         target.arrived.drain(..taken);
-        let blocked = core::mem::take(&mut state.pipes[end].blocked);
-        let (writer, writer_conn) = (state.ends[end].node, state.ends[end].conn);
         self.mix(taken as u64);
-        if blocked
-            && let Some(conn) = writer_conn
-            && let Some(mut router) = self.nodes[writer].router.take()
-        {
+        self.resume_writer(link, end);
+        self.drive(index);
+    }
+
+    /// There is room again for what `end` writes.
+    fn resume_writer(&mut self, link: usize, end: usize) {
+        let state = &mut self.links[link];
+        if !core::mem::take(&mut state.pipes[end].blocked) {
+            return;
+        }
+        let Some(conn) = state.ends[end].conn else { return };
+        let writer = state.ends[end].node;
+        if let Some(mut router) = self.nodes[writer].router.take() {
             self.write(writer, &mut router, conn);
             self.nodes[writer].router = Some(router);
-            self.drive(writer);
         }
-        self.drive(index);
+        self.drive(writer);
     }
 
     /// The node at `end` is done with the link; the other one will hear of it.
@@ -348,6 +396,10 @@ impl World {
         let now = self.instant();
         let target = &mut self.links[link].ends[end];
         let (Some(conn), index) = (target.conn.take(), target.node) else { return };
+        if self.nodes[index].device.is_some() {
+            self.trace(|world| format!("{} loses link {link}", world.name(index)));
+            return self.device_lost(index);
+        }
         if let Some(router) = &mut self.nodes[index].router {
             router.handle_closed(now, conn);
         }

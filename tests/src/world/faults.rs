@@ -11,6 +11,7 @@ impl LinkPlan {
         self.corrupt = 0;
         self.duplicate = 0;
         self.reorder = 0;
+        self.lose = 0;
         self.half_open = 0;
         self
     }
@@ -23,7 +24,7 @@ impl World {
         self.report.faults += 1;
         match fault {
             Fault::Crash { node, power, writing, down } => {
-                if writing && !self.nodes[node].disk.is_writing() {
+                if writing && self.nodes[node].device.is_none() && !self.nodes[node].disk.is_writing() {
                     self.nodes[node].crash_when_writing = Some((power, down));
                     return;
                 }
@@ -61,7 +62,8 @@ impl World {
     }
 
     fn crash(&mut self, index: usize, power: bool, down: u64) {
-        if self.nodes[index].router.take().is_none() {
+        let node = &mut self.nodes[index];
+        if node.router.take().is_none() && node.device.take().is_none() {
             return;
         }
         self.report.restarts += 1;
@@ -153,7 +155,7 @@ impl World {
         if self.is_broken() {
             return;
         }
-        let alive = self.nodes.iter().all(|node| node.router.is_some());
+        let alive = (0..self.nodes.len()).all(|node| self.is_alive(node));
         if !alive {
             self.checker.fail(Rule::Liveness, || "a node does not start".into());
         }

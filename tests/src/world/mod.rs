@@ -5,6 +5,7 @@
 //! time. `docs/SIMULATION.md` tells how to replay one.
 
 pub mod checker;
+mod device;
 pub mod dice;
 pub mod disk;
 mod drive;
@@ -113,6 +114,8 @@ struct Node {
     disk: Disk,
     /// The process, while it lives.
     router: Option<Router>,
+    /// The same, if the node is a device.
+    device: Option<device::Device>,
     /// Processes so far. Whatever was meant for an earlier one is for nobody.
     life: u64,
     /// When it is to be woken next, as the agenda knows.
@@ -159,6 +162,7 @@ impl World {
             plan: node.clone(),
             disk: Disk::new(node.class, node.per_group, node.load_bytes),
             router: None,
+            device: None,
             life: 0,
             wake: None,
             to_send: node.messages,
@@ -245,6 +249,9 @@ impl World {
 
     fn is_at_rest(&self) -> bool {
         let quiet = |(index, node): (usize, &Node)| {
+            if let Some(device) = &node.device {
+                return device.is_idle();
+            }
             let Some(router) = &node.router else { return false };
             let streams: u64 = self.nodes.iter().map(|peer| router.queued_for(&peer.plan.config.name)).sum();
             // What is kept for a subscriber that there is none of stays where it is.

@@ -6,6 +6,7 @@ use liner_proto::delivery::SendMode;
 use liner_proto::id::Class;
 use liner_proto::router::{NodeConfig, Quota};
 
+use super::device;
 use super::dice::Dice;
 
 /// Microseconds of a second.
@@ -21,6 +22,8 @@ pub enum Role {
     Gateway,
     /// Takes messages.
     Subscriber,
+    /// Sends over a line, with a store that answers at once.
+    Device,
 }
 
 /// A node as the seed made it.
@@ -48,6 +51,8 @@ pub struct NodePlan {
     pub per_group: bool,
     /// Bytes its disk reads at a time.
     pub load_bytes: usize,
+    /// Whether a device drops its oldest message when its store is full.
+    pub drops_oldest: bool,
     /// How long a commit or a read takes, in microseconds, from and to.
     pub disk_latency: (u64, u64),
 }
@@ -67,6 +72,8 @@ pub struct LinkPlan {
     pub duplicate: u64,
     /// Of 1,000 chunks, so many overtake the one before.
     pub reorder: u64,
+    /// Of 1,000 chunks on a device's line, so many are lost.
+    pub lose: u64,
     /// Of 1,000 links that die, the nodes of so many are not told.
     pub half_open: u64,
 }
@@ -224,6 +231,7 @@ fn draw_node(dice: &mut Dice, shape: &Shape, role: Role, name: String) -> NodePl
         class,
         per_group: dice.chance(500),
         load_bytes: dice.pick(&[6 * 1024, 16 * 1024, 64 * 1024]),
+        drops_oldest: dice.chance(300),
         disk_latency: if fast { (20, 300) } else { (MILLI, 20 * MILLI) },
     }
 }
@@ -266,6 +274,16 @@ fn draw_relayed(dice: &mut Dice, shape: &Shape, nodes: &mut Vec<NodePlan>, topic
         node.dials.push(gateway);
         node.sends = some_of(dice, first_topic, count);
         nodes.push(node);
+    }
+    if dice.chance(300) {
+        for name in device::NAMES.iter().take(dice.range(1, 2) as usize) {
+            let mut node = draw_node(dice, shape, Role::Device, (*name).into());
+            node.config.send_mode = SendMode::Stored;
+            node.dials.push(gateway);
+            node.sends = some_of(dice, first_topic, count);
+            node.all = 1000;
+            nodes.push(node);
+        }
     }
     for index in 0..dice.range(1, 2) {
         let mut node = draw_node(dice, shape, Role::Subscriber, format!("sub{index}"));
@@ -343,6 +361,7 @@ fn draw_link(dice: &mut Dice) -> LinkPlan {
         corrupt: rate(dice),
         duplicate: rate(dice),
         reorder: rate(dice),
+        lose: rate(dice),
         half_open: dice.pick(&[0, 0, 200]),
     }
 }

@@ -22,6 +22,8 @@ pub(super) enum Event {
     Execute { node: usize, life: u64 },
     /// The node hears of it.
     Reply { node: usize, life: u64 },
+    /// A device asks its store again.
+    Serve { node: usize, life: u64 },
     /// Something of the plan goes wrong.
     Fault { index: usize },
     /// A node comes back.

@@ -124,6 +124,7 @@ impl Checker {
         let gone = matches!(&removed.key, Key::Node(name) if self.nodes[node].gone.contains(name));
         for &(number, id) in &removed.records {
             let all = self.ledger.get(id).is_some_and(|sent| sent.mode == Mode::All);
+            self.nodes[node].drops |= removed.dropped;
             if removed.dropped || (gone && all) {
                 if let Some(sent) = self.ledger.get_mut(id) {
                     sent.dropped = true;

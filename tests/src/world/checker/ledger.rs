@@ -38,6 +38,8 @@ pub struct Sent {
     pub dropped: bool,
     /// When each node's application first had it.
     pub delivered: [Option<u64>; NODES_MAX],
+    /// Whether one of them was told that it may have come before.
+    pub marked: bool,
     /// Nodes whose dead letters hold it.
     pub dead: [bool; NODES_MAX],
     /// The streams on which it was seen.

@@ -16,6 +16,7 @@ use liner_proto::effect::GapReason;
 use liner_proto::id::{Class, Epoch};
 use liner_proto::router::{Event, Message};
 use liner_proto::time::Instant;
+use liner_proto::wire::control::CloseReason;
 use liner_proto::wire::record::Mode;
 
 use super::disk::Aftermath;
@@ -59,6 +60,8 @@ struct Watched {
     old_epochs: Vec<Epoch>,
     /// Whether one of its records was damaged.
     damaged: bool,
+    /// Whether a policy has dropped messages of it.
+    drops: bool,
     /// Names of subscribers without one of their own that it has given up.
     gone: Vec<String>,
 }
@@ -70,6 +73,8 @@ pub struct Checker {
     ledger: Ledger,
     nodes: Vec<Watched>,
     topics: Vec<String>,
+    /// Links change what they carry.
+    damaging: bool,
     counts: Counts,
     violation: Option<Violation>,
     /// Messages that applications had for the first time.
@@ -87,7 +92,9 @@ impl Checker {
             mode: node.config.send_mode,
             subscribes: node.subscribes.clone(),
             dials: node.dials.clone(),
-            shadow: Shadow::default(),
+            shadow: Shadow::of_peer(
+                (node.role == Role::Device).then(|| plan.nodes[node.dials[0]].config.name.clone()),
+            ),
             committed: Vec::new(),
             handled: Vec::new(),
             doubt: Vec::new(),
@@ -97,6 +104,7 @@ impl Checker {
             crashes: 0,
             old_epochs: Vec::new(),
             damaged: false,
+            drops: false,
             gone: Vec::new(),
         });
         Self {
@@ -104,6 +112,7 @@ impl Checker {
             ledger: Ledger::new(seed),
             nodes: nodes.collect(),
             topics: plan.topics.clone(),
+            damaging: plan.link.corrupt + plan.link.duplicate + plan.link.reorder > 0,
             counts: Counts::default(),
             violation: None,
             arrivals: 0,
@@ -177,6 +186,7 @@ impl Checker {
             excused: false,
             dropped: false,
             delivered: [None; NODES_MAX],
+            marked: false,
             dead: [false; NODES_MAX],
             ways: Vec::new(),
         })
@@ -189,6 +199,16 @@ impl Checker {
         self.nodes[sent.node].unstored.push_back((send_id, id));
     }
 
+    /// The node has refused it after all.
+    pub fn on_refused(&mut self, id: u32) {
+        let Some(sent) = self.ledger.get_mut(id) else { return };
+        sent.send_id = None;
+        let node = sent.node;
+        self.nodes[node].unstored.retain(|(_, unstored)| *unstored != id);
+        let held = self.nodes[node].shadow.holds(id);
+        self.check(Rule::Stored, !held, |_| format!("message {id} was refused, and is stored all the same"));
+    }
+
     /// The node says that every send up to this one is stored.
     pub fn on_stored(&mut self, node: usize, through: u64) {
         while let Some(&(send_id, id)) = self.nodes[node].unstored.front() {
@@ -198,9 +218,7 @@ impl Checker {
             self.nodes[node].unstored.pop_front();
             let Some(sent) = self.ledger.get_mut(id) else { continue };
             sent.stored = true;
-            // A copy for all whose subscriber is gone is dropped before it is stored.
-            let dropped = sent.mode == Mode::All && !self.nodes[node].gone.is_empty();
-            let there = dropped || self.nodes[node].shadow.holds(id) || self.is_taken_over(id);
+            let there = self.nodes[node].shadow.holds(id) || self.is_taken_over(id);
             self.check(Rule::Stored, there, |this| {
                 format!("{} calls message {id} stored, and its disk does not have it", this.nodes[node].name)
             });
@@ -266,7 +284,9 @@ impl Checker {
             let first = sent.delivered.iter().flatten().min().copied().unwrap_or(0);
             let crashed = again && self.nodes[node].doubt.contains(&id);
             let caused = crashed || self.may_repeat_after_loss(id, node) || (elsewhere && self.was_returned(id));
-            self.check(Rule::Once, marked && caused, |this| {
+            // Of two copies for different nodes the one that was sent again is marked, whichever comes first.
+            let told = marked || (elsewhere && sent.marked);
+            self.check(Rule::Once, told && caused, |this| {
                 let name = &this.nodes[node].name;
                 format!(
                     "message {id} reached {name} again (marked: {marked}), first had at {first} us; {:?}",
@@ -283,6 +303,7 @@ impl Checker {
         let now = self.now;
         if let Some(sent) = self.ledger.get_mut(id) {
             sent.delivered[node] = Some(now);
+            sent.marked |= marked;
         }
         // What is sent again after a loss of memory, or returns to its topic because the one it was for is gone, comes when it
         // comes: it may be new to this application all the same.
@@ -332,6 +353,15 @@ impl Checker {
     pub fn on_event(&mut self, node: usize, event: &Event) {
         if let Event::SubscriberGone { name, .. } = event {
             self.nodes[node].gone.push(name.to_string());
+            // Copies for all that no disk has had yet leave no other trace.
+            for (_, id) in &self.nodes[node].unstored {
+                if let Some(sent) = self.ledger.get_mut(*id) {
+                    sent.dropped |= sent.mode == Mode::All;
+                }
+            }
+        }
+        if let Event::PeerDown { name, reason } = event {
+            self.check_accord(node, name, *reason);
         }
         let Event::Gap { from, count, reason } = event else { return };
         let Some(from) = self.node_named(from) else { return };
@@ -341,12 +371,29 @@ impl Checker {
             GapReason::Crashed => sender.mode == SendMode::Asynchronous && sender.crashes > 0,
             GapReason::Missing => any_loss || sender.damaged || sender.gone.contains(&self.nodes[node].name),
             GapReason::Corrupt => sender.damaged,
-            GapReason::Dropped => sender.gone.contains(&self.nodes[node].name),
+            GapReason::Dropped => sender.drops || sender.gone.contains(&self.nodes[node].name),
             _ => false,
         };
         self.check(Rule::Gaps, caused, |this| {
             let (from, node) = (&this.nodes[from].name, &this.nodes[node].name);
             format!("{node} was told of {count} numbers of {from} that are {reason:?}, for no reason")
+        });
+    }
+
+    fn check_accord(&mut self, node: usize, peer: &str, reason: CloseReason) {
+        let on_line = self.node_named(peer).is_some_and(|peer| self.nodes[peer].role == Role::Device);
+        if self.damaging || on_line {
+            return;
+        }
+        let breach = matches!(
+            reason,
+            CloseReason::Violation
+                | CloseReason::SealBroken
+                | CloseReason::OutOfSequence
+                | CloseReason::Unsupported
+        );
+        self.check(Rule::Accord, !breach, |this| {
+            format!("{} and {peer} part over {reason:?} on a link that is in order", this.nodes[node].name)
         });
     }
 

@@ -33,13 +33,15 @@ pub enum Rule {
     Stored,
     /// One message for several next hops is taken over for all of them or for none.
     CustodyAtomic,
+    /// Nodes that keep to the protocol never end a session for a breach of it on a link that is in order.
+    Accord,
     /// Once everything has healed, everything arrives and the node comes to rest.
     Liveness,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoLoss,
         Self::NoCorruption,
         Self::Order,
@@ -53,6 +55,7 @@ impl Rule {
         Self::OnlyFromPeers,
         Self::Stored,
         Self::CustodyAtomic,
+        Self::Accord,
         Self::Liveness,
     ];
 }

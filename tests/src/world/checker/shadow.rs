@@ -91,11 +91,25 @@ pub struct Shadow {
     pub cursors: BTreeMap<String, (Epoch, u64)>,
     /// Subscribers by topic and name, with the time since when the disk knows them.
     pub rows: BTreeMap<(String, String), u64>,
+    /// The one peer of a device, which calls it nothing.
+    peer: Option<String>,
     /// Copies of each message in the queues, by its id.
     copies: Vec<u16>,
 }
 
 impl Shadow {
+    /// The empty disk of a node, or of a device with this peer.
+    pub fn of_peer(peer: Option<String>) -> Self {
+        Self { peer, ..Self::default() }
+    }
+
+    fn key(&self, queue: Queue<'_>) -> Key {
+        match &self.peer {
+            Some(peer) => Key::Node(peer.clone()),
+            None => Key::of(queue),
+        }
+    }
+
     /// Whether a queue holds the message.
     pub fn holds(&self, id: u32) -> bool {
         self.copies.get(id as usize).is_some_and(|copies| *copies > 0)
@@ -138,11 +152,12 @@ impl Shadow {
     ) {
         match *op {
             StoreOp::Open { queue, epoch } => {
-                self.queues.entry(Key::of(queue)).or_default().epoch = epoch;
+                let key = self.key(queue);
+                self.queues.entry(key).or_default().epoch = epoch;
             }
             StoreOp::Rotate { queue, epoch, predecessor } => {
-                self.remove(Key::of(queue), predecessor.old_first - 1, false, changes);
-                let key = Key::of(queue);
+                let key = self.key(queue);
+                self.remove(key.clone(), predecessor.old_first - 1, false, changes);
                 if let Some(stored) = self.queues.get_mut(&key) {
                     let renumber = |(number, id)| (number + 1 - predecessor.old_first, id);
                     stored.records = core::mem::take(&mut stored.records).into_iter().map(renumber).collect();
@@ -152,17 +167,18 @@ impl Shadow {
                 }
             }
             StoreOp::Append { queue, first, records, .. } => {
-                let key = Key::of(queue);
+                let key = self.key(queue);
                 self.append(&key, first, records, id_of, changes);
             }
-            StoreOp::Trim { queue, through } => self.remove(Key::of(queue), through, false, changes),
-            StoreOp::Drop { queue, through, .. } => self.remove(Key::of(queue), through, true, changes),
-            StoreOp::Close { queue } => self.remove(Key::of(queue), u64::MAX, true, changes),
+            StoreOp::Trim { queue, through } => self.remove(self.key(queue), through, false, changes),
+            StoreOp::Drop { queue, through, .. } => self.remove(self.key(queue), through, true, changes),
+            StoreOp::Close { queue } => self.remove(self.key(queue), u64::MAX, true, changes),
             StoreOp::Cursor { peer, epoch, through } => {
-                let before = self.cursors.get(peer).filter(|(known, _)| *known == epoch).map(|(_, at)| *at);
+                let peer = self.peer.as_deref().unwrap_or(peer).to_string();
+                let before = self.cursors.get(&peer).filter(|(known, _)| *known == epoch).map(|(_, at)| *at);
                 let through = through.max(before.unwrap_or(0));
-                self.cursors.insert(peer.into(), (epoch, through));
-                changes.moved.push(Moved { peer: peer.into(), epoch, from: before, through });
+                self.cursors.insert(peer.clone(), (epoch, through));
+                changes.moved.push(Moved { peer, epoch, from: before, through });
             }
             StoreOp::Subscribe { topic, name, .. } => {
                 self.rows.entry((topic.into(), name.into())).or_insert(now);
@@ -219,15 +235,17 @@ impl Shadow {
 
     /// Reads a disk anew, after a crash.
     pub fn read(disk: &HeapStore, before: &Self, now: u64, id_of: &dyn Fn(&[u8]) -> Option<u32>) -> Self {
-        let mut shadow = Self::default();
+        let mut shadow = Self::of_peer(before.peer.clone());
         let mut store = disk.clone();
         // A clone of the model's store can always be read.
         let _ = store.recover(&mut |item| match item {
             Recovered::Queue(queue) => {
-                let stored = shadow.queues.entry(Key::of(queue.queue)).or_default();
+                let key = shadow.key(queue.queue);
+                let stored = shadow.queues.entry(key).or_default();
                 (stored.epoch, stored.predecessor) = (queue.epoch, queue.predecessor);
             }
             Recovered::Cursor { peer, epoch, through } => {
+                let peer = before.peer.as_deref().unwrap_or(peer);
                 shadow.cursors.insert(peer.into(), (epoch, through));
             }
             Recovered::Subscription { topic, name, .. } => {
@@ -246,6 +264,7 @@ impl Shadow {
 
     fn read_queue(&mut self, store: &mut HeapStore, key: &Key, id_of: &dyn Fn(&[u8]) -> Option<u32>) {
         let queue = match key {
+            Key::Node(_) if self.peer.is_some() => Queue::Node(""),
             Key::Node(name) => Queue::Node(name),
             Key::Topic(topic) => Queue::Topic(topic),
             Key::Address(address) => Queue::Address(address),

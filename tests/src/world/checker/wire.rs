@@ -24,12 +24,14 @@ pub struct View {
     /// What each end said of its stream.
     fields: [Option<StreamFields>; 2],
     greeted: [bool; 2],
+    /// The last number that each end has sent.
+    last: [u64; 2],
 }
 
 impl View {
     /// A connection on which nothing was said.
     pub const fn new(framing: Framing) -> Self {
-        Self { framing, parts: [Vec::new(), Vec::new()], fields: [None, None], greeted: [false, false] }
+        Self { framing, parts: [Vec::new(), Vec::new()], fields: [None, None], greeted: [false, false], last: [0, 0] }
     }
 }
 
@@ -88,7 +90,7 @@ impl Checker {
         }
     }
 
-    fn on_session_frame(&mut self, view: &View, course: Course, body: &Body<'_>) {
+    fn on_session_frame(&mut self, view: &mut View, course: Course, body: &Body<'_>) {
         let [Some(dialler), Some(listener)] = view.fields else {
             let from = course.from;
             return self.fail(Rule::OnlyFromPeers, || format!("node {from} speaks before the handshake: {body:?}"));
@@ -102,14 +104,18 @@ impl Checker {
                 }
             }
             Body::Data(data) => {
-                let near = self.nodes[course.from].shadow.cursors.len() as u64;
-                let number = widen(data.number_low, near.max(own.oldest));
-                if let Ok(record) = data.record.decode() {
+                let number = widen(data.number_low, view.last[course.end].max(own.oldest - 1) + 1);
+                let record = data.record.decode();
+                view.last[course.end] = match record {
+                    Ok(Record::Gap { count, .. }) => number + count - 1,
+                    _ => number,
+                };
+                if let Ok(record) = record {
                     self.on_record(course, own.epoch, number, &record);
                 }
             }
             Body::Marks(marks) => self.check_ack(course, &other, marks.acked),
-            Body::Ack(ack) => self.check_ack(course, &other, widen(ack.acked_low, other.oldest)),
+            Body::Ack(ack) => self.check_ack(course, &other, widen(ack.acked_low, view.last[1 - course.end].max(other.oldest - 1))),
             _ => {}
         }
     }

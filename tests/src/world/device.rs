@@ -1,0 +1,289 @@
+//! A device of the world: an endpoint with a store that answers at once, on a line that loses and damages bytes.
+
+use liner_proto::effect::{Loaded, Queue, Recovered, StoreFault, StoreOp};
+use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, TopicIndex};
+use liner_proto::id::Class;
+use liner_proto::pump::{self, Overflow};
+use liner_proto::store::{RamStore, Store};
+use liner_proto::wire::record::Mode;
+
+use super::World;
+use super::checker::{Checker, Rule};
+use super::dice::Dice;
+use super::disk::Disk;
+use super::swarm::SECOND;
+use super::time::Event as Due;
+
+/// What devices send to, by the numbers that topics have in every world.
+pub const TOPICS: &[&str] = &["relayed/0", "relayed/1", "relayed/2"];
+
+/// Names of devices.
+pub const NAMES: [&str; 2] = ["device0", "device1"];
+
+/// The largest payload of a device.
+pub const PAYLOAD_MAX: usize = 300;
+
+const QUEUE: usize = 1024;
+const FRAME: usize = 400;
+const RAM: usize = 4096;
+
+/// How long a device waits before it dials again, in microseconds.
+const REDIAL: u64 = SECOND / 10;
+
+type Line = Endpoint<'static, QUEUE, FRAME>;
+
+/// A device's process.
+#[derive(Debug)]
+pub(super) struct Device {
+    line: Box<Line>,
+    /// The store of a device without a disk.
+    ram: Option<Box<RamStore<RAM>>>,
+    /// Its connection: the link, of which it is end 0.
+    link: Option<usize>,
+    /// Frames that the link had no room for.
+    unwritten: Vec<u8>,
+    overflow: Overflow,
+    sends: u64,
+}
+
+impl World {
+    /// A device is switched on.
+    pub(super) fn start_device(&mut self, index: usize) {
+        let now = self.instant();
+        let node = &mut self.nodes[index];
+        node.life += 1;
+        let name = NAMES.iter().find(|name| **name == node.plan.config.name).copied().unwrap_or_default();
+        let mut seed = node.plan.config.seed;
+        seed[0] ^= node.life.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut config = DeviceConfig::new(name, TOPICS, seed);
+        config.class = node.plan.class;
+        config.planted = node.plan.config.planted;
+        let mut line = Box::new(Line::new(config, now));
+        node.disk.recover(&mut |item: Recovered<'_>| line.restore(&item));
+        let ram = (node.plan.class == Class::Ram).then(|| Box::new(RamStore::new()));
+        let overflow = if node.plan.drops_oldest { Overflow::DropOldest } else { Overflow::Refuse };
+        node.device = Some(Device { line, ram, link: None, unwritten: Vec::new(), overflow, sends: 0 });
+        node.wake = None;
+        self.trace(|world| format!("{} begins, life {}", world.name(index), world.nodes[index].life));
+        self.dial_for_device(index, 0);
+        self.drive_device(index);
+    }
+
+    fn dial_for_device(&mut self, index: usize, wait: u64) {
+        let (low, high) = self.plan.link.delay;
+        let at = self.now + wait + self.dice.range(low, high);
+        let (life, to) = (self.nodes[index].life, self.plan.nodes[index].dials[0]);
+        self.agenda.put(at, Due::Dial { node: index, life, dial: 0, to });
+    }
+
+    /// The line is there, or nobody answers.
+    pub(super) fn device_dialed(&mut self, index: usize, link: Option<usize>) {
+        let now = self.instant();
+        let Some(link) = link else { return self.dial_for_device(index, REDIAL) };
+        let Some(device) = &mut self.nodes[index].device else { return };
+        device.link = Some(link);
+        device.unwritten.clear();
+        device.line.handle_link_up(now);
+        self.drive_device(index);
+    }
+
+    /// The line is gone: another one is tried for.
+    pub(super) fn device_lost(&mut self, index: usize) {
+        let now = self.instant();
+        let Some(device) = &mut self.nodes[index].device else { return };
+        device.link = None;
+        device.line.handle_link_down(now);
+        self.dial_for_device(index, REDIAL);
+        self.drive_device(index);
+    }
+
+    pub(super) fn device_bytes(&mut self, index: usize, bytes: &[u8]) {
+        let now = self.instant();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(device) = &mut self.nodes[index].device else { return };
+            let taken = device.line.handle_bytes(now, rest);
+            rest = &rest[taken..];
+            if taken == 0 && !self.device_events(index) {
+                self.checker.fail(Rule::Liveness, || format!("device {index} takes no bytes"));
+                return;
+            }
+        }
+        self.drive_device(index);
+    }
+
+    /// Drains every output of a device.
+    pub(super) fn drive_device(&mut self, index: usize) {
+        loop {
+            let before = self.report.hash;
+            self.device_store(index);
+            self.device_write(index);
+            self.device_events(index);
+            if self.report.hash == before {
+                break;
+            }
+        }
+        let now = self.now;
+        let node = &mut self.nodes[index];
+        let Some(device) = &node.device else { return };
+        let deadline = device.line.poll_timeout().map(|(at, _)| at.as_micros().max(now));
+        if let Some(at) = deadline
+            && node.wake != Some(at)
+        {
+            node.wake = Some(at);
+            self.agenda.put(at, Due::Wake { node: index, life: node.life });
+        }
+    }
+
+    fn device_store(&mut self, index: usize) {
+        let now = self.instant();
+        let node = &mut self.nodes[index];
+        let Some(device) = &mut node.device else { return };
+        let (disk, checker) = (&mut node.disk, &mut self.checker);
+        let ram = device.ram.as_deref_mut();
+        let mut store = Tapped { ram, disk, checker, dice: &mut self.dice, node: index, done: 0 };
+        let mut scratch = [0; FRAME + 16];
+        let outcome = pump::serve(&mut *device.line, &mut store, now, &mut scratch);
+        let done = store.done;
+        if done > 0 {
+            self.mix(0xd371);
+        }
+        if outcome.is_err() {
+            // Nothing but time heals a store.
+            let life = self.nodes[index].life;
+            self.agenda.put(self.now + SECOND / 5, Due::Serve { node: index, life });
+        }
+    }
+
+    fn device_write(&mut self, index: usize) {
+        let now = self.instant();
+        let mut frames = [0; 2 * Line::TRANSMIT_MIN];
+        loop {
+            let Some(device) = &mut self.nodes[index].device else { return };
+            let Some(link) = device.link else { return };
+            if device.unwritten.is_empty() {
+                let len = device.line.poll_transmit(now, &mut frames);
+                device.unwritten.extend_from_slice(&frames[..len]);
+            }
+            if device.unwritten.is_empty() {
+                return;
+            }
+            let plan = &self.plan.link;
+            let pipe = &mut self.links[link].pipes[0];
+            let len = device.unwritten.len().min(pipe.room(plan)).min(plan.chunk);
+            if len == 0 {
+                pipe.blocked = true;
+                return;
+            }
+            let chunk: Vec<u8> = device.unwritten.drain(..len).collect();
+            self.mix(len as u64);
+            let to = self.links[link].ends[1].node;
+            self.checker.on_bytes(&mut self.links[link].view, 0, (index, to), &chunk);
+            self.put_chunk(link, 0, chunk);
+        }
+    }
+
+    /// Says whether there was an event.
+    fn device_events(&mut self, index: usize) -> bool {
+        let mut any = false;
+        while let Some(device) = &mut self.nodes[index].device {
+            let over = match device.line.poll_event() {
+                None => break,
+                Some(Event::Disconnected(_)) => device.link,
+                Some(Event::Message { .. }) => {
+                    self.checker.fail(Rule::OnlyFromPeers, || "a device takes messages that nobody sends".into());
+                    None
+                }
+                Some(_) => None,
+            };
+            any = true;
+            self.mix(0xe4e8);
+            if let Some(link) = over {
+                self.trace(|world| format!("{} closes link {link}", world.name(index)));
+                self.hang_up(link, 0);
+                self.device_lost(index);
+            }
+        }
+        any
+    }
+
+    /// The device's application has something to send.
+    pub(super) fn device_send(&mut self, index: usize, topic: usize, len: usize) {
+        let now = self.instant();
+        let node = &mut self.nodes[index];
+        let Some(device) = &mut node.device else { return };
+        let (id, payload) = self.checker.on_send(index, topic, Mode::All, len.min(PAYLOAD_MAX));
+        let (disk, checker) = (&mut node.disk, &mut self.checker);
+        let ram = device.ram.as_deref_mut();
+        let mut store = Tapped { ram, disk, checker, dice: &mut self.dice, node: index, done: 0 };
+        let message = (TopicIndex(topic as u16), &payload[..]);
+        // When it returns, the message is stored: whoever looks at the store meanwhile has to know that it may be.
+        store.checker.on_accepted(id, device.sends + 1);
+        match pump::send(&mut *device.line, &mut store, now, message, device.overflow) {
+            Ok(_) => {
+                device.sends += 1;
+                node.to_send -= 1;
+                let sends = device.sends;
+                self.checker.on_stored(index, sends);
+                self.mix(u64::from(id));
+                self.trace(|world| format!("{} sends {id} (topic {topic})", world.name(index)));
+            }
+            Err(error) => {
+                self.checker.on_refused(id);
+                self.trace(|world| format!("{} may not send {id}: {error}", world.name(index)));
+            }
+        }
+    }
+}
+
+impl Device {
+    pub(super) fn handle_timeout(&mut self, now: liner_proto::time::Instant) {
+        self.line.handle_timeout(now);
+    }
+
+    /// Whether nothing waits to be acknowledged.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.line.queued() == 0
+    }
+}
+
+/// A device's store, with an observer of what it makes durable.
+struct Tapped<'a> {
+    ram: Option<&'a mut RamStore<RAM>>,
+    disk: &'a mut Disk,
+    checker: &'a mut Checker,
+    dice: &'a mut Dice,
+    node: usize,
+    done: u64,
+}
+
+impl Store for Tapped<'_> {
+    fn class(&self) -> Class {
+        self.disk.class()
+    }
+
+    fn recover(&mut self, _visit: &mut dyn FnMut(Recovered<'_>)) -> Result<(), StoreFault> {
+        Ok(())
+    }
+
+    fn apply(&mut self, group: &[StoreOp<'_>]) -> Result<(), StoreFault> {
+        match &mut self.ram {
+            Some(ram) => ram.apply(group)?,
+            None => self.disk.apply_now(group, self.dice)?,
+        }
+        self.done += 1;
+        self.checker.on_durable(self.node, group);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StoreFault> {
+        Ok(())
+    }
+
+    fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault> {
+        match &mut self.ram {
+            Some(ram) => ram.load(queue, after, into),
+            None => self.disk.load_now(queue, after, into),
+        }
+    }
+}
