@@ -50,3 +50,28 @@ fn every_topic_of_many_is_told() {
         (0..2_000).find(|n| publisher.send(NOW, &topic(*n), b"", Mode::One) == Err(SendError::NoAddress));
     assert_eq!(unknown, None);
 }
+
+#[test]
+fn a_topic_that_a_peer_no_longer_tells_is_not_its_any_more() {
+    let mut publisher = node("publisher");
+    for (life, topics) in [["a", "b"], ["b", "c"]].iter().enumerate() {
+        let mut subscriber = node("subscriber");
+        for topic in topics {
+            subscriber.subscribe(NOW, topic);
+        }
+        let dial = subscriber.add_peer(NOW, "publisher:1");
+        let _ = subscriber.poll_dial(NOW);
+        let here = subscriber.handle_dialed(NOW, dial, Framing::Length);
+        let there = publisher.handle_accepted(NOW, Framing::Length);
+        let mut moved = 1;
+        while moved > 0 {
+            moved = pass((&mut subscriber, here), (&mut publisher, there));
+            moved += pass((&mut publisher, there), (&mut subscriber, here));
+        }
+        let known: Vec<&str> = ["a", "b", "c"]
+            .into_iter()
+            .filter(|topic| publisher.send(NOW, topic, b"", Mode::One).is_ok())
+            .collect();
+        assert_eq!(known, topics, "in life {life}");
+    }
+}

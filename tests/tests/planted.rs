@@ -16,7 +16,11 @@ fn found(fault: Fault) {
     let summary = Summary::of(0..SEEDS, options, |summary| summary.broken.len() >= FOUND);
     println!("{fault:?}: found in {} of {} worlds", summary.broken.len(), summary.worlds());
     for report in &summary.broken {
-        println!("    seed {}: {}", report.seed, report.violation.as_ref().map_or(String::new(), ToString::to_string));
+        println!(
+            "    seed {}: {}",
+            report.seed,
+            report.violation.as_ref().map_or(String::new(), ToString::to_string)
+        );
     }
     assert!(summary.broken.len() >= FOUND, "{fault:?} was found in {} worlds", summary.broken.len());
 }

@@ -27,7 +27,9 @@ fn every_world_keeps_every_promise() {
         .map(|report| {
             let words = report.violation.as_ref().map(ToString::to_string).unwrap_or_default();
             let seed = report.seed;
-            format!("seed {seed}: {words}\n    cargo run --release -p liner-tests --bin world -- --seed {seed}")
+            format!(
+                "seed {seed}: {words}\n    cargo run --release -p liner-tests --bin world -- --seed {seed}"
+            )
         })
         .collect();
     assert!(broken.is_empty(), "{} worlds broke a promise\n{}", summary.broken.len(), broken.join("\n"));

@@ -557,14 +557,20 @@ impl<R: Ring> Outbound<R> {
         self.sent_max = self.sent_max.max(end.number - 1);
     }
 
-    /// Takes the peer's marks.
+    /// Takes the peer's marks. It may have received more than was sent in this session: what an earlier one brought, and
+    /// its store does not have yet, is not sent again.
     ///
     /// # Errors
-    /// If it acknowledges what was not sent to it.
+    /// If it speaks of what was never sent to it.
     pub fn handle_marks(&mut self, now: Instant, received: u64, acked: u64) -> Result<(), Violation> {
-        if received >= self.sent.number || acked > received {
+        if received > self.spent().max(self.sent.number - 1) || acked > received {
             return Err(Violation::AckAboveSent);
         }
+        if received >= self.sent.number {
+            let through = self.whole_records(received);
+            self.sent = if through >= self.sent.number { self.cursor(through + 1) } else { self.sent };
+        }
+        let received = received.min(self.sent.number - 1);
         if received > self.received {
             self.received = received;
             self.stalled_since = now;
@@ -584,8 +590,7 @@ impl<R: Ring> Outbound<R> {
     }
 
     fn acknowledge(&mut self, through: u64) {
-        // A gap record is acknowledged as a whole: a part of it would have a number that is not its own.
-        let through = if through < self.gap_record { self.record_end(through) } else { through };
+        let through = self.whole_records(through);
         if through <= self.acked {
             return;
         }
@@ -606,8 +611,12 @@ impl<R: Ring> Outbound<R> {
         }
     }
 
-    /// The highest number up to `through` with which a record ends.
-    fn record_end(&self, through: u64) -> u64 {
+    /// The highest number up to `through` with which a record ends. A gap record is acknowledged as a whole: a part of it
+    /// would have a number that is not its own.
+    fn whole_records(&self, through: u64) -> u64 {
+        if through >= self.gap_record {
+            return through;
+        }
         let Some(run) = self.ring.run_of(through) else { return through };
         prefix(run.bytes, run.begin.number, run.bytes.len(), |_, last| last <= through).1 - 1
     }

@@ -80,6 +80,7 @@ impl Router {
                     if let Some(state) = self.peers.get_mut(peer.0) {
                         state.durable |= row.durable;
                         state.subscribed = true;
+                        state.rows_seen.push(topic);
                     }
                     if self.topics.subscribe(topic, peer, &address_of(&row)) {
                         self.storage.stage(Staged::Subscribe { topic, peer });
@@ -90,6 +91,14 @@ impl Router {
                         self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
                     }
                 }
+            }
+        }
+        if page.last {
+            // A version is told whole: what is not in it is not subscribed any more.
+            let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
+            let seen = core::mem::take(&mut state.rows_seen);
+            for (topic, row) in self.topics.remove_peer(peer, &seen) {
+                self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
             }
         }
         Ok(())
@@ -115,7 +124,7 @@ impl Router {
             if !due {
                 continue;
             }
-            for (topic, row) in self.topics.remove_peer(PeerId(index)) {
+            for (topic, row) in self.topics.remove_peer(PeerId(index), &[]) {
                 self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
             }
             let Some(peer) = self.peers.get_mut(index) else { continue };

@@ -311,6 +311,7 @@ impl Router {
         state.messages_limit = state.messages_limit.max(marks.messages_limit);
         state.bytes_limit = state.bytes_limit.max(marks.bytes_limit);
         let Some(outbox) = state.outbox else { return Ok(()) };
+        self.keep_in_flight(id, marks.acked);
         if let Some(outbox) = self.outboxes.get_mut(outbox.0) {
             outbox.out.handle_marks(now, marks.received, marks.acked).map_err(close_reason)?;
         }

@@ -64,6 +64,17 @@ impl Router {
         self.outboxes.get(body.outbox.0)?.out.bytes_at(body.begin, body.len)
     }
 
+    /// Records that are being written may be acknowledged from an earlier session, and are freed then: what is to be
+    /// written of their frame is kept.
+    pub(super) fn keep_in_flight(&mut self, id: ConnId, acked: u64) {
+        let body = self.conns.get(id).and_then(|conn| conn.body).filter(|body| body.begin.number <= acked);
+        let Some(bytes) = body.and_then(|body| self.in_flight(body)).map(<[u8]>::to_vec) else { return };
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.head.extend_from_slice(&bytes);
+            conn.body = None;
+        }
+    }
+
     /// So many of the bytes given by [`poll_transmit`](Self::poll_transmit) were taken by the link.
     pub fn handle_written(&mut self, now: Instant, id: ConnId, bytes: usize) {
         self.tick(now);

@@ -36,6 +36,8 @@ pub(super) struct Peer {
     pub(super) durable: bool,
     /// The version of this node's rows that it was told.
     pub(super) rows_told: u64,
+    /// Topics of the rows it has told of a version that is not told whole yet.
+    pub(super) rows_seen: Vec<TopicId>,
     pub(super) away_since: Option<Instant>,
     /// Topics of which the peer takes no more.
     pub(super) full: Vec<TopicId>,
@@ -64,6 +66,7 @@ impl Peer {
             held: false,
             durable: false,
             rows_told: 0,
+            rows_seen: Vec::new(),
             away_since: None,
             full: Vec::new(),
             told_full: Vec::new(),
@@ -78,6 +81,7 @@ impl Peer {
         self.topics = Vec::new();
         self.bound = 0;
         self.rows_told = 0;
+        self.rows_seen = Vec::new();
         self.full = Vec::new();
         self.told_full = Vec::new();
         self.full_news = Vec::new();

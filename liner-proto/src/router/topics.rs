@@ -109,10 +109,13 @@ impl Topics {
         Some(rows.remove(index))
     }
 
-    /// Takes a peer out of every topic.
-    pub(super) fn remove_peer(&mut self, peer: PeerId) -> Vec<(TopicId, Row)> {
+    /// Takes a peer out of every topic but those to `keep`.
+    pub(super) fn remove_peer(&mut self, peer: PeerId, keep: &[TopicId]) -> Vec<(TopicId, Row)> {
         let mut removed = Vec::new();
         for (index, topic) in self.topics.iter_mut().enumerate() {
+            if keep.contains(&TopicId(index)) {
+                continue;
+            }
             let rows = topic.rows.extract_if(.., |row| row.peer == peer);
             removed.extend(rows.map(|row| (TopicId(index), row)));
         }

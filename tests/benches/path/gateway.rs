@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 /// Builds the command as a user would, and measures it.
 pub(crate) fn print() {
-    let built = Command::new(env!("CARGO")).args(["build", "--release", "--quiet", "--package", "liner"]).status();
+    let built =
+        Command::new(env!("CARGO")).args(["build", "--release", "--quiet", "--package", "liner"]).status();
     assert!(built.is_ok_and(|status| status.success()), "the command builds");
     let binary = binary();
     let size = std::fs::metadata(&binary).expect("it was built").len();

@@ -7,7 +7,11 @@
 //!
 //! Each figure is taken with this process at one end and a child of it at the other.
 
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark reads the clock and prints")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the clock and prints"
+)]
 
 mod child;
 mod gateway;
@@ -139,5 +143,8 @@ fn trips() {
 fn away() {
     let mut runs: Vec<Duration> = (0..RUNS).map(|_| node::back_after(Duration::from_secs(2))).collect();
     runs.sort_unstable();
-    println!("first message after a peer was away for 2 s: {} ms (median of {RUNS})", runs[RUNS / 2].as_millis());
+    println!(
+        "first message after a peer was away for 2 s: {} ms (median of {RUNS})",
+        runs[RUNS / 2].as_millis()
+    );
 }

@@ -191,7 +191,8 @@ impl World {
                 None => break,
                 Some(Event::Disconnected(_)) => device.link,
                 Some(Event::Message { .. }) => {
-                    self.checker.fail(Rule::OnlyFromPeers, || "a device takes messages that nobody sends".into());
+                    self.checker
+                        .fail(Rule::OnlyFromPeers, || "a device takes messages that nobody sends".into());
                     None
                 }
                 Some(_) => None,

@@ -8,8 +8,8 @@ use liner_proto::wire::record::Mode;
 use super::checker::{PAYLOAD_MIN, Rule};
 use super::disk::Reply;
 use super::link::Link;
-use super::time::{self, Event};
 use super::swarm::Role;
+use super::time::{self, Event};
 use super::{Node, World};
 
 /// Wakes of one node at one instant that are no storm.
@@ -143,7 +143,9 @@ impl World {
         let now = self.instant();
         loop {
             let node = &mut self.nodes[index];
-            let Some(request) = node.router.as_mut().and_then(|router| router.poll_store(now)) else { return };
+            let Some(request) = node.router.as_mut().and_then(|router| router.poll_store(now)) else {
+                return;
+            };
             if matches!(request, StoreRequest::Load(_)) {
                 self.report.loads += 1;
             }
@@ -237,7 +239,10 @@ impl World {
                 }
                 Err(error) => {
                     self.trace(|world| format!("{} may not send {id}: {error}", world.name(index)));
-                    if !matches!(error, SendError::TooLarge { .. } | SendError::BadTopic | SendError::OwnTopic) {
+                    if !matches!(
+                        error,
+                        SendError::TooLarge { .. } | SendError::BadTopic | SendError::OwnTopic
+                    ) {
                         // Not now. What comes later may be taken.
                         break;
                     }
@@ -278,7 +283,8 @@ impl World {
             return self.drive(index);
         }
         let framing = if is_device { Framing::Cobs } else { Framing::Length };
-        let dialler = self.nodes[index].router.as_mut().map(|router| router.handle_dialed(now, dial, framing));
+        let dialler =
+            self.nodes[index].router.as_mut().map(|router| router.handle_dialed(now, dial, framing));
         let listener = self.nodes[to].router.as_mut().map(|router| router.handle_accepted(now, framing));
         let Some(listener) = listener else { return };
         // A device has one connection, and no name for it.
@@ -445,7 +451,9 @@ impl World {
         let Some(router) = &mut node.router else { return };
         match node.replies.pop_front() {
             Some(Reply::Committed { id, outcome }) => router.handle_committed(now, id, outcome),
-            Some(Reply::Loaded { request, result, bytes }) => router.handle_loaded(now, &request, result, &bytes),
+            Some(Reply::Loaded { request, result, bytes }) => {
+                router.handle_loaded(now, &request, result, &bytes)
+            }
             None => return,
         }
         self.mix(0x4e91);

@@ -34,8 +34,12 @@ impl World {
             Fault::Full { node, time, rate } => {
                 self.trouble(node, time, |trouble| trouble.full = rate);
             }
-            Fault::Unavailable { node, time } => self.trouble(node, time, |trouble| trouble.unavailable = true),
-            Fault::CommitFails { node, time } => self.trouble(node, time, |trouble| trouble.commit_fails = 700),
+            Fault::Unavailable { node, time } => {
+                self.trouble(node, time, |trouble| trouble.unavailable = true)
+            }
+            Fault::CommitFails { node, time } => {
+                self.trouble(node, time, |trouble| trouble.commit_fails = 700)
+            }
             Fault::Slow { node, time } => {
                 self.nodes[node].slow = 100;
                 self.agenda.put(self.now + time, Event::Mend { node });
@@ -134,9 +138,8 @@ impl World {
     }
 
     pub(super) fn are_apart(&self, a: usize, b: usize) -> bool {
-        let pair = |&(x, y, until): &(usize, usize, u64)| {
-            until > self.now && ((x, y) == (a, b) || (x, y) == (b, a))
-        };
+        let pair =
+            |&(x, y, until): &(usize, usize, u64)| until > self.now && ((x, y) == (a, b) || (x, y) == (b, a));
         self.apart.iter().any(pair)
     }
 

@@ -212,7 +212,8 @@ impl World {
     fn begin(&mut self) {
         self.trace(|world| {
             let nodes = world.plan.nodes.iter().enumerate();
-            let words: Vec<String> = nodes.map(|(index, node)| format!("\n  node {index}: {node:?}")).collect();
+            let words: Vec<String> =
+                nodes.map(|(index, node)| format!("\n  node {index}: {node:?}")).collect();
             format!("{:?}, heals at {} us{}", world.plan.link, world.plan.heal, words.join(""))
         });
         for node in 0..self.nodes.len() {
@@ -287,7 +288,10 @@ impl World {
         let words: Vec<String> = words.collect();
         let (outstanding, late) = (self.checker.outstanding(), self.checker.stragglers());
         self.checker.fail(Rule::Liveness, || {
-            format!("no rest after healing: {outstanding} messages outstanding; {}\n    {late}", words.join("; "))
+            format!(
+                "no rest after healing: {outstanding} messages outstanding; {}\n    {late}",
+                words.join("; ")
+            )
         });
     }
 

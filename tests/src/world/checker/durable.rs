@@ -51,9 +51,9 @@ impl Checker {
     /// Whether the node's cursor for a stream was durable at this number at some time.
     pub(super) fn has_committed(&self, node: usize, from: usize, epoch: Epoch, number: u64) -> bool {
         let committed = &self.nodes[node].committed;
-        committed.iter().any(|(sender, known, through)| {
-            *sender == from && *known == epoch && *through >= number
-        })
+        committed
+            .iter()
+            .any(|(sender, known, through)| *sender == from && *known == epoch && *through >= number)
     }
 
     /// The cursor may pass a message only if the node has it: its application had it, or a disk has it for the next hop.
@@ -83,9 +83,9 @@ impl Checker {
         }
         let (epoch, through) = (moved.epoch, moved.through);
         let watched = &mut self.nodes[node];
-        watched.handled.retain(|(sender, known, number, _)| {
-            *sender != from || *known != epoch || *number > through
-        });
+        watched
+            .handled
+            .retain(|(sender, known, number, _)| *sender != from || *known != epoch || *number > through);
         match watched.committed.iter_mut().find(|(sender, known, _)| (*sender, *known) == (from, epoch)) {
             Some(entry) => entry.2 = entry.2.max(through),
             None => watched.committed.push((from, epoch, through)),
@@ -98,7 +98,9 @@ impl Checker {
         if self.nodes[node].role != Role::Gateway || sent.mode != Mode::All || from != sent.node {
             return;
         }
-        let Some(first) = sent.ways.iter().filter(|way| way.to == node).map(|way| way.at).min() else { return };
+        let Some(first) = sent.ways.iter().filter(|way| way.to == node).map(|way| way.at).min() else {
+            return;
+        };
         let topic = &self.topics[sent.topic];
         let already = sent.arrived() || sent.dead[node] || self.nodes[node].loss.is_some();
         if already || self.nodes[node].subscribes.contains(&sent.topic) {
@@ -134,7 +136,8 @@ impl Checker {
             let moved = || self.nodes[node].shadow.holds(id) || self.is_taken_over(id);
             let committed = match &removed.key {
                 Key::Node(name) => {
-                    self.node_named(name).is_some_and(|to| self.is_passed_on(node, to, id)) || (gone && moved())
+                    self.node_named(name).is_some_and(|to| self.is_passed_on(node, to, id))
+                        || (gone && moved())
                 }
                 Key::Topic(_) | Key::Address(_) => moved(),
             };

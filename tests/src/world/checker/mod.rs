@@ -25,8 +25,8 @@ use ledger::{Ledger, NODES_MAX, Sent};
 use shadow::Shadow;
 
 pub use ledger::PAYLOAD_MIN;
-pub use shadow::Key;
 pub use rules::{Counts, Rule, Violation};
+pub use shadow::Key;
 pub use wire::View;
 
 /// Messages that a crash may have repeated: what one turn commits.
@@ -266,7 +266,8 @@ impl Checker {
     }
 
     fn note_handled(&mut self, node: usize, id: u32) {
-        let Some(way) = self.ledger.get(id).and_then(|sent| sent.ways.iter().rev().find(|way| way.to == node))
+        let Some(way) =
+            self.ledger.get(id).and_then(|sent| sent.ways.iter().rev().find(|way| way.to == node))
         else {
             return self.fail(Rule::OnlyFromPeers, || format!("message {id} came on no stream"));
         };
@@ -283,7 +284,8 @@ impl Checker {
             self.repeats += 1;
             let first = sent.delivered.iter().flatten().min().copied().unwrap_or(0);
             let crashed = again && self.nodes[node].doubt.contains(&id);
-            let caused = crashed || self.may_repeat_after_loss(id, node) || (elsewhere && self.was_returned(id));
+            let caused =
+                crashed || self.may_repeat_after_loss(id, node) || (elsewhere && self.was_returned(id));
             // Of two copies for different nodes the one that was sent again is marked, whichever comes first.
             let told = marked || (elsewhere && sent.marked);
             self.check(Rule::Once, told && caused, |this| {
@@ -400,12 +402,7 @@ impl Checker {
     // ------------------------------------------------------------------ faults
 
     /// A node's process has died; its disk is what is given here.
-    pub fn on_crash(
-        &mut self,
-        node: usize,
-        aftermath: Aftermath,
-        disk: &liner_proto::store::HeapStore,
-    ) {
+    pub fn on_crash(&mut self, node: usize, aftermath: Aftermath, disk: &liner_proto::store::HeapStore) {
         let ledger = &self.ledger;
         let id_of = |payload: &[u8]| ledger.id_of(payload);
         let watched = &mut self.nodes[node];
@@ -429,7 +426,8 @@ impl Checker {
             }
         }
         // What an older store has lost, or has where it was before, is not promised any more.
-        let lost: Vec<u32> = before.held().filter(|id| !before.holds_alike(&self.nodes[node].shadow, *id)).collect();
+        let lost: Vec<u32> =
+            before.held().filter(|id| !before.holds_alike(&self.nodes[node].shadow, *id)).collect();
         for id in lost {
             if let Some(sent) = self.ledger.get_mut(id) {
                 sent.excused = true;

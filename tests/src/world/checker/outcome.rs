@@ -30,8 +30,10 @@ impl Checker {
     /// The first messages that have not come to where they must come, for a report.
     pub fn stragglers(&self) -> String {
         let late = self.ledger.iter().filter(|(id, sent)| self.is_owed(sent) && !self.is_settled(*id, sent));
-        let words: Vec<String> =
-            late.take(3).map(|(id, sent)| format!("message {id}: {sent:?}; {}", self.whereabouts(id))).collect();
+        let words: Vec<String> = late
+            .take(3)
+            .map(|(id, sent)| format!("message {id}: {sent:?}; {}", self.whereabouts(id)))
+            .collect();
         words.join("\n    ")
     }
 
@@ -53,7 +55,8 @@ impl Checker {
     }
 
     fn is_settled(&self, id: u32, sent: &Sent) -> bool {
-        let somewhere = sent.arrived() || sent.dropped || sent.dead.iter().any(|dead| *dead) || self.is_kept(id, sent);
+        let somewhere =
+            sent.arrived() || sent.dropped || sent.dead.iter().any(|dead| *dead) || self.is_kept(id, sent);
         somewhere && (sent.mode != Mode::All || self.missing_subscriber(id, sent).is_none())
     }
 

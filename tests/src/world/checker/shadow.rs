@@ -128,7 +128,8 @@ impl Shadow {
     /// Whether the same queues hold the message on another disk.
     pub fn holds_alike(&self, other: &Self, id: u32) -> bool {
         let keys = |shadow: &Self| {
-            let holding = shadow.queues.iter().filter(|(_, queue)| queue.records.values().any(|held| *held == id));
+            let holding =
+                shadow.queues.iter().filter(|(_, queue)| queue.records.values().any(|held| *held == id));
             holding.map(|(key, _)| key.clone()).collect::<Vec<Key>>()
         };
         keys(self) == keys(other)
@@ -162,7 +163,8 @@ impl Shadow {
                     let renumber = |(number, id)| (number + 1 - predecessor.old_first, id);
                     stored.records = core::mem::take(&mut stored.records).into_iter().map(renumber).collect();
                     (stored.epoch, stored.predecessor) = (epoch, Some(predecessor));
-                    let renumbered = stored.records.iter().map(|(number, id)| (key.clone(), epoch, *number, *id));
+                    let renumbered =
+                        stored.records.iter().map(|(number, id)| (key.clone(), epoch, *number, *id));
                     changes.added.extend(renumbered);
                 }
             }

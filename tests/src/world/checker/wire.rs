@@ -31,7 +31,13 @@ pub struct View {
 impl View {
     /// A connection on which nothing was said.
     pub const fn new(framing: Framing) -> Self {
-        Self { framing, parts: [Vec::new(), Vec::new()], fields: [None, None], greeted: [false, false], last: [0, 0] }
+        Self {
+            framing,
+            parts: [Vec::new(), Vec::new()],
+            fields: [None, None],
+            greeted: [false, false],
+            last: [0, 0],
+        }
     }
 }
 
@@ -58,7 +64,9 @@ impl Checker {
             }
             match wire::decode(body) {
                 Ok(body) => self.on_frame(view, Course { end, from, to }, &body),
-                Err(error) => self.fail(Rule::NoCorruption, || format!("node {from} sent a bad frame: {error}")),
+                Err(error) => {
+                    self.fail(Rule::NoCorruption, || format!("node {from} sent a bad frame: {error}"))
+                }
             }
         }
         part.drain(..taken);
@@ -93,7 +101,8 @@ impl Checker {
     fn on_session_frame(&mut self, view: &mut View, course: Course, body: &Body<'_>) {
         let [Some(dialler), Some(listener)] = view.fields else {
             let from = course.from;
-            return self.fail(Rule::OnlyFromPeers, || format!("node {from} speaks before the handshake: {body:?}"));
+            return self
+                .fail(Rule::OnlyFromPeers, || format!("node {from} speaks before the handshake: {body:?}"));
         };
         self.counts.count(Rule::OnlyFromPeers);
         let (own, other) = if course.end == 0 { (dialler, listener) } else { (listener, dialler) };
@@ -115,7 +124,11 @@ impl Checker {
                 }
             }
             Body::Marks(marks) => self.check_ack(course, &other, marks.acked),
-            Body::Ack(ack) => self.check_ack(course, &other, widen(ack.acked_low, view.last[1 - course.end].max(other.oldest - 1))),
+            Body::Ack(ack) => self.check_ack(
+                course,
+                &other,
+                widen(ack.acked_low, view.last[1 - course.end].max(other.oldest - 1)),
+            ),
             _ => {}
         }
     }
@@ -196,7 +209,9 @@ fn next_frame(framing: Framing, bytes: &mut [u8]) -> Option<(core::ops::Range<us
         Framing::Cobs => match cobs::split(bytes, usize::MAX >> 1) {
             cobs::CobsSplit::Frame { frame, consumed } => Some((frame, consumed)),
             cobs::CobsSplit::Empty { consumed } => Some((0..0, consumed)),
-            cobs::CobsSplit::Incomplete | cobs::CobsSplit::Bad { .. } | cobs::CobsSplit::TooLong { .. } => None,
+            cobs::CobsSplit::Incomplete | cobs::CobsSplit::Bad { .. } | cobs::CobsSplit::TooLong { .. } => {
+                None
+            }
         },
     }
 }
