@@ -222,7 +222,9 @@ impl Done {
             Self::Committed { outcome, .. } => outcome.fault,
             Self::Loaded { result, .. } => result.err(),
         };
-        fault.filter(|fault| matches!(fault, StoreFault::Unknown | StoreFault::Superseded))
+        fault.filter(|fault| {
+            matches!(fault, StoreFault::Unknown | StoreFault::Superseded | StoreFault::Refused)
+        })
     }
 }
 

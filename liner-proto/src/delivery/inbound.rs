@@ -161,9 +161,9 @@ impl Inbound {
         if first > self.received + 1 {
             return Err(Violation::UndeclaredGap);
         }
-        if self.bytes_new + bytes as u64 > self.bytes_committed + self.window_bytes
-            || first > self.messages_limit()
-        {
+        // One whole message always has room.
+        let held = self.bytes_new - self.bytes_committed;
+        if (held > 0 && held + bytes as u64 > self.window_bytes) || first > self.messages_limit() {
             return Err(Violation::Window);
         }
         self.bytes_new += bytes as u64;

@@ -33,6 +33,14 @@ pub(super) struct Notices {
     pub(super) regressed: bool,
 }
 
+impl Notices {
+    /// Gaps that nobody has asked for yet are told as one, with the latest reason: none of them goes uncounted.
+    fn add_gap(&mut self, count: u64, reason: GapReason) {
+        let before = self.gap.map_or(0, |(count, _)| count);
+        self.gap = Some((before.saturating_add(count), reason));
+    }
+}
+
 impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
     /// There is a link, or a new one: the handshake begins.
     pub fn handle_link_up(&mut self, now: Instant) {
@@ -184,7 +192,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                     return Ok(());
                 }
                 match gap {
-                    Some(gap) => self.notice.gap = Some(gap),
+                    Some((count, reason)) => self.notice.add_gap(count, reason),
                     None => {
                         let maybe_redelivered = data.sent_before && self.inbound.in_doubt(number);
                         self.held = Some(Held { frame_len, consumed, numbered: true, maybe_redelivered });
@@ -213,7 +221,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
         }
         match self.inbound.resume(stream) {
             Resumption::Continued | Resumption::Fresh => {}
-            Resumption::Lost(count) => self.notice.gap = Some((count, GapReason::Missing)),
+            Resumption::Lost(count) => self.notice.add_gap(count, GapReason::Missing),
         }
         self.peer = Some(Peer {
             frame_max: about.frame_max,

@@ -271,6 +271,7 @@ impl Router {
         if outbox.topics.len() > about.bindings_max as usize {
             return Err(CloseReason::Unsupported);
         }
+        outbox.numbers_max = outbox.numbers_max.min(about.bindings_max as usize);
         match state.inbound.resume(stream) {
             Resumption::Continued | Resumption::Fresh => {}
             Resumption::Lost(count) => {

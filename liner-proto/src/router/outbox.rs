@@ -12,7 +12,7 @@ use crate::time::Instant;
 use crate::wire::record::{self, Header, Topic};
 use crate::wire::varint;
 
-/// Topic numbers that a queue gives out; beyond them topics are written out.
+/// Topic numbers that a queue gives out before its peer has said how many it keeps, and at most; beyond them topics are written out.
 const TOPIC_NUMBERS_MAX: usize = 1024;
 
 /// What a queue is for.
@@ -72,6 +72,8 @@ pub(super) struct Outbox {
     pub(super) rotate_wanted: bool,
     /// Topic of each number, from 1.
     pub(super) topics: Vec<TopicId>,
+    /// Topic numbers that the peer keeps.
+    pub(super) numbers_max: usize,
     /// Number of each topic, 0 if it has none; indexed by topic.
     numbers: Vec<u32>,
     pub(super) topics_stored: usize,
@@ -105,6 +107,7 @@ impl Outbox {
             return_through: 0,
             rotate_wanted: false,
             topics: Vec::new(),
+            numbers_max: TOPIC_NUMBERS_MAX,
             numbers: Vec::new(),
             topics_stored: 0,
             topics_asked: Pending::new(),
@@ -157,7 +160,7 @@ impl Outbox {
         {
             return Topic::Number(number);
         }
-        if self.topics.len() >= TOPIC_NUMBERS_MAX {
+        if self.topics.len() >= self.numbers_max {
             return Topic::Text(text);
         }
         self.topics.push(topic);

@@ -276,8 +276,14 @@ impl Router {
         let frame_max = state.about.map_or(0, |about| about.frame_max as usize);
         let credit =
             usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
-        let room = frame_max.saturating_sub(BatchHead::LEN_MAX + seal::LEN).min(credit);
-        let limit = state.messages_limit.min(outbox.out.sent() + (NUMBERS_MAX - 1));
+        let frame_room = frame_max.saturating_sub(BatchHead::LEN_MAX + seal::LEN);
+        let next = outbox.out.sent();
+        let limit = state.messages_limit.min(next + (NUMBERS_MAX - 1));
+        // A window smaller than the next message still takes it, when the peer holds nothing else.
+        let alone = outbox.out.acked() + 1 == next
+            && outbox.out.next_piece(limit, frame_room.min(credit)) == Next::Nothing;
+        let (limit, room) =
+            if alone { (limit.min(next), frame_room) } else { (limit, frame_room.min(credit)) };
         match outbox.out.next_piece(limit, room) {
             Next::Nothing => None,
             Next::Load { .. } => {

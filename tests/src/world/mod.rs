@@ -11,8 +11,10 @@ pub mod disk;
 mod drive;
 mod faults;
 pub mod link;
+mod links;
 pub mod summary;
 pub mod swarm;
+mod storage;
 mod time;
 
 use liner_proto::planted::Planted;

@@ -1,0 +1,162 @@
+//! Connections of the world: who dials whom, what is written, and what arrives.
+
+use liner_proto::id::ConnId;
+use liner_proto::router::{DialId, Framing, Message, Router};
+
+use super::World;
+use super::link::Link;
+use super::time::Event;
+
+impl World {
+    pub(super) fn find(&self, index: usize, conn: ConnId) -> Option<(usize, usize)> {
+        let mine = |link: &Link| link.ends.iter().position(|end| end.node == index && end.conn == Some(conn));
+        self.links.iter().enumerate().rev().find_map(|(link, state)| Some((link, mine(state)?)))
+    }
+
+    pub(super) fn dialed(&mut self, index: usize, life: u64, dial: DialId, to: usize) {
+        let now = self.instant();
+        if self.nodes[index].life != life || !self.is_alive(index) {
+            return;
+        }
+        let is_device = self.nodes[index].device.is_some();
+        let reachable = self.nodes[to].router.is_some() && !self.are_apart(index, to);
+        if !reachable {
+            if is_device {
+                return self.device_dialed(index, None);
+            }
+            if let Some(router) = &mut self.nodes[index].router {
+                router.handle_dial_failed(now, dial);
+            }
+            return self.drive(index);
+        }
+        let framing = if is_device { Framing::Cobs } else { Framing::Length };
+        let dialler =
+            self.nodes[index].router.as_mut().map(|router| router.handle_dialed(now, dial, framing));
+        let listener = self.nodes[to].router.as_mut().map(|router| router.handle_accepted(now, framing));
+        let Some(listener) = listener else { return };
+        // A device has one connection, and no name for it.
+        let dialler = dialler.unwrap_or(ConnId(0));
+        self.links.push(Link::new(framing, [index, to], [dialler, listener]));
+        let link = self.links.len() - 1;
+        self.trace(|world| format!("link {link}: {} to {}", world.name(index), world.name(to)));
+        if is_device {
+            self.device_dialed(index, Some(link));
+        }
+        self.drive(index);
+        self.drive(to);
+    }
+
+    /// Writes what a connection has, until there is no more of it or no room.
+    pub(super) fn write(&mut self, index: usize, router: &mut Router, conn: ConnId) {
+        let now = self.instant();
+        let Some((link, end)) = self.find(index, conn) else { return };
+        loop {
+            let plan = &self.plan.link;
+            let state = &mut self.links[link];
+            let room = state.pipes[end].room(plan);
+            let transmit = router.poll_transmit(now, conn);
+            if transmit.is_empty() {
+                return;
+            }
+            if room == 0 {
+                state.pipes[end].blocked = true;
+                return;
+            }
+            let len = transmit.len().min(room).min(plan.chunk);
+            let len = if self.dice.chance(100) { self.dice.range(1, len as u64) as usize } else { len };
+            let mut chunk = Vec::with_capacity(len);
+            chunk.extend_from_slice(&transmit.head[..transmit.head.len().min(len)]);
+            chunk.extend_from_slice(&transmit.body[..len - chunk.len()]);
+            router.handle_written(now, conn, len);
+            self.mix(len as u64);
+            let to = self.links[link].ends[1 - end].node;
+            self.checker.on_bytes(&mut self.links[link].view, end, (index, to), &chunk);
+            self.put_chunk(link, end, chunk);
+        }
+    }
+
+    pub(super) fn put_chunk(&mut self, link: usize, end: usize, chunk: Vec<u8>) {
+        let state = &mut self.links[link];
+        if state.silent || state.ends[1 - end].conn.is_none() {
+            // Into the void, as into a socket whose other side is gone: the link's buffer swallows it.
+            return;
+        }
+        let plan = if self.healed { self.plan.link.healed() } else { self.plan.link };
+        if state.framing == Framing::Cobs && self.dice.chance(plan.lose) {
+            self.report.faults += 1;
+            return;
+        }
+        let pipe = &mut state.pipes[end];
+        let (at, twice) = pipe.push(self.now, chunk, &plan, &mut self.dice, &mut self.report.faults);
+        for _ in 0..=usize::from(twice) {
+            self.agenda.put(at, Event::Arrive { link, end });
+        }
+    }
+
+    /// A chunk that `end` wrote arrives at the other one.
+    pub(super) fn arrive(&mut self, link: usize, end: usize) {
+        let now = self.instant();
+        let state = &mut self.links[link];
+        let chunk = state.pipes[end].pop();
+        let target = &mut state.ends[1 - end];
+        let (Some(conn), false) = (target.conn, state.silent) else { return };
+        let index = target.node;
+        if self.nodes[index].device.is_some() {
+            self.resume_writer(link, end);
+            return self.device_bytes(index, &chunk);
+        }
+        target.arrived.extend_from_slice(&chunk);
+        let checker = &mut self.checker;
+        let Some(router) = &mut self.nodes[index].router else { return };
+        let mut application = |message: &Message<'_>| checker.on_message(index, message);
+        let taken = router.handle_bytes(now, conn, &mut target.arrived, &mut application);
+        target.arrived.drain(..taken);
+        self.mix(taken as u64);
+        self.resume_writer(link, end);
+        self.drive(index);
+    }
+
+    /// There is room again for what `end` writes.
+    pub(super) fn resume_writer(&mut self, link: usize, end: usize) {
+        let state = &mut self.links[link];
+        if !core::mem::take(&mut state.pipes[end].blocked) {
+            return;
+        }
+        let Some(conn) = state.ends[end].conn else { return };
+        let writer = state.ends[end].node;
+        if let Some(mut router) = self.nodes[writer].router.take() {
+            self.write(writer, &mut router, conn);
+            self.nodes[writer].router = Some(router);
+        }
+        self.drive(writer);
+    }
+
+    /// The node at `end` is done with the link; the other one will hear of it.
+    pub(super) fn hang_up(&mut self, link: usize, end: usize) {
+        let state = &mut self.links[link];
+        if state.ends[end].conn.take().is_none() {
+            return;
+        }
+        state.pipes[1 - end].clear();
+        if !state.silent && state.ends[1 - end].conn.is_some() {
+            let at = state.pipes[end].end_at(self.now, &self.plan.link);
+            self.agenda.put(at, Event::End { link, end });
+        }
+    }
+
+    /// The node at `end` learns that the link is gone.
+    pub(super) fn close_end(&mut self, link: usize, end: usize) {
+        let now = self.instant();
+        let target = &mut self.links[link].ends[end];
+        let (Some(conn), index) = (target.conn.take(), target.node) else { return };
+        if self.nodes[index].device.is_some() {
+            self.trace(|world| format!("{} loses link {link}", world.name(index)));
+            return self.device_lost(index);
+        }
+        if let Some(router) = &mut self.nodes[index].router {
+            router.handle_closed(now, conn);
+        }
+        self.trace(|world| format!("{} loses link {link}", world.name(index)));
+        self.drive(index);
+    }
+}
