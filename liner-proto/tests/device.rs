@@ -99,11 +99,15 @@ struct Path {
     gateway: Host,
     sub: Host,
     sub_conn_gateway: Option<ConnId>,
+    weak: bool,
 }
 
 impl Path {
     fn new() -> Self {
-        let config = DeviceConfig::new("dev", TOPICS, [1, 2]);
+        Self::with(DeviceConfig::new("dev", TOPICS, [1, 2]))
+    }
+
+    fn with(config: DeviceConfig<'static>) -> Self {
         let mut sub = Host::new("sub", false, 5);
         sub.router.subscribe(Instant::ZERO, "readings");
         Self {
@@ -113,6 +117,7 @@ impl Path {
             gateway: Host::new("gateway", true, 3),
             sub,
             sub_conn_gateway: None,
+            weak: false,
         }
     }
 
@@ -147,7 +152,9 @@ impl Path {
             self.gateway.take(now, &mut up);
             self.gateway.give(now, &mut down);
             self.device.handle_bytes(now, &down);
-            while self.device.poll_event().is_some() {}
+            while let Some(event) = self.device.poll_event() {
+                self.weak |= matches!(event, Event::WeakAcks(_));
+            }
             // The subscriber's line.
             let (mut up, mut down) = (Vec::new(), Vec::new());
             self.sub.give(now, &mut up);
@@ -254,4 +261,21 @@ fn events_of_a_device_tell_of_its_link() {
     path.device.handle_link_down(now);
     assert!(matches!(path.device.poll_event(), Some(Event::Disconnected(_))));
     assert_eq!(path.device.poll_event(), None);
+}
+
+#[test]
+fn a_device_keeps_what_a_weaker_gateway_would_only_hold_in_memory() {
+    let config = DeviceConfig { class: Class::Power, ..DeviceConfig::new("dev", TOPICS, [1, 2]) };
+    let mut path = Path::with(config);
+    path.link_device();
+    path.send(b"worth a disk").expect("room");
+    path.settle();
+    assert!(path.weak, "the device is told");
+    assert_eq!(path.device.queued(), 1, "nothing was given away");
+
+    let mut path = Path::with(DeviceConfig { accept_weak_acks: true, ..config });
+    path.link_device();
+    path.send(b"worth a disk").expect("room");
+    path.settle();
+    assert_eq!((path.weak, path.device.queued()), (false, 0), "unless it was told to");
 }

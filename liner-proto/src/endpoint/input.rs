@@ -9,7 +9,7 @@ use crate::session::{Heard, Session};
 use crate::time::Instant;
 use crate::wire::control::CloseReason;
 use crate::wire::data;
-use crate::wire::handshake::{About, StreamFields};
+use crate::wire::handshake::{About, Acks, StreamFields};
 use crate::wire::record::{Mode, Record, Topic};
 use crate::wire::{self, Body};
 
@@ -30,6 +30,7 @@ pub(super) struct Notices {
     connected: Option<bool>,
     pub(super) reason: Option<CloseReason>,
     gap: Option<(u64, GapReason)>,
+    weak: Option<Acks>,
     pub(super) regressed: bool,
 }
 
@@ -223,7 +224,10 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             Resumption::Continued | Resumption::Fresh => {}
             Resumption::Lost(count) => self.notice.add_gap(count, GapReason::Missing),
         }
+        let held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
+        self.notice.weak = held.then_some(about.acks);
         self.peer = Some(Peer {
+            held,
             frame_max: about.frame_max,
             messages_limit: self.out.acked().saturating_add(u64::from(about.window_messages.min(255))),
             bound: 0,
@@ -236,6 +240,9 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
     pub fn poll_event(&mut self) -> Option<Event<'_>> {
         if let Some(resumed) = self.notice.connected.take() {
             return Some(Event::Connected { resumed });
+        }
+        if let Some(acks) = self.notice.weak.take() {
+            return Some(Event::WeakAcks(acks));
         }
         if core::mem::take(&mut self.notice.regressed) {
             return Some(Event::Regressed);

@@ -29,6 +29,7 @@ use crate::session::Session;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
+use crate::wire::handshake::Acks;
 use crate::wire::record::{self, Header, Mode, Topic};
 
 /// The longest name of a device, and of its gateway.
@@ -50,6 +51,8 @@ pub struct DeviceConfig<'a> {
     pub window: u8,
     /// When it loses patience.
     pub timing: Timing,
+    /// Whether the gateway's acknowledgements are taken although they stand for less than the device's class.
+    pub accept_weak_acks: bool,
     /// A wrong behaviour to show.
     pub planted: Planted,
 }
@@ -58,7 +61,16 @@ impl<'a> DeviceConfig<'a> {
     /// A device with the documented defaults and a store in memory.
     pub const fn new(name: &'a str, topics: &'a [&'a str], seed: [u64; 2]) -> Self {
         let planted = Planted::NONE;
-        Self { name, topics, seed, class: Class::Ram, window: 4, timing: Timing::DEFAULT, planted }
+        Self {
+            name,
+            topics,
+            seed,
+            class: Class::Ram,
+            window: 4,
+            timing: Timing::DEFAULT,
+            accept_weak_acks: false,
+            planted,
+        }
     }
 }
 
@@ -113,6 +125,8 @@ pub enum Event<'a> {
     },
     /// The queue had gone backwards: it has a new epoch.
     Regressed,
+    /// The gateway's acknowledgements stand for less than the device's class: what is queued stays here.
+    WeakAcks(Acks),
 }
 
 /// A device's end of a line to its gateway.
@@ -141,6 +155,8 @@ pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize> {
 /// The other side, for as long as the session is up.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
+    /// Its acknowledgements stand for too little: nothing is sent to it.
+    held: bool,
     frame_max: u32,
     messages_limit: u64,
     bound: usize,

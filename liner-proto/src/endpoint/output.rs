@@ -113,7 +113,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
     fn data_frame(&mut self, out: &mut [u8]) -> usize {
         let now = self.now;
         let Some(peer) = &mut self.peer else { return 0 };
-        if self.storage.rotation.is_some() {
+        if peer.held || self.storage.rotation.is_some() {
             return 0;
         }
         if let Some(text) = self.config.topics.get(peer.bound) {

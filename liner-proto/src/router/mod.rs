@@ -381,7 +381,7 @@ impl Router {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, and what. May change after every input.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let conns = self.conns.deadline(self.config.timing.write_stall);
-        let dials = self.dials.deadline();
+        let dials = self.dials.deadline().filter(|_| !self.closing);
         let write_behind = self
             .outboxes
             .iter()

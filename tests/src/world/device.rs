@@ -25,7 +25,7 @@ pub const PAYLOAD_MAX: usize = 300;
 
 const QUEUE: usize = 1024;
 const FRAME: usize = 400;
-const RAM: usize = 4096;
+const RAM: usize = 1536;
 
 /// How long a device waits before it dials again, in microseconds.
 const REDIAL: u64 = SECOND / 10;

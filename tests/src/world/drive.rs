@@ -30,6 +30,7 @@ impl World {
                 }
             }
             Event::Fault { index } => self.fault(index),
+            Event::Die { node, life, down } => self.die(node, life, down),
             Event::Restart { node } => self.start(node),
             Event::Mend { node } => self.mend(node),
         }
@@ -127,12 +128,7 @@ impl World {
             self.write(index, &mut router, conn);
         }
         while let Some(conn) = router.poll_close() {
-            router.handle_closed(now, conn);
-            self.mix(0xc105e);
-            if let Some((link, end)) = self.find(index, conn) {
-                self.trace(|world| format!("{} closes link {link}", world.name(index)));
-                self.hang_up(link, end);
-            }
+            self.close_conn(&mut router, conn);
         }
         self.nodes[index].router = Some(router);
     }
@@ -216,7 +212,13 @@ impl World {
         for _ in 0..burst {
             let plan = &self.nodes[index].plan;
             let topic = self.dice.pick(&plan.sends);
-            let mode = if self.dice.chance(plan.all) { Mode::All } else { Mode::One };
+            let mode = if self.dice.chance(plan.loose) {
+                Mode::BestEffort
+            } else if self.dice.chance(plan.all) {
+                Mode::All
+            } else {
+                Mode::One
+            };
             let len = self.payload_len();
             if self.nodes[index].device.is_some() && self.nodes[index].to_send > 0 {
                 self.device_send(index, topic, len);

@@ -1,7 +1,10 @@
 //! What goes wrong in a world, and how it heals.
 
+use liner_proto::effect::Queue;
+
+use super::checker::Key;
 use super::disk::{Aftermath, Strength, Trouble};
-use super::swarm::{Fault, LinkPlan};
+use super::swarm::{Fault, LinkPlan, Role, SECOND};
 use super::time::Event;
 use super::{Rule, World};
 
@@ -30,6 +33,9 @@ impl World {
                 }
                 self.crash(node, power, down);
             }
+            Fault::Stop { node, down } => self.stop(node, down),
+            Fault::Damage { node } => self.damage(node),
+            Fault::Stranger { node } => self.stranger(node),
             Fault::Cut { node, apart } => self.cut(node, apart),
             Fault::Full { node, time, rate } => {
                 self.trouble(node, time, |trouble| trouble.full = rate);
@@ -72,13 +78,18 @@ impl World {
         }
         self.report.restarts += 1;
         self.nodes[index].life += 1;
+        self.nodes[index].stopping = false;
         self.nodes[index].replies.clear();
         self.report.torn += u64::from(self.nodes[index].disk.is_writing());
+        let silent = self.plan.silent;
         let strength = if power { Strength::Power } else { Strength::Process };
         let checker = &mut self.checker;
         let disk = &mut self.nodes[index].disk;
         let aftermath = disk.crash(strength, &mut self.dice, &mut |ops| checker.on_durable(index, ops));
-        checker.on_crash(index, aftermath, disk.durable());
+        if silent {
+            disk.hide();
+        }
+        checker.on_crash(index, aftermath, silent, disk.durable());
         self.report.losses += u64::from(aftermath != Aftermath::Kept);
         self.mix(0xc7a5 + index as u64);
         self.trace(|world| format!("{} dies ({strength:?}), its disk: {aftermath:?}", world.name(index)));
@@ -90,6 +101,40 @@ impl World {
             }
         }
         self.agenda.put(self.now + down, Event::Restart { node: index });
+    }
+
+    /// A node is told to stop: it says goodbye, and is gone soon after.
+    fn stop(&mut self, index: usize, down: u64) {
+        let now = self.instant();
+        let node = &mut self.nodes[index];
+        let Some(router) = &mut node.router else { return };
+        router.close(now);
+        node.stopping = true;
+        let at = self.now + self.dice.range(SECOND / 100, SECOND / 5);
+        self.agenda.put(at, Event::Die { node: index, life: node.life, down });
+        self.drive(index);
+    }
+
+    pub(super) fn die(&mut self, index: usize, life: u64, down: u64) {
+        if self.nodes[index].life == life {
+            self.crash(index, false, down);
+        }
+    }
+
+    /// Stored records of a node no longer pass their check.
+    fn damage(&mut self, index: usize) {
+        let Some((key, number)) = self.checker.some_stored(index, self.dice.bits()) else { return };
+        let is_device = self.nodes[index].plan.role == Role::Device;
+        let queue = match &key {
+            Key::Node(_) if is_device => Queue::Node(""),
+            Key::Node(name) => Queue::Node(name),
+            Key::Topic(topic) => Queue::Topic(topic),
+            Key::Address(address) => Queue::Address(address),
+        };
+        if self.nodes[index].disk.durable_mut().damage(queue, number) {
+            self.trace(|world| format!("{} has damage in {key:?} at {number}", world.name(index)));
+            self.checker.on_damage(index, &key);
+        }
     }
 
     /// The node at `end` is no more. A machine without power tells nobody.
@@ -153,6 +198,10 @@ impl World {
         for node in 0..self.nodes.len() {
             self.mend(node);
             self.nodes[node].crash_when_writing = None;
+            if self.nodes[node].stopping {
+                // It was about to be gone.
+                self.crash(node, false, 0);
+            }
             self.start(node);
         }
         if self.is_broken() {

@@ -131,6 +131,19 @@ impl World {
         self.drive(writer);
     }
 
+    /// A node wants a connection closed.
+    pub(super) fn close_conn(&mut self, router: &mut Router, conn: ConnId) {
+        router.handle_closed(self.instant(), conn);
+        self.mix(0xc105e);
+        let name = &router.config().name;
+        let index = self.plan.nodes.iter().position(|node| node.config.name == *name);
+        // Strangers have no link.
+        if let Some((link, end)) = index.and_then(|index| self.find(index, conn)) {
+            self.trace(|world| format!("{} closes link {link}", world.name(world.links[link].ends[end].node)));
+            self.hang_up(link, end);
+        }
+    }
+
     /// The node at `end` is done with the link; the other one will hear of it.
     pub(super) fn hang_up(&mut self, link: usize, end: usize) {
         let state = &mut self.links[link];

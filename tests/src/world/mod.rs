@@ -15,6 +15,7 @@ mod links;
 pub mod summary;
 pub mod swarm;
 mod storage;
+mod stranger;
 mod time;
 
 use liner_proto::planted::Planted;
@@ -25,7 +26,7 @@ use checker::{Checker, Counts, Rule, Violation};
 use dice::Dice;
 use disk::Disk;
 use link::Link;
-use swarm::{NodePlan, Plan, Role, SECOND};
+use swarm::{NodePlan, Plan, SECOND};
 use time::{Agenda, Event};
 
 /// After everything has healed, all must have arrived within this time.
@@ -130,6 +131,8 @@ struct Node {
     replies: std::collections::VecDeque<disk::Reply>,
     /// A crash that waits until a batch is being executed: whether the power fails, and for how long it is away.
     crash_when_writing: Option<(bool, u64)>,
+    /// It was told to stop.
+    stopping: bool,
     /// Wakes at one instant.
     spins: (u64, u64),
 }
@@ -171,6 +174,7 @@ impl World {
             slow: 1,
             replies: std::collections::VecDeque::new(),
             crash_when_writing: None,
+            stopping: false,
             spins: (0, 0),
         });
         let nodes: Vec<Node> = nodes.collect();
@@ -256,7 +260,9 @@ impl World {
                 return device.is_idle();
             }
             let Some(router) = &node.router else { return false };
-            let streams: u64 = self.nodes.iter().map(|peer| router.queued_for(&peer.plan.config.name)).sum();
+            let names = self.nodes.iter().map(|peer| &peer.plan.config.name);
+            let names = names.filter(|name| !self.checker.is_held_peer(index, name));
+            let streams: u64 = names.map(|name| router.queued_for(name)).sum();
             // What is kept for a subscriber that there is none of stays where it is.
             let emptied = router.is_idle() || (streams == 0 && self.checker.only_keeps(index));
             emptied && !node.disk.is_busy() && node.replies.is_empty()

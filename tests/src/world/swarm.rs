@@ -45,6 +45,8 @@ pub struct NodePlan {
     pub pace: u64,
     /// Of 1,000 messages, so many go to all subscribers.
     pub all: u64,
+    /// Of 1,000 messages, so many are sent with no promise at all.
+    pub loose: u64,
     /// What its store survives.
     pub class: Class,
     /// Whether a group is durable on its own.
@@ -91,6 +93,23 @@ pub enum Fault {
         writing: bool,
         /// How long it stays away, in microseconds.
         down: u64,
+    },
+    /// A node is told to stop, and comes back.
+    Stop {
+        /// Which.
+        node: usize,
+        /// How long it stays away, in microseconds.
+        down: u64,
+    },
+    /// A stored record of a node no longer passes its check.
+    Damage {
+        /// Whose.
+        node: usize,
+    },
+    /// Somebody connects who does not keep to the protocol.
+    Stranger {
+        /// To whom.
+        node: usize,
     },
     /// Every link between two nodes dies.
     Cut {
@@ -146,6 +165,8 @@ pub struct Plan {
     pub heal: u64,
     /// The largest payload.
     pub payload_max: usize,
+    /// Stores that a power cut takes back say nothing of it. What is promised then is little.
+    pub silent: bool,
 }
 
 impl Plan {
@@ -171,7 +192,8 @@ impl Plan {
             }
         }
         let faults = draw_faults(dice, &nodes, heal);
-        Self { nodes, topics, link, faults, heal, payload_max }
+        let silent = dice.chance(40);
+        Self { nodes, topics, link, faults, heal, payload_max, silent }
     }
 }
 
@@ -197,7 +219,7 @@ impl Shape {
         };
         Self {
             classes,
-            weak: classes.len() > 1,
+            weak: classes.len() > 1 && dice.chance(700),
             asynchronous: if std::env::var_os("NOASY").is_some() { 0 } else { dice.pick(&[0, 0, 300, 1000]) },
             payload_max,
             tiny: dice.pick(&[0, 300, 700]),
@@ -228,10 +250,11 @@ fn draw_node(dice: &mut Dice, shape: &Shape, role: Role, name: String) -> NodePl
         messages: 0,
         pace: SECOND,
         all: dice.pick(&[0, 500, 1000]),
+        loose: dice.pick(&[0, 0, 50]),
         class,
         per_group: dice.chance(500),
         load_bytes: dice.pick(&[6 * 1024, 16 * 1024, 64 * 1024]),
-        drops_oldest: dice.chance(300),
+        drops_oldest: dice.chance(500),
         disk_latency: if fast { (20, 300) } else { (MILLI, 20 * MILLI) },
     }
 }
@@ -255,7 +278,7 @@ fn draw_limits(dice: &mut Dice, shape: &Shape, config: &mut NodeConfig) {
     if tiny(dice) {
         config.kept = Quota { messages: dice.magnitude(1, 64), bytes: 1024 * 1024 };
     }
-    if dice.chance(300) {
+    if dice.chance(600) {
         config.lease = Duration::from_secs(dice.range(1, 4));
     }
     // The topic's text, its length and the head's flags come out of the message's bytes.
@@ -282,6 +305,7 @@ fn draw_relayed(dice: &mut Dice, shape: &Shape, nodes: &mut Vec<NodePlan>, topic
             node.dials.push(gateway);
             node.sends = some_of(dice, first_topic, count);
             node.all = 1000;
+            node.loose = 0;
             nodes.push(node);
         }
     }
@@ -368,13 +392,17 @@ fn draw_link(dice: &mut Dice) -> LinkPlan {
 
 fn draw_faults(dice: &mut Dice, nodes: &[NodePlan], heal: u64) -> Vec<(u64, Fault)> {
     // Which kinds there are is drawn first: worlds with all of them hide what a single one brings about.
+    let mut some = |permille: u64, most: u64| if dice.chance(permille) { dice.range(1, most) } else { 0 };
     let weights = [
-        dice.range(1, 10),
-        if dice.chance(700) { dice.range(1, 10) } else { 0 },
-        if dice.chance(400) { dice.range(1, 5) } else { 0 },
-        if dice.chance(400) { dice.range(1, 5) } else { 0 },
-        if dice.chance(400) { dice.range(1, 5) } else { 0 },
-        if dice.chance(400) { dice.range(1, 5) } else { 0 },
+        some(1000, 10),
+        some(700, 10),
+        some(400, 5),
+        some(400, 5),
+        some(400, 5),
+        some(400, 5),
+        some(300, 4),
+        some(150, 3),
+        some(300, 3),
     ];
     let power = dice.pick(&[0, 200, 700]);
     let total: u64 = weights.iter().sum();
@@ -395,6 +423,9 @@ fn draw_faults(dice: &mut Dice, nodes: &[NodePlan], heal: u64) -> Vec<(u64, Faul
             2 => Fault::Full { node, time, rate: dice.pick(&[300, 1000]) },
             3 => Fault::Unavailable { node, time },
             4 => Fault::CommitFails { node, time },
+            6 => Fault::Stop { node, down: time },
+            7 => Fault::Damage { node },
+            8 => Fault::Stranger { node },
             _ => Fault::Slow { node, time },
         };
         faults.push((at, fault));

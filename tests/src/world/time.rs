@@ -26,6 +26,8 @@ pub(super) enum Event {
     Serve { node: usize, life: u64 },
     /// Something of the plan goes wrong.
     Fault { index: usize },
+    /// A node that was told to stop is gone.
+    Die { node: usize, life: u64, down: u64 },
     /// A node comes back.
     Restart { node: usize },
     /// A disk's trouble is over.

@@ -41,6 +41,9 @@ impl Checker {
     /// A number belongs to one message for ever.
     pub(super) fn bind(&mut self, way: Way, id: u32) {
         let other = self.ledger.bind(way, id);
+        if self.nodes[way.from].silent {
+            return;
+        }
         self.check(Rule::Regression, other.is_none(), |this| {
             let (from, to) = (&this.nodes[way.from].name, &this.nodes[way.to].name);
             let Way { number, epoch, .. } = way;
@@ -70,6 +73,7 @@ impl Checker {
         for id in passed {
             let Some(sent) = self.ledger.get(id) else { continue };
             let has = sent.delivered[node].is_some()
+                || self.is_beyond_promise()
                 || sent.dropped
                 || self.was_returned(id)
                 || sent.dead[node]
@@ -133,8 +137,10 @@ impl Checker {
                 }
                 continue;
             }
-            let moved = || self.nodes[node].shadow.holds(id) || self.is_taken_over(id);
+            let moved = || self.nodes[node].shadow.holds(id) || self.is_passed_from(node, id);
+            let silent = self.nodes[node].silent;
             let committed = match &removed.key {
+                _ if silent => true,
                 Key::Node(name) => {
                     self.node_named(name).is_some_and(|to| self.is_passed_on(node, to, id))
                         || (gone && moved())

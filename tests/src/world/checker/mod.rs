@@ -60,6 +60,12 @@ struct Watched {
     old_epochs: Vec<Epoch>,
     /// Whether one of its records was damaged.
     damaged: bool,
+    /// Its store was put back by hand, and nobody told it.
+    silent: bool,
+    /// Whether it sends to those whose acknowledgements stand for less than its messages need.
+    accepts_weak: bool,
+    /// Names of peers to whom it sends nothing, because their acknowledgements stand for too little.
+    held: Vec<String>,
     /// Whether a policy has dropped messages of it.
     drops: bool,
     /// Names of subscribers without one of their own that it has given up.
@@ -104,6 +110,9 @@ impl Checker {
             crashes: 0,
             old_epochs: Vec::new(),
             damaged: false,
+            silent: false,
+            accepts_weak: node.config.accept_weak_acks,
+            held: Vec::new(),
             drops: false,
             gone: Vec::new(),
         });
@@ -196,6 +205,9 @@ impl Checker {
     pub fn on_accepted(&mut self, id: u32, send_id: u64) {
         let Some(sent) = self.ledger.get_mut(id) else { return };
         sent.send_id = Some(send_id);
+        if sent.mode == Mode::BestEffort {
+            return;
+        }
         self.nodes[sent.node].unstored.push_back((send_id, id));
     }
 
@@ -218,21 +230,20 @@ impl Checker {
             self.nodes[node].unstored.pop_front();
             let Some(sent) = self.ledger.get_mut(id) else { continue };
             sent.stored = true;
-            let there = self.nodes[node].shadow.holds(id) || self.is_taken_over(id);
+            let there = self.nodes[node].shadow.holds(id) || self.is_passed_from(node, id);
             self.check(Rule::Stored, there, |this| {
                 format!("{} calls message {id} stored, and its disk does not have it", this.nodes[node].name)
             });
         }
     }
 
-    /// Whether some other node has committed the message, or an application has had it.
-    fn is_taken_over(&self, id: u32) -> bool {
+    /// Whether the node has passed the message on: another one has committed it, or an application has had it.
+    pub(super) fn is_passed_from(&self, node: usize, id: u32) -> bool {
         let Some(sent) = self.ledger.get(id) else { return false };
-        sent.arrived()
-            || sent.dead.iter().any(|dead| *dead)
-            || sent.dropped
-            || self.nodes.iter().enumerate().any(|(index, node)| index != sent.node && node.shadow.holds(id))
-            || sent.ways.iter().any(|way| self.has_committed(way.to, way.from, way.epoch, way.number))
+        let from_here = sent.ways.iter().filter(|way| way.from == node);
+        let mut committed =
+            from_here.map(|way| self.has_committed(way.to, way.from, way.epoch, way.number));
+        sent.arrived() || sent.dead.iter().any(|dead| *dead) || sent.dropped || committed.any(|committed| committed)
     }
 
     /// An application has a message.
@@ -257,6 +268,12 @@ impl Checker {
                 message.seq, message.from, message.topic
             )
         });
+        if mode == Mode::BestEffort {
+            return;
+        }
+        if self.is_beyond_promise() {
+            return self.note_first(node, id, message.maybe_redelivered);
+        }
         let numbered = sent_under(self.ledger.get(id), message.seq);
         self.check(Rule::OnlyFromPeers, numbered, |_| {
             format!("message {id} never had the number {}", message.seq)
@@ -302,16 +319,20 @@ impl Checker {
         if again {
             return;
         }
-        let now = self.now;
-        if let Some(sent) = self.ledger.get_mut(id) {
-            sent.delivered[node] = Some(now);
-            sent.marked |= marked;
-        }
+        self.note_first(node, id, marked);
         // What is sent again after a loss of memory, or returns to its topic because the one it was for is gone, comes when it
         // comes: it may be new to this application all the same.
         let late = marked && (self.was_returned(id) || self.may_repeat_after_loss(id, node));
         if !elsewhere && !late {
             self.check_order(node, origin, topic, id);
+        }
+    }
+
+    fn note_first(&mut self, node: usize, id: u32, marked: bool) {
+        let now = self.now;
+        if let Some(sent) = self.ledger.get_mut(id) {
+            sent.delivered[node].get_or_insert(now);
+            sent.marked |= marked;
         }
     }
 
@@ -362,6 +383,9 @@ impl Checker {
                 }
             }
         }
+        if let Event::WeakAcks { name, .. } = event {
+            self.nodes[node].held.push(name.to_string());
+        }
         if let Event::PeerDown { name, reason } = event {
             self.check_accord(node, name, *reason);
         }
@@ -402,7 +426,13 @@ impl Checker {
     // ------------------------------------------------------------------ faults
 
     /// A node's process has died; its disk is what is given here.
-    pub fn on_crash(&mut self, node: usize, aftermath: Aftermath, disk: &liner_proto::store::HeapStore) {
+    pub fn on_crash(
+        &mut self,
+        node: usize,
+        aftermath: Aftermath,
+        silent: bool,
+        disk: &liner_proto::store::HeapStore,
+    ) {
         let ledger = &self.ledger;
         let id_of = |payload: &[u8]| ledger.id_of(payload);
         let watched = &mut self.nodes[node];
@@ -411,13 +441,14 @@ impl Checker {
         let before = core::mem::replace(&mut watched.shadow, shadow);
         if aftermath == Aftermath::Kept {
             let same = before.held().eq(watched.shadow.held());
-            if !same {
+            if !same && !watched.damaged {
                 return self.fail(Rule::NoLoss, || "the model's disk lost what was durable".into());
             }
         } else {
             watched.loss = Some(self.now);
         }
-        if aftermath == Aftermath::Regressed {
+        watched.silent |= silent && aftermath == Aftermath::Regressed;
+        if aftermath == Aftermath::Regressed && !silent {
             watched.old_epochs.extend(watched.shadow.queues.values().map(|queue| queue.epoch));
         }
         for (_, id) in core::mem::take(&mut watched.unstored) {
@@ -445,9 +476,28 @@ impl Checker {
         self.nodes[node].doubt.extend(handled.iter().map(|(.., id)| *id));
     }
 
-    /// A stored record of the node no longer passes its check: these messages are lost with it.
-    pub fn on_damage(&mut self, node: usize) {
+    /// Some record that a node has stored: its queue and number.
+    pub fn some_stored(&self, node: usize, bits: u64) -> Option<(Key, u64)> {
+        let queues = &self.nodes[node].shadow.queues;
+        let stored = || queues.iter().flat_map(|(key, queue)| queue.records.keys().map(move |number| (key, number)));
+        let at = bits.checked_rem(stored().count() as u64)?;
+        stored().nth(at as usize).map(|(key, number)| (key.clone(), *number))
+    }
+
+    /// Stored records of a queue no longer pass their check: which of its messages are lost with them is not foreseen.
+    pub fn on_damage(&mut self, node: usize, key: &Key) {
         self.nodes[node].damaged = true;
+        let Some(queue) = self.nodes[node].shadow.queues.get(key) else { return };
+        for id in queue.records.values() {
+            if let Some(sent) = self.ledger.get_mut(*id) {
+                sent.excused = true;
+            }
+        }
+    }
+
+    /// Whether a node has an older store and does not know: what numbers stand for is not certain any more.
+    fn is_beyond_promise(&self) -> bool {
+        self.nodes.iter().any(|node| node.silent)
     }
 
     /// Memory that a node's queues take, and what they may take.

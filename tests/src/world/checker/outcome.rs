@@ -50,20 +50,41 @@ impl Checker {
     }
 
     /// Whether the node has to see to it that the message arrives.
-    const fn is_owed(&self, sent: &Sent) -> bool {
-        sent.send_id.is_some() && !sent.uncertain && !sent.excused
+    fn is_owed(&self, sent: &Sent) -> bool {
+        let promised = sent.send_id.is_some() && sent.mode != Mode::BestEffort;
+        promised && !sent.uncertain && !sent.excused && !self.is_beyond_promise()
     }
 
     fn is_settled(&self, id: u32, sent: &Sent) -> bool {
+        if self.is_held(id) {
+            return true;
+        }
         let somewhere =
             sent.arrived() || sent.dropped || sent.dead.iter().any(|dead| *dead) || self.is_kept(id, sent);
         somewhere && (sent.mode != Mode::All || self.missing_subscriber(id, sent).is_none())
     }
 
-    /// Whether the node's disk holds messages for topics only.
+    /// Whether the node's disk holds nothing but messages for topics, and for those to whom it sends nothing.
     pub fn only_keeps(&self, node: usize) -> bool {
+        let kept = |key: &Key| match key {
+            Key::Topic(_) => true,
+            Key::Node(name) => self.is_held_peer(node, name),
+            Key::Address(_) => false,
+        };
         let queues = &self.nodes[node].shadow.queues;
-        queues.iter().all(|(key, queue)| matches!(key, Key::Topic(_)) || queue.records.is_empty())
+        queues.iter().all(|(key, queue)| kept(key) || queue.records.is_empty())
+    }
+
+    /// Whether the node sends nothing to the peer of this name.
+    pub fn is_held_peer(&self, node: usize, name: &str) -> bool {
+        self.nodes[node].held.iter().any(|held| held == name)
+    }
+
+    /// Whether it waits for someone to whom its node sends nothing.
+    fn is_held(&self, id: u32) -> bool {
+        self.nodes.iter().any(|node| {
+            node.held.iter().any(|name| node.shadow.holds_in(&Key::Node(name.clone()), id))
+        })
     }
 
     /// Whether it waits for a subscriber that there is none of.

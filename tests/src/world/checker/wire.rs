@@ -10,7 +10,7 @@ use liner_proto::wire::handshake::StreamFields;
 use liner_proto::wire::record::{Mode, Record};
 use liner_proto::wire::{self, Body};
 
-use super::Checker;
+use super::{Checker, Role};
 use super::ledger::Way;
 use super::rules::Rule;
 use super::shadow::Key;
@@ -116,6 +116,7 @@ impl Checker {
                 let number = widen(data.number_low, view.last[course.end].max(own.oldest - 1) + 1);
                 let record = data.record.decode();
                 view.last[course.end] = match record {
+                    Ok(Record::Message { header, .. }) if header.mode == Mode::BestEffort => view.last[course.end],
                     Ok(Record::Gap { count, .. }) => number + count - 1,
                     _ => number,
                 };
@@ -149,6 +150,17 @@ impl Checker {
             return self.fail(Rule::NoCorruption, || format!("node {from} sends a payload that nobody sent"));
         };
         self.bind(Way { from, to, epoch, number, at: self.now }, id);
+        let weak = self.nodes[to].role == Role::Gateway
+            && self.nodes[from].role != Role::Device
+            && self.nodes[to].class < self.nodes[from].class
+            && !self.nodes[from].accepts_weak;
+        self.check(Rule::DeleteAfterAck, !weak, |this| {
+            let (from, to) = (&this.nodes[from].name, &this.nodes[to].name);
+            format!("{from} sends message {id} to {to}, whose acknowledgements stand for too little")
+        });
+        if self.nodes[from].silent {
+            return;
+        }
         let own = self.ledger.get(id).is_some_and(|sent| sent.node == from);
         if own && self.nodes[from].mode == SendMode::Asynchronous {
             return;
@@ -166,6 +178,9 @@ impl Checker {
     /// What is acknowledged is durable at that moment, or was acknowledged before by whoever says where the stream begins.
     fn check_ack(&mut self, course: Course, stream: &StreamFields, acked: u64) {
         let Course { from, to, .. } = course;
+        if self.nodes[to].silent {
+            return;
+        }
         let name = &self.nodes[to].name;
         let cursor = self.nodes[from].shadow.cursors.get(name).copied();
         let covered = match (cursor, stream.predecessor) {
