@@ -207,6 +207,14 @@ impl Conns {
         }
     }
 
+    /// Every connection whose handshake is not finished may have something to write.
+    pub(super) fn list_unfinished(&mut self) {
+        let unfinished = self.iter().filter(|(_, conn)| !conn.session.is_up()).map(|(id, _)| id);
+        for id in unfinished.collect::<Vec<_>>() {
+            self.list(id);
+        }
+    }
+
     pub(super) fn unlist(&mut self) -> Option<ConnId> {
         while let Some(id) = self.writable.pop_front() {
             if let Some(conn) = self.get_mut(id) {

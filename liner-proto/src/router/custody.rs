@@ -356,7 +356,11 @@ impl Router {
     fn return_queues(&mut self) {
         for id in core::mem::take(&mut self.storage.returning) {
             let Some(outbox) = self.outboxes.get_mut(id.0) else { continue };
-            let connected = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn).is_some();
+            let connected = outbox.peer.and_then(|peer| self.peers.get(peer.0)).is_some_and(|peer| {
+                // A caller that was told where its stream begins counts, too.
+                let calling = |caller: &super::conn::Caller| *caller.name == *peer.name;
+                peer.conn.is_some() || self.conns.iter().any(|(_, conn)| conn.caller.as_ref().is_some_and(calling))
+            });
             let rest = outbox.out.acked() < outbox.return_through && !connected;
             // Its trims stay with the rows that were moved until they are committed.
             outbox.returning = rest || outbox.out.owes_trim();

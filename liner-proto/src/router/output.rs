@@ -146,6 +146,9 @@ impl Router {
             Owed::Answer { echo, nonce } => {
                 let Some(caller) = &conn.caller else { return };
                 let peer = self.names.get(&*caller.name).copied();
+                if self.is_giving_back(peer) {
+                    return;
+                }
                 let stream = self.fields(peer, caller.fresh);
                 told = stream.epoch;
                 writer.frame(&Body::Answer(Answer {
@@ -159,6 +162,9 @@ impl Router {
                 }));
             }
             Owed::Confirm { echo } => {
+                if self.is_giving_back(conn.peer) {
+                    return;
+                }
                 let stream = self.fields(conn.peer, Epoch::NONE);
                 writer.frame(&Body::Confirm(Confirm { echo, stream }));
             }
@@ -175,6 +181,13 @@ impl Router {
             conn.session.sent(now);
             writer.seal = conn.session.seal_out();
         }
+    }
+
+    /// Whether what was queued for the peer is on its way back to its topics and that is not committed. Until it is, the
+    /// peer must not hear where its stream begins: it would never take the messages again if they came back.
+    fn is_giving_back(&self, peer: Option<PeerId>) -> bool {
+        let outbox = peer.and_then(|peer| self.outboxes.get(self.peers.get(peer.0)?.outbox?.0));
+        outbox.is_some_and(|outbox| outbox.returning && outbox.out.owes_trim())
     }
 
     fn about(&self) -> About {

@@ -385,6 +385,10 @@ impl Router {
             let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
             if (trims && flight.outboxes_early.contains(&outbox_id)) || data {
                 outbox.out.handle_trimmed(id);
+                if outbox.returning {
+                    // A handshake may have waited for that.
+                    self.conns.list_unfinished();
+                }
             }
             if data {
                 outbox.handle_stored(id);

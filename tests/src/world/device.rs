@@ -195,6 +195,10 @@ impl World {
                         .fail(Rule::OnlyFromPeers, || "a device takes messages that nobody sends".into());
                     None
                 }
+                Some(Event::WeakAcks { .. }) => {
+                    self.checker.on_held(index, self.plan.nodes[index].dials[0]);
+                    None
+                }
                 Some(_) => None,
             };
             any = true;

@@ -257,7 +257,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let quiet = |(index, node): (usize, &Node)| {
             if let Some(device) = &node.device {
-                return device.is_idle();
+                return device.is_idle() || self.checker.only_keeps(index);
             }
             let Some(router) = &node.router else { return false };
             let names = self.nodes.iter().map(|peer| &peer.plan.config.name);

@@ -372,6 +372,12 @@ impl Checker {
         });
     }
 
+    /// A node says that it sends nothing to this peer.
+    pub fn on_held(&mut self, node: usize, peer: usize) {
+        let name = self.nodes[peer].name.clone();
+        self.nodes[node].held.push(name);
+    }
+
     /// A node tells its application something.
     pub fn on_event(&mut self, node: usize, event: &Event) {
         if let Event::SubscriberGone { name, .. } = event {

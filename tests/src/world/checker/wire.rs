@@ -151,7 +151,6 @@ impl Checker {
         };
         self.bind(Way { from, to, epoch, number, at: self.now }, id);
         let weak = self.nodes[to].role == Role::Gateway
-            && self.nodes[from].role != Role::Device
             && self.nodes[to].class < self.nodes[from].class
             && !self.nodes[from].accepts_weak;
         self.check(Rule::DeleteAfterAck, !weak, |this| {
