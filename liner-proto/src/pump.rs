@@ -32,7 +32,10 @@ pub fn send<S: Store, const QUEUE: usize, const FRAME: usize>(
         match fill(endpoint, store, now) {
             Ok(()) => return Ok(number),
             Err(StoreFault::Full) if overflow == Overflow::DropOldest && endpoint.drop_oldest() => {
-                free(endpoint, store, now).map_err(|_| SendError::Store)?;
+                if free(endpoint, store, now).is_err() {
+                    endpoint.withdraw();
+                    return Err(SendError::Store);
+                }
             }
             Err(fault) => {
                 endpoint.withdraw();

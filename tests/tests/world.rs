@@ -11,7 +11,9 @@ const THREADS: u64 = 2;
 
 fn seeds() -> u64 {
     let told = std::env::var("LINER_WORLD_SEEDS").ok();
-    told.map_or(SEEDS, |seeds| seeds.parse().expect("LINER_WORLD_SEEDS is a number"))
+    told.map_or(SEEDS, |seeds| {
+        seeds.parse().unwrap_or_else(|_| panic!("LINER_WORLD_SEEDS is not a number: {seeds}"))
+    })
 }
 
 #[test]

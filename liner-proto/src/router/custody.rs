@@ -196,7 +196,7 @@ impl Router {
     ) -> Result<(), PushError> {
         let text = self.topics.text(topic);
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return Err(PushError::Full) };
-        outbox.push(self.now, (topic, text), header, payload, over)?;
+        outbox.own_through = outbox.push(self.now, (topic, text), header, payload, over)?;
         let conn = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn);
         let asynchronous = outbox.out.mode() == SendMode::Asynchronous;
         if !outbox.listed {
@@ -245,8 +245,13 @@ impl Router {
         if !self.dials.has_outboxes() {
             return self.outbox_of(peer);
         }
-        // What waited for whoever answers at the peer's address comes before it, too.
-        let waiting = self.dials.ids().filter(|dial| self.dials.peer(*dial) == Some(peer));
+        // What waited for whoever answers at the peer's address comes before it, too. After a restart nobody has answered
+        // yet, but the directory knows where the peer listened.
+        let rows = self.topics.rows(topic);
+        let address = rows.iter().find(|row| row.peer == peer).map(|row| &*row.address);
+        let waiting = self.dials.ids().filter(|dial| {
+            self.dials.peer(*dial) == Some(peer) || Some(self.dials.address(*dial)) == address
+        });
         let mut waiting = waiting.filter_map(|dial| self.dials.outbox(dial));
         if let Some(waiting) = waiting.find(|outbox| !self.kept_is_empty(Some(*outbox))) {
             return waiting;
@@ -359,7 +364,8 @@ impl Router {
             let connected = outbox.peer.and_then(|peer| self.peers.get(peer.0)).is_some_and(|peer| {
                 // A caller that was told where its stream begins counts, too.
                 let calling = |caller: &super::conn::Caller| *caller.name == *peer.name;
-                peer.conn.is_some() || self.conns.iter().any(|(_, conn)| conn.caller.as_ref().is_some_and(calling))
+                peer.conn.is_some()
+                    || self.conns.iter().any(|(_, conn)| conn.caller.as_ref().is_some_and(calling))
             });
             let rest = outbox.out.acked() < outbox.return_through && !connected;
             // Its trims stay with the rows that were moved until they are committed.
@@ -376,6 +382,15 @@ impl Router {
     /// Moves a part of a queue to another one, or back to its topics.
     fn move_queue(&mut self, from: OutboxId, to: Option<OutboxId>) {
         let mut moved = 0;
+        if self.outboxes.get(from.0).is_some_and(|outbox| outbox.out.owes_trim()) {
+            // One part is stored in its new place before the next is moved.
+            return;
+        }
+        if let Some(to) = to
+            && !self.storage.moves.contains(&(from, to))
+        {
+            self.storage.moves.push((from, to));
+        }
         while moved < MOVE_BYTES {
             let Some(outbox) = self.outboxes.get_mut(from.0) else { return };
             if !outbox.may_send() {
@@ -426,8 +441,10 @@ impl Router {
                     (other.unwrap_or_else(|| self.kept_outbox(topic)), Header { repeat: true, ..header })
                 }
             };
+            let own_through = self.outboxes.get(to.0).map_or(0, |outbox| outbox.own_through);
             let _ = self.push(to, topic, &header, payload, true);
             if let Some(outbox) = self.outboxes.get_mut(to.0) {
+                outbox.own_through = own_through;
                 outbox.out.hold();
             }
         }

@@ -279,6 +279,8 @@ impl Router {
                 self.events.push(Event::Gap { from, count, reason: GapReason::Missing });
             }
         }
+        // What was taken in another epoch, and is not committed, may have its rows still on their way.
+        state.took_custody |= state.inbound.owes_cursor();
         state.conn = Some(id);
         state.about = Some(about);
         // On a line the marks have 16 bits and the window has 8: what is in flight must stay far below the former.

@@ -78,6 +78,8 @@ pub(super) struct Outbox {
     numbers: Vec<u32>,
     pub(super) topics_stored: usize,
     pub(super) topics_asked: Pending<usize>,
+    /// The last number that was queued here first, and not moved here from another queue.
+    pub(super) own_through: u64,
     /// Bytes of what it holds, for quotas. Exact for queues that are moved, not kept for streams.
     pub(super) bytes: u64,
     /// Messages acknowledged since the start, in epochs that are over.
@@ -111,6 +113,7 @@ impl Outbox {
             numbers: Vec::new(),
             topics_stored: 0,
             topics_asked: Pending::new(),
+            own_through: 0,
             bytes: 0,
             acked_before: 0,
             acked_base,
@@ -190,10 +193,16 @@ impl Outbox {
         Ok(number)
     }
 
+    /// Whether everything that the store does not have yet was moved here: it has it in another queue.
+    pub(super) const fn has_only_moved(&self) -> bool {
+        self.own_through < self.out.stored()
+    }
+
     /// Begins a new epoch.
     pub(super) fn rotate(&mut self, epoch: Epoch) {
         self.acked_before = self.acked_since_start();
         let predecessor = self.out.rotate(epoch);
+        self.own_through = self.out.next() - 1;
         self.acked_base = self.out.acked();
         self.return_through = self.return_through.saturating_sub(predecessor.old_first - 1);
         self.rotation = Some((epoch, predecessor));

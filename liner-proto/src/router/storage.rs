@@ -52,7 +52,7 @@ impl LoadRequest {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct InFlight {
     id: BatchId,
     trims: Option<usize>,
@@ -84,6 +84,8 @@ pub(super) struct Storage {
     in_flight: VecDeque<InFlight>,
     loads: Vec<(u64, OutboxId)>,
     loads_wanted: VecDeque<OutboxId>,
+    /// Queues of which a part was moved to another one, and the store may not know it yet.
+    pub(super) moves: Vec<(OutboxId, OutboxId)>,
     /// Queues of subscribers that are gone.
     pub(super) returning: Vec<OutboxId>,
     outboxes: Vec<OutboxId>,
@@ -145,6 +147,9 @@ impl Router {
         }
         if self.storage.in_flight.len() >= BATCHES_MAX || self.waits_for_rotation() || !self.owes_store() {
             return None;
+        }
+        if let Some(batch) = self.build_moves() {
+            return Some(StoreRequest::Commit(batch));
         }
         let batch = self.build_commit();
         (!batch.is_empty()).then_some(StoreRequest::Commit(batch))
@@ -215,24 +220,51 @@ impl Router {
 
     // ------------------------------------------------------------------ commits
 
+    /// A batch with nothing but moves. What they take is what they free, so they go on in a store that is full for
+    /// everything else.
+    fn build_moves(&mut self) -> Option<Batch> {
+        let outboxes = &self.outboxes;
+        let owes = |id: OutboxId| outboxes.get(id.0).is_some_and(|outbox| outbox.out.owes_trim());
+        self.storage.moves.retain(|(from, _)| owes(*from));
+        let plain = |id: OutboxId| {
+            outboxes.get(id.0).is_some_and(|outbox| outbox.has_only_moved() && outbox.rotation.is_none())
+        };
+        let ready = |(from, to): &(OutboxId, OutboxId)| {
+            plain(*to) && outboxes.get(from.0).is_some_and(|outbox| outbox.opened == Opened::Yes)
+        };
+        if self.storage.moves.is_empty() || !self.storage.moves.iter().all(ready) {
+            return None;
+        }
+        let id = self.storage.last + 1;
+        let mut batch = Batch::new(BatchId(id), self.storage.generation);
+        let mut flight = InFlight { id: BatchId(id), ..InFlight::default() };
+        for (from, _) in &self.storage.moves {
+            if let Some(outbox) = self.outboxes.get_mut(from.0) {
+                outbox.emit_owed(id, true, false, &mut batch);
+                flight.outboxes.push(*from);
+            }
+        }
+        for (_, to) in self.storage.moves.clone() {
+            self.emit_data(to, id, &mut batch);
+            flight.outboxes.push(to);
+        }
+        batch.end_group();
+        if batch.is_empty() {
+            return None;
+        }
+        self.storage.last = id;
+        flight.data = Some(0);
+        self.storage.in_flight.push_back(flight);
+        Some(batch)
+    }
+
     fn build_commit(&mut self) -> Batch {
         self.storage.last += 1;
         let id = self.storage.last;
         let mut batch = Batch::new(BatchId(id), self.storage.generation);
         let outboxes = core::mem::take(&mut self.storage.outboxes);
         let peers = core::mem::take(&mut self.storage.peers);
-        let mut flight = InFlight {
-            id: BatchId(id),
-            trims: None,
-            data: None,
-            sends: SendId(0),
-            staged: 0,
-            inbox: false,
-            outboxes: Vec::new(),
-            outboxes_early: Vec::new(),
-            peers_early: Vec::new(),
-            peers_late: Vec::new(),
-        };
+        let mut flight = InFlight { id: BatchId(id), ..InFlight::default() };
         for &outbox in &outboxes {
             if self.emit_trims(outbox, id, &mut batch) {
                 flight.outboxes_early.push(outbox);

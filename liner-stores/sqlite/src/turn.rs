@@ -84,6 +84,9 @@ impl Limit {
     }
 }
 
+/// What a group that also gives up something may demand of a full disk: a quarter of the ballast.
+const MOVE_MAX: u64 = 2 << 20;
+
 impl SqliteStore {
     pub(crate) fn apply_group(&mut self, group: &[StoreOp<'_>]) -> Result<(), StoreFault> {
         match self.turn {
@@ -214,11 +217,13 @@ impl SqliteStore {
     }
 
     /// Whether what the group demands has room, twice over, in pages of the database that are free. What the disk has is
-    /// not counted upon.
+    /// not counted upon. A group that gives up something takes little more than that: the space of the ballast bears it, and
+    /// without it a full disk could never be emptied of what has to be moved first.
     fn check_free_pages(&mut self, demand: Demand) -> Result<(), Failure> {
         let free =
             pragma(&self.conn, "PRAGMA freelist_count")?.saturating_mul(pragma(&self.conn, PAGE_SIZE)?);
-        let enough = free >= demand.bytes().saturating_mul(2).saturating_add(FREE_MIN);
+        let moves = demand.gives && demand.bytes() <= MOVE_MAX;
+        let enough = moves || free >= demand.bytes().saturating_mul(2).saturating_add(FREE_MIN);
         if enough && self.ballast.is_growth_allowed() {
             return Ok(());
         }

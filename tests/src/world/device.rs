@@ -15,13 +15,13 @@ use super::swarm::SECOND;
 use super::time::Event as Due;
 
 /// What devices send to, by the numbers that topics have in every world.
-pub const TOPICS: &[&str] = &["relayed/0", "relayed/1", "relayed/2"];
+pub(super) const TOPICS: &[&str] = &["relayed/0", "relayed/1", "relayed/2"];
 
 /// Names of devices.
-pub const NAMES: [&str; 2] = ["device0", "device1"];
+pub(super) const NAMES: [&str; 2] = ["device0", "device1"];
 
 /// The largest payload of a device.
-pub const PAYLOAD_MAX: usize = 300;
+pub(super) const PAYLOAD_MAX: usize = 300;
 
 const QUEUE: usize = 1024;
 const FRAME: usize = 400;

@@ -4,11 +4,11 @@ use liner_proto::effect::Recovered;
 use liner_proto::router::{DialId, Router, SendError, StoreRequest};
 use liner_proto::wire::record::Mode;
 
-use super::checker::{PAYLOAD_MIN, Rule};
-use super::swarm::Role;
-use super::storage::describe;
-use super::time::{self, Event};
 use super::World;
+use super::checker::{PAYLOAD_MIN, Rule};
+use super::storage::describe;
+use super::swarm::Role;
+use super::time::{self, Event};
 
 /// Wakes of one node at one instant that are no storm.
 const SPINS_MAX: u64 = 1000;

@@ -41,10 +41,10 @@ impl World {
                 self.trouble(node, time, |trouble| trouble.full = rate);
             }
             Fault::Unavailable { node, time } => {
-                self.trouble(node, time, |trouble| trouble.unavailable = true)
+                self.trouble(node, time, |trouble| trouble.unavailable = true);
             }
             Fault::CommitFails { node, time } => {
-                self.trouble(node, time, |trouble| trouble.commit_fails = 700)
+                self.trouble(node, time, |trouble| trouble.commit_fails = 700);
             }
             Fault::Slow { node, time } => {
                 self.nodes[node].slow = 100;

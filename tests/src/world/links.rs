@@ -139,7 +139,9 @@ impl World {
         let index = self.plan.nodes.iter().position(|node| node.config.name == *name);
         // Strangers have no link.
         if let Some((link, end)) = index.and_then(|index| self.find(index, conn)) {
-            self.trace(|world| format!("{} closes link {link}", world.name(world.links[link].ends[end].node)));
+            self.trace(|world| {
+                format!("{} closes link {link}", world.name(world.links[link].ends[end].node))
+            });
             self.hang_up(link, end);
         }
     }

@@ -12,10 +12,10 @@ mod drive;
 mod faults;
 pub mod link;
 mod links;
-pub mod summary;
-pub mod swarm;
 mod storage;
 mod stranger;
+pub mod summary;
+pub mod swarm;
 mod time;
 
 use liner_proto::planted::Planted;

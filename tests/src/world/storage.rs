@@ -44,7 +44,7 @@ impl World {
         match node.replies.pop_front() {
             Some(Reply::Committed { id, outcome }) => router.handle_committed(now, id, outcome),
             Some(Reply::Loaded { request, result, bytes }) => {
-                router.handle_loaded(now, &request, result, &bytes)
+                router.handle_loaded(now, &request, result, &bytes);
             }
             None => return,
         }
@@ -70,6 +70,7 @@ pub(super) fn describe(request: &StoreRequest) -> String {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "all others are short")]
 fn brief(op: &liner_proto::effect::StoreOp<'_>) -> String {
     use liner_proto::effect::StoreOp;
     match op {

@@ -220,7 +220,7 @@ impl Shape {
         Self {
             classes,
             weak: classes.len() > 1 && dice.chance(700),
-            asynchronous: if std::env::var_os("NOASY").is_some() { 0 } else { dice.pick(&[0, 0, 300, 1000]) },
+            asynchronous: dice.pick(&[0, 0, 300, 1000]),
             payload_max,
             tiny: dice.pick(&[0, 300, 700]),
             window_min: if link.delay.1 > MILLI { 16 } else { 1 },

@@ -106,7 +106,8 @@ impl Checker {
             return;
         };
         let topic = &self.topics[sent.topic];
-        let already = sent.arrived() || sent.dead[node] || self.nodes[node].loss.is_some();
+        let already =
+            self.is_beyond_promise() || sent.arrived() || sent.dead[node] || self.nodes[node].loss.is_some();
         if already || self.nodes[node].subscribes.contains(&sent.topic) {
             return;
         }
@@ -139,8 +140,10 @@ impl Checker {
             }
             let moved = || self.nodes[node].shadow.holds(id) || self.is_passed_from(node, id);
             let silent = self.nodes[node].silent;
+            let sent_excused = self.ledger.get(id).is_some_and(|sent| sent.excused);
             let committed = match &removed.key {
-                _ if silent => true,
+                // What is damaged is told as a gap, wherever it was to go.
+                _ if silent || (self.nodes[node].damaged && sent_excused) => true,
                 Key::Node(name) => {
                     self.node_named(name).is_some_and(|to| self.is_passed_on(node, to, id))
                         || (gone && moved())

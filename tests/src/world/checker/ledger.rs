@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use liner_proto::effect::GapReason;
 use liner_proto::id::Epoch;
 use liner_proto::wire::record::Mode;
 
 use crate::world::dice::Dice;
 
 /// The most nodes a world has.
-pub const NODES_MAX: usize = 10;
+pub(super) const NODES_MAX: usize = 10;
 
 /// Bytes of a payload that say which message it is.
 pub const PAYLOAD_MIN: usize = 8;
 
 /// One message that an application tried to send.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub(super) struct Sent {
     /// Who sent it.
     pub node: usize,
     /// To which topic, by number.
@@ -48,7 +49,7 @@ pub struct Sent {
 
 /// A message's place in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub(super) struct Way {
     /// The sending node.
     pub from: usize,
     /// The receiving node.
@@ -63,19 +64,14 @@ pub struct Way {
 
 impl Sent {
     /// Whether any application had it.
-    pub fn arrived(&self) -> bool {
+    pub(super) fn arrived(&self) -> bool {
         self.delivered.iter().any(Option::is_some)
-    }
-
-    /// Where it stands in the newest epoch of the stream `from` → `to` that it was seen on.
-    pub fn way(&self, from: usize, to: usize) -> Option<&Way> {
-        self.ways.iter().rev().find(|way| way.from == from && way.to == to)
     }
 }
 
 /// Every message by its id, and every number by its stream.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(super) struct Ledger {
     seed: u64,
     messages: Vec<Sent>,
     streams: BTreeMap<(usize, usize, u64), BTreeMap<u64, u32>>,
@@ -85,12 +81,12 @@ pub struct Ledger {
 
 impl Ledger {
     /// An empty one.
-    pub const fn new(seed: u64) -> Self {
+    pub(super) const fn new(seed: u64) -> Self {
         Self { seed, messages: Vec::new(), streams: BTreeMap::new(), gaps: BTreeMap::new() }
     }
 
     /// Notes that an application is about to send something, and makes its payload.
-    pub fn open(&mut self, sent: Sent) -> (u32, Vec<u8>) {
+    pub(super) fn open(&mut self, sent: Sent) -> (u32, Vec<u8>) {
         let id = self.messages.len() as u32;
         let payload = payload(self.seed, id, sent.len);
         self.messages.push(sent);
@@ -98,38 +94,33 @@ impl Ledger {
     }
 
     /// The message with this id.
-    pub fn get(&self, id: u32) -> Option<&Sent> {
+    pub(super) fn get(&self, id: u32) -> Option<&Sent> {
         self.messages.get(id as usize)
     }
 
     /// The same, to be changed.
-    pub fn get_mut(&mut self, id: u32) -> Option<&mut Sent> {
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Sent> {
         self.messages.get_mut(id as usize)
     }
 
     /// All of them with their ids.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &Sent)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Sent)> {
         self.messages.iter().enumerate().map(|(id, sent)| (id as u32, sent))
     }
 
-    /// The same, to be changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Sent> {
-        self.messages.iter_mut()
-    }
-
     /// Which message a payload says it is.
-    pub fn id_of(&self, payload: &[u8]) -> Option<u32> {
+    pub(super) fn id_of(&self, payload: &[u8]) -> Option<u32> {
         let id = u32::from_le_bytes(*payload.first_chunk()?);
         ((id as usize) < self.messages.len()).then_some(id)
     }
 
     /// Whether these are the bytes that were sent under `id`.
-    pub fn is_intact(&self, id: u32, bytes: &[u8]) -> bool {
+    pub(super) fn is_intact(&self, id: u32, bytes: &[u8]) -> bool {
         self.get(id).is_some_and(|sent| payload(self.seed, id, sent.len) == bytes)
     }
 
     /// Gives a number of a stream to a message. Returns the message that it belongs to already, if that is another one.
-    pub fn bind(&mut self, way: Way, id: u32) -> Option<u32> {
+    pub(super) fn bind(&mut self, way: Way, id: u32) -> Option<u32> {
         let numbers = self.streams.entry((way.from, way.to, way.epoch.0)).or_default();
         let first = *numbers.entry(way.number).or_insert(id);
         if first != id {
@@ -148,7 +139,21 @@ impl Ledger {
     }
 
     /// Numbers of a stream were told to be a gap.
-    pub fn note_gap(&mut self, (from, to, epoch): (usize, usize, Epoch), first: u64, last: u64) {
+    pub(super) fn note_gap(
+        &mut self,
+        (from, to, epoch): (usize, usize, Epoch),
+        first: u64,
+        last: u64,
+        reason: GapReason,
+    ) {
+        if reason == GapReason::Dropped {
+            let numbers = self.streams.get(&(from, to, epoch.0));
+            for id in numbers.into_iter().flat_map(|numbers| numbers.range(first..=last)).map(|(_, id)| *id) {
+                if let Some(sent) = self.messages.get_mut(id as usize) {
+                    sent.dropped = true;
+                }
+            }
+        }
         let gaps = self.gaps.entry((from, to, epoch.0)).or_default();
         if !gaps.contains(&(first, last)) {
             gaps.push((first, last));
@@ -156,13 +161,13 @@ impl Ledger {
     }
 
     /// Whether the number was told to be a gap.
-    pub fn is_gap(&self, (from, to, epoch): (usize, usize, Epoch), number: u64) -> bool {
+    pub(super) fn is_gap(&self, (from, to, epoch): (usize, usize, Epoch), number: u64) -> bool {
         let gaps = self.gaps.get(&(from, to, epoch.0));
         gaps.is_some_and(|gaps| gaps.iter().any(|(first, last)| (*first..=*last).contains(&number)))
     }
 
     /// Messages that were on the wire under these numbers of a stream.
-    pub fn on_wire(
+    pub(super) fn on_wire(
         &self,
         (from, to, epoch): (usize, usize, Epoch),
         above: u64,

@@ -113,7 +113,7 @@ impl Checker {
             silent: false,
             accepts_weak: node.config.accept_weak_acks,
             held: Vec::new(),
-            drops: false,
+            drops: node.role == Role::Device && node.drops_oldest,
             gone: Vec::new(),
         });
         Self {
@@ -241,9 +241,11 @@ impl Checker {
     pub(super) fn is_passed_from(&self, node: usize, id: u32) -> bool {
         let Some(sent) = self.ledger.get(id) else { return false };
         let from_here = sent.ways.iter().filter(|way| way.from == node);
-        let mut committed =
-            from_here.map(|way| self.has_committed(way.to, way.from, way.epoch, way.number));
-        sent.arrived() || sent.dead.iter().any(|dead| *dead) || sent.dropped || committed.any(|committed| committed)
+        let mut committed = from_here.map(|way| self.has_committed(way.to, way.from, way.epoch, way.number));
+        sent.arrived()
+            || sent.dead.iter().any(|dead| *dead)
+            || sent.dropped
+            || committed.any(|committed| committed)
     }
 
     /// An application has a message.
@@ -404,7 +406,7 @@ impl Checker {
             GapReason::Missing => any_loss || sender.damaged || sender.gone.contains(&self.nodes[node].name),
             GapReason::Corrupt => sender.damaged,
             GapReason::Dropped => sender.drops || sender.gone.contains(&self.nodes[node].name),
-            _ => false,
+            GapReason::Expired | GapReason::Cleared | _ => false,
         };
         self.check(Rule::Gaps, caused, |this| {
             let (from, node) = (&this.nodes[from].name, &this.nodes[node].name);
@@ -485,7 +487,8 @@ impl Checker {
     /// Some record that a node has stored: its queue and number.
     pub fn some_stored(&self, node: usize, bits: u64) -> Option<(Key, u64)> {
         let queues = &self.nodes[node].shadow.queues;
-        let stored = || queues.iter().flat_map(|(key, queue)| queue.records.keys().map(move |number| (key, number)));
+        let stored =
+            || queues.iter().flat_map(|(key, queue)| queue.records.keys().map(move |number| (key, number)));
         let at = bits.checked_rem(stored().count() as u64)?;
         stored().nth(at as usize).map(|(key, number)| (key.clone(), *number))
     }

@@ -82,9 +82,9 @@ impl Checker {
 
     /// Whether it waits for someone to whom its node sends nothing.
     fn is_held(&self, id: u32) -> bool {
-        self.nodes.iter().any(|node| {
-            node.held.iter().any(|name| node.shadow.holds_in(&Key::Node(name.clone()), id))
-        })
+        self.nodes
+            .iter()
+            .any(|node| node.held.iter().any(|name| node.shadow.holds_in(&Key::Node(name.clone()), id)))
     }
 
     /// Whether it waits for a subscriber that there is none of.

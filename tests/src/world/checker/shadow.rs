@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use liner_proto::effect::{Loaded, Queue, Recovered, StoreOp};
-use liner_proto::id::{Epoch, Predecessor};
+use liner_proto::id::Epoch;
 use liner_proto::store::{HeapStore, Store};
 use liner_proto::wire::record::{self, Record};
 
@@ -32,24 +32,18 @@ impl Key {
 
 /// A queue on a disk.
 #[derive(Clone, Debug, Default)]
-pub struct Stored {
+pub(super) struct Stored {
     /// Its epoch.
     pub epoch: Epoch,
-    /// The epoch before it.
-    pub predecessor: Option<Predecessor>,
     /// Messages by their numbers.
     pub records: BTreeMap<u64, u32>,
 }
 
 /// What a group took off a disk.
 #[derive(Clone, Debug)]
-pub struct Removed {
+pub(super) struct Removed {
     /// The queue.
     pub key: Key,
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// The epoch before it.
-    pub predecessor: Option<Predecessor>,
     /// Number and message.
     pub records: Vec<(u64, u32)>,
     /// Whether a policy dropped them, instead of an acknowledgement.
@@ -58,7 +52,7 @@ pub struct Removed {
 
 /// A cursor that moved.
 #[derive(Clone, Debug)]
-pub struct Moved {
+pub(super) struct Moved {
     /// The sending node.
     pub peer: String,
     /// The epoch of its stream.
@@ -71,7 +65,7 @@ pub struct Moved {
 
 /// What a group changed that the rules speak of.
 #[derive(Clone, Debug, Default)]
-pub struct Changes {
+pub(super) struct Changes {
     /// Messages that are on the disk now.
     pub added: Vec<(Key, Epoch, u64, u32)>,
     /// Messages that were put aside.
@@ -84,7 +78,7 @@ pub struct Changes {
 
 /// A node's disk as an observer knows it.
 #[derive(Clone, Debug, Default)]
-pub struct Shadow {
+pub(super) struct Shadow {
     /// Queues.
     pub queues: BTreeMap<Key, Stored>,
     /// Cursors by the name of the sender.
@@ -99,7 +93,7 @@ pub struct Shadow {
 
 impl Shadow {
     /// The empty disk of a node, or of a device with this peer.
-    pub fn of_peer(peer: Option<String>) -> Self {
+    pub(super) fn of_peer(peer: Option<String>) -> Self {
         Self { peer, ..Self::default() }
     }
 
@@ -111,22 +105,22 @@ impl Shadow {
     }
 
     /// Whether a queue holds the message.
-    pub fn holds(&self, id: u32) -> bool {
+    pub(super) fn holds(&self, id: u32) -> bool {
         self.copies.get(id as usize).is_some_and(|copies| *copies > 0)
     }
 
     /// The messages that queues hold.
-    pub fn held(&self) -> impl Iterator<Item = u32> {
+    pub(super) fn held(&self) -> impl Iterator<Item = u32> {
         self.copies.iter().enumerate().filter(|(_, copies)| **copies > 0).map(|(id, _)| id as u32)
     }
 
     /// Whether the queue holds the message.
-    pub fn holds_in(&self, key: &Key, id: u32) -> bool {
+    pub(super) fn holds_in(&self, key: &Key, id: u32) -> bool {
         self.queues.get(key).is_some_and(|queue| queue.records.values().any(|held| *held == id))
     }
 
     /// Whether the same queues hold the message on another disk.
-    pub fn holds_alike(&self, other: &Self, id: u32) -> bool {
+    pub(super) fn holds_alike(&self, other: &Self, id: u32) -> bool {
         let keys = |shadow: &Self| {
             let holding =
                 shadow.queues.iter().filter(|(_, queue)| queue.records.values().any(|held| *held == id));
@@ -136,7 +130,12 @@ impl Shadow {
     }
 
     /// Takes a group that is durable now.
-    pub fn apply(&mut self, ops: &[StoreOp<'_>], now: u64, id_of: &dyn Fn(&[u8]) -> Option<u32>) -> Changes {
+    pub(super) fn apply(
+        &mut self,
+        ops: &[StoreOp<'_>],
+        now: u64,
+        id_of: &dyn Fn(&[u8]) -> Option<u32>,
+    ) -> Changes {
         let mut changes = Changes::default();
         for op in ops {
             self.step(op, now, id_of, &mut changes);
@@ -162,7 +161,7 @@ impl Shadow {
                 if let Some(stored) = self.queues.get_mut(&key) {
                     let renumber = |(number, id)| (number + 1 - predecessor.old_first, id);
                     stored.records = core::mem::take(&mut stored.records).into_iter().map(renumber).collect();
-                    (stored.epoch, stored.predecessor) = (epoch, Some(predecessor));
+                    stored.epoch = epoch;
                     let renumbered =
                         stored.records.iter().map(|(number, id)| (key.clone(), epoch, *number, *id));
                     changes.added.extend(renumbered);
@@ -190,7 +189,7 @@ impl Shadow {
                 self.rows.remove(&(topic.into(), name.into()));
             }
             StoreOp::DeadLetter { record, .. } => changes.dead.extend(id_in(record, id_of)),
-            _ => {}
+            StoreOp::Inbox { .. } | StoreOp::Reserve { .. } | StoreOp::Topic { .. } | _ => {}
         }
     }
 
@@ -230,13 +229,17 @@ impl Shadow {
         }
         if !gone.is_empty() {
             let records = gone.into_iter().collect();
-            let (epoch, predecessor) = (stored.epoch, stored.predecessor);
-            changes.removed.push(Removed { key, epoch, predecessor, records, dropped });
+            changes.removed.push(Removed { key, records, dropped });
         }
     }
 
     /// Reads a disk anew, after a crash.
-    pub fn read(disk: &HeapStore, before: &Self, now: u64, id_of: &dyn Fn(&[u8]) -> Option<u32>) -> Self {
+    pub(super) fn read(
+        disk: &HeapStore,
+        before: &Self,
+        now: u64,
+        id_of: &dyn Fn(&[u8]) -> Option<u32>,
+    ) -> Self {
         let mut shadow = Self::of_peer(before.peer.clone());
         let mut store = disk.clone();
         // A clone of the model's store can always be read.
@@ -244,7 +247,7 @@ impl Shadow {
             Recovered::Queue(queue) => {
                 let key = shadow.key(queue.queue);
                 let stored = shadow.queues.entry(key).or_default();
-                (stored.epoch, stored.predecessor) = (queue.epoch, queue.predecessor);
+                stored.epoch = queue.epoch;
             }
             Recovered::Cursor { peer, epoch, through } => {
                 let peer = before.peer.as_deref().unwrap_or(peer);
@@ -255,7 +258,7 @@ impl Shadow {
                 let since = before.rows.get(&key).copied().unwrap_or(now);
                 shadow.rows.insert(key, since);
             }
-            _ => {}
+            Recovered::Node { .. } | Recovered::Topic { .. } | _ => {}
         });
         let keys: Vec<Key> = shadow.queues.keys().cloned().collect();
         for key in keys {

@@ -10,10 +10,10 @@ use liner_proto::wire::handshake::StreamFields;
 use liner_proto::wire::record::{Mode, Record};
 use liner_proto::wire::{self, Body};
 
-use super::{Checker, Role};
 use super::ledger::Way;
 use super::rules::Rule;
 use super::shadow::Key;
+use super::{Checker, Role};
 
 /// What an observer has seen of one connection. End 0 dialled.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Checker {
             match wire::decode(body) {
                 Ok(body) => self.on_frame(view, Course { end, from, to }, &body),
                 Err(error) => {
-                    self.fail(Rule::NoCorruption, || format!("node {from} sent a bad frame: {error}"))
+                    self.fail(Rule::NoCorruption, || format!("node {from} sent a bad frame: {error}"));
                 }
             }
         }
@@ -94,7 +94,15 @@ impl Checker {
                 self.check_epoch(from, confirm.stream.epoch);
             }
             Body::Close(_) => {}
-            _ => self.on_session_frame(view, course, body),
+            Body::Marks(_)
+            | Body::Batch(_)
+            | Body::Bind(_)
+            | Body::Ack(_)
+            | Body::Page(_)
+            | Body::TopicFull(_)
+            | Body::Data(_)
+            | Body::Skipped(_)
+            | _ => self.on_session_frame(view, course, body),
         }
     }
 
@@ -116,7 +124,9 @@ impl Checker {
                 let number = widen(data.number_low, view.last[course.end].max(own.oldest - 1) + 1);
                 let record = data.record.decode();
                 view.last[course.end] = match record {
-                    Ok(Record::Message { header, .. }) if header.mode == Mode::BestEffort => view.last[course.end],
+                    Ok(Record::Message { header, .. }) if header.mode == Mode::BestEffort => {
+                        view.last[course.end]
+                    }
                     Ok(Record::Gap { count, .. }) => number + count - 1,
                     _ => number,
                 };
@@ -130,16 +140,24 @@ impl Checker {
                 &other,
                 widen(ack.acked_low, view.last[1 - course.end].max(other.oldest - 1)),
             ),
-            _ => {}
+            Body::Hello(_)
+            | Body::Answer(_)
+            | Body::Confirm(_)
+            | Body::Close(_)
+            | Body::Bind(_)
+            | Body::Page(_)
+            | Body::TopicFull(_)
+            | Body::Skipped(_)
+            | _ => {}
         }
     }
 
     fn on_record(&mut self, course: Course, epoch: Epoch, number: u64, record: &Record<'_>) {
         let (header, payload) = match record {
             Record::Message { header, payload } => (header, payload),
-            Record::Gap { count, .. } => {
+            Record::Gap { count, reason } => {
                 let stream = (course.from, course.to, epoch);
-                return self.ledger.note_gap(stream, number, number + count - 1);
+                return self.ledger.note_gap(stream, number, number + count - 1, *reason);
             }
         };
         if header.mode == Mode::BestEffort {
@@ -168,7 +186,7 @@ impl Checker {
         let queue = self.nodes[from].shadow.queues.get(&key);
         // What was acknowledged in the meantime is on its way again for nothing, and no longer there.
         let stored = queue.is_some_and(|queue| queue.records.get(&number) == Some(&id))
-            || self.has_committed(to, from, epoch, number);
+            || self.is_passed_on(from, to, id);
         self.check(Rule::Stored, stored, |this| {
             format!("{} sends message {id} before it has stored it", this.nodes[from].name)
         });
