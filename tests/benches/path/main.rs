@@ -100,7 +100,7 @@ fn rates(size: usize) {
             .map(|_| {
                 let elapsed = match kind {
                     Kind::Raw => raw::rate(size, count),
-                    _ => node::rate(kind, size, count),
+                    Kind::Asynchronous | Kind::Process | Kind::Power => node::rate(kind, size, count),
                 };
                 count as f64 / elapsed.as_secs_f64() / 1e6
             })

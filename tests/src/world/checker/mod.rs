@@ -40,6 +40,8 @@ struct Watched {
     class: Class,
     mode: SendMode,
     subscribes: Vec<usize>,
+    /// Whether its subscriptions outlive it.
+    durable: bool,
     dials: Vec<usize>,
     shadow: Shadow,
     /// Highest cursor that was ever durable, by sender and epoch.
@@ -97,6 +99,7 @@ impl Checker {
             class: node.class,
             mode: node.config.send_mode,
             subscribes: node.subscribes.clone(),
+            durable: node.config.durable,
             dials: node.dials.clone(),
             shadow: Shadow::of_peer(
                 (node.role == Role::Device).then(|| plan.nodes[node.dials[0]].config.name.clone()),
@@ -361,7 +364,9 @@ impl Checker {
         }
         // What waits for whoever answers at an address is moved behind what was queued for the node that answers, and
         // where both dial each other that may be newer.
-        let crossed = self.nodes[node].dials.contains(&origin) && self.nodes[origin].dials.contains(&node);
+        // A node that started anew does not know where one without a name of its own listened.
+        let both_dial = self.nodes[node].dials.contains(&origin) && self.nodes[origin].dials.contains(&node);
+        let crossed = both_dial || (!self.nodes[node].durable && self.nodes[origin].crashes > 0);
         let ordered = crossed || before.is_none_or(|before| before < id);
         self.check(Rule::Order, ordered, |this| {
             format!(
@@ -416,7 +421,7 @@ impl Checker {
 
     fn check_accord(&mut self, node: usize, peer: &str, reason: CloseReason) {
         let on_line = self.node_named(peer).is_some_and(|peer| self.nodes[peer].role == Role::Device);
-        if self.damaging || on_line {
+        if self.damaging || on_line || self.is_beyond_promise() {
             return;
         }
         let breach = matches!(
