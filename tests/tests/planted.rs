@@ -11,25 +11,29 @@ const SEEDS: u64 = 10_000;
 /// Worlds in which it must be found.
 const FOUND: usize = 10;
 
-fn found(fault: Fault) {
+/// Runs worlds until the wrong behaviour was found often enough.
+fn search(fault: Fault) -> Summary {
     let options = Options { planted: Planted(Some(fault)), ..Options::default() };
-    let summary = Summary::of(0..SEEDS, options, |summary| summary.broken.len() >= FOUND);
-    println!("{fault:?}: found in {} of {} worlds", summary.broken.len(), summary.worlds());
+    Summary::of(0..SEEDS, options, |summary| summary.broken.len() >= FOUND)
+}
+
+fn words(fault: Fault, summary: &Summary) -> String {
+    let (found, worlds) = (summary.broken.len(), summary.worlds());
+    let mut words = format!("{fault:?}: found in {found} of {worlds} worlds");
     for report in &summary.broken {
-        println!(
-            "    seed {}: {}",
-            report.seed,
-            report.violation.as_ref().map_or(String::new(), ToString::to_string)
-        );
+        let violation = report.violation.as_ref().map(ToString::to_string).unwrap_or_default();
+        words.push_str(&format!("\n    seed {}: {violation}", report.seed));
     }
-    assert!(summary.broken.len() >= FOUND, "{fault:?} was found in {} worlds", summary.broken.len());
+    words
 }
 
 macro_rules! planted {
     ($($name:ident: $fault:ident),* $(,)?) => {
         $(#[test]
         fn $name() {
-            found(Fault::$fault);
+            let summary = search(Fault::$fault);
+            println!("{}", words(Fault::$fault, &summary));
+            assert!(summary.broken.len() >= FOUND, "{}", words(Fault::$fault, &summary));
         })*
 
         #[test]

@@ -24,6 +24,7 @@ impl Checker {
             delivered: [None; NODES_MAX],
             marked: false,
             dead: [false; NODES_MAX],
+            kept_at: None,
             ways: Vec::new(),
         })
     }
@@ -151,7 +152,8 @@ impl Checker {
         self.note_first(node, id, marked);
         // What is sent again after a loss of memory, or returns to its topic because the one it was for is gone, comes when it
         // comes: it may be new to this application all the same.
-        let late = marked && (self.was_returned(id) || self.may_repeat_after_loss(id, node));
+        let given_up = !self.nodes[origin].gone.is_empty() || self.was_returned(id);
+        let late = marked && (given_up || self.may_repeat_after_loss(id, node));
         if !elsewhere && !late {
             self.check_order(node, origin, topic, id);
         }
@@ -190,7 +192,11 @@ impl Checker {
         // where both dial each other that may be newer.
         // A node that started anew does not know where one without a name of its own listened.
         let both_dial = self.nodes[node].dials.contains(&origin) && self.nodes[origin].dials.contains(&node);
-        let crossed = both_dial || (!self.nodes[node].durable && self.nodes[origin].crashes > 0);
+        // Who was the first subscriber is not remembered: what was kept for one may go to another after a restart.
+        let kept_at = self.ledger.get(id).and_then(|sent| sent.kept_at);
+        let passed_over = kept_at.is_some_and(|kept_at| self.nodes[kept_at].crashes > 0);
+        let crossed =
+            both_dial || passed_over || (!self.nodes[node].durable && self.nodes[origin].crashes > 0);
         let ordered = crossed || before.is_none_or(|before| before < id);
         self.check(Rule::Order, ordered, |this| {
             format!(

@@ -26,6 +26,9 @@ impl Checker {
 
     fn note_added(&mut self, node: usize, changes: &Changes) {
         for (key, epoch, number, id) in &changes.added {
+            if let (Key::Topic(_), Some(sent)) = (key, self.ledger.get_mut(*id)) {
+                sent.kept_at = Some(node);
+            }
             let Key::Node(name) = key else { continue };
             let Some(to) = self.node_named(name) else { continue };
             let way = Way { from: node, to, epoch: *epoch, number: *number, at: u64::MAX };
@@ -106,8 +109,11 @@ impl Checker {
             return;
         };
         let topic = &self.topics[sent.topic];
-        let already =
-            self.is_beyond_promise() || sent.arrived() || sent.dead[node] || self.nodes[node].loss.is_some();
+        let already = self.is_beyond_promise()
+            || sent.dropped
+            || sent.arrived()
+            || sent.dead[node]
+            || self.nodes[node].loss.is_some();
         if already || self.nodes[node].subscribes.contains(&sent.topic) {
             return;
         }

@@ -43,6 +43,8 @@ pub(super) struct Sent {
     pub marked: bool,
     /// Nodes whose dead letters hold it.
     pub dead: [bool; NODES_MAX],
+    /// The node that kept it for a topic's first subscriber.
+    pub kept_at: Option<usize>,
     /// The streams on which it was seen.
     pub ways: Vec<Way>,
 }

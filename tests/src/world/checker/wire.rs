@@ -184,9 +184,10 @@ impl Checker {
         }
         let key = Key::Node(self.nodes[to].name.clone());
         let queue = self.nodes[from].shadow.queues.get(&key);
-        // What was acknowledged in the meantime is on its way again for nothing, and no longer there.
+        // What was acknowledged or dropped while its frame waited for the link is no longer there.
         let stored = queue.is_some_and(|queue| queue.records.get(&number) == Some(&id))
-            || self.is_passed_on(from, to, id);
+            || self.is_passed_on(from, to, id)
+            || self.ledger.get(id).is_some_and(|sent| sent.dropped);
         self.check(Rule::Stored, stored, |this| {
             format!("{} sends message {id} before it has stored it", this.nodes[from].name)
         });
