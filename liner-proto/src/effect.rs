@@ -4,6 +4,7 @@
 //! the groups are committed. Whatever has to wait for that (an ack, the word "stored", a first transmission)
 //! is held back by the core, not by the order in which a shell happens to call things.
 
+use crate::delivery::Remembered;
 use crate::id::{Epoch, Predecessor};
 pub use crate::wire::record::GapReason;
 
@@ -237,6 +238,20 @@ pub struct RecoveredQueue<'a> {
     pub messages: u64,
     /// Bytes of their records, lengths included.
     pub bytes: u64,
+}
+
+impl RecoveredQueue<'_> {
+    /// What delivery has to know of it.
+    pub const fn remembered(&self) -> Remembered {
+        Remembered {
+            epoch: self.epoch,
+            predecessor: self.predecessor,
+            trimmed: self.trimmed,
+            dropped: self.dropped,
+            last: self.last,
+            reserved: self.reserved,
+        }
+    }
 }
 
 /// Records that a store gave back.

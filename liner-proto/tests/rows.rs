@@ -30,6 +30,19 @@ fn pass((from, at): (&mut Router, ConnId), (to, there): (&mut Router, ConnId)) -
     len
 }
 
+/// Connects the two, and passes on what each has to say until nothing is left.
+fn meet(subscriber: &mut Router, publisher: &mut Router) {
+    let dial = subscriber.add_peer(NOW, "publisher:1");
+    let _ = subscriber.poll_dial(NOW);
+    let here = subscriber.handle_dialed(NOW, dial, Framing::Length);
+    let there = publisher.handle_accepted(NOW, Framing::Length);
+    let mut moved = 1;
+    while moved > 0 {
+        moved = pass((&mut *subscriber, here), (&mut *publisher, there));
+        moved += pass((&mut *publisher, there), (&mut *subscriber, here));
+    }
+}
+
 #[test]
 fn every_topic_of_many_is_told() {
     let (mut publisher, mut subscriber) = (node("publisher"), node("subscriber"));
@@ -37,15 +50,7 @@ fn every_topic_of_many_is_told() {
     for n in 0..2_000 {
         subscriber.subscribe(NOW, &topic(n));
     }
-    let dial = subscriber.add_peer(NOW, "publisher:1");
-    let _ = subscriber.poll_dial(NOW);
-    let here = subscriber.handle_dialed(NOW, dial, Framing::Length);
-    let there = publisher.handle_accepted(NOW, Framing::Length);
-    let mut moved = 1;
-    while moved > 0 {
-        moved = pass((&mut subscriber, here), (&mut publisher, there));
-        moved += pass((&mut publisher, there), (&mut subscriber, here));
-    }
+    meet(&mut subscriber, &mut publisher);
     let unknown =
         (0..2_000).find(|n| publisher.send(NOW, &topic(*n), b"", Mode::One) == Err(SendError::NoAddress));
     assert_eq!(unknown, None);
@@ -59,15 +64,7 @@ fn a_topic_that_a_peer_no_longer_tells_is_not_its_any_more() {
         for topic in topics {
             subscriber.subscribe(NOW, topic);
         }
-        let dial = subscriber.add_peer(NOW, "publisher:1");
-        let _ = subscriber.poll_dial(NOW);
-        let here = subscriber.handle_dialed(NOW, dial, Framing::Length);
-        let there = publisher.handle_accepted(NOW, Framing::Length);
-        let mut moved = 1;
-        while moved > 0 {
-            moved = pass((&mut subscriber, here), (&mut publisher, there));
-            moved += pass((&mut publisher, there), (&mut subscriber, here));
-        }
+        meet(&mut subscriber, &mut publisher);
         let known: Vec<&str> = ["a", "b", "c"]
             .into_iter()
             .filter(|topic| publisher.send(NOW, topic, b"", Mode::One).is_ok())

@@ -19,7 +19,7 @@ mod storage;
 pub use storage::Step;
 
 use crate::config::{Limits, Timing};
-use crate::delivery::{Inbound, Outbound, PushError, Remembered, SendMode};
+use crate::delivery::{Inbound, Outbound, PushError, SendMode};
 use crate::effect::{GapReason, Recovered};
 use crate::id::{Class, Epoch};
 use crate::memory::Region;
@@ -196,15 +196,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
                 self.storage.regressed = regressed;
             }
             Recovered::Queue(queue) => {
-                let remembered = Remembered {
-                    epoch: queue.epoch,
-                    predecessor: queue.predecessor,
-                    trimmed: queue.trimmed,
-                    dropped: queue.dropped,
-                    last: queue.last,
-                    reserved: queue.reserved,
-                };
-                self.out = Outbound::restore(Region::new(), SendMode::Stored, &remembered, false);
+                self.out = Outbound::restore(Region::new(), SendMode::Stored, &queue.remembered(), false);
                 self.storage.opened = true;
                 if self.storage.regressed {
                     self.rotate();

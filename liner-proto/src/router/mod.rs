@@ -36,7 +36,7 @@ pub use dial::{Dial, DialId};
 pub use event::{Application, Event, Message};
 pub use storage::{LoadRequest, StoreRequest};
 
-use crate::delivery::{Outbound, Remembered, SendMode};
+use crate::delivery::{Outbound, SendMode};
 use crate::effect::{Recovered, RecoveredQueue};
 use crate::id::{Epoch, SendId};
 use crate::memory::Segments;
@@ -190,17 +190,9 @@ impl Router {
     }
 
     fn restore_queue(&mut self, queue: &RecoveredQueue<'_>) {
-        let remembered = Remembered {
-            epoch: queue.epoch,
-            predecessor: queue.predecessor,
-            trimmed: queue.trimmed,
-            dropped: queue.dropped,
-            last: queue.last,
-            reserved: queue.reserved,
-        };
         let ring = Segments::new(self.config.queue_bytes);
         let reuse = self.config.planted.has(Fault::NumberReused);
-        let out = Outbound::restore(ring, self.config.send_mode, &remembered, reuse);
+        let out = Outbound::restore(ring, self.config.send_mode, &queue.remembered(), reuse);
         let mut outbox = Outbox::with(Key::of(queue.queue), out, Opened::Yes);
         outbox.bytes = queue.bytes;
         let id = self.add_outbox(outbox);
