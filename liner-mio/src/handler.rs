@@ -28,28 +28,55 @@ impl<F: FnMut(&Message<'_>)> Handler for F {
     }
 }
 
+/// What was handed to a handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handed {
+    pub(crate) messages: u64,
+    /// Of their payloads.
+    pub(crate) bytes: u64,
+}
+
+impl Handed {
+    pub(crate) const NOTHING: Self = Self { messages: 0, bytes: 0 };
+
+    pub(crate) const fn plus(self, more: Self) -> Self {
+        Self { messages: self.messages + more.messages, bytes: self.bytes + more.bytes }
+    }
+
+    /// What came since `earlier`, which was a part of it.
+    pub(crate) const fn minus(self, earlier: Self) -> Self {
+        Self { messages: self.messages - earlier.messages, bytes: self.bytes - earlier.bytes }
+    }
+
+    /// What is left of it as a bound behind `used`, if there is some of both.
+    pub(crate) const fn less(self, used: Self) -> Option<Self> {
+        let left = used.messages < self.messages && used.bytes < self.bytes;
+        if left { Some(self.minus(used)) } else { None }
+    }
+}
+
 /// Hands the router's messages to a handler and counts them.
 pub(crate) struct Counted<'h> {
     handler: &'h mut dyn Handler,
-    pub(crate) messages: u64,
-    most: u64,
+    pub(crate) handed: Handed,
+    most: Handed,
 }
 
 impl<'h> Counted<'h> {
-    /// Full after `most` messages.
-    pub(crate) fn new(handler: &'h mut dyn Handler, most: u64) -> Self {
-        Self { handler, messages: 0, most }
+    /// Full after `most`.
+    pub(crate) fn new(handler: &'h mut dyn Handler, most: Handed) -> Self {
+        Self { handler, handed: Handed::NOTHING, most }
     }
 }
 
 impl Application for Counted<'_> {
     #[inline]
     fn message(&mut self, message: &Message<'_>) {
-        self.messages += 1;
+        self.handed = self.handed.plus(Handed { messages: 1, bytes: message.payload.len() as u64 });
         self.handler.message(message);
     }
 
     fn is_full(&self) -> bool {
-        self.messages >= self.most
+        self.most.less(self.handed).is_none()
     }
 }

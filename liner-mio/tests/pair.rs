@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{How, Party, listener, run, talker};
+use common::{How, Party, Patience, heap, listener, run, talker};
 use liner_mio::{Event, Framing, Message, Mode, Node, SendError, SendMode};
 
 fn numbered(count: u32) -> Vec<Vec<u8>> {
@@ -59,8 +59,8 @@ fn big_messages_pass_both_ways(how: How) {
     let peer = one.node.listen_addrs()[0].to_string();
     let builder = Node::builder("two").peer(&peer).subscribe("to-two");
     let mut two = Party::new(match how {
-        How::InPlace => builder.store(common::heap()).build().unwrap(),
-        How::OnWorker => builder.store_on_worker(common::heap()).build().unwrap(),
+        How::InPlace => builder.store(heap()).build().unwrap(),
+        How::OnWorker => builder.store_on_worker(heap()).build().unwrap(),
     });
     run([&mut one, &mut two], |[one, two]| {
         !one.node.peers_up().is_empty() && !two.node.peers_up().is_empty()
@@ -133,6 +133,20 @@ fn a_listener_that_returns_gets_the_rest() {
     let mut to = Party::new(again);
     run([&mut from, &mut to], |[from, to]| to.seen.len() >= 10 && from.node.is_idle());
     assert_eq!(to.payloads(), (0..10_u8).map(|number| [number]).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_address_where_nobody_answers_is_told_once() {
+    let mut from = Party::new(Node::builder("from").peer("127.0.0.1:1").store(heap()).build().unwrap());
+    let dials = |party: &Party| {
+        party.events.iter().filter(|event| matches!(event, Event::DialFailed { .. })).count()
+    };
+    run([&mut from], |[from]| dials(from) > 0);
+    let patience = Patience::new();
+    while !patience.used(Duration::from_millis(600)) {
+        from.turn();
+    }
+    assert_eq!(dials(&from), 1, "{:?}", from.events);
 }
 
 #[test]

@@ -85,12 +85,72 @@ fn a_slow_worker_bounds_what_a_crash_could_repeat() {
         from.turn();
         to.turn();
     }
-    // One turn, and what it took to notice.
-    assert!(to.seen.len() < 4 * 1024, "{} messages and no commit", to.seen.len());
+    assert!(to.seen.len() <= 1024, "{} messages and no commit", to.seen.len());
     assert!(to.node.next_deadline().is_none_or(|due| !due.is_zero()), "it would not sleep");
     drop(gate);
     run([&mut from, &mut to], |[from, to]| to.seen.len() >= 20_000 && from.node.is_idle());
     assert_eq!(to.seen.len(), 20_000);
+}
+
+/// How many messages `to` has seen when its store has failed for a while under a flood.
+fn seen_while_the_store_fails(how: How, payload: usize) -> usize {
+    let (store, switch) = Faulty::with_switch();
+    let node = Node::builder("to").listen("127.0.0.1:0", Framing::Length).subscribe("t");
+    let node = match how {
+        How::InPlace => node.store(store),
+        How::OnWorker => node.store_on_worker(store),
+    };
+    let mut to = Party::new(node.build().unwrap());
+    let mut from = talker("from", &to, How::InPlace);
+    run([&mut from, &mut to], |[_, to]| !to.node.peers_up().is_empty() && to.node.is_idle());
+    let count = 8_000_000 / (payload + 400);
+    for _ in 0..count {
+        from.node.send("t", &vec![1; payload], Mode::One).unwrap();
+    }
+    switch.fails.store(u32::MAX, Ordering::Relaxed);
+    run([&mut from, &mut to], |[_, to]| to.events.iter().any(|event| matches!(event, Event::StoreFailed(_))));
+    for _ in 0..100 {
+        from.turn();
+        to.turn();
+    }
+    let seen = to.seen.len();
+    switch.fails.store(0, Ordering::Relaxed);
+    run([&mut from, &mut to], |[from, to]| to.seen.len() >= count && from.node.is_idle());
+    assert_eq!(to.seen.len(), count);
+    seen
+}
+
+#[test]
+fn a_store_that_fails_bounds_what_a_crash_could_repeat() {
+    for how in [How::InPlace, How::OnWorker] {
+        let seen = seen_while_the_store_fails(how, 16);
+        assert!((1..=1024).contains(&seen), "{how:?}: {seen} messages and no commit");
+        let seen = seen_while_the_store_fails(how, 4096);
+        assert!((1..=64).contains(&seen), "{how:?}: {seen} messages of 4 KiB and no commit");
+    }
+}
+
+#[test]
+fn a_peer_is_not_silent_while_a_commit_is_waited_for() {
+    let (store, switch) = Faulty::with_switch();
+    let node = Node::builder("to").listen("127.0.0.1:0", Framing::Length).subscribe("t");
+    let node = node.configure(|config| config.timing.peer_silent = Duration::from_millis(100));
+    let mut to = Party::new(node.store_on_worker(store).build().unwrap());
+    let mut from = talker("from", &to, How::InPlace);
+    run([&mut from, &mut to], |[_, to]| !to.node.peers_up().is_empty());
+    let gate = switch.gate.lock().unwrap();
+    for _ in 0..5000 {
+        from.node.send("t", &[1; 64], Mode::One).unwrap();
+    }
+    let patience = Patience::new();
+    while !patience.used(Duration::from_millis(500)) {
+        from.turn();
+        to.turn();
+    }
+    assert!(to.seen.len() < 1024, "it does not wait");
+    drop(gate);
+    run([&mut from, &mut to], |[from, to]| to.seen.len() >= 5000 && from.node.is_idle());
+    assert!(!to.events.iter().any(|event| matches!(event, Event::PeerDown { .. })), "{:?}", to.events);
 }
 
 #[test]

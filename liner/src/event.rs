@@ -13,6 +13,9 @@ pub(crate) fn words(event: &Event) -> Option<String> {
         Event::HandshakeFailed { reason, .. } => {
             format!("a connection ended before it was one of ours: {}", reason_words(*reason))
         }
+        Event::DialFailed { address } => {
+            format!("nobody answers at {address} yet: it is tried again until somebody does")
+        }
         Event::Gap { from, count, reason } => format!("{count} messages of {from} will not come: {reason:?}"),
         Event::WeakAcks { name, class, .. } => {
             format!(

@@ -210,6 +210,15 @@ impl Links {
         Some(slot)
     }
 
+    /// Connections that have something to read.
+    pub(crate) fn unread(&self) -> impl Iterator<Item = ConnId> {
+        let links = self.reads.iter().filter_map(|slot| self.slots.get(*slot)?.as_ref());
+        links.filter_map(|link| match link.state {
+            State::Up(conn) if link.in_read => Some(conn),
+            State::Up(_) | State::Connecting { .. } => None,
+        })
+    }
+
     pub(crate) fn next_write(&mut self) -> Option<usize> {
         let slot = self.writes.pop_front()?;
         if let Some(link) = self.get_mut(slot) {

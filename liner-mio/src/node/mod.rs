@@ -43,9 +43,9 @@ const SENDS_PER_READING: u32 = 32;
 /// work that a turn left over makes the deadline zero.
 ///
 /// # What a turn does
-/// It takes what has arrived, up to 256 KiB or 1,024 messages (whole frames, so a little more), hands it to the handler,
-/// lets the handler flush ([`Handler::turn_end`]), commits once, and writes what may leave now: up to 1 MiB per connection.
-/// Connections take turns.
+/// It takes what has arrived, hands it to the handler, lets the handler flush ([`Handler::turn_end`]), commits once, and writes what
+/// may leave now: up to 1 MiB per connection. Connections take turns. The handler is never given more than 1,024 messages or 256 KiB that
+/// are not committed: it waits for a store that is slow, or away.
 pub struct Node {
     router: Router,
     clock: Clock,

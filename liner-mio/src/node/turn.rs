@@ -72,9 +72,9 @@ impl Node {
         self.wait(timeout).map_err(DriveError::Loop)?;
         let now = self.clock.now();
         self.sends_left = 0;
-        self.check_deadlines(now);
         self.accept(now);
         self.read(now, handler, &mut progress);
+        self.check_deadlines(now);
         self.dirty = true;
         if self.unflushed {
             handler.turn_end().map_err(DriveError::Handler)?;
@@ -99,7 +99,7 @@ impl Node {
 
     /// Whether a turn would find work without anything new.
     pub(super) fn has_work(&self, now: Instant) -> bool {
-        let held = self.stores.holds_reads();
+        let held = self.holds_reads();
         self.dirty
             || self.links.writes_len() > 0
             || (!held && (self.input.left.is_some() || self.links.reads_len() > 0))
@@ -176,11 +176,22 @@ impl Node {
 
     fn check_deadlines(&mut self, now: Instant) {
         if self.router.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.note_waiting(now);
             self.router.handle_timeout(now);
             self.checked = now;
         }
         for slot in self.links.overdue(now) {
             self.dial_next(slot);
+        }
+    }
+
+    /// What has arrived and could not be read, while a commit is waited for, is no silence of those who sent it.
+    fn note_waiting(&mut self, now: Instant) {
+        if let Some(left) = self.input.left {
+            self.router.handle_waiting(now, left.conn);
+        }
+        for conn in self.links.unread() {
+            self.router.handle_waiting(now, conn);
         }
     }
 
@@ -250,12 +261,14 @@ impl Node {
 
     // ------------------------------------------------------------------ reading
 
+    /// Whether the handler is not given more for now: it has had what a commit has to follow, or could not keep what it has.
+    fn holds_reads(&self) -> bool {
+        self.unflushed || self.stores.turn_rest().is_none()
+    }
+
     fn read(&mut self, now: Instant, handler: &mut dyn Handler, progress: &mut Progress) {
-        // A handler that could not keep what it has is not given more before it can.
-        if self.stores.holds_reads() || self.unflushed {
-            return;
-        }
-        let mut application = Counted::new(handler, self.stores.turn_rest());
+        let Some(rest) = self.stores.turn_rest().filter(|_| !self.unflushed) else { return };
+        let mut application = Counted::new(handler, rest);
         let mut bytes = 0;
         if let Some(left) = self.input.left.take() {
             bytes += left.end - left.begin;
@@ -266,9 +279,9 @@ impl Node {
             turns -= 1;
             bytes += self.read_link(now, &mut application, progress);
         }
-        progress.messages += application.messages;
-        self.stores.note_handled(application.messages);
-        self.unflushed |= application.messages > 0;
+        progress.messages += application.handed.messages;
+        self.stores.note_handled(application.handed);
+        self.unflushed |= application.handed.messages > 0;
     }
 
     /// One read from the link whose turn it is. Gives the bytes.

@@ -15,11 +15,12 @@ use mio::Waker;
 
 use crate::clock::Clock;
 use crate::error::DriveError;
+use crate::handler::Handed;
 use worker::Worker;
 
-/// Messages after which a turn hands no further frame to the application before they are committed. A batch has at most as
-/// many, so that a crash repeats at most 1,024.
-const TURN_MESSAGES: u64 = liner_proto::wire::batch::NUMBERS_MAX;
+/// After so much a turn hands no further frame to the application before it is committed. A frame adds at most as many messages, and
+/// at most a segment, so that a crash repeats at most 1,024 messages and 256 KiB.
+const TURN: Handed = Handed { messages: liner_proto::wire::batch::NUMBERS_MAX, bytes: 128 * 1024 };
 
 /// Requests executed in one go in place.
 const REQUESTS_MAX: usize = 64;
@@ -29,11 +30,11 @@ pub(crate) struct Stores {
     executor: Executor,
     /// The store's own words about its latest fault.
     said: Option<String>,
-    /// Messages handed to the application so far, and how many of them are committed.
-    handled: u64,
-    committed: u64,
-    /// Batches that the worker has, with the messages handled before each.
-    with_worker: VecDeque<(BatchId, u64)>,
+    /// Handed to the application so far, and how much of it is committed.
+    handled: Handed,
+    committed: Handed,
+    /// Batches with cursors that the worker has, each with what was handled before it.
+    with_worker: VecDeque<(BatchId, Handed)>,
 }
 
 enum Executor {
@@ -67,7 +68,13 @@ impl Stores {
     }
 
     const fn new(executor: Executor) -> Self {
-        Self { executor, said: None, handled: 0, committed: 0, with_worker: VecDeque::new() }
+        Self {
+            executor,
+            said: None,
+            handled: Handed::NOTHING,
+            committed: Handed::NOTHING,
+            with_worker: VecDeque::new(),
+        }
     }
 
     /// The store's own words about its latest fault.
@@ -75,21 +82,15 @@ impl Stores {
         self.said.as_deref()
     }
 
-    /// So many messages more were handed to the application.
-    pub(crate) const fn note_handled(&mut self, messages: u64) {
-        self.handled += messages;
+    /// So much more was handed to the application.
+    pub(crate) const fn note_handled(&mut self, handed: Handed) {
+        self.handled = self.handled.plus(handed);
     }
 
-    /// Whether the application has had so much that a commit has to be waited for, and one is under way. Without this a
-    /// crash could repeat more than one turn's messages.
-    pub(crate) fn holds_reads(&self) -> bool {
-        !self.with_worker.is_empty() && self.handled - self.committed >= TURN_MESSAGES
-    }
-
-    /// Messages that the application may have before a turn ends.
-    pub(crate) fn turn_rest(&self) -> u64 {
-        let waiting = if self.with_worker.is_empty() { 0 } else { self.handled - self.committed };
-        TURN_MESSAGES.saturating_sub(waiting).max(1)
+    /// What the application may have before a commit has to be waited for, under way or failed: nothing if it has had that
+    /// already. Without this a crash could repeat more than one turn's messages.
+    pub(crate) const fn turn_rest(&self) -> Option<Handed> {
+        TURN.less(self.handled.minus(self.committed))
     }
 
     /// Whether nothing is with the store.
@@ -102,10 +103,14 @@ impl Stores {
 
     /// Asks the router what is to be done and does it, or hands it over and takes what was done meanwhile.
     pub(crate) fn settle(&mut self, router: &mut Router, clock: &Clock) -> Result<Settled, DriveError> {
-        match &mut self.executor {
+        let settled = match &mut self.executor {
             Executor::InPlace(store) => settle_in_place(&mut **store, &mut self.said, router, clock),
             Executor::Worker(_) => self.settle_on_worker(router, clock),
+        }?;
+        if router.are_cursors_stored() {
+            self.committed = self.handled;
         }
+        Ok(settled)
     }
 
     fn settle_on_worker(&mut self, router: &mut Router, clock: &Clock) -> Result<Settled, DriveError> {
@@ -133,14 +138,13 @@ impl Stores {
         }
         while worker.has_room() {
             let Some(request) = router.poll_store(clock.now()) else { break };
-            if let StoreRequest::Commit(batch) = &request {
+            if let StoreRequest::Commit(batch) = &request
+                && batch.has_cursors()
+            {
                 self.with_worker.push_back((batch.id(), self.handled));
             }
             settled.steps += 1;
             worker.give(request)?;
-        }
-        if self.with_worker.is_empty() && router.is_stored() {
-            self.committed = self.handled;
         }
         Ok(settled)
     }

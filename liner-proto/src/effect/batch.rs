@@ -56,6 +56,11 @@ impl Batch {
         self.ends.is_empty()
     }
 
+    /// Whether it moves a cursor: what was handed to the application before it was built is committed with it.
+    pub fn has_cursors(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Owned::Cursor { .. }))
+    }
+
     /// How many groups it has.
     pub fn groups_len(&self) -> usize {
         self.ends.len()

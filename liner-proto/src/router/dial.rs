@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::event::Event;
 use super::{OutboxId, PeerId, Router};
 use crate::id::ConnId;
 use crate::rng::Rng;
@@ -189,6 +190,9 @@ impl Router {
     /// The address could not be reached.
     pub fn handle_dial_failed(&mut self, now: Instant, id: DialId) {
         self.tick(now);
+        if let Some(target) = self.dials.get(id).filter(|target| target.failures == 0) {
+            self.events.push(Event::DialFailed { address: target.address.clone() });
+        }
         self.dials.lost(self.now, id, None, false, &mut self.rng);
     }
 }

@@ -34,6 +34,11 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
+    /// Nobody answers at an address that is dialled. Told at the first attempt; it is dialled again and again.
+    DialFailed {
+        /// The address.
+        address: Box<str>,
+    },
     /// Numbers of a peer's stream will never carry a message.
     Gap {
         /// The sender.

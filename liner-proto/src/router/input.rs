@@ -76,6 +76,14 @@ impl Router {
         }
     }
 
+    /// Bytes have arrived that the shell cannot read now, because it waits for its store for instance: the peer is not silent.
+    pub fn handle_waiting(&mut self, now: Instant, id: ConnId) {
+        self.tick(now);
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.session.hear(self.now);
+        }
+    }
+
     /// Bytes have arrived. Whole frames are taken and decoded in place, until the application is full; returns how many
     /// bytes were taken. The rest must be given again with what follows it.
     pub fn handle_bytes(

@@ -155,6 +155,13 @@ impl Router {
         (!batch.is_empty()).then_some(StoreRequest::Commit(batch))
     }
 
+    /// Whether the store knows of every message taken so far that it was taken: none of them comes again after a crash.
+    pub fn are_cursors_stored(&self) -> bool {
+        let owes = |id: &PeerId| self.peers.get(id.0).is_some_and(|peer| peer.inbound.owes_cursor());
+        let moves = |flight: &InFlight| !flight.peers_early.is_empty() || !flight.peers_late.is_empty();
+        !self.storage.peers.iter().any(owes) && !self.storage.in_flight.iter().any(moves)
+    }
+
     /// Whether a batch would have content.
     pub(super) fn owes_store(&self) -> bool {
         let storage = &self.storage;

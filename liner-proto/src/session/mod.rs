@@ -273,6 +273,11 @@ impl Session {
         };
     }
 
+    /// Something of the peer's has arrived that cannot be read yet.
+    pub const fn hear(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
     /// Some other frame is on its way.
     pub const fn spoke(&mut self, now: Instant) {
         self.spoke = now;
