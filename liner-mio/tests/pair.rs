@@ -138,9 +138,8 @@ fn a_listener_that_returns_gets_the_rest() {
 #[test]
 fn an_address_where_nobody_answers_is_told_once() {
     let mut from = Party::new(Node::builder("from").peer("127.0.0.1:1").store(heap()).build().unwrap());
-    let dials = |party: &Party| {
-        party.events.iter().filter(|event| matches!(event, Event::DialFailed { .. })).count()
-    };
+    let dials =
+        |party: &Party| party.events.iter().filter(|event| matches!(event, Event::DialFailed { .. })).count();
     run([&mut from], |[from]| dials(from) > 0);
     let patience = Patience::new();
     while !patience.used(Duration::from_millis(600)) {

@@ -113,15 +113,23 @@ pub(crate) struct Demand {
     /// Rows that hold them.
     pub(crate) rows: u64,
     /// It also gives up something.
-    pub(crate) gives: bool,
+    gives: bool,
     /// It may need room for something else, a name for instance.
     pub(crate) grows: bool,
 }
+
+/// What a group that also gives up something may demand of a full disk: a quarter of the ballast.
+const MOVE_MAX: u64 = 2 << 20;
 
 /// What one row takes beside its bytes, generously.
 const ROW_BYTES: u64 = 1 << 10;
 
 impl Demand {
+    /// Whether it takes little, and gives up something for it: it passes a store that is full.
+    pub(crate) const fn is_move(self) -> bool {
+        self.gives && self.bytes() <= MOVE_MAX
+    }
+
     /// Bytes of the database that it takes, roughly.
     pub(crate) const fn bytes(self) -> u64 {
         self.bytes.saturating_add(self.rows.saturating_mul(ROW_BYTES))

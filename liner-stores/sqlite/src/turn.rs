@@ -63,8 +63,8 @@ impl Limit {
         Self { bytes, known: 0 }
     }
 
-    /// Whether there is room for what a group demands. One that also gives up something may exceed the limit by a sixteenth: a
-    /// row that is moved in pieces is there twice until its last piece has moved.
+    /// Whether there is room for what a group demands. A move may exceed the limit: it gives up as much as it takes, but for
+    /// the row that it moves a piece of, which is there twice until its last piece has moved.
     fn check(&mut self, conn: &Connection, demand: Demand) -> Result<(), Failure> {
         let Some(limit) = self.bytes.filter(|_| demand.rows > 0) else { return Ok(()) };
         let need = demand.bytes();
@@ -75,17 +75,10 @@ impl Limit {
         let pages = pragma(conn, "PRAGMA page_count")?.saturating_sub(pragma(conn, "PRAGMA freelist_count")?);
         let used = pages.saturating_mul(pragma(conn, PAGE_SIZE)?);
         self.known = limit.saturating_sub(used) / 2;
-        let slack = if demand.gives { limit / 16 } else { 0 };
-        if used.saturating_add(need) > limit.saturating_add(slack) {
-            Err(StoreFault::Full.into())
-        } else {
-            Ok(())
-        }
+        let enough = demand.is_move() || used.saturating_add(need) <= limit;
+        if enough { Ok(()) } else { Err(StoreFault::Full.into()) }
     }
 }
-
-/// What a group that also gives up something may demand of a full disk: a quarter of the ballast.
-const MOVE_MAX: u64 = 2 << 20;
 
 impl SqliteStore {
     pub(crate) fn apply_group(&mut self, group: &[StoreOp<'_>]) -> Result<(), StoreFault> {
@@ -222,8 +215,7 @@ impl SqliteStore {
     fn check_free_pages(&mut self, demand: Demand) -> Result<(), Failure> {
         let free =
             pragma(&self.conn, "PRAGMA freelist_count")?.saturating_mul(pragma(&self.conn, PAGE_SIZE)?);
-        let moves = demand.gives && demand.bytes() <= MOVE_MAX;
-        let enough = moves || free >= demand.bytes().saturating_mul(2).saturating_add(FREE_MIN);
+        let enough = demand.is_move() || free >= demand.bytes().saturating_mul(2).saturating_add(FREE_MIN);
         if enough && self.ballast.is_growth_allowed() {
             return Ok(());
         }

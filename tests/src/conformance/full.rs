@@ -92,19 +92,22 @@ pub fn a_move_within_a_full_store_succeeds(open: Open<'_>, caps: Capabilities) {
     let kept = Queue::Topic("kept");
     place.done(&[OPEN, StoreOp::Open { queue: kept, epoch: EPOCH }]);
     let count = fill(&mut place, kept);
+    let len = piece(caps).len();
     let mut into = vec![0; caps.bytes_max];
-    let mut after = 0;
-    while after < count {
-        let len = piece(caps).len();
-        let loaded = place.store().load(kept, after, into.get_mut(..len).unwrap_or_default());
-        let next = after + 1;
-        assert_eq!(loaded, Ok(Loaded::Records { first: next, last: next, len }));
-        let records = into.get(..len).unwrap_or_default();
+    // Eight at a time: more than the room that is left.
+    for after in (0..count).step_by(8) {
+        let through = count.min(after + 8);
+        let mut records = Vec::new();
+        for number in after + 1..=through {
+            let loaded = place.store().load(kept, number - 1, into.get_mut(..len).unwrap_or_default());
+            assert_eq!(loaded, Ok(Loaded::Records { first: number, last: number, len }));
+            records.extend_from_slice(into.get(..len).unwrap_or_default());
+        }
+        let (first, records) = (after + 1, &*records);
         place.done(&[
-            StoreOp::Append { queue: NODE, first: next, last: next, records },
-            StoreOp::Trim { queue: kept, through: next },
+            StoreOp::Append { queue: NODE, first, last: through, records },
+            StoreOp::Trim { queue: kept, through },
         ]);
-        after = next;
     }
     let view = place.view();
     assert_eq!((view.queue(NODE).messages, view.queue(kept).messages), (count, 0));
