@@ -1,7 +1,7 @@
 //! The steps of a device's main loop, for a store that answers at once.
 
 use crate::effect::StoreFault;
-use crate::endpoint::{Endpoint, SendError, Step, TopicIndex};
+use crate::endpoint::{Endpoint, Event, SendError, Step, TopicIndex};
 use crate::store::Store;
 use crate::time::Instant;
 
@@ -13,6 +13,40 @@ pub enum Overflow {
     Refuse,
     /// Drop the oldest queued message, count it, and tell the gateway of the gap.
     DropOldest,
+}
+
+/// One turn of the main loop of a device whose line is always there, such as a UART: takes what was received, hands every event to
+/// `events`, and does what the endpoint owes its store. Begins the handshake, and begins it again when a session has ended.
+///
+/// Returns the bytes that are to be sent, from the front of `scratch`, and what the store said: after a fault the next turn asks it
+/// again, and all the rest was done. `scratch` holds at least the largest message with two bytes more, and
+/// [`Endpoint::TRANSMIT_MIN`]. Call it when bytes have arrived, after every [`send`], when [`Endpoint::poll_timeout`] is due, and again
+/// as soon as the line has taken what a turn returned.
+pub fn turn<'s, S: Store, const QUEUE: usize, const FRAME: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+    store: &mut S,
+    now: Instant,
+    mut received: &[u8],
+    scratch: &'s mut [u8],
+    mut events: impl FnMut(Event<'_>),
+) -> (&'s [u8], Result<(), StoreFault>) {
+    if !endpoint.has_link() {
+        endpoint.handle_link_up(now);
+    }
+    endpoint.handle_timeout(now);
+    loop {
+        let taken = endpoint.handle_bytes(now, received);
+        received = received.get(taken..).unwrap_or_default();
+        while let Some(event) = endpoint.poll_event() {
+            events(event);
+        }
+        if received.is_empty() {
+            break;
+        }
+    }
+    let served = serve(endpoint, store, now, scratch);
+    let len = endpoint.poll_transmit(now, scratch);
+    (scratch.get(..len).unwrap_or_default(), served)
 }
 
 /// Queues a message and stores it. When this returns `Ok`, the message is in the store, at the store's class.

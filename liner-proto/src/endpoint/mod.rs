@@ -254,6 +254,12 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
 
     // ------------------------------------------------------------------ getters
 
+    /// Whether there is a link on which a session is up, begins or ends: not so before the first
+    /// [`handle_link_up`](Self::handle_link_up), and after [`Event::Disconnected`].
+    pub const fn has_link(&self) -> bool {
+        self.session.is_some()
+    }
+
     /// Whether messages may pass.
     pub fn is_up(&self) -> bool {
         self.peer.is_some() && self.session.as_ref().is_some_and(Session::is_up)

@@ -8,7 +8,7 @@ use crate::path::gateway;
 use crate::process::Liner;
 
 // README: from here
-use liner::proto::endpoint::{DeviceConfig, Endpoint, Event, TopicIndex};
+use liner::proto::endpoint::{DeviceConfig, Endpoint, TopicIndex};
 use liner::proto::pump::{self, Overflow};
 use liner::proto::{store::RamStore, time::Instant};
 
@@ -25,32 +25,17 @@ fn run(board: &mut impl Board) {
     let config = DeviceConfig::new("boiler", &["readings"], [board.random(), board.random()]);
     let mut line: Endpoint<'_, 1024, 256> = Endpoint::new(config, Instant::from_micros(board.micros()));
     let mut store = RamStore::<4096>::new();
-    let (mut bytes, mut buffer, mut linked) = ([0; 64], [0; 512], false);
+    let (mut received, mut scratch) = ([0; 64], [0; 512]);
     loop {
         let now = Instant::from_micros(board.micros());
-        if !core::mem::replace(&mut linked, true) {
-            line.handle_link_up(now);
-        }
-        line.handle_timeout(now);
-        let len = board.receive(&mut bytes);
-        let mut received = &bytes[..len];
-        loop {
-            received = &received[line.handle_bytes(now, received)..];
-            while let Some(event) = line.poll_event() {
-                linked &= !matches!(event, Event::Disconnected(_));
-            }
-            if received.is_empty() {
-                break;
-            }
-        }
         // When RAM is full, the oldest reading gives way, and the gateway is told of the gap.
         if let Some(reading) = board.reading() {
             let message = (TopicIndex(0), &reading[..]);
             let _ = pump::send(&mut line, &mut store, now, message, Overflow::DropOldest);
         }
-        let _ = pump::serve(&mut line, &mut store, now, &mut buffer);
-        let len = line.poll_transmit(now, &mut buffer);
-        board.transmit(&buffer[..len]);
+        let len = board.receive(&mut received);
+        let (bytes, _) = pump::turn(&mut line, &mut store, now, &received[..len], &mut scratch, |_| {});
+        board.transmit(bytes);
     }
 }
 // README: up to here
