@@ -20,7 +20,7 @@ pub(crate) fn create() -> String {
     let first_len = varint("s.records", "1");
     let next = format!("({AT} + {LEN})");
     let next_len = varint("s.records", &next);
-    let kind = byte("s.records", AT);
+    let (first_gap, next_gap) = (is_gap("1", &first_len), is_gap(&next, &next_len));
     let count = varint("s.records", &format!("({AT} + 2)"));
     let (payload, topic, triggers) = (payload(), topic(), triggers());
     format!(
@@ -31,22 +31,24 @@ CREATE TABLE byte_order(bytes BLOB NOT NULL);
 INSERT INTO byte_order VALUES(x'{alphabet}');
 CREATE VIEW conn_messages(id, connection_key, payload, number, record, topic) AS
 WITH RECURSIVE
-  step(segment, number, packed, start) AS (
-    SELECT s.id, s.first, {first_len}, 1 FROM segments s, byte_order b WHERE length(s.records) > 0
+  step(segment, number, packed, start, gap) AS (
+    SELECT s.id, s.first, {first_len}, 1, {first_gap} FROM segments s, byte_order b WHERE length(s.records) > 0
     UNION ALL
-    SELECT s.id, w.number + iif({kind} & 3 = 3, {count} >> 3, 1), {next_len}, {next}
+    SELECT -id, NULL, NULL, NULL, NULL FROM inserted
+    UNION ALL
+    SELECT s.id, w.number + iif(w.gap, {count} >> 3, 1), {next_len}, {next}, {next_gap}
     FROM step w JOIN segments s ON s.id = w.segment, byte_order b
     WHERE {next} <= length(s.records)
   )
-SELECT s.id << 24 | (w.number - s.first), s.connection_key, {payload}, w.number + m.shift, substr(s.records, {AT}, {LEN}),
-  {topic}
-FROM step w JOIN segments s ON s.id = w.segment
-JOIN conn_key_map m ON m.connection_key = s.connection_key, byte_order b
-WHERE w.number + m.shift > max(m.trimmed, coalesce(m.dropped_through, 0))
-  AND {kind} & 3 <> 3
-  AND NOT EXISTS (SELECT 1 FROM cleared c WHERE c.connection_key = s.connection_key AND c.number = w.number)
-UNION ALL
-SELECT {INSERTED} | i.id, i.connection_key, i.payload, NULL, NULL, i.topic FROM inserted i;
+SELECT coalesce({INSERTED} | i.id, s.id << 24 | (w.number - s.first)), coalesce(i.connection_key, s.connection_key),
+  coalesce(i.payload, {payload}), w.number + m.shift, substr(s.records, {AT}, {LEN}), coalesce(i.topic, {topic})
+FROM step w LEFT JOIN inserted i ON i.id = -w.segment
+LEFT JOIN segments s ON s.id = w.segment
+LEFT JOIN conn_key_map m ON m.connection_key = s.connection_key, byte_order b
+WHERE i.id IS NOT NULL
+  OR w.number + m.shift > max(m.trimmed, coalesce(m.dropped_through, 0))
+  AND NOT w.gap
+  AND NOT EXISTS (SELECT 1 FROM cleared c WHERE c.connection_key = s.connection_key AND c.number = w.number);
 {triggers}"
     )
 }
@@ -63,7 +65,7 @@ CREATE TRIGGER conn_messages_delete INSTEAD OF DELETE ON conn_messages BEGIN
   INSERT OR IGNORE INTO cleared
   SELECT m.connection_key, OLD.number - m.shift FROM conn_key_map m
   WHERE m.connection_key = OLD.connection_key AND OLD.number IS NOT NULL;
-  DELETE FROM inserted WHERE OLD.number IS NULL AND {INSERTED} | id = OLD.id;
+  DELETE FROM inserted WHERE OLD.number IS NULL AND id = OLD.id - {INSERTED};
 END;
 CREATE TRIGGER conn_messages_insert INSTEAD OF INSERT ON conn_messages BEGIN
   SELECT RAISE(ABORT, 'no queue has this connection_key: look it up in conn_key_map')
@@ -93,6 +95,11 @@ const AT: &str = "(w.start + (w.packed & 7))";
 
 /// The bytes it has.
 const LEN: &str = "(w.packed >> 3)";
+
+/// Whether the record is a gap whose length begins at `at` and is `len`, with the bytes that the length takes.
+fn is_gap(at: &str, len: &str) -> String {
+    format!("{} & 3 = 3", byte("s.records", &format!("({at} + ({len} & 7))")))
+}
 
 /// The value of one byte of a blob; places count from 1.
 fn byte(blob: &str, at: &str) -> String {
