@@ -186,9 +186,18 @@ fn a_row_deleted_by_hand_is_a_gap() {
 
 #[test]
 fn tables_emptied_by_hand_lose_what_they_held_and_nothing_else() {
-    for table in
-        ["conn_messages", "segments", "conn_key_map", "topic_addr", "seq", "conn_sender", "stream_topic", "topic_key", "sender_listener", "inserted"]
-    {
+    for table in [
+        "conn_messages",
+        "segments",
+        "conn_key_map",
+        "topic_addr",
+        "seq",
+        "conn_sender",
+        "stream_topic",
+        "topic_key",
+        "sender_listener",
+        "inserted",
+    ] {
         let folder = tempdir().expect("a folder");
         let mut store = open(folder.path(), "sensor");
         apply(&mut store, &[OPEN, StoreOp::Inbox { epoch: Epoch(5) }]);
