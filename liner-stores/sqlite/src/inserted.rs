@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use crate::directory::insert_dead_letter;
 use crate::error::classify;
 use crate::names;
-use crate::queues::found;
+use crate::queues::create;
 use crate::row::{QUEUES, QueueRow};
 use crate::turn::Failure;
 use crate::view::PAYLOAD_MAX;
@@ -107,10 +107,10 @@ impl Stream {
             "SELECT CAST(owner AS BLOB), suspect <> 0 FROM conn_key_map
              WHERE connection_key = ?1 AND composite = ?2",
         )?;
-        let found_row = select.query_row(params![self.key, self.composite], |row| {
+        let found = select.query_row(params![self.key, self.composite], |row| {
             Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, bool>(1)?))
         });
-        Ok(match found_row.optional()? {
+        Ok(match found.optional()? {
             Some((of, true)) if of == owner.as_bytes() => Destination::Unsure,
             Some((of, false)) if of == owner.as_bytes() => {
                 let mut select = conn.prepare_cached(&format!("{QUEUES} connection_key = ?1"))?;
@@ -122,7 +122,7 @@ impl Stream {
                 Some((kind, name)) => {
                     let queue = names::queue(kind, &name).ok_or(StoreFault::Refused)?;
                     let epoch = Epoch(RandomState::new().hash_one(&self.composite).max(1));
-                    Destination::Queue(found(conn, owner, queue, epoch)?)
+                    Destination::Queue(create(conn, owner, queue, epoch)?)
                 }
                 None => Destination::Nowhere,
             },

@@ -50,17 +50,13 @@ pub(crate) fn prefix(owner: &str) -> String {
 /// The kind and the name of the queue that a composite of this owner names, if it names one. Whoever writes one by hand may
 /// have escaped too little, or too much.
 pub(crate) fn parse(owner: &str, composite: &str) -> Option<(u8, String)> {
-    let rest = composite.strip_prefix(&*prefix(owner))?.strip_prefix(':')?;
-    let kind = if rest.starts_with("\\t") {
-        1
-    } else if rest.starts_with("\\a") {
-        2
-    } else {
-        0
-    };
     let name = listener(composite);
-    let named = queue(kind, &name).filter(|queue| self::composite(owner, *queue) == composite);
-    (named.is_some() && (1..=NAME_BYTES_MAX).contains(&name.len())).then_some((kind, name))
+    let names_it = |kind: &u8| {
+        let named = queue(*kind, &name).map(|queue| self::composite(owner, queue));
+        named.is_some_and(|named| named == composite)
+    };
+    let kind = [0, 1, 2].into_iter().find(names_it)?;
+    (1..=NAME_BYTES_MAX).contains(&name.len()).then_some((kind, name))
 }
 
 /// The last part of a composite, as it was before it was escaped.

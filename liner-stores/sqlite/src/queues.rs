@@ -37,8 +37,7 @@ impl SqliteStore {
             self.rows.change(&self.conn, &self.owner, queue)?.numbers.head.reopen(epoch);
             return Ok(());
         }
-        found(&self.conn, &self.owner, queue, epoch)?;
-        Ok(())
+        create(&self.conn, &self.owner, queue, epoch).map(drop)
     }
 
     fn rotate(&mut self, queue: Queue<'_>, epoch: Epoch, predecessor: Predecessor) -> Result<(), Failure> {
@@ -103,7 +102,7 @@ impl SqliteStore {
 }
 
 /// Makes the row of a queue that has none, or one that was made by hand, which keeps its key.
-pub(crate) fn found(
+pub(crate) fn create(
     conn: &Connection,
     owner: &str,
     queue: Queue<'_>,

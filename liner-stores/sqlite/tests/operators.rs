@@ -49,7 +49,7 @@ fn fill(folder: &Path) {
         let topics: &[_] = match queue {
             Queue::Node("w") => &["readings"],
             Queue::Topic(topic) => &[topic],
-            _ => &["readings", "logs"],
+            Queue::Node(_) | Queue::Address(_) => &["readings", "logs"],
         };
         apply(&mut store, &[StoreOp::Open { queue, epoch: EPOCH }]);
         for (number, text) in (1..).zip(topics) {
