@@ -121,14 +121,16 @@ fn what_was_inserted_by_hand_is_there_once_whenever_the_process_dies() {
         let committed = run_and_kill(test, folder.path(), Class::Process, 2 + round % 5);
         let conn = Connection::open(folder.path().join("liner.db")).expect("it opens");
         let mut select = conn
-            .prepare("SELECT CAST(payload AS TEXT), number IS NULL FROM conn_messages ORDER BY id")
+            .prepare(
+                "SELECT substr(CAST(payload AS TEXT), 1, 8), number IS NULL FROM conn_messages ORDER BY id",
+            )
             .expect("it is prepared");
         let rows = select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)));
         let rows: Vec<_> = rows.expect("it is asked").collect::<Result<_, _>>().expect("rows");
         let last = rows.len();
         assert!(last >= committed as usize, "{last} of {committed}");
         for (number, (payload, _)) in (1..).zip(&rows) {
-            assert_eq!(*payload, number.to_string(), "one after another, none of them twice");
+            assert_eq!(*payload, format!("{number:08}"), "one after another, none of them twice");
         }
         taken += rows.iter().filter(|(_, waits)| !waits).count();
         left += rows.iter().filter(|(_, waits)| *waits).count();
@@ -140,21 +142,28 @@ fn what_was_inserted_by_hand_is_there_once_whenever_the_process_dies() {
     assert_eq!(queue.messages, queue.last);
 }
 
+/// One thread inserts, and says so; another one opens the store again and again.
 fn insert_until_killed(folder: &Path) {
+    let path = folder.to_owned();
+    std::thread::spawn(move || {
+        loop {
+            let store = open(&path, "sensor");
+            assert_eq!((store.opened().waiting, store.opened().orphaned), (0, 0));
+        }
+    });
     let conn = Connection::open(folder.join("liner.db")).expect("it opens");
     let mut last: i64 =
         conn.query_row("SELECT COUNT(*) FROM conn_messages", [], |row| row.get(0)).expect("a row");
+    let mut insert = conn
+        .prepare("INSERT INTO conn_messages(connection_key, topic, payload) VALUES(1, 't', ?1)")
+        .expect("it is prepared");
     loop {
-        for _ in 0..40 {
+        conn.execute_batch("BEGIN IMMEDIATE").expect("the other thread does not take long");
+        for _ in 0..20 {
             last += 1;
-            conn.execute(
-                "INSERT INTO conn_messages(connection_key, topic, payload) VALUES(1, 't', ?1)",
-                [last.to_string()],
-            )
-            .expect("it is inserted");
+            insert.execute([format!("{last:08}{:10000}", "")]).expect("it is inserted");
         }
+        conn.execute_batch("COMMIT").expect("it is committed");
         println!("committed {last}");
-        let store = open(folder, "sensor");
-        assert_eq!((store.opened().waiting, store.opened().orphaned), (0, 0));
     }
 }
