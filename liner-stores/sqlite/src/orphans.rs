@@ -24,8 +24,8 @@ pub(crate) struct Wrong {
     pub(crate) orphaned: u64,
 }
 
-/// Deletes the node's rows that do not pass their check, and adds those that follow from others. Puts its messages without a queue among the dead letters, and aside
-/// what of them does not pass its check.
+/// Deletes the node's rows that do not pass their check, and adds those that follow from others. Puts its messages without a
+/// queue among the dead letters, and aside what of them does not pass its check.
 ///
 /// To the other side a queue without a row is one with a new epoch, and a peer without a cursor one that nobody has heard
 /// of: messages may come twice, and none goes by unseen.
