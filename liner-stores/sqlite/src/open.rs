@@ -14,7 +14,7 @@ use crate::error::{OpenError, classify, is_damage};
 use crate::row::Rows;
 use crate::schema::{self, Verdict};
 use crate::turn::{Limit, Turn};
-use crate::{Opened, Options, SqliteStore, names, orphans};
+use crate::{Opened, Options, SqliteStore, inserted, names, orphans};
 
 /// Releases before it can lose committed transactions of the write-ahead log.
 const LIBRARY_MIN: i32 = 3_051_003;
@@ -125,7 +125,10 @@ impl<'a> Attempt<'a> {
         let regressed = self.mark(&mut conn)?;
         let wrong = orphans::set_right(&mut conn, &self.options.name)
             .map_err(Refusal::of("set right what is wrong in"))?;
-        (self.opened.damaged, self.opened.orphaned) = (wrong.damaged, wrong.orphaned);
+        let by_hand = inserted::take(&mut conn, &self.options.name)
+            .map_err(Refusal::of("queue what was inserted by hand into"))?;
+        (self.opened.damaged, self.opened.orphaned) = (wrong.damaged, wrong.orphaned + by_hand.orphaned);
+        (self.opened.inserted, self.opened.waiting) = (by_hand.queued, by_hand.waiting);
         let class =
             set_class(&conn, self.options.durability).map_err(Refusal::of("set the durability of"))?;
         Ok((conn, class, regressed))

@@ -6,7 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 pub(crate) const APPLICATION_ID: i64 = 0x4c4e_5231;
 
 /// Each entry leads from the schema of its index to the next one. Entries are never changed once they were released.
-const MIGRATIONS: [&str; 1] = [TABLES];
+const MIGRATIONS: [&str; 2] = [TABLES, BY_HAND];
 
 /// The newest schema.
 pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -71,6 +71,16 @@ CREATE TABLE quarantine(
 );
 ";
 
+/// `inserted` keeps what an operator inserted into `conn_messages` until the node takes it into the queue.
+const BY_HAND: &str = "
+CREATE TABLE inserted(
+  id INTEGER PRIMARY KEY, connection_key INTEGER NOT NULL, composite TEXT NOT NULL,
+  topic TEXT NOT NULL, payload BLOB NOT NULL
+);
+CREATE INDEX inserted_queue ON inserted(connection_key, composite);
+CREATE INDEX topic_addr_addr ON topic_addr(addr);
+";
+
 /// What is said about a file before it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -101,9 +111,7 @@ pub(crate) fn upgrade(conn: &mut Connection) -> rusqlite::Result<Verdict> {
     for migration in missing {
         transaction.execute_batch(migration)?;
     }
-    if was == 0 {
-        transaction.execute_batch(&crate::view::create())?;
-    }
+    transaction.execute_batch(&crate::view::create())?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;
