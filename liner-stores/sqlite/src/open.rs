@@ -115,13 +115,15 @@ impl<'a> Attempt<'a> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(self.path, flags).map_err(Refusal::of("open"))?;
         prepare(&conn).map_err(Refusal::of("prepare"))?;
+        // The write-ahead log changes the file, which is not to happen to one of another program.
+        self.judge(schema::examine(&conn).map_err(Refusal::of("read"))?)?;
         let mode: String = conn
             .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
             .map_err(Refusal::of("start the write-ahead log of"))?;
         if mode != "wal" {
             return Err(Refusal::Other(OpenError::NoWal { mode }));
         }
-        self.upgrade(&mut conn)?;
+        self.judge(schema::upgrade(&mut conn).map_err(Refusal::of("upgrade"))?)?;
         let regressed = self.mark(&mut conn)?;
         let wrong = orphans::set_right(&mut conn, &self.options.name)
             .map_err(Refusal::of("set right what is wrong in"))?;
@@ -134,9 +136,9 @@ impl<'a> Attempt<'a> {
         Ok((conn, class, regressed))
     }
 
-    fn upgrade(&mut self, conn: &mut Connection) -> Result<(), Refusal> {
+    fn judge(&mut self, verdict: Verdict) -> Result<(), Refusal> {
         let path = || self.path.to_owned();
-        match schema::upgrade(conn).map_err(Refusal::of("upgrade"))? {
+        match verdict {
             Verdict::Ready { was } => {
                 self.opened.upgraded_from = (was != 0 && was != schema::VERSION).then_some(was);
                 Ok(())

@@ -92,21 +92,29 @@ pub(crate) enum Verdict {
     Foreign,
 }
 
-/// Brings the file to the newest schema, in one transaction.
-pub(crate) fn upgrade(conn: &mut Connection) -> rusqlite::Result<Verdict> {
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let number = |sql| transaction.query_row(sql, [], |row| row.get::<_, i64>(0));
+/// Looks at the file without a change to it.
+pub(crate) fn examine(conn: &Connection) -> rusqlite::Result<Verdict> {
+    let number = |sql| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
     let was = number("PRAGMA user_version")?;
     let application = number("PRAGMA application_id")?;
     let tables = number("SELECT COUNT(*) FROM sqlite_schema")?;
-    if tables > 0 && application != APPLICATION_ID {
-        return Ok(Verdict::Foreign);
-    }
-    let Some(missing) = usize::try_from(was).ok().and_then(|was| MIGRATIONS.get(was..)) else {
-        return Ok(Verdict::Newer { found: was });
-    };
+    Ok(if tables > 0 && application != APPLICATION_ID {
+        Verdict::Foreign
+    } else if (0..=VERSION).contains(&was) {
+        Verdict::Ready { was }
+    } else {
+        Verdict::Newer { found: was }
+    })
+}
+
+/// Brings the file to the newest schema, in one transaction.
+pub(crate) fn upgrade(conn: &mut Connection) -> rusqlite::Result<Verdict> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let verdict = examine(&transaction)?;
+    let Verdict::Ready { was } = verdict else { return Ok(verdict) };
+    let missing = MIGRATIONS.get(usize::try_from(was).unwrap_or(0)..).unwrap_or_default();
     if missing.is_empty() {
-        return Ok(Verdict::Ready { was });
+        return Ok(verdict);
     }
     for migration in missing {
         transaction.execute_batch(migration)?;
@@ -115,5 +123,5 @@ pub(crate) fn upgrade(conn: &mut Connection) -> rusqlite::Result<Verdict> {
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;
-    Ok(Verdict::Ready { was })
+    Ok(verdict)
 }
