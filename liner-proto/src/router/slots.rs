@@ -97,6 +97,6 @@ mod tests {
         let second = slots.insert('b');
         assert_eq!((slots.get(first), slots.get(second)), (None, Some(&'b')));
         assert_eq!((slots.remove(first), slots.get_mut(first)), (None, None));
-        assert_eq!((slots.ids(), slots.slots.len()), (vec![second], 1));
+        assert_eq!((slots.ids(), slots.slots.len()), (alloc::vec![second], 1));
     }
 }
