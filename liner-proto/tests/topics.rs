@@ -8,14 +8,13 @@ use liner_proto::effect::DeadReason;
 use liner_proto::router::{Event, NodeConfig};
 use liner_proto::wire::control::CloseReason;
 use liner_proto::wire::record::Mode;
-use nodes::{Node, cut, link, meet, settle};
+use nodes::{LEASE, Node, cut, link, meet, settle};
 
-/// A gateway with room for 400 topics, of which one peer has at most 64 in each way.
+/// A gateway with room for 1024 topics, of which one peer has at most 64 in each way.
 fn small_gateway() -> Node {
     Node::start("gateway", |config: &mut NodeConfig| {
         config.takes_custody = true;
-        config.topics_max = 400;
-        config.limits.bindings_max = 64;
+        config.topics_max = 1024;
     })
 }
 
@@ -27,10 +26,7 @@ fn screen(topic: &str) -> Node {
 }
 
 fn parted(node: &mut Node) -> Vec<CloseReason> {
-    let reason = |event: Event| match event {
-        Event::PeerDown { reason, .. } => Some(reason),
-        _ => None,
-    };
+    let reason = |event: Event| if let Event::PeerDown { reason, .. } = event { Some(reason) } else { None };
     node.events().into_iter().filter_map(reason).collect()
 }
 
@@ -39,7 +35,7 @@ fn topics_that_were_named_once_make_room_for_others() {
     let mut gateway = small_gateway();
     let mut sender = Node::start("sender", |_| {});
     let line = meet(&mut sender, &mut gateway);
-    for number in 0..2000 {
+    for number in 0..4000 {
         sender.router.send(sender.now, &format!("{number}"), b"", Mode::BestEffort).expect("not promised");
         settle(&mut sender, &mut gateway, line);
     }
@@ -95,13 +91,38 @@ fn topics_in_use_are_not_forgotten() {
     let (mut screen, mut sender) = (screen("used"), Node::start("sender", |_| {}));
     let view = meet(&mut screen, &mut gateway);
     let line = meet(&mut sender, &mut gateway);
-    for round in 0..1500_u32 {
-        let mode = if round % 500 == 0 { Mode::All } else { Mode::BestEffort };
-        let topic = if round % 500 == 0 { "used" } else { &format!("{round}") };
+    for round in 0..3000_u32 {
+        let mode = if round % 1000 == 0 { Mode::All } else { Mode::BestEffort };
+        let topic = if round % 1000 == 0 { "used" } else { &format!("{round}") };
         sender.router.send(sender.now, topic, &round.to_le_bytes(), mode).expect("the gateway is asked");
         settle(&mut sender, &mut gateway, line);
         settle(&mut screen, &mut gateway, view);
     }
     let got: Vec<_> = screen.got.iter().map(|(payload, _)| payload.clone()).collect();
-    assert_eq!(got, [0_u32, 500, 1000].map(|round| round.to_le_bytes().to_vec()));
+    assert_eq!(got, [0_u32, 1000, 2000].map(|round| round.to_le_bytes().to_vec()));
+}
+
+#[test]
+fn when_all_topics_are_in_use_another_waits_until_one_is_not() {
+    let mut gateway = Node::start("gateway", |config: &mut NodeConfig| {
+        config.takes_custody = true;
+        config.topics_max = 64;
+    });
+    let subscribers = (0..20).map(|number| {
+        let mut sub = Node::start(&format!("sub-{number}"), |_| {});
+        for topic in 0..4 {
+            sub.router.subscribe(sub.now, &format!("{number}/{topic}"));
+        }
+        sub
+    });
+    let mut subscribers: Vec<Node> = subscribers.collect();
+    let lines: Vec<_> = subscribers.iter_mut().map(|sub| meet(sub, &mut gateway)).collect();
+    assert_eq!(gateway.held().rows.len(), 64, "sixteen of them have what they want");
+    for (sub, line) in subscribers.iter_mut().zip(lines) {
+        cut(sub, &mut gateway, line);
+    }
+    gateway.pass(LEASE);
+    assert_eq!(gateway.held().rows.len(), 0);
+    meet(&mut subscribers[19], &mut gateway);
+    assert_eq!(gateway.held().rows.len(), 4);
 }

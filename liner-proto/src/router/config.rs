@@ -42,8 +42,8 @@ pub struct NodeConfig {
     /// Names of peers that are known at a time; beyond them a new one is refused. A name is forgotten when its node is away
     /// and nothing is left of it: no subscription, no queue, and no number of its stream that was taken.
     pub names_max: usize,
-    /// Topics that peers may bring into use at a time, all of them together. One peer has at most
-    /// [`bindings_max`](Limits::bindings_max) of them in each way there is: by a number, by a subscription, by what is kept.
+    /// Topics that peers may bring into use at a time, all of them together. One peer has a sixteenth of them at most by its
+    /// subscriptions, and as many by what is kept of its messages.
     pub topics_max: usize,
     /// How long a subscriber without a name may be away before it is gone.
     pub lease: Duration,
@@ -90,4 +90,9 @@ pub struct Quota {
 impl Quota {
     /// 100,000 messages, 256 MiB.
     pub const DEFAULT: Self = Self { messages: 100_000, bytes: 256 * 1024 * 1024 };
+
+    /// Whether nothing may be queued.
+    pub(super) const fn is_none(self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
 }

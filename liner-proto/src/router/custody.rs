@@ -281,10 +281,10 @@ impl Router {
     /// Whether a message of the peer on a topic without a subscriber finds no room: the topic's quota is used up, or the peer
     /// has begun to fill too many topics.
     fn keeps_no_more(&self, from: PeerId, topic: TopicId) -> bool {
-        let max = self.config.limits.bindings_max as usize;
+        let max = self.topics_share();
         match self.topics.kept(topic) {
             Some(kept) => self.is_over_quota(kept),
-            None => self.peers.get(from.0).is_some_and(|peer| peer.kept >= max),
+            None => self.config.kept.is_none() || self.peers.get(from.0).is_some_and(|peer| peer.kept >= max),
         }
     }
 
@@ -302,8 +302,8 @@ impl Router {
 
     /// Tells a peer, once, that nothing more is kept for the topic.
     fn tell_full(&mut self, peer: PeerId, topic: TopicId, after: u64) {
+        let max = self.topics_share();
         let Some(state) = self.peers.get_mut(peer.0) else { return };
-        let max = self.config.limits.bindings_max as usize;
         if state.told_full.len() >= max || state.told_full.contains(&topic) {
             return;
         }

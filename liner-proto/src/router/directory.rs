@@ -78,9 +78,9 @@ impl Router {
             }
             match row.change {
                 Change::Add => {
+                    let max = self.topics_share();
                     if let Some(state) = self.peers.get_mut(peer.0) {
                         // Until a version is told whole, the rows of the one before it stand beside it.
-                        let max = self.config.limits.bindings_max as usize;
                         if state.rows_seen.len() >= max || state.rows >= 2 * max {
                             return Err(CloseReason::Overloaded);
                         }

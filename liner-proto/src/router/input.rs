@@ -67,8 +67,10 @@ impl Router {
             return;
         }
         state.handle_down();
+        let outbox = state.outbox;
         self.events.push(Event::PeerDown { name: state.name.clone(), reason });
-        if let Some(outbox) = state.outbox {
+        self.set_lease(peer);
+        if let Some(outbox) = outbox {
             if let Some(outbox) = self.outboxes.get_mut(outbox.0) {
                 outbox.out.handle_link_down();
             }
@@ -373,10 +375,11 @@ impl Router {
 
     fn handle_topic_full(&mut self, peer: PeerId, full: &TopicFull<'_>) -> Result<(), CloseReason> {
         let topic = self.intern_bounded(full.topic)?;
+        let share = self.topics_share();
         let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
         state.full.retain(|other| *other != topic);
         if full.after > 0 {
-            if state.full.len() >= self.config.limits.bindings_max as usize {
+            if state.full.len() >= share {
                 return Err(CloseReason::Overloaded);
             }
             state.full.push(topic);

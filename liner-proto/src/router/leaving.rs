@@ -46,9 +46,8 @@ impl Router {
     }
 
     pub(super) fn check_leases(&mut self) {
-        while let Some(&(at, peer)) = self.leases.first()
-            && at <= self.now
-        {
+        let due = self.leases.iter().take_while(|(at, _)| *at <= self.now).map(|(_, peer)| *peer);
+        for peer in due.collect::<Vec<_>>() {
             self.clear_lease(peer);
             let Some(state) = self.peers.get(peer.0).filter(|state| state.conn.is_none()) else { continue };
             if state.rows > 0 && !state.durable {
@@ -85,7 +84,11 @@ impl Router {
     pub(super) fn welcome_back(&mut self, peer: PeerId) {
         self.clear_lease(peer);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
-        for (topic, row) in core::mem::take(&mut state.left) {
+        let left = core::mem::take(&mut state.left);
+        if let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) {
+            outbox.return_through = 0;
+        }
+        for (topic, row) in left {
             self.add_row(topic, peer, &row.address);
             self.storage.stage(Staged::Subscribe { topic, peer });
         }

@@ -6,6 +6,9 @@ use core::time::Duration;
 use super::{Router, TopicId};
 use crate::wire::control::CloseReason;
 
+/// So many peers are needed to use up the topics in one way: no peer can do it to the others.
+const PEERS_TO_FILL: usize = 16;
+
 /// A sweep that freed less than one in so many topics was in vain.
 const WORTHWHILE: usize = 16;
 
@@ -13,6 +16,11 @@ const WORTHWHILE: usize = 16;
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Router {
+    /// The most topics that one peer may hold by its rows, by what is kept of its messages, and by what is said to be full.
+    pub(super) const fn topics_share(&self) -> usize {
+        self.config.topics_max / PEERS_TO_FILL
+    }
+
     /// The topic of a text that a peer named: there is an end to those.
     ///
     /// # Errors

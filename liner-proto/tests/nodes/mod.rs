@@ -125,9 +125,9 @@ impl Node {
             }
             Recovered::Cursor { peer, .. } => held.cursors.push(peer.to_owned()),
             Recovered::Subscription { topic, name, .. } => {
-                held.rows.push((topic.to_owned(), name.to_owned()))
+                held.rows.push((topic.to_owned(), name.to_owned()));
             }
-            _ => {}
+            Recovered::Node { .. } | Recovered::Topic { .. } | _ => {}
         };
         self.store.clone().recover(&mut note).expect("in memory");
         held
