@@ -5,7 +5,7 @@
 mod nodes;
 
 use liner_proto::effect::DeadReason;
-use liner_proto::router::{Event, NodeConfig};
+use liner_proto::router::{Event, NodeConfig, SendError};
 use liner_proto::wire::control::CloseReason;
 use liner_proto::wire::record::Mode;
 use nodes::{LEASE, Node, cut, link, meet, settle};
@@ -59,16 +59,29 @@ fn one_sender_fills_no_more_topics_than_are_its_own() {
     assert_eq!(sender.router.queued(), 0, "all of it is acknowledged");
     assert_eq!(gateway.router.queued(), 64);
     assert_eq!(gateway.dead(), [DeadReason::Quota; 136]);
+    let send = |sender: &mut Node, topic| sender.router.send(sender.now, topic, b"", Mode::All);
+    assert_eq!(send(&mut sender, "64"), Err(SendError::TopicFull));
     let mut screen = screen("0");
     let view = meet(&mut screen, &mut gateway);
     assert_eq!(screen.got.len(), 1, "what was kept is there");
     assert!(!gateway.held().queues.contains_key("0"), "and its queue is gone");
-    // That is one topic less: the sender may fill another one.
+    // That is one topic less: the sender may fill another one, but only one.
     settle(&mut sender, &mut gateway, line);
-    sender.router.send(sender.now, "more", b"", Mode::All).expect("the gateway is asked");
-    settle(&mut sender, &mut gateway, line);
-    assert_eq!(gateway.held().queues.get("more"), Some(&1));
+    for topic in ["64", "65"] {
+        assert!(send(&mut sender, topic).is_ok());
+        settle(&mut sender, &mut gateway, line);
+    }
+    let queues = gateway.held().queues;
+    assert_eq!((queues.get("64"), queues.get("65")), (Some(&1), None));
+    assert_eq!(send(&mut sender, "65"), Err(SendError::TopicFull));
+    // A topic with a subscriber is none to be kept.
+    screen.router.subscribe(screen.now, "65");
     settle(&mut screen, &mut gateway, view);
+    settle(&mut sender, &mut gateway, line);
+    assert!(send(&mut sender, "65").is_ok());
+    settle(&mut sender, &mut gateway, line);
+    settle(&mut screen, &mut gateway, view);
+    assert_eq!(screen.got.len(), 2);
 }
 
 #[test]

@@ -143,7 +143,7 @@ impl Router {
             return;
         }
         if self.keeps_no_more(from, topic) {
-            if self.topics.set_full(topic, true) {
+            if !self.topics.set_full(topic, true) {
                 self.events.push(Event::TopicFull { topic: self.topics.text(topic).into() });
             }
             self.tell_full(from, topic, number);
@@ -314,8 +314,11 @@ impl Router {
         }
     }
 
-    /// Tells those that were told otherwise that the topic takes messages again.
-    fn tell_free(&mut self, topic: TopicId) {
+    /// The topic takes messages again: those that were told otherwise are told.
+    pub(super) fn reopen_topic(&mut self, topic: TopicId) {
+        if !self.topics.set_full(topic, false) {
+            return;
+        }
         for state in self.peers.iter_mut().filter(|state| state.told_full.contains(&topic)) {
             state.told_full.retain(|other| *other != topic);
             state.full_news.push((topic, 0));
@@ -353,8 +356,7 @@ impl Router {
             if self.kept_is_empty(Some(from)) {
                 self.close_kept(topic, from);
             } else if let Some(heir) = self.heir(topic) {
-                self.topics.set_full(topic, false);
-                self.tell_free(topic);
+                self.reopen_topic(topic);
                 let to = self.outbox_of(heir);
                 self.move_queue(from, Some(to));
             }

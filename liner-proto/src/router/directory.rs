@@ -119,6 +119,10 @@ impl Router {
             && subscribed == Subscribed::New
         {
             state.rows += 1;
+            state.subscribed = true;
+            if self.topics.kept(topic).is_none() {
+                self.reopen_topic(topic);
+            }
         }
         subscribed != Subscribed::Before
     }

@@ -50,7 +50,7 @@ impl Router {
         for peer in due.collect::<Vec<_>>() {
             self.clear_lease(peer);
             let Some(state) = self.peers.get(peer.0).filter(|state| state.conn.is_none()) else { continue };
-            if state.rows > 0 && !state.durable {
+            if state.subscribed && !state.durable {
                 self.give_up(peer);
             }
             let outbox = self.peers.get(peer.0).and_then(|state| state.outbox);
@@ -66,6 +66,7 @@ impl Router {
     fn give_up(&mut self, peer: PeerId) {
         let left = self.remove_rows(peer, &[]);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
+        state.subscribed = false;
         state.left.extend(left);
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return };
         let (name, queued) = (state.name.clone(), outbox.out.queued());
@@ -86,7 +87,7 @@ impl Router {
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let left = core::mem::take(&mut state.left);
         if let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) {
-            outbox.return_through = 0;
+            state.subscribed |= core::mem::take(&mut outbox.return_through) > 0;
         }
         for (topic, row) in left {
             self.add_row(topic, peer, &row.address);
@@ -95,7 +96,8 @@ impl Router {
     }
 
     /// Forgets what there is of a peer that has stayed away, as far as nothing is left: its rows if it was given up, its queue
-    /// in the store, and then its name.
+    /// in the store, and then its name. Until the store has forgotten the queue nobody may be told where the stream begins,
+    /// and nobody whom it was told may be in a handshake.
     pub(super) fn forget(&mut self, peer: PeerId) {
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         if state.conn.is_some() || state.rows > 0 {
@@ -169,6 +171,10 @@ impl Router {
         let keeper = self.topics.clear_kept(topic);
         if let Some(keeper) = keeper.and_then(|peer| self.peers.get_mut(peer.0)) {
             keeper.kept -= 1;
+            // It may fill another topic in its place.
+            let mut refused = keeper.told_full.clone();
+            refused.retain(|topic| self.topics.kept(*topic).is_none());
+            refused.into_iter().for_each(|topic| self.reopen_topic(topic));
         }
         if is_stored { self.close_outbox(id) } else { self.remove_outbox(id) }
     }

@@ -41,6 +41,8 @@ pub(super) struct Peer {
     pub(super) rows_seen: Vec<TopicId>,
     /// Rows it has in the directory.
     pub(super) rows: usize,
+    /// It has had rows since it was given up, if it ever was.
+    pub(super) subscribed: bool,
     /// Its rows when it stayed away for too long. The store keeps them until what was queued for it is back at its topics, so
     /// that a node which starts anew goes on with that.
     pub(super) left: Vec<(TopicId, Row)>,
@@ -78,6 +80,7 @@ impl Peer {
             rows_told: 0,
             rows_seen: Vec::new(),
             rows: 0,
+            subscribed: false,
             left: Vec::new(),
             lease: None,
             has_cursor: false,

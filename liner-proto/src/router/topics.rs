@@ -194,7 +194,6 @@ impl Topics {
     pub(super) fn clear_kept(&mut self, id: TopicId) -> Option<PeerId> {
         let topic = self.topics.get_mut(id.0)?;
         topic.kept = None;
-        topic.full = false;
         topic.keeper.take()
     }
 
@@ -204,9 +203,9 @@ impl Topics {
         self.topics.iter().enumerate().filter_map(kept)
     }
 
-    /// Notes whether the topic's quota is used up, and says whether that is new.
+    /// Notes whether the topic takes no more, and says whether that was so before.
     pub(super) fn set_full(&mut self, id: TopicId, full: bool) -> bool {
         let Some(topic) = self.topics.get_mut(id.0) else { return false };
-        !core::mem::replace(&mut topic.full, full) && full
+        core::mem::replace(&mut topic.full, full)
     }
 }
