@@ -68,8 +68,9 @@ pub(super) struct Outbox {
     pub(super) returning: bool,
     /// Those up to this number. What was queued later is for the peer when it comes back.
     pub(super) return_through: u64,
-    /// The store is to forget it, and has been asked to.
+    /// The store is to forget it. Nothing is queued in it any more.
     pub(super) closing: bool,
+    /// The store was asked to.
     close_asked: bool,
     /// A new epoch is needed as soon as nothing is with the store.
     pub(super) rotate_wanted: bool,
