@@ -37,6 +37,11 @@ pub(crate) fn words(event: &Event) -> Option<String> {
                 "{name} stayed away: the {queued} messages queued for it are no longer its own; one with --name keeps them"
             )
         }
+        Event::NamesFull { max } => {
+            format!(
+                "{max} names are known, and no new one is taken: let senders keep their names, and durable subscribers theirs"
+            )
+        }
         Event::Missed { count } => format!("{count} more events"),
         _ => return None,
     })

@@ -87,7 +87,7 @@ impl Router {
         if !self.config.takes_custody {
             return Err(SendError::NoAddress);
         }
-        let kept = self.kept_outbox(topic);
+        let kept = self.kept_outbox(topic, None);
         if self.is_over_quota(kept) {
             return Err(SendError::Busy);
         }
@@ -142,14 +142,14 @@ impl Router {
         if queued {
             return;
         }
-        let kept = self.kept_outbox(topic);
-        if self.is_over_quota(kept) {
-            if self.topics.set_full(topic, true) {
+        if self.keeps_no_more(from, topic) {
+            if !self.topics.set_full(topic, true) {
                 self.events.push(Event::TopicFull { topic: self.topics.text(topic).into() });
             }
             self.tell_full(from, topic, number);
             return self.put_aside(from, (topic, &onward, payload), DeadReason::Quota);
         }
+        let kept = self.kept_outbox(topic, Some(from));
         if self.push(kept, topic, &onward, payload, true).is_err() {
             self.put_aside(from, (topic, &onward, payload), DeadReason::TooLarge);
         }
@@ -278,6 +278,16 @@ impl Router {
             .is_some_and(|outbox| outbox.out.queued() >= quota.messages || outbox.bytes >= quota.bytes)
     }
 
+    /// Whether a message of the peer on a topic without a subscriber finds no room: the topic's quota is used up, or the peer
+    /// has begun to fill too many topics.
+    fn keeps_no_more(&self, from: PeerId, topic: TopicId) -> bool {
+        let max = self.topics_share();
+        match self.topics.kept(topic) {
+            Some(kept) => self.is_over_quota(kept),
+            None => self.config.kept.is_none() || self.peers.get(from.0).is_some_and(|peer| peer.kept >= max),
+        }
+    }
+
     /// Whether a message would end among the dead letters.
     pub(super) fn would_put_aside(&self, from: PeerId, topic: TopicId, header: &Header<'_>) -> bool {
         if self.topics.is_own(topic) {
@@ -287,13 +297,14 @@ impl Router {
             return true;
         }
         let others = self.topics.rows(topic).iter().any(|row| row.peer != from);
-        !others && self.topics.kept(topic).is_some_and(|kept| self.is_over_quota(kept))
+        !others && self.keeps_no_more(from, topic)
     }
 
     /// Tells a peer, once, that nothing more is kept for the topic.
     fn tell_full(&mut self, peer: PeerId, topic: TopicId, after: u64) {
+        let max = self.topics_share();
         let Some(state) = self.peers.get_mut(peer.0) else { return };
-        if state.told_full.contains(&topic) {
+        if state.told_full.len() >= max || state.told_full.contains(&topic) {
             return;
         }
         state.told_full.push(topic);
@@ -303,8 +314,11 @@ impl Router {
         }
     }
 
-    /// Tells those that were told otherwise that the topic takes messages again.
-    fn tell_free(&mut self, topic: TopicId) {
+    /// The topic takes messages again: those that were told otherwise are told.
+    pub(super) fn reopen_topic(&mut self, topic: TopicId) {
+        if !self.topics.set_full(topic, false) {
+            return;
+        }
         for state in self.peers.iter_mut().filter(|state| state.told_full.contains(&topic)) {
             state.told_full.retain(|other| *other != topic);
             state.full_news.push((topic, 0));
@@ -314,12 +328,15 @@ impl Router {
         }
     }
 
-    fn kept_outbox(&mut self, topic: TopicId) -> OutboxId {
+    fn kept_outbox(&mut self, topic: TopicId, keeper: Option<PeerId>) -> OutboxId {
         if let Some(id) = self.topics.kept(topic) {
             return id;
         }
         let id = self.new_outbox(Key::Topic(self.topics.text(topic).into()));
-        self.topics.set_kept(topic, id);
+        self.topics.set_kept(topic, id, keeper);
+        if let Some(keeper) = keeper.and_then(|peer| self.peers.get_mut(peer.0)) {
+            keeper.kept += 1;
+        }
         id
     }
 
@@ -336,11 +353,10 @@ impl Router {
     pub(super) fn move_kept(&mut self) {
         let kept: Vec<_> = self.topics.all_kept().collect();
         for (topic, from) in kept {
-            if let Some(heir) = self.heir(topic)
-                && !self.kept_is_empty(Some(from))
-            {
-                self.topics.set_full(topic, false);
-                self.tell_free(topic);
+            if self.kept_is_empty(Some(from)) {
+                self.close_kept(topic, from);
+            } else if let Some(heir) = self.heir(topic) {
+                self.reopen_topic(topic);
                 let to = self.outbox_of(heir);
                 self.move_queue(from, Some(to));
             }
@@ -357,30 +373,8 @@ impl Router {
         }
     }
 
-    /// Gives back to their topics what was queued for subscribers that are gone.
-    fn return_queues(&mut self) {
-        for id in core::mem::take(&mut self.storage.returning) {
-            let Some(outbox) = self.outboxes.get_mut(id.0) else { continue };
-            let connected = outbox.peer.and_then(|peer| self.peers.get(peer.0)).is_some_and(|peer| {
-                // A caller that was told where its stream begins counts, too.
-                let calling = |caller: &super::conn::Caller| *caller.name == *peer.name;
-                peer.conn.is_some()
-                    || self.conns.iter().any(|(_, conn)| conn.caller.as_ref().is_some_and(calling))
-            });
-            let rest = outbox.out.acked() < outbox.return_through && !connected;
-            // Its trims stay with the rows that were moved until they are committed.
-            outbox.returning = rest || outbox.out.owes_trim();
-            if outbox.returning {
-                self.storage.returning.push(id);
-            }
-            if rest {
-                self.move_queue(id, None);
-            }
-        }
-    }
-
     /// Moves a part of a queue to another one, or back to its topics.
-    fn move_queue(&mut self, from: OutboxId, to: Option<OutboxId>) {
+    pub(super) fn move_queue(&mut self, from: OutboxId, to: Option<OutboxId>) {
         let mut moved = 0;
         if self.outboxes.get(from.0).is_some_and(|outbox| outbox.out.owes_trim()) {
             // One part is stored in its new place before the next is moved.
@@ -438,7 +432,10 @@ impl Router {
                 None if header.mode != Mode::One => continue,
                 None => {
                     let other = self.pick(topic, None);
-                    (other.unwrap_or_else(|| self.kept_outbox(topic)), Header { repeat: true, ..header })
+                    (
+                        other.unwrap_or_else(|| self.kept_outbox(topic, None)),
+                        Header { repeat: true, ..header },
+                    )
                 }
             };
             let own_through = self.outboxes.get(to.0).map_or(0, |outbox| outbox.own_through);

@@ -79,6 +79,12 @@ pub enum Event {
         /// Messages that were queued for it.
         queued: u64,
     },
+    /// A peer with a new name was refused, as `max` names are known already. Told once until a name is forgotten. Names of those
+    /// that subscribe durably or have sent something stay for ever: whoever sends should keep the name it has.
+    NamesFull {
+        /// How many are known.
+        max: usize,
+    },
     /// Events before this one were dropped because nobody took them.
     Missed {
         /// How many.

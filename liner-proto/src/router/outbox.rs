@@ -68,6 +68,10 @@ pub(super) struct Outbox {
     pub(super) returning: bool,
     /// Those up to this number. What was queued later is for the peer when it comes back.
     pub(super) return_through: u64,
+    /// The store is to forget it. Nothing is queued in it any more.
+    pub(super) closing: bool,
+    /// The store was asked to.
+    close_asked: bool,
     /// A new epoch is needed as soon as nothing is with the store.
     pub(super) rotate_wanted: bool,
     /// Topic of each number, from 1.
@@ -107,6 +111,8 @@ impl Outbox {
             asked_in: 0,
             returning: false,
             return_through: 0,
+            closing: false,
+            close_asked: false,
             rotate_wanted: false,
             topics: Vec::new(),
             numbers_max: TOPIC_NUMBERS_MAX,
@@ -219,6 +225,7 @@ impl Outbox {
         self.out.handle_void();
         self.topics_asked.clear();
         self.rotation_asked = false;
+        self.close_asked = false;
         if self.opened == Opened::Asked {
             self.opened = Opened::No;
         }
@@ -226,7 +233,22 @@ impl Outbox {
 
     /// Whether it owes the store anything.
     pub(super) fn owes_store(&self, urgent: bool) -> bool {
+        if self.closing {
+            return !self.close_asked;
+        }
         (self.rotation.is_some() && !self.rotation_asked) || self.out.owes_store(urgent)
+    }
+
+    /// Whether its peer was given up, and some of what was queued then still is.
+    pub(super) const fn has_to_return(&self) -> bool {
+        self.out.acked() < self.return_through
+    }
+
+    /// Whether nothing is left of it but its name and its epoch: nothing is queued, and nothing is with the store.
+    pub(super) fn is_spent(&self) -> bool {
+        let rests = self.out.queued() == 0 && self.out.is_settled() && !self.out.owes_trim();
+        let epoch = self.rotation.is_none() && !self.rotate_wanted && self.opened != Opened::Asked;
+        rests && epoch && !self.returning && !self.closing && self.topics_asked.is_empty()
     }
 
     /// Whether nothing of it is in memory that could not be had again.
@@ -261,6 +283,20 @@ impl Outbox {
             batch.push(&StoreOp::Topic { queue, number: index as u32 + 1, text: text(*topic) });
         }
         self.topics_asked.put(id, self.topics.len());
+    }
+
+    /// Adds the request to forget it. It stands before all rows of its batch: a queue that takes over its name is opened
+    /// behind it.
+    pub(super) fn emit_close(&mut self, id: u64, batch: &mut Batch) {
+        if !core::mem::replace(&mut self.close_asked, true) {
+            self.asked_in = id;
+            batch.push(&StoreOp::Close { queue: self.key.queue() });
+        }
+    }
+
+    /// Whether the store has forgotten it with the first group of batch `id`.
+    pub(super) const fn is_closed_by(&self, id: u64) -> bool {
+        self.close_asked && self.asked_in == id
     }
 
     /// Adds trims and drops, and with `reserve` reservations: a full store need not take those.

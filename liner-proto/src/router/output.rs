@@ -183,11 +183,12 @@ impl Router {
         }
     }
 
-    /// Whether what was queued for the peer is on its way back to its topics and that is not committed. Until it is, the
-    /// peer must not hear where its stream begins: it would never take the messages again if they came back.
+    /// Whether what was queued for the peer is on its way back to its topics, or its queue is being closed, and that is not
+    /// committed. Until it is, the peer must not hear where its stream begins: it would never take the messages again if they
+    /// came back.
     fn is_giving_back(&self, peer: Option<PeerId>) -> bool {
         let outbox = peer.and_then(|peer| self.outboxes.get(self.peers.get(peer.0)?.outbox?.0));
-        outbox.is_some_and(|outbox| outbox.returning && outbox.out.owes_trim())
+        outbox.is_some_and(|outbox| outbox.closing || (outbox.returning && outbox.out.owes_trim()))
     }
 
     fn about(&self) -> About {

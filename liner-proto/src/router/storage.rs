@@ -72,7 +72,7 @@ struct InFlight {
 pub(super) enum Staged {
     Subscribe { topic: super::TopicId, peer: PeerId },
     Unsubscribe { topic: super::TopicId, address: alloc::boxed::Box<str> },
-    Dead { peer: PeerId, topic: super::TopicId, reason: DeadReason, record: Vec<u8> },
+    Dead { peer: alloc::boxed::Box<str>, topic: super::TopicId, reason: DeadReason, record: Vec<u8> },
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +122,16 @@ impl Storage {
     /// Whether nothing more may be staged before the store has taken some of it.
     pub(super) fn is_staged_full(&self) -> bool {
         self.staged.len() >= STAGED_MAX
+    }
+
+    /// Every topic that what waits for the store refers to.
+    pub(super) fn each_topic(&self, each: &mut impl FnMut(super::TopicId)) {
+        for staged in &self.staged {
+            let (Staged::Subscribe { topic, .. }
+            | Staged::Unsubscribe { topic, .. }
+            | Staged::Dead { topic, .. }) = staged;
+            each(*topic);
+        }
     }
 
     pub(super) fn stage(&mut self, staged: Staged) -> bool {
@@ -219,10 +229,10 @@ impl Router {
         let header = Header { topic: record::Topic::Text(text), ..*header };
         let mut bytes = alloc::vec![0; record::message_len(&header, payload.len())];
         record::encode_message(&header, payload, &mut bytes);
+        let Some(state) = self.peers.get_mut(peer.0) else { return };
+        state.took_custody = true;
+        let peer = state.name.clone();
         self.storage.stage(Staged::Dead { peer, topic, reason, record: bytes });
-        if let Some(peer) = self.peers.get_mut(peer.0) {
-            peer.took_custody = true;
-        }
     }
 
     // ------------------------------------------------------------------ commits
@@ -320,6 +330,10 @@ impl Router {
     fn emit_trims(&mut self, id: OutboxId, batch_id: u64, batch: &mut Batch) -> bool {
         let urgent = self.is_urgent(id);
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return false };
+        if outbox.closing {
+            outbox.emit_close(batch_id, batch);
+            return true;
+        }
         // The trims of a queue that is moved belong with the rows that it was moved to.
         if outbox.opened != Opened::Yes || outbox.rotation.is_some() || outbox.is_moved() {
             return false;
@@ -331,7 +345,7 @@ impl Router {
     fn emit_data(&mut self, id: OutboxId, batch_id: u64, batch: &mut Batch) {
         let urgent = self.is_urgent(id);
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
-        if !outbox.owes_store(urgent) {
+        if outbox.closing || !outbox.owes_store(urgent) {
             return;
         }
         let topics = &self.topics;
@@ -356,6 +370,7 @@ impl Router {
             return;
         }
         flight.peers_early.push(id);
+        peer.has_cursor = true;
         let through = peer.inbound.emit_cursor(batch_id);
         batch.push(&StoreOp::Cursor { peer: &peer.name, epoch: peer.inbound.epoch(), through });
     }
@@ -363,6 +378,7 @@ impl Router {
     fn emit_cursors_late(&mut self, batch_id: u64, batch: &mut Batch, flight: &InFlight) {
         for peer in &flight.peers_late {
             let Some(peer) = self.peers.get_mut(peer.0) else { continue };
+            peer.has_cursor = true;
             let through = peer.inbound.emit_cursor(batch_id);
             batch.push(&StoreOp::Cursor { peer: &peer.name, epoch: peer.inbound.epoch(), through });
         }
@@ -387,8 +403,7 @@ impl Router {
                     batch.push(&StoreOp::Unsubscribe { topic: self.topics.text(*topic), address });
                 }
                 Staged::Dead { peer, topic, reason, record } => {
-                    let Some(peer) = self.peers.get(peer.0) else { continue };
-                    let (peer, topic) = (&*peer.name, self.topics.text(*topic));
+                    let topic = self.topics.text(*topic);
                     batch.push(&StoreOp::DeadLetter { peer, topic, reason: *reason, record });
                 }
             }
@@ -422,6 +437,10 @@ impl Router {
         let data = flight.data.map_or(trims, |index| index < groups);
         for &outbox_id in &flight.outboxes {
             let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
+            if trims && outbox.is_closed_by(id) {
+                self.handle_closed_queue(outbox_id);
+                continue;
+            }
             if (trims && flight.outboxes_early.contains(&outbox_id)) || data {
                 outbox.out.handle_trimmed(id);
                 if outbox.returning {
@@ -463,21 +482,22 @@ impl Router {
     fn void(&mut self, fault: StoreFault) {
         self.storage.generation += 1;
         let lost: Vec<InFlight> = self.storage.in_flight.drain(..).collect();
-        for index in 0..self.outboxes.len() {
-            if let Some(outbox) = self.outboxes.get_mut(index) {
+        for id in self.outboxes.ids().into_iter().map(OutboxId) {
+            if let Some(outbox) = self.outboxes.get_mut(id.0) {
                 outbox.handle_void();
             }
-            self.list(OutboxId(index));
-            self.rotate_if_possible(OutboxId(index));
+            self.list(id);
+            self.rotate_if_possible(id);
         }
-        for (index, peer) in self.peers.iter_mut().enumerate() {
+        for id in self.peers.ids().into_iter().map(PeerId) {
+            let Some(peer) = self.peers.get_mut(id.0) else { continue };
             if peer.inbound.handle_void() {
                 // Whether it had taken custody is not remembered: with the rows is always right.
                 peer.took_custody = true;
             }
             if !peer.listed && peer.inbound.owes_cursor() {
                 peer.listed = true;
-                self.storage.peers.push(PeerId(index));
+                self.storage.peers.push(id);
             }
         }
         drop(lost);

@@ -16,6 +16,7 @@ impl Checker {
         let id_of = |payload: &[u8]| ledger.id_of(payload);
         let changes = self.nodes[node].shadow.apply(ops, self.now, &id_of);
         self.note_added(node, &changes);
+        self.closed += u64::from(changes.closed);
         for moved in &changes.moved {
             self.check_cursor(node, moved);
         }

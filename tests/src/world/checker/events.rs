@@ -30,6 +30,9 @@ impl Checker {
                 }
             }
         }
+        if let Event::PeerUp { name, .. } = event {
+            self.revived += u64::from(self.nodes[node].gone.iter().any(|gone| **gone == **name));
+        }
         if let Event::WeakAcks { name, .. } = event {
             self.nodes[node].held.push(name.to_string());
         }

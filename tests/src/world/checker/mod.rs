@@ -85,6 +85,10 @@ pub struct Checker {
     /// Messages that applications had for the first time.
     arrivals: u64,
     repeats: u64,
+    /// Groups that forgot a queue.
+    closed: u64,
+    /// Subscribers that were given up and came back.
+    revived: u64,
 }
 
 impl Checker {
@@ -126,6 +130,8 @@ impl Checker {
             violation: None,
             arrivals: 0,
             repeats: 0,
+            closed: 0,
+            revived: 0,
         }
     }
 
@@ -157,6 +163,11 @@ impl Checker {
     /// Messages that applications had again.
     pub const fn repeats(&self) -> u64 {
         self.repeats
+    }
+
+    /// Groups that forgot a queue, and subscribers that were given up and came back.
+    pub const fn ends_and_returns(&self) -> (u64, u64) {
+        (self.closed, self.revived)
     }
 
     /// A promise is broken. Only the first one is kept.

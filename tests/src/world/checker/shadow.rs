@@ -74,6 +74,8 @@ pub(super) struct Changes {
     pub removed: Vec<Removed>,
     /// Cursors.
     pub moved: Vec<Moved>,
+    /// Whether a queue was forgotten.
+    pub closed: bool,
 }
 
 /// A node's disk as an observer knows it.
@@ -173,7 +175,12 @@ impl Shadow {
             }
             StoreOp::Trim { queue, through } => self.remove(self.key(queue), through, false, changes),
             StoreOp::Drop { queue, through, .. } => self.remove(self.key(queue), through, true, changes),
-            StoreOp::Close { queue } => self.remove(self.key(queue), u64::MAX, true, changes),
+            StoreOp::Close { queue } => {
+                let key = self.key(queue);
+                // Whatever it still held is missed like any other message.
+                self.remove(key.clone(), u64::MAX, false, changes);
+                changes.closed |= self.queues.remove(&key).is_some();
+            }
             StoreOp::Cursor { peer, epoch, through } => {
                 let peer = self.peer.as_deref().unwrap_or(peer).to_string();
                 let before = self.cursors.get(&peer).filter(|(known, _)| *known == epoch).map(|(_, at)| *at);
