@@ -426,6 +426,13 @@ impl<R: Ring> Outbound<R> {
         through - from
     }
 
+    /// The store has dropped everything up to `through` already: the peer is told of a gap in its place.
+    pub fn handle_dropped(&mut self, through: u64, reason: GapReason) {
+        if self.drop_through(through, reason) > 0 {
+            self.gap_stored = true;
+        }
+    }
+
     fn forget_through(&mut self, through: u64) {
         let first = self.ring.first().unwrap_or(u64::MAX);
         self.ring.free(through, |run| bytes_through(run, first, through));

@@ -20,6 +20,7 @@ mod dial;
 mod directory;
 mod event;
 mod input;
+mod limits;
 mod outbox;
 mod output;
 mod peer;
