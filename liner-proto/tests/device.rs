@@ -315,21 +315,24 @@ fn a_device_writes_its_topics_out_for_a_gateway_that_keeps_no_numbers() {
 fn a_device_says_which_message_is_too_large_and_leaves_it_to_the_application() {
     let mut path = Path::new();
     path.gateway.restrict(8, |limits| limits.message_max = 60);
-    for len in [10, 100, 11] {
+    for len in [10, 100, 101, 11] {
         path.send(&vec![1; len]).expect("nothing is known of the gateway");
     }
     path.link_device();
     path.link_sub();
     path.settle();
-    assert_eq!((path.device.queued(), path.too_large), (2, 1), "what is before it has arrived");
+    assert_eq!((path.device.queued(), path.too_large), (3, 1), "what is before it has arrived");
     assert_eq!(path.send(&[1; 59]), Err(SendError::TooLarge));
     path.send(&[1; 58]).expect("with a byte of flags and one for the topic it is just short enough");
     path.device.handle_link_down(path.now);
     path.link_device();
     path.settle();
-    assert_eq!((path.device.queued(), path.too_large), (3, 2), "once in a session");
+    assert_eq!((path.device.queued(), path.too_large), (4, 2), "once in a session");
     assert_eq!(path.send(&[1; 59]), Err(SendError::TooLarge));
 
+    assert!(path.device.drop_oldest());
+    path.settle();
+    assert_eq!((path.device.queued(), path.too_large), (3, 3), "the next one is another matter");
     assert!(path.device.drop_oldest());
     path.settle();
     let lens: Vec<usize> = path.sub.got.iter().map(|(_, _, payload, _)| payload.len()).collect();

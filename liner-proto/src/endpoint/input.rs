@@ -231,7 +231,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             held,
             messages_limit: self.out.acked().saturating_add(u64::from(about.window_messages.min(255))),
             bound: 0,
-            told_long: false,
+            told_long: 0,
         });
         self.takes = Takes::of(&about, FRAME);
         self.notice.connected = Some(resumed == Resumed::Continued);

@@ -124,7 +124,8 @@ pub enum Event<'a> {
         reason: GapReason,
     },
     /// The oldest queued message is longer than the gateway takes, and nothing is sent before it: drop it with
-    /// [`Endpoint::drop_oldest`], or wait for a gateway that takes it. Told once in a session.
+    /// [`Endpoint::drop_oldest`], or wait for a gateway that takes it. Told of each
+    /// message once in a session.
     TooLarge,
     /// The queue had gone backwards: it has a new epoch.
     Regressed,
@@ -163,8 +164,8 @@ struct Peer {
     held: bool,
     messages_limit: u64,
     bound: usize,
-    /// Whether it was said that the oldest message is too long for it.
-    told_long: bool,
+    /// The last message of which it was said that it is too long; 0 if it was said of none.
+    told_long: u64,
 }
 
 /// What the gateway takes, as it said last.

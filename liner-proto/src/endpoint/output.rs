@@ -143,8 +143,10 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                 let mut scratch = [0; FRAME_MIN];
                 let (front, payload) = self.takes.parts(record, self.config.topics, &mut scratch);
                 if front.len() + payload.len() > self.takes.record_max {
-                    let is_oldest = begin.number == self.out.acked() + 1;
-                    self.notice.too_large |= is_oldest && !core::mem::replace(&mut peer.told_long, is_oldest);
+                    if begin.number == self.out.acked() + 1 && peer.told_long < begin.number {
+                        peer.told_long = begin.number;
+                        self.notice.too_large = true;
+                    }
                     return 0;
                 }
                 let head = DataHead { sent_before, number: begin.number, added_age_ms: 0 };
