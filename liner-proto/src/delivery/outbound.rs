@@ -301,6 +301,11 @@ impl<R: Ring> Outbound<R> {
         self.queued() == 0 && self.appends.is_empty() && self.trims.is_empty()
     }
 
+    /// The largest record that can be queued, with its length.
+    pub fn record_max(&self) -> usize {
+        self.ring.record_max()
+    }
+
     /// Bytes of records in memory.
     pub fn held(&self) -> usize {
         self.ring.len()

@@ -12,8 +12,12 @@ use crate::time::Instant;
 use crate::wire::record::{self, Header, Topic};
 use crate::wire::varint;
 
-/// Topic numbers that a queue gives out before its peer has said how many it keeps, and at most; beyond them topics are written out.
+/// Topic numbers that a queue gives out before its peer has said how many it keeps, and at most; beyond them topics are stored
+/// as text.
 const TOPIC_NUMBERS_MAX: usize = 1024;
+
+/// Bytes that are added to a record with its topic's text if that is written out: the lengths of text and record.
+const TEXT_HEAD_MAX: usize = 5;
 
 /// What a queue is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -220,6 +224,10 @@ impl Outbox {
     ) -> Result<u64, PushError> {
         let header = Header { topic: self.numbered_topic(topic, text), ..*header };
         let len = record::message_len(&header, payload.len());
+        // It may be moved to a queue that has no number for its topic, and must fit there, too.
+        if len + text.len() + TEXT_HEAD_MAX > self.out.record_max() {
+            return Err(PushError::TooLarge);
+        }
         let write = |room: &mut [u8]| {
             record::encode_message(&header, payload, room);
         };
