@@ -7,7 +7,7 @@ use super::outbox::Key;
 use super::{OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError, SendMode};
 use crate::effect::DeadReason;
-use crate::memory::Cursor;
+use crate::memory::{Cursor, SEGMENT_BYTES};
 use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
 
 /// Bytes that are moved between queues in one turn.
@@ -290,11 +290,20 @@ impl Router {
     }
 
     /// Whether a message would end among the dead letters.
-    pub(super) fn would_put_aside(&self, from: PeerId, topic: TopicId, header: &Header<'_>) -> bool {
+    pub(super) fn would_put_aside(
+        &self,
+        from: PeerId,
+        topic: TopicId,
+        header: &Header<'_>,
+        payload: &[u8],
+    ) -> bool {
         if self.topics.is_own(topic) {
             return false;
         }
         if !self.config.takes_custody || header.origin.is_some() {
+            return true;
+        }
+        if payload.len() + super::RECORD_HEAD_MAX > SEGMENT_BYTES.min(self.config.queue_bytes) {
             return true;
         }
         let others = self.topics.rows(topic).iter().any(|row| row.peer != from);

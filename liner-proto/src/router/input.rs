@@ -441,7 +441,7 @@ impl Router {
                     }
                     Topic::Text(text) => self.topics.intern_bounded(text).ok_or(CloseReason::Overloaded)?,
                 };
-                if self.storage.is_littered() && self.would_put_aside(peer, topic, header) {
+                if self.storage.is_littered() && self.would_put_aside(peer, topic, header, payload) {
                     // There is no place left for it: the sender keeps it.
                     return Err(CloseReason::Overloaded);
                 }

@@ -176,7 +176,7 @@ impl Router {
         let is_long = |record: &&[u8]| spelling.of(record).len() > state.record_max;
         let is_first = begin.number == outbox.out.acked() + 1;
         let mut long = Run::new(bytes).map_while(Result::ok).take_while(is_long).peekable();
-        if long.peek().is_none() || !is_first || outbox.is_putting_aside() {
+        if long.peek().is_none() || !is_first {
             return;
         }
         if self.storage.dead_room() == 0 {

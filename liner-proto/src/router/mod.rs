@@ -81,7 +81,7 @@ pub enum SendError {
         "nobody has subscribed to the topic, and the gateway keeps no more of it: try again once somebody has"
     )]
     TopicFull,
-    /// It can never be sent in one piece.
+    /// It can never be sent in one piece, or a node that it is for has said that it takes no such message.
     #[error("the message is too large: at most {max} bytes fit")]
     TooLarge {
         /// The most bytes a payload may have.

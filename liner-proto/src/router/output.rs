@@ -428,10 +428,11 @@ impl Router {
     }
 }
 
-/// Whether messages of the queue may leave for the peer.
+/// Whether messages of the queue may leave for the peer. What is being put aside is not sent after all, whatever a newer session
+/// takes.
 fn may_send(state: &Peer, outbox: &Outbox) -> bool {
     let bound = state.bound >= outbox.topics.len().min(state.bindings_max());
-    !state.held && outbox.may_send() && bound
+    !state.held && outbox.may_send() && bound && !outbox.is_putting_aside()
 }
 
 fn spelling<'a>(state: &Peer, outbox: &'a Outbox, topics: &'a Topics) -> Spelling<'a> {
