@@ -1,6 +1,7 @@
 //! What a node's events mean to whoever runs the command.
 
 use liner_mio::Event;
+use liner_proto::effect::DeadReason;
 use liner_proto::wire::control::CloseReason;
 
 use crate::failure::Failure;
@@ -42,9 +43,29 @@ pub(crate) fn words(event: &Event) -> Option<String> {
                 "{max} names are known, and no new one is taken: let senders keep their names, and durable subscribers theirs"
             )
         }
+        Event::DeadLetter { name, topic, reason } => {
+            format!("a message of {topic} for {name} is put aside: {}", dead_words(*reason))
+        }
+        Event::DeadLettersFull { name } => {
+            format!(
+                "messages for {name} wait: the next one is to be put aside, and too many are already; start anew when you have seen to them"
+            )
+        }
         Event::Missed { count } => format!("{count} more events"),
         _ => return None,
     })
+}
+
+const fn dead_words(reason: DeadReason) -> &'static str {
+    match reason {
+        DeadReason::Quota => "its quota is used up",
+        DeadReason::Expired => "it is too old",
+        DeadReason::Failed => "it could not be handled",
+        DeadReason::Orphaned => "its stream is no more",
+        DeadReason::TooLarge => "it is longer than the other side takes",
+        DeadReason::Unsubscribed => "nobody has subscribed to it",
+        _ => "for a reason that this version does not know",
+    }
 }
 
 /// Whether a node that dials others has to give up.

@@ -7,7 +7,7 @@ use super::outbox::Key;
 use super::{OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError, SendMode};
 use crate::effect::DeadReason;
-use crate::memory::Cursor;
+use crate::memory::{Cursor, SEGMENT_BYTES};
 use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
 
 /// Bytes that are moved between queues in one turn.
@@ -28,20 +28,20 @@ impl Router {
             return self.route_unknown(topic, header, payload);
         }
         if !all || count == 1 {
-            let target = match rows {
+            let peer = match rows {
                 // The common case needs no turns.
-                [row] => {
-                    let peer = row.peer;
-                    self.target(topic, peer)
-                }
+                [row] => row.peer,
                 _ => self.pick(topic, None).ok_or(SendError::NoAddress)?,
             };
+            self.check_fits(peer, topic, header, payload)?;
+            let target = self.target(topic, peer);
             return self.push(target, topic, header, payload, false).map_err(|error| self.send_error(error));
         }
         // All or none: the memory is there for every copy before the first is queued.
         let need = payload.len() + self.topics.text(topic).len() + 64;
         for index in 0..count {
             let Some(peer) = self.topics.rows(topic).get(index).map(|row| row.peer) else { continue };
+            self.check_fits(peer, topic, header, payload)?;
             let target = self.target(topic, peer);
             if !self.outboxes.get_mut(target.0).is_some_and(|outbox| outbox.out.make_room(need)) {
                 return Err(SendError::Busy);
@@ -67,9 +67,11 @@ impl Router {
         // All or none, as for those that are known.
         let need = payload.len() + self.topics.text(topic).len() + 64;
         for dial in self.dials.ids().take(if one { 1 } else { usize::MAX }) {
-            let known = self.dials.peer(dial).and_then(|peer| self.peers.get(peer.0));
-            if known.is_some_and(|peer| peer.full.contains(&topic)) {
-                return Err(SendError::TopicFull);
+            if let Some(peer) = self.dials.peer(dial) {
+                if self.peers.get(peer.0).is_some_and(|peer| peer.full.contains(&topic)) {
+                    return Err(SendError::TopicFull);
+                }
+                self.check_fits(peer, topic, header, payload)?;
             }
             let target = self.dial_target(dial);
             if !one && !self.outboxes.get_mut(target.0).is_some_and(|outbox| outbox.out.make_room(need)) {
@@ -125,9 +127,12 @@ impl Router {
             ..*header
         };
         let mut queued = had;
+        let mut refused = false;
         if header.mode == Mode::One {
-            if let Some(target) = self.pick(topic, Some(from)) {
+            if let Some(peer) = self.pick(topic, Some(from)) {
+                let target = self.target(topic, peer);
                 queued = self.push(target, topic, &onward, payload, true).is_ok();
+                refused = !queued;
             }
         } else {
             for index in 0..self.topics.rows(topic).len() {
@@ -136,8 +141,14 @@ impl Router {
                     continue;
                 }
                 let target = self.target(topic, peer);
-                queued |= self.push(target, topic, &onward, payload, true).is_ok();
+                let pushed = self.push(target, topic, &onward, payload, true).is_ok();
+                queued |= pushed;
+                refused |= !pushed;
             }
+        }
+        if refused {
+            // With what this hop adds to it no queue can hold it.
+            return self.put_aside(from, (topic, &onward, payload), DeadReason::TooLarge);
         }
         if queued {
             return;
@@ -178,7 +189,8 @@ impl Router {
         peers.dedup();
         let mut taken = 0;
         for peer in peers {
-            let Some(conn) = self.peers.get(peer.0).and_then(|peer| peer.conn) else { continue };
+            let Some(peer) = self.peers.get(peer.0).filter(|peer| len <= peer.record_max) else { continue };
+            let Some(conn) = peer.conn else { continue };
             if self.conns.push_loose(conn, &record) {
                 taken += 1;
             }
@@ -219,19 +231,18 @@ impl Router {
     }
 
     /// The subscriber whose turn it is: among those that are up, else among those that are away.
-    fn pick(&mut self, topic: TopicId, except: Option<PeerId>) -> Option<OutboxId> {
+    fn pick(&mut self, topic: TopicId, except: Option<PeerId>) -> Option<PeerId> {
         let turn = self.topics.next_turn(topic);
         let peers = &self.peers;
         let is_up = |peer: PeerId| peers.get(peer.0).is_some_and(|peer| peer.conn.is_some());
         let rows = || self.topics.rows(topic).iter().map(|row| row.peer).filter(|peer| Some(*peer) != except);
         let up = rows().filter(|peer| is_up(*peer)).count();
-        let peer = if up > 0 {
+        if up > 0 {
             rows().filter(|peer| is_up(*peer)).nth(turn % up)
         } else {
             let away = rows().count();
             rows().nth(turn.checked_rem(away)?)
-        }?;
-        Some(self.target(topic, peer))
+        }
     }
 
     /// The queue in which a message of the topic for `peer` stands behind all earlier ones.
@@ -289,11 +300,20 @@ impl Router {
     }
 
     /// Whether a message would end among the dead letters.
-    pub(super) fn would_put_aside(&self, from: PeerId, topic: TopicId, header: &Header<'_>) -> bool {
+    pub(super) fn would_put_aside(
+        &self,
+        from: PeerId,
+        topic: TopicId,
+        header: &Header<'_>,
+        payload: &[u8],
+    ) -> bool {
         if self.topics.is_own(topic) {
             return false;
         }
         if !self.config.takes_custody || header.origin.is_some() {
+            return true;
+        }
+        if payload.len() + super::RECORD_HEAD_MAX > SEGMENT_BYTES.min(self.config.queue_bytes) {
             return true;
         }
         let others = self.topics.rows(topic).iter().any(|row| row.peer != from);
@@ -431,7 +451,7 @@ impl Router {
                 // Every subscriber that is left has its own copy.
                 None if header.mode != Mode::One => continue,
                 None => {
-                    let other = self.pick(topic, None);
+                    let other = self.pick(topic, None).map(|peer| self.target(topic, peer));
                     (
                         other.unwrap_or_else(|| self.kept_outbox(topic, None)),
                         Header { repeat: true, ..header },

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::conn::Framing;
 use super::output::Writer;
 use super::storage::Staged;
 use super::topics::Subscribed;
@@ -32,7 +33,9 @@ impl Router {
     pub(super) fn build_pages(&mut self, peer: PeerId, writer: &mut Writer) {
         let version = self.rows_version;
         let Some(state) = self.peers.get_mut(peer.0) else { return };
-        let is_device = state.about.is_some_and(|about| about.bindings_max < 64);
+        let on_line =
+            state.conn.and_then(|id| self.conns.get(id)).is_some_and(|conn| conn.framing == Framing::Cobs);
+        let is_device = on_line && state.bindings_max() < 64;
         if state.rows_told == version || is_device {
             return;
         }

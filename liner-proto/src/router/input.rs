@@ -2,6 +2,7 @@
 
 use super::conn::{Caller, Framing};
 use super::event::{Application, Event, Message};
+use super::limits::record_max;
 use super::{DialId, PeerId, Router, TopicId};
 use crate::delivery::{Arrival, Resumed, Resumption, Violation};
 use crate::effect::{DeadReason, GapReason};
@@ -294,9 +295,6 @@ impl Router {
             self.rotate_if_possible(outbox_id);
             return Err(CloseReason::Regressed);
         }
-        if outbox.topics.len() > about.bindings_max as usize {
-            return Err(CloseReason::Unsupported);
-        }
         outbox.numbers_max = outbox.numbers_max.min(about.bindings_max as usize);
         match state.inbound.resume(stream) {
             Resumption::Continued | Resumption::Fresh => {}
@@ -311,6 +309,7 @@ impl Router {
         state.about = Some(about);
         // On a line the marks have 16 bits and the window has 8: what is in flight must stay far below the former.
         let on_line = self.conns.get(id).is_some_and(|conn| conn.framing == Framing::Cobs);
+        state.record_max = record_max(&about, if on_line { Framing::Cobs } else { Framing::Length });
         let window = if on_line { about.window_messages.min(255) } else { about.window_messages };
         state.messages_limit = outbox.out.acked().saturating_add(u64::from(window));
         state.bytes_limit = u64::from(about.window_bytes);
@@ -406,6 +405,7 @@ impl Router {
     ) -> Result<(), CloseReason> {
         let taken = batch.records().try_for_each(|item| {
             let item = item.map_err(CloseReason::from)?;
+            self.check_len(item.bytes.len())?;
             let before = batch.head.sent_before;
             self.handle_record(peer, item.first, before, &item.record, item.taken, application)
         });
@@ -420,6 +420,7 @@ impl Router {
         data: &Data<'_>,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
+        self.check_len(data.record.len())?;
         let record = data.record.decode().map_err(CloseReason::from)?;
         if let Record::Message { header, payload } = &record
             && header.mode == Mode::BestEffort
@@ -470,7 +471,7 @@ impl Router {
                     }
                     Topic::Text(text) => self.intern_bounded(text)?,
                 };
-                if self.storage.is_littered() && self.would_put_aside(peer, topic, header) {
+                if self.storage.is_littered() && self.would_put_aside(peer, topic, header, payload) {
                     // There is no place left for it: the sender keeps it.
                     return Err(CloseReason::Overloaded);
                 }

@@ -21,6 +21,7 @@ mod directory;
 mod event;
 mod input;
 mod leaving;
+mod limits;
 mod outbox;
 mod output;
 mod peer;
@@ -83,7 +84,7 @@ pub enum SendError {
         "nobody has subscribed to the topic, and the gateway keeps no more of it: try again once somebody has"
     )]
     TopicFull,
-    /// It can never be sent in one piece.
+    /// It can never be sent in one piece, or a node that it is for has said that it takes no such message.
     #[error("the message is too large: at most {max} bytes fit")]
     TooLarge {
         /// The most bytes a payload may have.

@@ -18,6 +18,8 @@ pub(super) struct Peer {
     pub(super) conn: Option<ConnId>,
     /// Of the session that is up, or was last.
     pub(super) about: Option<About>,
+    /// The longest record that it takes, as it is sent; without a bound before it has said so.
+    pub(super) record_max: usize,
     /// The last number the peer lets this node send.
     pub(super) messages_limit: u64,
     /// Bytes that the peer lets this node send in the session, and how many were sent.
@@ -68,6 +70,7 @@ impl Peer {
             inbound: Inbound::new(&config.limits, config.planted),
             conn: None,
             about: None,
+            record_max: usize::MAX,
             messages_limit: 0,
             bytes_limit: 0,
             bytes_sent: 0,
@@ -104,6 +107,11 @@ impl Peer {
         }
         self.full_news.iter().for_each(|(topic, _)| each(*topic));
         self.left.iter().for_each(|(topic, _)| each(*topic));
+    }
+
+    /// Topic numbers that it keeps.
+    pub(super) fn bindings_max(&self) -> usize {
+        self.about.map_or(0, |about| about.bindings_max as usize)
     }
 
     /// The session is over: what belonged to it is forgotten.

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::event::Event;
+use super::limits::written_out;
 use super::outbox::{Key, Opened};
 use super::{OutboxId, PeerId, Router};
 use crate::delivery::{BATCHES_MAX, SendMode};
@@ -12,7 +13,7 @@ use crate::id::SendId;
 use crate::planted::Fault;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup};
-use crate::wire::record::{self, Header};
+use crate::wire::record::Header;
 
 /// Loads that may be with the store at a time.
 const LOADS_MAX: usize = 4;
@@ -116,7 +117,12 @@ impl Storage {
 
     /// Whether so much was put aside, or waits to be, that no more is.
     pub(super) fn is_littered(&self) -> bool {
-        self.put_aside >= DEAD_LETTERS_MAX || self.is_staged_full()
+        self.dead_room() == 0 || self.is_staged_full()
+    }
+
+    /// How many more messages may be put aside.
+    pub(super) const fn dead_room(&self) -> u64 {
+        DEAD_LETTERS_MAX.saturating_sub(self.put_aside)
     }
 
     /// Whether nothing more may be staged before the store has taken some of it.
@@ -225,14 +231,11 @@ impl Router {
         reason: DeadReason,
     ) {
         self.storage.put_aside += 1;
-        let text = self.topics.text(topic);
-        let header = Header { topic: record::Topic::Text(text), ..*header };
-        let mut bytes = alloc::vec![0; record::message_len(&header, payload.len())];
-        record::encode_message(&header, payload, &mut bytes);
+        let record = written_out(header, self.topics.text(topic), payload);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         state.took_custody = true;
         let peer = state.name.clone();
-        self.storage.stage(Staged::Dead { peer, topic, reason, record: bytes });
+        self.storage.stage(Staged::Dead { peer, topic, reason, record });
     }
 
     // ------------------------------------------------------------------ commits
@@ -356,6 +359,7 @@ impl Router {
             let (first, last, records) = (append.first, append.last, append.records);
             batch.push(&StoreOp::Append { queue, first, last, records });
         }
+        outbox.emit_aside(batch_id, batch);
     }
 
     fn emit_cursor_early(&mut self, id: PeerId, batch_id: u64, batch: &mut Batch, flight: &mut InFlight) {
@@ -450,6 +454,11 @@ impl Router {
             }
             if data {
                 outbox.handle_stored(id);
+                for letter in outbox.handle_put_aside(id) {
+                    self.storage.put_aside += 1;
+                    let (name, topic) = (outbox.key.queue().name().into(), letter.topic);
+                    self.events.push(Event::DeadLetter { name, topic, reason: DeadReason::TooLarge });
+                }
             }
             self.rotate_if_possible(outbox_id);
             self.list(outbox_id);
@@ -512,8 +521,7 @@ impl Router {
     pub(super) fn rotate_if_possible(&mut self, id: OutboxId) {
         let ready = self.outboxes.get_mut(id.0).filter(|outbox| {
             // A rotation that the store does not know yet comes first: it shifts the numbers that this one starts from.
-            let settled = outbox.out.is_settled() && outbox.opened != Opened::Asked;
-            outbox.rotate_wanted && settled && outbox.rotation.is_none()
+            outbox.rotate_wanted && outbox.is_settled() && outbox.rotation.is_none()
         });
         let Some(outbox) = ready else { return };
         outbox.rotate_wanted = false;

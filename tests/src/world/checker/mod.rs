@@ -67,6 +67,10 @@ struct Watched {
     held: Vec<String>,
     /// Whether a policy has dropped messages of it.
     drops: bool,
+    /// The longest record that it takes whenever it takes least.
+    record_max: usize,
+    /// Names of nodes for which it has put messages aside that they do not take.
+    put_aside_for: Vec<String>,
     /// Names of subscribers without one of their own that it has given up.
     gone: Vec<String>,
 }
@@ -89,6 +93,18 @@ pub struct Checker {
     closed: u64,
     /// Subscribers that were given up and came back.
     revived: u64,
+    /// What was put aside because it was too long.
+    asides: Vec<Aside>,
+}
+
+/// A message that left a stream for the dead letters.
+#[derive(Clone, Copy, Debug)]
+struct Aside {
+    from: usize,
+    to: usize,
+    epoch: Epoch,
+    number: u64,
+    id: u32,
 }
 
 impl Checker {
@@ -118,6 +134,8 @@ impl Checker {
             accepts_weak: node.config.accept_weak_acks,
             held: Vec::new(),
             drops: node.role == Role::Device && node.drops_oldest,
+            record_max: node.record_max(),
+            put_aside_for: Vec::new(),
             gone: Vec::new(),
         });
         Self {
@@ -132,6 +150,7 @@ impl Checker {
             repeats: 0,
             closed: 0,
             revived: 0,
+            asides: Vec::new(),
         }
     }
 
