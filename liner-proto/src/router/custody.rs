@@ -127,12 +127,10 @@ impl Router {
             ..*header
         };
         let mut queued = had;
-        let mut refused = false;
         if header.mode == Mode::One {
             if let Some(peer) = self.pick(topic, Some(from)) {
                 let target = self.target(topic, peer);
                 queued = self.push(target, topic, &onward, payload, true).is_ok();
-                refused = !queued;
             }
         } else {
             for index in 0..self.topics.rows(topic).len() {
@@ -141,14 +139,8 @@ impl Router {
                     continue;
                 }
                 let target = self.target(topic, peer);
-                let pushed = self.push(target, topic, &onward, payload, true).is_ok();
-                queued |= pushed;
-                refused |= !pushed;
+                queued |= self.push(target, topic, &onward, payload, true).is_ok();
             }
-        }
-        if refused {
-            // With what this hop adds to it no queue can hold it.
-            return self.put_aside(from, (topic, &onward, payload), DeadReason::TooLarge);
         }
         if queued {
             return;

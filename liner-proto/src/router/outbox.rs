@@ -16,9 +16,6 @@ use crate::wire::varint;
 /// as text.
 const TOPIC_NUMBERS_MAX: usize = 1024;
 
-/// Bytes that are added to a record with its topic's text if that is written out: the lengths of text and record.
-const TEXT_HEAD_MAX: usize = 5;
-
 /// What a queue is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
@@ -228,12 +225,13 @@ impl Outbox {
         payload: &[u8],
         over: bool,
     ) -> Result<u64, PushError> {
-        let header = Header { topic: self.numbered_topic(topic, text), ..*header };
-        let len = record::message_len(&header, payload.len());
-        // It may be moved to a queue that has no number for its topic, and must fit there, too.
-        if len + text.len() + TEXT_HEAD_MAX > self.out.record_max() {
+        // It may be moved to a queue that has no number for its topic, and what fits one queue must fit every other.
+        let longest = record::message_len(&Header { topic: Topic::Text(text), ..*header }, payload.len());
+        if longest + varint::varint_len(longest as u64) > self.out.record_max() {
             return Err(PushError::TooLarge);
         }
+        let header = Header { topic: self.numbered_topic(topic, text), ..*header };
+        let len = record::message_len(&header, payload.len());
         let write = |room: &mut [u8]| {
             record::encode_message(&header, payload, room);
         };

@@ -264,6 +264,23 @@ fn a_peer_that_takes_more_again_gets_what_was_not_put_aside_yet() {
 }
 
 #[test]
+fn what_is_being_put_aside_is_not_sent_after_all() {
+    let mut pair = queued_for_a_screen_that_shrank(SendMode::Stored, &[500, 11]);
+    pair.from.slow = true;
+    pair.link();
+    assert_eq!(pair.from.unanswered.len(), 1);
+    pair.to.restart(|config| config.limits.message_max = 60_000);
+    pair.to.router.subscribe(NOW, "t");
+    pair.link();
+    assert_eq!(pair.payloads(), []);
+    pair.from.slow = false;
+    pair.from.answer();
+    pair.settle();
+    assert_eq!((pair.payloads(), pair.from.letters()), (vec![11], vec![LETTER]));
+    assert_eq!(pair.gaps(), [(GapReason::TooLarge, 1)]);
+}
+
+#[test]
 fn without_room_for_dead_letters_the_stream_holds_and_says_so() {
     let mut pair = queued_for_a_screen_that_shrank(SendMode::Stored, &[500; 10_000]);
     pair.send("t", &[1; 502]);
