@@ -43,8 +43,11 @@ pub(crate) fn words(event: &Event) -> Option<String> {
                 "{max} names are known, and no new one is taken: let senders keep their names, and durable subscribers theirs"
             )
         }
-        Event::DeadLetter { name, topic, reason } => {
-            format!("a message of {topic} for {name} is put aside: {}", dead_words(*reason))
+        Event::DeadLetter { name, topic, reason, count } => {
+            format!("{name}: {} of {topic} put aside: {}", messages(*count), dead_words(*reason))
+        }
+        Event::Dropped { name, topic, reason, count } => {
+            format!("{name}: {} of {topic} dropped: {}", messages(*count), dead_words(*reason))
         }
         Event::DeadLettersFull { name } => {
             format!(
@@ -54,6 +57,10 @@ pub(crate) fn words(event: &Event) -> Option<String> {
         Event::Missed { count } => format!("{count} more events"),
         _ => return None,
     })
+}
+
+fn messages(count: u64) -> String {
+    if count == 1 { "a message".to_owned() } else { format!("{count} messages") }
 }
 
 const fn dead_words(reason: DeadReason) -> &'static str {

@@ -291,7 +291,7 @@ impl Router {
         }
     }
 
-    /// Whether a message would end among the dead letters.
+    /// Whether a message that this node is to hand on would end among the dead letters.
     pub(super) fn would_put_aside(
         &self,
         from: PeerId,
@@ -299,11 +299,8 @@ impl Router {
         header: &Header<'_>,
         payload: &[u8],
     ) -> bool {
-        if self.topics.is_own(topic) {
+        if self.topics.is_own(topic) || !self.config.takes_custody || header.origin.is_some() {
             return false;
-        }
-        if !self.config.takes_custody || header.origin.is_some() {
-            return true;
         }
         if payload.len() + super::RECORD_HEAD_MAX > SEGMENT_BYTES.min(self.config.queue_bytes) {
             return true;

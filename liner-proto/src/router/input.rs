@@ -5,7 +5,7 @@ use super::event::{Application, Event, Message};
 use super::limits::record_max;
 use super::{DialId, PeerId, Router, TopicId};
 use crate::delivery::{Arrival, Resumed, Resumption, Violation};
-use crate::effect::{DeadReason, GapReason};
+use crate::effect::GapReason;
 use crate::frame::{cobs, length};
 use crate::id::{ConnId, Epoch};
 use crate::seal;
@@ -471,10 +471,7 @@ impl Router {
                     }
                     Topic::Text(text) => self.intern_bounded(text)?,
                 };
-                if self.storage.is_littered() && self.would_put_aside(peer, topic, header, payload) {
-                    // There is no place left for it: the sender keeps it.
-                    return Err(CloseReason::Overloaded);
-                }
+                self.check_room_for(peer, topic, header, payload)?;
                 let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
                 let arrival = state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?;
                 if arrival == Arrival::Duplicate {
@@ -520,7 +517,7 @@ impl Router {
         if self.config.takes_custody && header.origin.is_none() {
             return self.take_custody(peer, number, (topic, header, payload), maybe_redelivered, false);
         }
-        self.put_aside(peer, (topic, header, payload), DeadReason::Unsubscribed);
+        self.put_stray_aside(peer, (topic, header, payload));
     }
 }
 

@@ -88,6 +88,8 @@ impl Router {
         let left = core::mem::take(&mut state.left);
         if let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) {
             state.subscribed |= core::mem::take(&mut outbox.return_through) > 0;
+            // It has told nothing in this session.
+            outbox.unwanted_through = 0;
         }
         for (topic, row) in left {
             self.add_row(topic, peer, &row.address);

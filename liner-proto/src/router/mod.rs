@@ -16,6 +16,7 @@
 mod config;
 mod conn;
 mod custody;
+mod dead;
 mod dial;
 mod directory;
 mod event;
@@ -28,6 +29,7 @@ mod peer;
 mod slots;
 mod storage;
 mod sweep;
+mod tally;
 mod topics;
 
 use alloc::boxed::Box;
@@ -55,6 +57,7 @@ use outbox::{Key, Opened, Outbox};
 use peer::Peer;
 use slots::Slots;
 use storage::Storage;
+use tally::Tally;
 use topics::Topics;
 
 /// Index of an interned topic.
@@ -121,6 +124,7 @@ pub struct Router {
     dials: Dials,
     storage: Storage,
     events: Events,
+    tally: Tally,
     sends: SendId,
     /// Version of the node's own rows in the directory.
     rows_version: u64,
@@ -158,6 +162,7 @@ impl Router {
             dials: Dials::default(),
             storage: Storage::default(),
             events: Events::default(),
+            tally: Tally::default(),
             sends: SendId(0),
             rows_version: 1,
             taken: 0,
@@ -389,10 +394,9 @@ impl Router {
         let conns = self.conns.deadline(self.config.timing.write_stall);
         let dials = self.dials.deadline().filter(|_| !self.closing);
         let waits = self.write_behind_deadline();
-        earlier(
-            earlier(conns, dials),
-            earlier(earlier(waits, self.storage.retry_deadline()), self.lease_deadline()),
-        )
+        let store = earlier(waits, self.storage.retry_deadline());
+        let rest = earlier(self.lease_deadline(), self.tally.deadline());
+        earlier(earlier(conns, dials), earlier(store, rest))
     }
 
     /// Time has passed.
@@ -403,6 +407,7 @@ impl Router {
         self.check_leases();
         self.storage.handle_timeout(now);
         self.check_all_written();
+        self.tell_losses();
     }
 
     // ------------------------------------------------------------------ shared helpers

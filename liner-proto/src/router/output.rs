@@ -3,10 +3,9 @@
 use alloc::vec::Vec;
 
 use super::conn::{Body as InFlight, Conn, Framing, Transmit};
-use super::limits::{Spelling, front};
+use super::limits::Spelling;
 use super::outbox::Outbox;
 use super::peer::Peer;
-use super::topics::Topics;
 use super::{PeerId, Router};
 use crate::delivery::Next;
 use crate::frame::{cobs, length};
@@ -292,7 +291,7 @@ impl Router {
         if !may_send(state, outbox) {
             return None;
         }
-        let spelling = spelling(state, outbox, &self.topics);
+        let spelling = Spelling::new(state, outbox, &self.topics);
         let frame_max = state.about.map_or(0, |about| about.frame_max as usize);
         let credit =
             usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
@@ -309,11 +308,8 @@ impl Router {
             if alone { (limit.min(next), frame_room) } else { (limit, frame_room.min(credit)) };
         match outbox.out.next_piece(limit, room) {
             Next::Run { begin, end, bytes, sent_before } => {
-                let (bytes, end) = if bytes.len() > state.record_max {
-                    front(bytes, begin, state.record_max)
-                } else {
-                    (bytes, end)
-                };
+                let whole = spelling.takes_whole(bytes, begin);
+                let (bytes, end) = if whole { (bytes, end) } else { spelling.front(bytes, begin) };
                 let len = bytes.len();
                 if len == 0 {
                     self.put_front_aside(peer);
@@ -367,11 +363,11 @@ impl Router {
         let state = self.peers.get_mut(peer.0)?;
         let id = state.outbox?;
         let outbox = self.outboxes.get_mut(id.0)?;
-        let spelling = spelling(state, outbox, &self.topics);
+        let spelling = Spelling::new(state, outbox, &self.topics);
         let alone = outbox.out.acked() + 1 == outbox.out.sent();
         match outbox.out.next_piece(limit, usize::MAX) {
             Next::Run { begin, bytes, sent_before, .. } => {
-                let (run, end) = spelling.run(bytes, begin, (state.record_max, room, alone));
+                let (run, end) = spelling.run(bytes, begin, room, alone);
                 if run.is_empty() {
                     self.put_front_aside(peer);
                     return None;
@@ -398,7 +394,7 @@ impl Router {
             return None;
         }
         while writer.bytes.len() < COBS_WRITE_BYTES {
-            let spelling = spelling(state, outbox, &self.topics);
+            let spelling = Spelling::new(state, outbox, &self.topics);
             match outbox.out.next_piece(state.messages_limit, usize::MAX) {
                 Next::Nothing => break,
                 Next::Load { .. } => {
@@ -412,12 +408,12 @@ impl Router {
                 }
                 Next::Run { begin, bytes, sent_before, .. } => {
                     let Some((record, rest)) = record::split_first(bytes) else { break };
-                    let spelled = spelling.of(record);
-                    if spelled.len() > state.record_max {
+                    let number = begin.number;
+                    if spelling.refusal(record, number).is_some() {
                         self.put_front_aside(peer);
                         break;
                     }
-                    let number = begin.number;
+                    let spelled = spelling.of(record);
                     let next = number + record::numbers_of(record);
                     let offset = begin.offset + (bytes.len() - rest.len()) as u64;
                     writer.data(&spelled, number, sent_before);
@@ -434,10 +430,6 @@ impl Router {
 fn may_send(state: &Peer, outbox: &Outbox) -> bool {
     let bound = state.bound >= outbox.topics.len().min(state.bindings_max());
     !state.held && outbox.may_send() && bound && !outbox.is_putting_aside()
-}
-
-fn spelling<'a>(state: &Peer, outbox: &'a Outbox, topics: &'a Topics) -> Spelling<'a> {
-    Spelling { numbers: &outbox.topics, bindings_max: state.bindings_max(), topics }
 }
 
 /// A gap as a record with its length.

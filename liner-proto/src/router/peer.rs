@@ -114,6 +114,11 @@ impl Peer {
         self.about.map_or(0, |about| about.bindings_max as usize)
     }
 
+    /// Whether it takes messages over for others.
+    pub(super) fn takes_custody(&self) -> bool {
+        self.about.is_some_and(|about| about.roles & About::ROLE_CUSTODY != 0)
+    }
+
     /// The session is over: what belonged to it is forgotten.
     pub(super) fn handle_down(&mut self) {
         self.conn = None;

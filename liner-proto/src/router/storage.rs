@@ -3,9 +3,9 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::dead::topics_of;
 use super::event::Event;
-use super::limits::written_out;
-use super::outbox::{Key, Opened};
+use super::outbox::{Aside, Key, Opened};
 use super::{OutboxId, PeerId, Router};
 use crate::delivery::{BATCHES_MAX, SendMode};
 use crate::effect::{Batch, BatchId, DeadReason, GapReason, Loaded, Outcome, Queue, StoreFault, StoreOp};
@@ -13,13 +13,9 @@ use crate::id::SendId;
 use crate::planted::Fault;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup};
-use crate::wire::record::Header;
 
 /// Loads that may be with the store at a time.
 const LOADS_MAX: usize = 4;
-
-/// Messages that a node puts aside in one life. After that it takes no more of what it would have to put aside.
-const DEAD_LETTERS_MAX: u64 = 10_000;
 
 /// Dead letters and directory rows that wait for the store.
 const STAGED_MAX: usize = 10_000;
@@ -94,7 +90,7 @@ pub(super) struct Storage {
     staged: VecDeque<Staged>,
     staged_asked: usize,
     /// Messages put aside since the node was started.
-    put_aside: u64,
+    pub(super) put_aside: u64,
     retry_at: Option<Instant>,
     failed: bool,
 }
@@ -113,16 +109,6 @@ impl Storage {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
         }
-    }
-
-    /// Whether so much was put aside, or waits to be, that no more is.
-    pub(super) fn is_littered(&self) -> bool {
-        self.dead_room() == 0 || self.is_staged_full()
-    }
-
-    /// How many more messages may be put aside.
-    pub(super) const fn dead_room(&self) -> u64 {
-        DEAD_LETTERS_MAX.saturating_sub(self.put_aside)
     }
 
     /// Whether nothing more may be staged before the store has taken some of it.
@@ -222,20 +208,6 @@ impl Router {
         if let Some(conn) = peer.conn {
             self.conns.list(conn);
         }
-    }
-
-    pub(super) fn put_aside(
-        &mut self,
-        peer: PeerId,
-        (topic, header, payload): (super::TopicId, &Header<'_>, &[u8]),
-        reason: DeadReason,
-    ) {
-        self.storage.put_aside += 1;
-        let record = written_out(header, self.topics.text(topic), payload);
-        let Some(state) = self.peers.get_mut(peer.0) else { return };
-        state.took_custody = true;
-        let peer = state.name.clone();
-        self.storage.stage(Staged::Dead { peer, topic, reason, record });
     }
 
     // ------------------------------------------------------------------ commits
@@ -454,10 +426,12 @@ impl Router {
             }
             if data {
                 outbox.handle_stored(id);
-                for letter in outbox.handle_put_aside(id) {
-                    self.storage.put_aside += 1;
-                    let (name, topic) = (outbox.key.queue().name().into(), letter.topic);
-                    self.events.push(Event::DeadLetter { name, topic, reason: DeadReason::TooLarge });
+                if let Some(Aside { letters, reason, .. }) = outbox.handle_put_aside(id) {
+                    self.storage.put_aside += letters.len() as u64;
+                    for (topic, count) in topics_of(&letters) {
+                        let (name, topic) = (outbox.key.queue().name().into(), topic.into());
+                        self.events.push(Event::DeadLetter { name, topic, reason, count });
+                    }
                 }
             }
             self.rotate_if_possible(outbox_id);

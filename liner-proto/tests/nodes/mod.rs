@@ -163,7 +163,9 @@ pub(crate) fn settle(from: &mut Node, to: &mut Node, (here, there): (ConnId, Con
         from.serve();
         to.serve();
         let (ahead, back) = (from.give(here), to.give(there));
-        more = !(ahead.is_empty() && back.is_empty());
+        let wants = |node: &mut Node| core::iter::from_fn(|| node.router.poll_writable()).count() > 0;
+        let wanted = wants(from) | wants(to);
+        more = wanted || !(ahead.is_empty() && back.is_empty());
         to.take(there, ahead);
         from.take(here, back);
     }
