@@ -5,15 +5,17 @@ use alloc::vec::Vec;
 use super::event::Event;
 use super::limits::{Spelling, written_out};
 use super::outbox::{Aside, Letter};
+use super::peer::Peer;
 use super::storage::{Staged, Storage};
 use super::tally::Loss;
 use super::{PeerId, Router, TopicId};
 use crate::delivery::Next;
 use crate::effect::{DeadReason, GapReason};
+use crate::id::ConnId;
 use crate::wire::control::CloseReason;
 use crate::wire::record::{Header, Run};
 
-/// Messages that a node puts aside in one life. After that it takes no more of what it would have to put aside.
+/// Dead letters of a store to which a node adds none. After that it takes no more of what it would have to put aside.
 const DEAD_LETTERS_MAX: u64 = 10_000;
 
 /// Room that is left to messages which hold up a stream if they cannot be put aside.
@@ -55,17 +57,59 @@ pub(super) fn topics_of(letters: &[Letter]) -> impl Iterator<Item = (&str, u64)>
 impl Router {
     /// Whether a message that has arrived can be taken: not if it is to be put aside, and there is no room for that. Its
     /// sender keeps it then.
+    ///
+    /// # Errors
+    /// `Overloaded`. The peer is told in the next session that it may send nothing, so that it stays connected.
     pub(super) fn check_room_for(
-        &self,
-        peer: PeerId,
+        &mut self,
+        (peer, number): (PeerId, u64),
         topic: TopicId,
         header: &Header<'_>,
         payload: &[u8],
     ) -> Result<(), CloseReason> {
-        if self.storage.is_littered() && self.would_put_aside(peer, topic, header, payload) {
-            return Err(CloseReason::Overloaded);
+        if !self.storage.is_littered() || !self.would_put_aside(peer, topic, header, payload) {
+            return Ok(());
         }
-        Ok(())
+        let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
+        if number <= state.inbound.received() {
+            return Ok(());
+        }
+        if state.shut_for.replace(topic).is_none() {
+            self.shut.push(peer);
+            self.events.push(Event::DeadLettersFull { name: state.name.clone() });
+        }
+        Err(CloseReason::Overloaded)
+    }
+
+    /// Whether a peer is to be told that it may send nothing.
+    pub(super) fn is_shut(&self, peer: Option<PeerId>) -> bool {
+        peer.and_then(|peer| self.peers.get(peer.0)).is_some_and(|state| state.shut_for.is_some())
+    }
+
+    /// A session begins: the peer has been told what it may send.
+    pub(super) fn begin_shut(&mut self, peer: PeerId, conn: ConnId) {
+        let told = self.conns.get(conn).is_some_and(|conn| conn.told_shut);
+        if told && let Some(state) = self.peers.get_mut(peer.0).filter(|state| state.shut_for.is_some()) {
+            state.inbound.shut();
+        }
+    }
+
+    /// Peers of which nothing was taken may send again.
+    pub(super) fn open_windows(&mut self, opens: impl Fn(&Peer) -> bool) {
+        for peer in core::mem::take(&mut self.shut) {
+            let Some(state) = self.peers.get_mut(peer.0).filter(|state| state.shut_for.is_some()) else {
+                continue;
+            };
+            if !opens(state) {
+                self.shut.push(peer);
+                continue;
+            }
+            state.shut_for = None;
+            state.inbound.open();
+            if let Some(conn) = state.conn {
+                self.conns.list(conn);
+            }
+        }
     }
 
     pub(super) fn put_aside(

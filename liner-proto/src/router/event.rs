@@ -108,10 +108,10 @@ pub enum Event {
         /// How many.
         count: u64,
     },
-    /// The next message of a node's queue has to be put aside, and there is no room for more dead letters: the queue is
-    /// held until this node is started anew, or the other one takes the message.
+    /// The next message for a node, or from it, has to be put aside, and there is no room for more dead letters: it waits, and
+    /// what is behind it, until some of those were deleted and this node is started anew, or until it need not be put aside.
     DeadLettersFull {
-        /// The node whose queue is held.
+        /// The node.
         name: Box<str>,
     },
     /// Events before this one were dropped because nobody took them.

@@ -325,6 +325,7 @@ impl Router {
             conn.peer = Some(peer);
         }
         self.welcome_back(peer);
+        self.begin_shut(peer, id);
         self.list(outbox_id);
         self.list_peer(peer);
         self.conns.list(id);
@@ -471,7 +472,7 @@ impl Router {
                     }
                     Topic::Text(text) => self.intern_bounded(text)?,
                 };
-                self.check_room_for(peer, topic, header, payload)?;
+                self.check_room_for((peer, number), topic, header, payload)?;
                 let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
                 let arrival = state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?;
                 if arrival == Arrival::Duplicate {

@@ -34,6 +34,7 @@ mod topics;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
 pub use conn::{Framing, Transmit};
@@ -117,6 +118,8 @@ pub struct Router {
     names: BTreeMap<Box<str>, PeerId>,
     /// Whether a peer was refused because there are too many names.
     names_full: bool,
+    /// Peers that were told to send nothing, as there is no room for what would have to be put aside.
+    shut: Vec<PeerId>,
     /// Peers that are away, by the time when they are looked at; each stands there once.
     leases: BTreeSet<(Instant, PeerId)>,
     outboxes: Slots<Outbox>,
@@ -156,6 +159,7 @@ impl Router {
             peers: Slots::default(),
             names: BTreeMap::new(),
             names_full: false,
+            shut: Vec::new(),
             leases: BTreeSet::new(),
             outboxes: Slots::default(),
             conns: Conns::default(),
@@ -176,8 +180,9 @@ impl Router {
     /// Takes one thing that the store remembers. Before [`start`](Self::start) only.
     pub fn restore(&mut self, item: &Recovered<'_>) {
         match *item {
-            Recovered::Node { inbox, regressed } => {
+            Recovered::Node { inbox, regressed, dead_letters } => {
                 self.inbox = inbox;
+                self.storage.put_aside = dead_letters;
                 self.inbox_stored = true;
                 self.storage.regressed = regressed;
             }

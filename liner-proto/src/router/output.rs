@@ -134,7 +134,10 @@ impl Router {
         let now = self.now;
         let Some(conn) = self.conns.get(id) else { return };
         let Some(owed) = conn.session.owed(now) else { return };
-        let about = self.about();
+        let dialled = conn.dial.and_then(|dial| self.dials.peer(dial));
+        let caller = conn.caller.as_ref().and_then(|caller| self.names.get(&*caller.name).copied());
+        let shut = self.is_shut(caller.or(dialled));
+        let about = self.about(shut);
         let config = &self.config;
         let mut told = Epoch::NONE;
         match owed {
@@ -181,6 +184,7 @@ impl Router {
             if let Some(caller) = &mut conn.caller {
                 caller.told = told;
             }
+            conn.told_shut |= shut && matches!(owed, Owed::Hello { .. } | Owed::Answer { .. });
             conn.session.sent(now);
             writer.seal = conn.session.seal_out();
         }
@@ -194,14 +198,14 @@ impl Router {
         outbox.is_some_and(|outbox| outbox.closing || (outbox.returning && outbox.out.owes_trim()))
     }
 
-    fn about(&self) -> About {
+    fn about(&self, shut: bool) -> About {
         let limits = &self.config.limits;
         About {
             inbox: self.inbox,
             acks: if self.config.takes_custody { Acks::from(self.config.class) } else { Acks::Processed },
             frame_max: limits.frame_max,
             message_max: limits.message_max,
-            window_messages: limits.window_messages,
+            window_messages: if shut { 0 } else { limits.window_messages },
             window_bytes: limits.window_bytes,
             bindings_max: limits.bindings_max,
             seals: About::SEAL_CRC32C,

@@ -18,7 +18,7 @@ use crate::timer::{Deadline, Wakeup};
 const LOADS_MAX: usize = 4;
 
 /// Dead letters and directory rows that wait for the store.
-const STAGED_MAX: usize = 10_000;
+const STAGED_MAX: usize = 20_000;
 
 /// Something for the store to do. Requests are executed one after another, in the order in which they were given.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ pub(super) struct Storage {
     peers: Vec<PeerId>,
     staged: VecDeque<Staged>,
     staged_asked: usize,
-    /// Messages put aside since the node was started.
+    /// Messages put aside, those among them that the store had before.
     pub(super) put_aside: u64,
     retry_at: Option<Instant>,
     failed: bool,
@@ -449,6 +449,9 @@ impl Router {
             self.storage.sends_stored = self.storage.sends_stored.max(flight.sends);
             self.storage.staged.drain(..flight.staged.min(self.storage.staged.len()));
             self.storage.staged_asked -= flight.staged;
+            if flight.staged > 0 && !self.storage.is_littered() {
+                self.open_windows(|_| true);
+            }
             self.inbox_stored |= flight.inbox;
         }
     }

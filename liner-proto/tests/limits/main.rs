@@ -301,6 +301,10 @@ fn without_room_for_dead_letters_the_stream_holds_and_says_so() {
     );
     pair.from.restart(|_| {});
     pair.link();
+    assert_eq!(pair.from.router.queued(), 2, "those of the life before count");
+    pair.from.store.clear_dead_letters();
+    pair.from.restart(|_| {});
+    pair.link();
     assert_eq!((pair.from.router.queued(), pair.payloads()), (0, vec![11]));
 }
 
