@@ -78,11 +78,14 @@ impl Checker {
     /// What a receiver does not take any more leaves the queue for the dead letters, or is dropped if it has no name of its own.
     fn check_cleared(&mut self, node: usize, removed: &Removed, id: u32) {
         let Key::Node(name) = &removed.key else { return };
-        let to = self.node_named(name).filter(|to| !self.nodes[*to].durable);
+        let Some(to) = self.node_named(name) else { return };
+        // What was acknowledged before goes with it.
+        let passed = self.is_passed_on(node, to, id);
+        let (takes, durable) = (&self.nodes[to].subscribes, self.nodes[to].durable);
         let Some(sent) = self.ledger.get_mut(id) else { return };
-        let waived = to.is_some_and(|to| !self.nodes[to].subscribes.contains(&sent.topic));
+        let waived = !durable && !takes.contains(&sent.topic);
         sent.dropped |= waived;
-        let fine = waived || sent.dead[node];
+        let fine = passed || waived || sent.dead[node];
         self.check(Rule::NoLoss, fine, |this| {
             format!("{} drops message {id} as not wanted, and it is no dead letter", this.nodes[node].name)
         });
