@@ -23,6 +23,7 @@ mod event;
 mod input;
 mod leaving;
 mod limits;
+mod loads;
 mod outbox;
 mod output;
 mod peer;
@@ -40,7 +41,8 @@ pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
 pub use event::{Application, Event, Message};
-pub use storage::{LoadRequest, StoreRequest};
+pub use loads::LoadRequest;
+pub use storage::StoreRequest;
 
 use crate::delivery::{Outbound, SendMode};
 use crate::effect::{Recovered, RecoveredQueue};
@@ -410,7 +412,7 @@ impl Router {
         self.conns.handle_timeout(self.now, self.config.timing.write_stall);
         self.check_stalls();
         self.check_leases();
-        self.storage.handle_timeout(now);
+        self.retry_store();
         self.check_all_written();
         self.tell_losses();
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use liner_proto::effect::{DeadReason, Recovered};
+use liner_proto::effect::{DeadReason, Recovered, StoreFault};
 use liner_proto::id::{Class, ConnId};
 use liner_proto::router::{Event, Framing, Message, NodeConfig, Router, StoreRequest};
 use liner_proto::store::{HeapStore, Store, execute};
@@ -20,6 +20,8 @@ pub(crate) struct Node {
     pub(crate) store: HeapStore,
     pub(crate) got: Vec<(Vec<u8>, bool)>,
     pub(crate) now: Instant,
+    /// The name of a queue that the store cannot read.
+    pub(crate) unreadable: Option<&'static str>,
     config: NodeConfig,
 }
 
@@ -41,7 +43,8 @@ impl Node {
         change(&mut config);
         let now = Instant::from_micros(1);
         let router = Router::new(config.clone(), now);
-        let mut node = Self { router, store: HeapStore::new(1 << 26), got: Vec::new(), now, config };
+        let store = HeapStore::new(1 << 26);
+        let mut node = Self { router, store, got: Vec::new(), now, unreadable: None, config };
         node.restart();
         node
     }
@@ -71,7 +74,11 @@ impl Node {
             }
             Some(StoreRequest::Load(load)) => {
                 let mut bytes = vec![0; 1 << 16];
-                let loaded = self.store.load(load.queue(), load.after(), &mut bytes);
+                let loaded = if self.unreadable == Some(load.queue().name()) {
+                    Err(StoreFault::Unavailable)
+                } else {
+                    self.store.load(load.queue(), load.after(), &mut bytes)
+                };
                 self.router.handle_loaded(self.now, &load, loaded, &bytes);
             }
             None => return false,
