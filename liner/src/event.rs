@@ -26,6 +26,9 @@ pub(crate) fn words(event: &Event) -> Option<String> {
         Event::Regressed { queue } => {
             format!("the queue of {queue} had gone back in time: it begins anew, and repeats are marked")
         }
+        Event::Damaged { queue, count } => {
+            format!("{} in the queue of {queue} damaged or missing in the store", messages(*count))
+        }
         Event::StoreFailed(fault) => format!("{fault}: nothing is acknowledged until it works again"),
         Event::StoreRecovered => "the store works again".to_owned(),
         Event::TopicFull { topic } => {

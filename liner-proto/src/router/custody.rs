@@ -6,7 +6,7 @@ use super::event::Event;
 use super::outbox::Key;
 use super::{OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError, SendMode};
-use crate::effect::DeadReason;
+use crate::effect::{DeadReason, GapReason};
 use crate::memory::{Cursor, SEGMENT_BYTES};
 use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
 
@@ -408,19 +408,33 @@ impl Router {
             let (end, run) = match outbox.out.next_piece(limit, MOVE_BYTES) {
                 Next::Nothing => return,
                 Next::Load { .. } => return self.want_load(from),
-                Next::Gap { last, .. } => (Cursor { number: last + 1, offset: 0 }, Vec::new()),
+                Next::Gap { first, last, reason } => {
+                    self.move_gap(to, last - first + 1, reason);
+                    (Cursor { number: last + 1, offset: 0 }, Vec::new())
+                }
                 Next::Run { end, bytes, .. } => (end, bytes.to_vec()),
             };
             moved += run.len().max(1);
-            outbox.out.advance(self.now, end);
             self.move_run(from, to, &run, again);
             let Some(outbox) = self.outboxes.get_mut(from.0) else { return };
+            outbox.out.advance(self.now, end);
             // Its trim is committed in the group that stores the rows where they are now.
             let _ = outbox.out.handle_marks(self.now, end.number - 1, end.number - 1);
             outbox.bytes =
                 if outbox.out.queued() == 0 { 0 } else { outbox.bytes.saturating_sub(run.len() as u64) };
             self.list(from);
         }
+    }
+
+    /// What is missing in a queue is missing in the stream that it is moved to, at the same place. Topics have no numbers that
+    /// anybody would miss.
+    fn move_gap(&mut self, to: Option<OutboxId>, count: u64, reason: GapReason) {
+        let Some(to) = to else { return };
+        let Some(outbox) = self.outboxes.get_mut(to.0) else { return };
+        outbox.out.push_gap(count, reason);
+        outbox.out.hold();
+        self.list(to);
+        self.list_conn_of(to);
     }
 
     fn move_run(&mut self, from: OutboxId, to: Option<OutboxId>, run: &[u8], again: bool) {

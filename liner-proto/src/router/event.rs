@@ -62,6 +62,14 @@ pub enum Event {
         /// The node, topic or address of the queue.
         queue: Box<str>,
     },
+    /// Stored messages of a queue of this node are damaged or missing. Whoever they were for is told of a gap in their place,
+    /// unless they were on their way back to their topics.
+    Damaged {
+        /// The node, topic or address of the queue.
+        queue: Box<str>,
+        /// How many.
+        count: u64,
+    },
     /// The store failed. What was asked of it is asked again.
     StoreFailed(StoreFault),
     /// The store works again.

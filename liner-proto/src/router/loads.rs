@@ -3,6 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::event::Event;
 use super::outbox::Key;
 use super::{OutboxId, Router};
 use crate::effect::{GapReason, Loaded, Queue, StoreFault};
@@ -127,6 +128,7 @@ impl Router {
         }
         outbox.out.set_loading(false);
         let next = request.after + 1;
+        let gone = outbox.out.gone_through();
         match result {
             Ok(Loaded::Records { first, last, len }) if first == next => {
                 let records = bytes.get(..len).unwrap_or_default();
@@ -145,6 +147,11 @@ impl Router {
                 self.storage.loads.fail(outbox_id, retry_at);
                 return self.tell_failed(fault);
             }
+        }
+        let lost = outbox.out.gone_through() - gone;
+        if lost > 0 {
+            let queue = outbox.key.queue().name().into();
+            self.events.push(Event::Damaged { queue, count: lost });
         }
         if self.storage.loads.are_failing() {
             self.storage.loads.forget(|id| id == outbox_id);
