@@ -2,9 +2,10 @@
 
 use alloc::vec::Vec;
 
+use super::dial::Dials;
 use super::event::Event;
 use super::outbox::Key;
-use super::{OutboxId, PeerId, Router, SendError, TopicId};
+use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError, SendMode};
 use crate::effect::{DeadReason, GapReason};
 use crate::memory::{Cursor, SEGMENT_BYTES};
@@ -62,11 +63,15 @@ impl Router {
         header: &Header<'_>,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        let mut sent = false;
         let one = header.mode == Mode::One;
+        let picked = if one { self.pick_dial(topic)? } else { None };
+        let is_chosen = |dials: &Dials, dial| if one { picked == Some(dial) } else { dials.is_named(dial) };
         // All or none, as for those that are known.
         let need = payload.len() + self.topics.text(topic).len() + 64;
-        for dial in self.dials.ids().take(if one { 1 } else { usize::MAX }) {
+        for dial in self.dials.ids() {
+            if !is_chosen(&self.dials, dial) {
+                continue;
+            }
             if let Some(peer) = self.dials.peer(dial) {
                 if self.peers.get(peer.0).is_some_and(|peer| peer.full.contains(&topic)) {
                     return Err(SendError::TopicFull);
@@ -78,10 +83,14 @@ impl Router {
                 return Err(SendError::Busy);
             }
         }
-        for dial in self.dials.ids().take(if one { 1 } else { usize::MAX }) {
+        let mut sent = false;
+        for dial in self.dials.ids() {
+            if !is_chosen(&self.dials, dial) {
+                continue;
+            }
+            sent = true;
             let target = self.dial_target(dial);
             self.push(target, topic, header, payload, !one).map_err(|error| self.send_error(error))?;
-            sent = true;
         }
         if sent {
             return Ok(());
@@ -97,7 +106,7 @@ impl Router {
     }
 
     /// Where a message waits for whoever answers at a dialled address.
-    fn dial_target(&mut self, dial: super::DialId) -> OutboxId {
+    fn dial_target(&mut self, dial: DialId) -> OutboxId {
         match self.dials.peer(dial).filter(|_| self.kept_is_empty(self.dials.outbox(dial))) {
             Some(peer) => self.outbox_of(peer),
             None => self.dial_outbox(dial),
@@ -175,7 +184,8 @@ impl Router {
         }
         let rows = self.topics.rows(topic).iter().map(|row| row.peer);
         // Whoever is dialled by its address may know somebody.
-        let dialled = self.dials.ids().filter_map(|dial| self.dials.peer(dial)).filter(|_| except.is_none());
+        let dialled =
+            self.dials.named().filter_map(|dial| self.dials.peer(dial)).filter(|_| except.is_none());
         let mut peers: Vec<PeerId> = rows.chain(dialled).filter(|peer| Some(*peer) != except).collect();
         peers.sort_unstable();
         peers.dedup();
@@ -270,7 +280,7 @@ impl Router {
         self.topics.rows(topic).iter().map(|row| row.peer).find(durable)
     }
 
-    fn kept_is_empty(&self, id: Option<OutboxId>) -> bool {
+    pub(super) fn kept_is_empty(&self, id: Option<OutboxId>) -> bool {
         id.and_then(|id| self.outboxes.get(id.0)).is_none_or(|outbox| outbox.out.queued() == 0)
     }
 
@@ -350,7 +360,7 @@ impl Router {
         id
     }
 
-    fn dial_outbox(&mut self, dial: super::DialId) -> OutboxId {
+    fn dial_outbox(&mut self, dial: DialId) -> OutboxId {
         if let Some(id) = self.dials.outbox(dial) {
             return id;
         }

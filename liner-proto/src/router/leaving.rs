@@ -128,8 +128,7 @@ impl Router {
     /// Nobody names the peer but itself: it has no session, no handshake that was told where its stream begins, and no address
     /// here, where it is the next hop for topics that nobody is known for.
     fn is_left_alone(&self, peer: PeerId) -> bool {
-        let dialled = self.dials.ids().any(|dial| self.dials.peer(dial) == Some(peer));
-        !dialled && !self.is_calling(peer)
+        !self.is_dialled(peer) && !self.is_calling(peer)
     }
 
     /// Whether somebody who says that he is this peer is in a handshake.

@@ -231,7 +231,7 @@ impl Router {
                 self.topics.set_kept(topic, id, None);
             }
             crate::effect::Queue::Address(address) => {
-                let dial = self.dials.add(address, Instant::ZERO);
+                let dial = self.dials.restore(address, Instant::ZERO);
                 self.dials.set_outbox(dial, id);
             }
         }
@@ -376,7 +376,7 @@ impl Router {
     }
 
     /// Names a peer by its address: it is dialled for as long as the node runs, and is the next hop for topics that
-    /// nobody is known for.
+    /// nobody is known for. An address that earlier lives of the node were told is dialled until nothing waits for it.
     pub fn add_peer(&mut self, now: Instant, address: &str) -> DialId {
         self.tick(now);
         self.dials.add(address, now)
@@ -399,7 +399,7 @@ impl Router {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, and what. May change after every input.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let conns = self.conns.deadline(self.config.timing.write_stall);
-        let dials = self.dials.deadline().filter(|_| !self.closing);
+        let dials = self.dials.deadline(|id| !self.kept_is_empty(Some(id))).filter(|_| !self.closing);
         let waits = self.write_behind_deadline();
         let store = earlier(waits, self.storage.retry_deadline());
         let rest = earlier(self.lease_deadline(), self.tally.deadline());
