@@ -282,6 +282,11 @@ impl<R: Ring> Outbound<R> {
         self.next - 1 - self.acked
     }
 
+    /// Those of them that were not dropped.
+    pub fn waiting(&self) -> u64 {
+        (self.next - 1).saturating_sub(self.gone_through())
+    }
+
     /// Whether everything that is queued is stored.
     pub const fn is_stored(&self) -> bool {
         self.stored.number == self.next

@@ -39,6 +39,9 @@ pub struct NodeConfig {
     pub queue_bytes: usize,
     /// What is kept of a topic that nobody has subscribed to yet.
     pub kept: Quota,
+    /// What may be queued for one node. A node that takes custody has [`Quota::QUEUE`] without one, another one no bound but its
+    /// store's.
+    pub queue_quota: Option<Quota>,
     /// Names of peers that are known at a time; beyond them a new one is refused. A name is forgotten when its node is away
     /// and nothing is left of it: no subscription, no queue, and no number of its stream that was taken.
     pub names_max: usize,
@@ -69,6 +72,7 @@ impl NodeConfig {
             address: String::new(),
             queue_bytes: 16 * 1024 * 1024,
             kept: Quota::DEFAULT,
+            queue_quota: None,
             names_max: 65_536,
             topics_max: 65_536,
             lease: Duration::from_secs(15),
@@ -90,6 +94,9 @@ pub struct Quota {
 impl Quota {
     /// 100,000 messages, 256 MiB.
     pub const DEFAULT: Self = Self { messages: 100_000, bytes: 256 * 1024 * 1024 };
+
+    /// For one node: 10,000,000 messages, 4 GiB.
+    pub const QUEUE: Self = Self { messages: 10_000_000, bytes: 4 * 1024 * 1024 * 1024 };
 
     /// Whether nothing may be queued.
     pub(super) const fn is_none(self) -> bool {

@@ -36,6 +36,7 @@ impl Router {
             };
             self.check_fits(peer, topic, header, payload)?;
             let target = self.target(topic, peer);
+            self.check_quota(target)?;
             return self.push(target, topic, header, payload, false).map_err(|error| self.send_error(error));
         }
         // All or none: the memory is there for every copy before the first is queued.
@@ -44,6 +45,7 @@ impl Router {
             let Some(peer) = self.topics.rows(topic).get(index).map(|row| row.peer) else { continue };
             self.check_fits(peer, topic, header, payload)?;
             let target = self.target(topic, peer);
+            self.check_quota(target)?;
             if !self.outboxes.get_mut(target.0).is_some_and(|outbox| outbox.out.make_room(need)) {
                 return Err(SendError::Busy);
             }
@@ -139,7 +141,7 @@ impl Router {
         if header.mode == Mode::One {
             if let Some(peer) = self.pick(topic, Some(from)) {
                 let target = self.target(topic, peer);
-                queued = self.push(target, topic, &onward, payload, true).is_ok();
+                queued = self.push_taken(target, (topic, &onward, payload));
             }
         } else {
             for index in 0..self.topics.rows(topic).len() {
@@ -148,7 +150,7 @@ impl Router {
                     continue;
                 }
                 let target = self.target(topic, peer);
-                queued |= self.push(target, topic, &onward, payload, true).is_ok();
+                queued |= self.push_taken(target, (topic, &onward, payload));
             }
         }
         if queued {
@@ -198,6 +200,27 @@ impl Router {
             }
         }
         taken
+    }
+
+    /// Queues a message that was taken over for a subscriber, within its quota: beyond that it loses messages, and nobody else
+    /// waits for it. Says whether it was not too large.
+    fn push_taken(&mut self, id: OutboxId, message: (TopicId, &Header<'_>, &[u8])) -> bool {
+        if self.is_queue_full(id) && self.make_way(id, message) {
+            return true;
+        }
+        let (topic, header, payload) = message;
+        self.push(id, topic, header, payload, true).is_ok()
+    }
+
+    fn check_quota(&mut self, id: OutboxId) -> Result<(), SendError> {
+        if self.is_queue_full(id) { Err(SendError::Busy) } else { Ok(()) }
+    }
+
+    /// Whether as much is queued for a node as may be.
+    pub(super) fn is_queue_full(&mut self, id: OutboxId) -> bool {
+        let Some(quota) = self.config.queue_quota else { return false };
+        let outbox = self.outboxes.get_mut(id.0).filter(|outbox| matches!(outbox.key, Key::Node(_)));
+        outbox.is_some_and(|outbox| outbox.is_over(quota))
     }
 
     fn push(
@@ -432,6 +455,7 @@ impl Router {
             let _ = outbox.out.handle_marks(self.now, end.number - 1, end.number - 1);
             outbox.bytes =
                 if outbox.out.queued() == 0 { 0 } else { outbox.bytes.saturating_sub(run.len() as u64) };
+            outbox.counted = outbox.out.waiting();
             self.list(from);
         }
     }

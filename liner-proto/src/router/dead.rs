@@ -8,7 +8,7 @@ use super::outbox::{Aside, Letter};
 use super::peer::Peer;
 use super::storage::{Staged, Storage};
 use super::tally::Loss;
-use super::{PeerId, Router, TopicId};
+use super::{OutboxId, PeerId, Router, TopicId};
 use crate::delivery::Next;
 use crate::effect::{DeadReason, GapReason};
 use crate::id::ConnId;
@@ -140,6 +140,40 @@ impl Router {
         let Some(state) = self.peers.get(peer.0) else { return };
         let loss = Loss { name: &state.name, topic: self.topics.text(topic), reason, kept };
         self.events.extend(self.tally.add(self.now, loss, 1));
+    }
+
+    /// A message is for a node whose queue holds all that it may. It is put aside as long as there is room, which is said; then
+    /// the oldest message of the queue is dropped for it.
+    pub(super) fn make_way(
+        &mut self,
+        id: OutboxId,
+        (topic, header, payload): (TopicId, &Header<'_>, &[u8]),
+    ) -> bool {
+        let (reason, kept) = (DeadReason::Quota, self.storage.spare_room() > 0);
+        let Some(outbox) = self.outboxes.get(id.0) else { return false };
+        let (name, oldest) = (outbox.key.queue().name().into(), outbox.out.gone_through() + 1);
+        let mut count = 1;
+        if kept {
+            self.storage.put_aside += 1;
+            let record = written_out(header, self.topics.text(topic), payload);
+            self.storage.stage(Staged::Dead { peer: name, topic, reason, record });
+        } else {
+            if let Some(conn) = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn) {
+                self.keep_in_flight(conn, oldest + 1);
+                self.conns.list(conn);
+            }
+            // Two for one, if it held more than it may: what is not stored yet cannot be dropped.
+            count = (0..2).take_while(|_| self.is_queue_full(id) && self.drop_oldest(id)).count() as u64;
+            self.list(id);
+        }
+        let Some(outbox) = self.outboxes.get(id.0).filter(|_| count > 0) else { return kept };
+        let loss = Loss { name: outbox.key.queue().name(), topic: self.topics.text(topic), reason, kept };
+        self.events.extend(self.tally.add(self.now, loss, count));
+        kept
+    }
+
+    fn drop_oldest(&mut self, id: OutboxId) -> bool {
+        self.outboxes.get_mut(id.0).is_some_and(|outbox| outbox.out.drop_oldest(GapReason::Dropped))
     }
 
     /// Puts the messages aside that come next for a peer and that it does not take, if there are such. A store drops what is

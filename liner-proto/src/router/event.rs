@@ -109,7 +109,7 @@ pub enum Event {
     Dropped {
         /// As with dead letters.
         name: Box<str>,
-        /// The topic they were sent to.
+        /// The topic they were sent to; if they made way in a queue that is full, that of the newer ones.
         topic: Box<str>,
         /// Why.
         reason: DeadReason,

@@ -82,8 +82,9 @@ pub enum SendError {
     /// Nobody is known for the topic, and no peer was named that could be asked.
     #[error("nobody is known for this topic: name a peer, or wait for a subscriber")]
     NoAddress,
-    /// The memory of a queue is full of what the store has not taken yet: drive the node, then try again.
-    #[error("the queue is full of messages that are not stored yet: try again after some of them are")]
+    /// The memory of a queue is full of what the store has not taken yet: drive the node, then try again. Or as much is queued
+    /// as may be, and somebody has to take it first.
+    #[error("the queue is full: try again after some of its messages are stored, or taken")]
     Busy,
     /// Nobody has subscribed to the topic, and the next hop keeps no more of it.
     #[error(
@@ -150,6 +151,7 @@ impl Router {
     pub fn new(mut config: NodeConfig, now: Instant) -> Self {
         if config.takes_custody {
             config.send_mode = SendMode::Stored;
+            config.queue_quota.get_or_insert(Quota::QUEUE);
         }
         let rng = Rng::new(config.seed);
         Self {
@@ -220,6 +222,7 @@ impl Router {
         let out = Outbound::restore(ring, self.config.send_mode, &queue.remembered(), reuse);
         let mut outbox = Outbox::with(Key::of(queue.queue), out, Opened::Yes);
         outbox.bytes = queue.bytes;
+        outbox.counted = outbox.out.waiting();
         let id = self.add_outbox(outbox);
         match queue.queue {
             crate::effect::Queue::Node(name) => {

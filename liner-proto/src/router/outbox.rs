@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::dead::gap_of;
-use super::{PeerId, TopicId};
+use super::{PeerId, Quota, TopicId};
 use crate::delivery::{Emission, Outbound, Pending, PushError, SendMode};
 use crate::effect::{Batch, DeadReason, Queue, StoreOp};
 use crate::id::{Epoch, Predecessor};
@@ -117,8 +117,10 @@ pub(super) struct Outbox {
     pub(super) told_littered: bool,
     /// The last number that was queued here first, and not moved here from another queue.
     pub(super) own_through: u64,
-    /// Bytes of what it holds, for quotas. Exact for queues that are moved, not kept for streams.
+    /// Bytes of what it holds, for quotas: exact for queues that are moved, a bound for streams until they are weighed.
     pub(super) bytes: u64,
+    /// Messages that the bytes of a stream are those of.
+    pub(super) counted: u64,
     /// Messages acknowledged since the start, in epochs that are over.
     acked_before: u64,
     /// What was acknowledged in this epoch before the start.
@@ -158,6 +160,7 @@ impl Outbox {
             told_littered: false,
             own_through: 0,
             bytes: 0,
+            counted: 0,
             acked_before: 0,
             acked_base,
             listed: false,
@@ -241,10 +244,31 @@ impl Outbox {
             record::encode_message(&header, payload, room);
         };
         let number = self.out.push(now, len, over, write)?;
-        if self.is_moved() {
-            self.bytes += (varint::varint_len(len as u64) + len) as u64;
+        if self.counted / 2 > self.out.waiting() {
+            self.weigh();
         }
+        self.counted += 1;
+        self.bytes += (varint::varint_len(len as u64) + len) as u64;
         Ok(number)
+    }
+
+    /// Takes what has left a stream out of the count of its bytes. Nobody has read it again: it is taken to have been of the
+    /// average size.
+    fn weigh(&mut self) {
+        let waiting = self.out.waiting();
+        if !self.is_moved() && waiting < self.counted {
+            let share = u128::from(self.bytes) * u128::from(waiting) / u128::from(self.counted);
+            self.bytes = u64::try_from(share).unwrap_or(u64::MAX);
+        }
+        self.counted = waiting;
+    }
+
+    /// Whether it holds as much as it may, or more.
+    pub(super) fn is_over(&mut self, quota: Quota) -> bool {
+        if self.bytes >= quota.bytes {
+            self.weigh();
+        }
+        self.out.waiting() >= quota.messages || self.bytes >= quota.bytes
     }
 
     /// Whether everything that the store does not have yet was moved here: it has it in another queue.

@@ -305,6 +305,7 @@ fn draw_limits(dice: &mut Dice, shape: &Shape, config: &mut NodeConfig) {
     }
     if tiny(dice) {
         config.kept = Quota { messages: dice.magnitude(1, 64), bytes: 1024 * 1024 };
+        config.queue_quota = Some(Quota { messages: dice.magnitude(8, 512), bytes: 1024 * 1024 });
     }
     if dice.chance(600) {
         config.lease = Duration::from_secs(dice.range(1, 4));

@@ -1,0 +1,101 @@
+//! A subscriber that stays away, and more for it than may be queued for one node.
+
+#![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
+
+mod nodes;
+
+use std::time::Duration;
+
+use liner_proto::effect::{DeadReason, GapReason};
+use liner_proto::router::{Event, Quota, SendError};
+use liner_proto::wire::record::Mode;
+use nodes::{Node, cut, meet, settle};
+
+fn gateway(queue_quota: Quota) -> Node {
+    Node::start("gateway", |config| {
+        config.takes_custody = true;
+        config.queue_quota = Some(queue_quota);
+    })
+}
+
+fn subscriber(name: &str) -> Node {
+    let mut sub = Node::start(name, |config| config.durable = true);
+    sub.router.subscribe(sub.now, "t");
+    sub
+}
+
+/// What was put aside and what was dropped because of the subscriber's quota, and how often that was said.
+fn told(node: &mut Node) -> (u64, u64, usize) {
+    let mut told = (0, 0, 0);
+    for event in node.events() {
+        let (counted, event_count) = match event {
+            Event::DeadLetter { name, reason: DeadReason::Quota, count, .. } if *name == *"away" => {
+                (&mut told.0, count)
+            }
+            Event::Dropped { name, reason: DeadReason::Quota, count, .. } if *name == *"away" => {
+                (&mut told.1, count)
+            }
+            _ => continue,
+        };
+        *counted += event_count;
+        told.2 += 1;
+    }
+    told
+}
+
+#[test]
+fn a_subscriber_that_stays_away_loses_messages_and_slows_nobody() {
+    let mut gateway = gateway(Quota { messages: 10, bytes: 1 << 30 });
+    let (mut away, mut live) = (subscriber("away"), subscriber("live"));
+    let line = meet(&mut away, &mut gateway);
+    cut(&mut away, &mut gateway, line);
+    let view = meet(&mut live, &mut gateway);
+    let mut sender = Node::start("sender", |_| {});
+    let line = meet(&mut sender, &mut gateway);
+    for number in 0..12_000_u32 {
+        sender.router.send(sender.now, "t", &number.to_le_bytes(), Mode::All).expect("the gateway is asked");
+        if number % 5 == 4 {
+            settle(&mut sender, &mut gateway, line);
+            settle(&mut live, &mut gateway, view);
+        }
+    }
+    assert_eq!((sender.router.queued(), live.got.len()), (0, 12_000));
+    gateway.pass(Duration::from_secs(2));
+    let (aside, dropped, events) = told(&mut gateway);
+    assert_eq!((aside, events), (gateway.dead().len() as u64, 4), "the first of each, and the rest");
+    assert!(gateway.store.dead_letters().iter().all(|letter| *letter.peer == *"away"));
+    assert!((8000..10_000).contains(&aside));
+    assert!(gateway.held().queues["away"] <= 15, "what came in one turn may exceed it");
+
+    meet(&mut away, &mut gateway);
+    let got: Vec<_> = away.got.iter().map(|(payload, _)| payload.clone()).collect();
+    assert_eq!(aside + dropped + got.len() as u64, 12_000);
+    assert_eq!(got.last(), Some(&11_999_u32.to_le_bytes().to_vec()));
+    let gap = Event::Gap { from: "gateway".into(), count: dropped, reason: GapReason::Dropped };
+    assert!(away.events().contains(&gap), "it is told how many");
+    assert_eq!(gateway.router.queued(), 0);
+}
+
+#[test]
+fn bytes_are_counted_and_come_free_again() {
+    let mut gateway = gateway(Quota { messages: u64::MAX, bytes: 100_000 });
+    let mut away = subscriber("away");
+    for round in 0..4 {
+        let line = meet(&mut away, &mut gateway);
+        away.got.clear();
+        cut(&mut away, &mut gateway, line);
+        let mut sent = 0;
+        while gateway.router.send(gateway.now, "t", &[0; 1000], Mode::One).is_ok() {
+            sent += 1;
+            gateway.serve();
+        }
+        assert_eq!(gateway.router.send(gateway.now, "t", b"", Mode::All), Err(SendError::Busy));
+        assert_eq!(sent, 100);
+        if round % 2 == 0 {
+            gateway.restart();
+        }
+        let line = meet(&mut away, &mut gateway);
+        assert_eq!(away.got.len(), 100);
+        cut(&mut away, &mut gateway, line);
+    }
+}
