@@ -28,16 +28,17 @@ fn subscriber(name: &str) -> Node {
 fn told(node: &mut Node) -> (u64, u64, usize) {
     let mut told = (0, 0, 0);
     for event in node.events() {
-        let (counted, event_count) = match event {
-            Event::DeadLetter { name, reason: DeadReason::Quota, count, .. } if *name == *"away" => {
-                (&mut told.0, count)
-            }
-            Event::Dropped { name, reason: DeadReason::Quota, count, .. } if *name == *"away" => {
-                (&mut told.1, count)
-            }
-            _ => continue,
-        };
-        *counted += event_count;
+        if let Event::DeadLetter { name, reason: DeadReason::Quota, count, .. } = &event
+            && **name == *"away"
+        {
+            told.0 += count;
+        } else if let Event::Dropped { name, reason: DeadReason::Quota, count, .. } = &event
+            && **name == *"away"
+        {
+            told.1 += count;
+        } else {
+            continue;
+        }
         told.2 += 1;
     }
     told

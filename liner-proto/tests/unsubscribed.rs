@@ -42,23 +42,23 @@ fn come_back(gateway: &mut Node, sub: &mut Node) {
 fn told(node: &mut Node) -> (u64, u64) {
     let mut told = (0, 0);
     for event in node.events() {
-        match event {
-            Event::DeadLetter { topic, reason: DeadReason::Unsubscribed, count, .. } if *topic == *"a" => {
-                told.0 += count;
-            }
-            Event::Dropped { topic, reason: DeadReason::Unsubscribed, count, .. } if *topic == *"a" => {
-                told.1 += count;
-            }
-            _ => {}
+        if let Event::DeadLetter { topic, reason: DeadReason::Unsubscribed, count, .. } = &event
+            && **topic == *"a"
+        {
+            told.0 += count;
+        }
+        if let Event::Dropped { topic, reason: DeadReason::Unsubscribed, count, .. } = &event
+            && **topic == *"a"
+        {
+            told.1 += count;
         }
     }
     told
 }
 
 fn gaps(node: &mut Node) -> u64 {
-    let gap = |event: Event| match event {
-        Event::Gap { count, reason: GapReason::Cleared, .. } => count,
-        _ => 0,
+    let gap = |event: Event| {
+        if let Event::Gap { count, reason: GapReason::Cleared, .. } = event { count } else { 0 }
     };
     node.events().into_iter().map(gap).sum()
 }

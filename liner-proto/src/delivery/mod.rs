@@ -4,6 +4,7 @@
 //! sent and acknowledged. [`Inbound`] is the receiver's end: how far it has taken a peer's stream. Neither knows a link or a
 //! session; whoever composes them carries the marks between the two.
 
+mod dropping;
 mod inbound;
 mod outbound;
 mod pending;
