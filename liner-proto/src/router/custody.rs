@@ -379,7 +379,7 @@ impl Router {
 
     /// The topic takes messages again: those that were told otherwise are told.
     pub(super) fn reopen_topic(&mut self, topic: TopicId) {
-        self.open_windows(|state| state.shut_for == Some(topic));
+        self.open_windows(|_, state| state.shut_for == Some(topic));
         if !self.topics.set_full(topic, false) {
             return;
         }

@@ -95,12 +95,12 @@ impl Router {
     }
 
     /// Peers of which nothing was taken may send again.
-    pub(super) fn open_windows(&mut self, opens: impl Fn(&Peer) -> bool) {
+    pub(super) fn open_windows(&mut self, opens: impl Fn(PeerId, &Peer) -> bool) {
         for peer in core::mem::take(&mut self.shut) {
             let Some(state) = self.peers.get_mut(peer.0).filter(|state| state.shut_for.is_some()) else {
                 continue;
             };
-            if !opens(state) {
+            if !opens(peer, state) {
                 self.shut.push(peer);
                 continue;
             }

@@ -140,6 +140,7 @@ impl Router {
             if self.topics.kept(topic).is_none() {
                 self.reopen_topic(topic);
             }
+            self.open_windows(|_, state| state.shut_for == Some(topic));
         }
         subscribed != Subscribed::Before
     }

@@ -170,14 +170,13 @@ impl Router {
         let Some(outbox) = self.outboxes.get(id.0).filter(|outbox| outbox.is_spent()) else { return };
         let is_stored = outbox.opened == Opened::Yes;
         let keeper = self.topics.clear_kept(topic);
-        let share = self.topics_share();
-        if let Some(keeper) = keeper.and_then(|peer| self.peers.get_mut(peer.0)) {
-            keeper.kept -= 1;
+        if let Some(state) = keeper.and_then(|peer| self.peers.get_mut(peer.0)) {
+            state.kept -= 1;
             // It may fill another topic in its place.
-            let mut refused = keeper.told_full.clone();
+            let mut refused = state.told_full.clone();
             refused.retain(|topic| self.topics.kept(*topic).is_none());
             refused.into_iter().for_each(|topic| self.reopen_topic(topic));
-            self.open_windows(|state| state.kept < share);
+            self.open_windows(|peer, _| Some(peer) == keeper);
         }
         if is_stored { self.close_outbox(id) } else { self.remove_outbox(id) }
     }

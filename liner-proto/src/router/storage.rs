@@ -445,7 +445,7 @@ impl Router {
             self.storage.staged.drain(..flight.staged.min(self.storage.staged.len()));
             self.storage.staged_asked -= flight.staged;
             if flight.staged > 0 && !self.storage.is_littered() {
-                self.open_windows(|_| true);
+                self.open_windows(|_, _| true);
             }
             self.inbox_stored |= flight.inbox;
         }
