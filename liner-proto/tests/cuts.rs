@@ -1,0 +1,66 @@
+//! A link that is cut again and again, long before it is through with what waits.
+
+#![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
+
+mod nodes;
+
+use liner_proto::router::Message;
+use liner_proto::wire::record::Mode;
+use nodes::{Node, cut, link};
+
+const MESSAGES: u16 = 3000;
+
+/// What passes in each direction before the cut.
+const BYTES: usize = 1000;
+
+#[test]
+fn a_link_that_passes_a_kilobyte_at_a_time_passes_everything() {
+    let mut from = Node::start("from", |_| {});
+    let mut to = Node::start("to", |config| config.durable = true);
+    to.router.subscribe(to.now, "t");
+    let line = link(&mut from, &mut to);
+    for number in 0..MESSAGES {
+        let mut payload = [7; 100];
+        payload[..2].copy_from_slice(&number.to_be_bytes());
+        from.router.send(from.now, "t", &payload, Mode::All).expect("there is room");
+    }
+    from.serve();
+    cut(&mut from, &mut to, line);
+    let mut sessions = 0;
+    while to.got.len() < usize::from(MESSAGES) {
+        sessions += 1;
+        assert!(sessions < 1500, "{} have arrived over {sessions} links", to.got.len());
+        one_link(&mut from, &mut to);
+    }
+    let seen = to.got.iter().map(|(payload, _)| u16::from_be_bytes([payload[0], payload[1]]));
+    assert!(seen.eq(0..MESSAGES), "another order, or again");
+}
+
+/// Both sides are given at most [`BYTES`] of what the other one writes.
+fn one_link(from: &mut Node, to: &mut Node) {
+    let line = link(from, to);
+    let mut left = [BYTES; 2];
+    let mut unread = [Vec::new(), Vec::new()];
+    while left[0] > 0 && left[1] > 0 {
+        from.serve();
+        to.serve();
+        let written = [from.give(line.0), to.give(line.1)];
+        if written.iter().all(Vec::is_empty) {
+            break;
+        }
+        for (side, bytes) in written.into_iter().enumerate() {
+            let len = bytes.len().min(left[side]);
+            left[side] -= len;
+            unread[side].extend_from_slice(&bytes[..len]);
+        }
+        let got = &mut to.got;
+        let mut keep =
+            |message: &Message<'_>| got.push((message.payload.to_vec(), message.maybe_redelivered));
+        let taken = to.router.handle_bytes(to.now, line.1, &mut unread[0], &mut keep);
+        unread[0].drain(..taken);
+        let taken = from.router.handle_bytes(from.now, line.0, &mut unread[1], &mut |_: &Message<'_>| {});
+        unread[1].drain(..taken);
+    }
+    to.serve();
+    cut(from, to, line);
+}
