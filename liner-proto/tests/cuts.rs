@@ -6,7 +6,7 @@ mod nodes;
 
 use liner_proto::router::Message;
 use liner_proto::wire::record::Mode;
-use nodes::{Node, cut, link};
+use nodes::{Node, cut, link, meet, settle};
 
 const MESSAGES: u16 = 3000;
 
@@ -63,4 +63,29 @@ fn one_link(from: &mut Node, to: &mut Node) {
     }
     to.serve();
     cut(from, to, line);
+}
+
+#[test]
+fn what_was_never_handed_on_is_not_marked_as_a_repeat() {
+    let mut from = Node::start("from", |_| {});
+    let mut to = Node::start("to", |config| {
+        config.durable = true;
+        config.repeat_max = 4;
+    });
+    to.router.subscribe(to.now, "t");
+    let line = meet(&mut from, &mut to);
+    from.router.send(from.now, "t", &[0], Mode::All).expect("there is room");
+    settle(&mut from, &mut to, line);
+    // On their way, and never read: a process of this node had the first four of them at most.
+    for number in 1..20 {
+        from.router.send(from.now, "t", &[number], Mode::All).expect("there is room");
+    }
+    from.serve();
+    assert!(!from.give(line.0).is_empty());
+    cut(&mut from, &mut to, line);
+    to.restart();
+    to.router.subscribe(to.now, "t");
+    meet(&mut from, &mut to);
+    let marked: Vec<u8> = to.got.iter().filter(|(_, again)| *again).map(|(payload, _)| payload[0]).collect();
+    assert_eq!((to.got.len(), marked), (20, vec![1, 2, 3, 4]));
 }
