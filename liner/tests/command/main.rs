@@ -12,4 +12,5 @@ mod demo;
 mod kills;
 mod path;
 mod process;
+mod strangers;
 mod wal;
