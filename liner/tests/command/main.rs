@@ -12,5 +12,6 @@ mod demo;
 mod kills;
 mod path;
 mod process;
+mod signals;
 mod strangers;
 mod wal;
