@@ -2,7 +2,8 @@
 //!
 //! A [`Node`] is single-threaded: [`Node::drive`] does a bounded amount of work and returns. It is one pollable
 //! descriptor ([`AsFd`](std::os::fd::AsFd), [`mio::event::Source`]) plus [`Node::next_deadline`], so that it fits any
-//! event loop. It starts no thread, unless [`Builder::store_on_worker`] asked for one.
+//! event loop. It starts no thread, unless [`Builder::store_on_worker`] asked for one, or [`Builder::peer`] names a peer by a
+//! host's name.
 //!
 //! ```
 //! use liner_mio::{Framing, Message, Mode, Node};
@@ -30,6 +31,7 @@ mod error;
 mod handler;
 mod link;
 mod node;
+mod resolver;
 mod storage;
 
 pub use builder::Builder;

@@ -158,7 +158,7 @@ pub enum StoreOp<'a> {
     },
     /// Puts a message aside.
     DeadLetter {
-        /// The node it came from.
+        /// The node it came from; if it was taken out of a stream's queue, the one it was for.
         peer: &'a str,
         /// The topic it was sent to.
         topic: &'a str,

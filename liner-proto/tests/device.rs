@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
 
+use liner_proto::config::Limits;
 use liner_proto::effect::{Outcome, Recovered};
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, TopicIndex};
 use liner_proto::id::{Class, ConnId};
@@ -40,6 +41,14 @@ impl Host {
         router.start(Instant::ZERO);
         self.router = router;
         self.conn = None;
+    }
+
+    /// Another gateway on the same store, with other limits.
+    fn restrict(&mut self, seed: u64, change: impl FnOnce(&mut Limits)) {
+        let mut config = self.router.config().clone();
+        change(&mut config.limits);
+        self.router = Router::new(config, Instant::ZERO);
+        self.restart(seed);
     }
 
     fn take(&mut self, now: Instant, bytes: &mut Vec<u8>) {
@@ -100,6 +109,8 @@ struct Path {
     sub: Host,
     sub_conn_gateway: Option<ConnId>,
     weak: bool,
+    /// How often the device said that its oldest message is too large.
+    too_large: usize,
 }
 
 impl Path {
@@ -118,6 +129,7 @@ impl Path {
             sub,
             sub_conn_gateway: None,
             weak: false,
+            too_large: 0,
         }
     }
 
@@ -154,6 +166,7 @@ impl Path {
             self.device.handle_bytes(now, &down);
             while let Some(event) = self.device.poll_event() {
                 self.weak |= matches!(event, Event::WeakAcks(_));
+                self.too_large += usize::from(event == Event::TooLarge);
             }
             // The subscriber's line.
             let (mut up, mut down) = (Vec::new(), Vec::new());
@@ -278,4 +291,50 @@ fn a_device_keeps_what_a_weaker_gateway_would_only_hold_in_memory() {
     path.send(b"worth a disk").expect("room");
     path.settle();
     assert_eq!((path.weak, path.device.queued()), (false, 0), "unless it was told to");
+}
+
+#[test]
+fn a_device_writes_its_topics_out_for_a_gateway_that_keeps_no_numbers() {
+    for bindings_max in [0, 1] {
+        let mut path = Path::with(DeviceConfig::new("dev", &["other", "readings"], [1, 2]));
+        path.gateway.restrict(8, |limits| limits.bindings_max = bindings_max);
+        path.link_device();
+        path.link_sub();
+        for n in 0..5_u8 {
+            let message = (TopicIndex(1), &[n; 16][..]);
+            pump::send(&mut path.device, &mut path.store, path.now, message, Overflow::Refuse).expect("room");
+        }
+        path.settle();
+        assert_eq!(path.device.queued(), 0);
+        let payloads: Vec<u8> = path.sub.got.iter().map(|(_, _, payload, _)| payload[0]).collect();
+        assert_eq!(payloads, [0, 1, 2, 3, 4]);
+    }
+}
+
+#[test]
+fn a_device_says_which_message_is_too_large_and_leaves_it_to_the_application() {
+    let mut path = Path::new();
+    path.gateway.restrict(8, |limits| limits.message_max = 60);
+    for len in [10, 100, 101, 11] {
+        path.send(&vec![1; len]).expect("nothing is known of the gateway");
+    }
+    path.link_device();
+    path.link_sub();
+    path.settle();
+    assert_eq!((path.device.queued(), path.too_large), (3, 1), "what is before it has arrived");
+    assert_eq!(path.send(&[1; 59]), Err(SendError::TooLarge));
+    path.send(&[1; 58]).expect("with a byte of flags and one for the topic it is just short enough");
+    path.device.handle_link_down(path.now);
+    path.link_device();
+    path.settle();
+    assert_eq!((path.device.queued(), path.too_large), (4, 2), "once in a session");
+    assert_eq!(path.send(&[1; 59]), Err(SendError::TooLarge));
+
+    assert!(path.device.drop_oldest());
+    path.settle();
+    assert_eq!((path.device.queued(), path.too_large), (3, 3), "the next one is another matter");
+    assert!(path.device.drop_oldest());
+    path.settle();
+    let lens: Vec<usize> = path.sub.got.iter().map(|(_, _, payload, _)| payload.len()).collect();
+    assert_eq!((path.device.queued(), lens), (0, vec![10, 11, 58]));
 }

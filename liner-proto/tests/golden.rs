@@ -218,6 +218,7 @@ fn add_records(vectors: &mut Vectors) {
         ("record.gap.expired", GapReason::Expired, 2),
         ("record.gap.cleared", GapReason::Cleared, 300),
         ("record.gap.missing", GapReason::Missing, 1),
+        ("record.gap.too-large", GapReason::TooLarge, 1),
     ] {
         add_record(vectors, name, &Record::Gap { reason, count });
     }

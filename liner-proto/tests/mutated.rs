@@ -145,7 +145,7 @@ fn message(rng: &mut Rng) -> Vec<u8> {
 }
 
 fn gap(rng: &mut Rng) -> Vec<u8> {
-    let reason = GapReason::from_number(1 + rng.below(6) as u8).unwrap_or(GapReason::Missing);
+    let reason = GapReason::from_number(1 + rng.below(7) as u8).unwrap_or(GapReason::Missing);
     let mut bytes = [0; record::GAP_LEN_MAX];
     let len = record::encode_gap(reason, 1 + rng.below(300) as u64, &mut bytes);
     bytes[..len.unwrap_or(0)].to_vec()

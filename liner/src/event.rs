@@ -1,6 +1,7 @@
 //! What a node's events mean to whoever runs the command.
 
 use liner_mio::Event;
+use liner_proto::effect::DeadReason;
 use liner_proto::wire::control::CloseReason;
 
 use crate::failure::Failure;
@@ -35,6 +36,19 @@ pub(crate) fn words(event: &Event) -> Option<String> {
                 "{name} stayed away: the {queued} messages queued for it are no longer its own; one with --name keeps them"
             )
         }
+        Event::NamesFull { max } => {
+            format!(
+                "{max} names are known, and no new one is taken: let senders keep their names, and durable subscribers theirs"
+            )
+        }
+        Event::DeadLetter { name, topic, reason } => {
+            format!("a message of {topic} for {name} is put aside: {}", dead_words(*reason))
+        }
+        Event::DeadLettersFull { name } => {
+            format!(
+                "messages for {name} wait: the next one is to be put aside, and too many are already; start anew when you have seen to them"
+            )
+        }
         Event::Missed { count } => format!("{count} more events"),
         _ => return None,
     })
@@ -42,6 +56,18 @@ pub(crate) fn words(event: &Event) -> Option<String> {
 
 pub(crate) fn nobody_answers(address: &str) -> String {
     format!("nobody answers at {address} yet: it is tried again until somebody does")
+}
+
+const fn dead_words(reason: DeadReason) -> &'static str {
+    match reason {
+        DeadReason::Quota => "its quota is used up",
+        DeadReason::Expired => "it is too old",
+        DeadReason::Failed => "it could not be handled",
+        DeadReason::Orphaned => "its stream is no more",
+        DeadReason::TooLarge => "it is longer than the other side takes",
+        DeadReason::Unsubscribed => "nobody has subscribed to it",
+        _ => "for a reason that this version does not know",
+    }
 }
 
 /// Whether the node has to give up: somebody whom it dialled knows another by its name. What a stranger says who dialled it means

@@ -44,6 +44,8 @@ fn every_world_keeps_every_promise() {
     assert!(summary.torn > 0, "no crash fell into a commit");
     assert!(summary.repeats > 0, "nothing ever came again");
     assert!(summary.loads > 0, "no queue was ever longer than a node's memory");
+    assert!(summary.closed > 0, "no queue was ever forgotten");
+    assert!(summary.revived > 0, "nobody who was given up ever came back");
 }
 
 #[test]

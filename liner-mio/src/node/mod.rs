@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::error::{BlockingSendError, StopError};
 use crate::handler::Handler;
 use crate::link::Links;
+use crate::resolver::Resolver;
 use crate::storage::Stores;
 use turn::Input;
 
@@ -52,6 +53,7 @@ pub struct Node {
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
+    resolver: Resolver,
     links: Links,
     input: Input,
     stores: Stores,
@@ -60,6 +62,8 @@ pub struct Node {
     last_traffic: Instant,
     /// Something was asked of the router, or left over, since its outputs were drained.
     dirty: bool,
+    /// The operating system may have more events than the last turn took.
+    more_events: bool,
     /// The handler has had messages since its last successful `turn_end`.
     unflushed: bool,
     /// When the latest sends were made, and how many more are taken as made then. Each turn ends that.
@@ -105,12 +109,14 @@ impl Node {
             clock,
             poll,
             events: Events::with_capacity(EVENTS_MAX),
+            resolver: Resolver::new(Arc::clone(&waker)),
             waker,
             links,
             stores,
             spin,
             last_traffic: Instant::ZERO,
             dirty: true,
+            more_events: false,
             unflushed: false,
             sends_at: Instant::ZERO,
             sends_left: 0,

@@ -9,8 +9,7 @@ use liner_proto::id::ConnId;
 use liner_proto::router::{Application, DialId, Framing};
 use liner_proto::time::Instant;
 
-use super::{Node, Progress};
-use crate::builder::resolve;
+use super::{EVENTS_MAX, Node, Progress};
 use crate::error::DriveError;
 use crate::handler::{Counted, Handler};
 use crate::link::{CONNECT_PATIENCE, Finished, Received, State, WAKER, connect, send};
@@ -101,6 +100,7 @@ impl Node {
     pub(super) fn has_work(&self, now: Instant) -> bool {
         let held = self.holds_reads();
         self.dirty
+            || self.more_events
             || self.links.writes_len() > 0
             || (!held && (self.input.left.is_some() || self.links.reads_len() > 0))
             || self.links.accepts(now)
@@ -171,6 +171,8 @@ impl Node {
         for slot in connecting {
             self.check_connecting(slot);
         }
+        // There may be more, of which nobody who watches the node for changes would hear again.
+        self.more_events = self.events.iter().count() == EVENTS_MAX;
         Ok(!self.events.is_empty())
     }
 
@@ -216,11 +218,15 @@ impl Node {
         }
     }
 
-    /// Dials what is due. A host's name is looked up here, which blocks.
+    /// Dials what is due, and what was looked up.
     fn dial(&mut self) {
         let now = self.clock.now();
         while let Some(dial) = self.router.poll_dial(now) {
-            let (id, addresses) = (dial.id, resolve(dial.address).unwrap_or_default());
+            if let Some((id, addresses)) = self.resolver.ask(dial.id, dial.address) {
+                self.connect(now, id, addresses);
+            }
+        }
+        while let Some((id, addresses)) = self.resolver.take() {
             self.connect(now, id, addresses);
         }
     }

@@ -301,6 +301,11 @@ impl<R: Ring> Outbound<R> {
         self.queued() == 0 && self.appends.is_empty() && self.trims.is_empty()
     }
 
+    /// The largest record that can be queued, with its length.
+    pub fn record_max(&self) -> usize {
+        self.ring.record_max()
+    }
+
     /// Bytes of records in memory.
     pub fn held(&self) -> usize {
         self.ring.len()
@@ -424,6 +429,13 @@ impl<R: Ring> Outbound<R> {
         self.gap_stored = false;
         self.forget_through(through);
         through - from
+    }
+
+    /// The store has dropped everything up to `through` already: the peer is told of a gap in its place.
+    pub fn handle_dropped(&mut self, through: u64, reason: GapReason) {
+        if self.drop_through(through, reason) > 0 {
+            self.gap_stored = true;
+        }
     }
 
     fn forget_through(&mut self, through: u64) {

@@ -1,6 +1,6 @@
 //! What arrives on the line.
 
-use super::{Endpoint, Event, Peer};
+use super::{Endpoint, Event, Peer, Takes};
 use crate::delivery::{Arrival, Resumed, Resumption, Violation};
 use crate::effect::GapReason;
 use crate::frame::cobs::{self, CobsSplit};
@@ -32,6 +32,7 @@ pub(super) struct Notices {
     gap: Option<(u64, GapReason)>,
     weak: Option<Acks>,
     pub(super) regressed: bool,
+    pub(super) too_large: bool,
 }
 
 impl Notices {
@@ -228,10 +229,11 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
         self.notice.weak = held.then_some(about.acks);
         self.peer = Some(Peer {
             held,
-            frame_max: about.frame_max,
             messages_limit: self.out.acked().saturating_add(u64::from(about.window_messages.min(255))),
             bound: 0,
+            told_long: 0,
         });
+        self.takes = Takes::of(&about, FRAME);
         self.notice.connected = Some(resumed == Resumed::Continued);
         Ok(())
     }
@@ -246,6 +248,9 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
         }
         if core::mem::take(&mut self.notice.regressed) {
             return Some(Event::Regressed);
+        }
+        if core::mem::take(&mut self.notice.too_large) {
+            return Some(Event::TooLarge);
         }
         if let Some((count, reason)) = self.notice.gap.take() {
             return Some(Event::Gap { count, reason });

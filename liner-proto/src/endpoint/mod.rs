@@ -29,7 +29,7 @@ use crate::session::Session;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
-use crate::wire::handshake::Acks;
+use crate::wire::handshake::{About, Acks};
 use crate::wire::record::{self, Header, Mode, Topic};
 
 /// The longest name of a device, and of its gateway.
@@ -85,8 +85,8 @@ pub enum SendError {
     /// There is no room before something was stored or acknowledged.
     #[error("the queue is full: try again after the gateway has acknowledged something")]
     Full,
-    /// It can never fit a frame or the memory of the endpoint.
-    #[error("the message is too large for the endpoint's buffers")]
+    /// It can never fit a frame or the memory of the endpoint, or it is longer than the gateway takes.
+    #[error("the message is too large for the endpoint's buffers, or for the gateway")]
     TooLarge,
     /// The configuration names no such topic.
     #[error("there is no topic with this index in the configuration")]
@@ -123,6 +123,10 @@ pub enum Event<'a> {
         /// Why.
         reason: GapReason,
     },
+    /// The oldest queued message is longer than the gateway takes, and nothing is sent before it: drop it with
+    /// [`Endpoint::drop_oldest`], or wait for a gateway that takes it. Told of each
+    /// message once in a session.
+    TooLarge,
     /// The queue had gone backwards: it has a new epoch.
     Regressed,
     /// The gateway's acknowledgements stand for less than the device's class: what is queued stays here.
@@ -141,6 +145,7 @@ pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize> {
     now: Instant,
     session: Option<Session>,
     peer: Option<Peer>,
+    takes: Takes,
     inbox: Epoch,
     out: Outbound<Region<QUEUE>>,
     inbound: Inbound,
@@ -157,9 +162,49 @@ pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize> {
 struct Peer {
     /// Its acknowledgements stand for too little: nothing is sent to it.
     held: bool,
-    frame_max: u32,
     messages_limit: u64,
     bound: usize,
+    /// The last message of which it was said that it is too long; 0 if it was said of none.
+    told_long: u64,
+}
+
+/// What the gateway takes, as it said last.
+#[derive(Clone, Copy, Debug)]
+struct Takes {
+    /// The longest record, as it is sent.
+    record_max: usize,
+    /// Topic numbers that it keeps; other topics are written out.
+    bindings_max: usize,
+}
+
+impl Takes {
+    /// Bytes of a frame that are not its record.
+    const HEAD_MAX: usize = crate::wire::data::HEAD_LEN_MAX + crate::seal::LEN;
+
+    /// As long as it has said nothing, what fits the endpoint's own frames.
+    const fn unknown(frame: usize) -> Self {
+        Self { record_max: frame - Self::HEAD_MAX, bindings_max: usize::MAX }
+    }
+
+    fn of(about: &About, frame: usize) -> Self {
+        let in_frame = (about.frame_max as usize).min(frame).saturating_sub(Self::HEAD_MAX);
+        Self {
+            record_max: in_frame.min(about.message_max as usize).max(record::GAP_LEN_MAX),
+            bindings_max: about.bindings_max as usize,
+        }
+    }
+
+    /// A record's header as it is sent; `topics` are the texts of the numbers from 1.
+    fn spelled<'h>(&self, header: &Header<'h>, topics: &[&'h str]) -> Header<'h> {
+        let topic = match header.topic {
+            Topic::Number(number) if number as usize > self.bindings_max => {
+                let text = (number as usize).checked_sub(1).and_then(|index| topics.get(index));
+                text.map_or(header.topic, |text| Topic::Text(text))
+            }
+            Topic::Number(_) | Topic::Text(_) => header.topic,
+        };
+        Header { topic, ..*header }
+    }
 }
 
 impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
@@ -175,6 +220,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
             now,
             session: None,
             peer: None,
+            takes: Takes::unknown(FRAME),
             inbox,
             out: Outbound::new(Region::new(), SendMode::Stored, epoch),
             inbound: Inbound::new(&limits, config.planted),
@@ -222,7 +268,8 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
         }
         let header = Header::new(Mode::All, Topic::Number(u32::from(topic.0) + 1));
         let len = record::message_len(&header, payload.len());
-        if len + crate::wire::data::HEAD_LEN_MAX + crate::seal::LEN > FRAME {
+        let spelled = self.takes.spelled(&header, self.config.topics);
+        if record::message_len(&spelled, payload.len()) > self.takes.record_max {
             return Err(SendError::TooLarge);
         }
         let write = |room: &mut [u8]| {

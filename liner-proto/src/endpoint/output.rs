@@ -1,6 +1,6 @@
 //! What goes out on the line.
 
-use super::Endpoint;
+use super::{Endpoint, Takes};
 use crate::delivery::Next;
 use crate::frame::cobs;
 use crate::memory::Cursor;
@@ -8,9 +8,9 @@ use crate::seal;
 use crate::session::{Owed, Session};
 use crate::time::Instant;
 use crate::wire::control::{Ack, Bind, Close};
-use crate::wire::data::{self, DataHead};
+use crate::wire::data::DataHead;
 use crate::wire::handshake::{About, Acks, Confirm, Hello};
-use crate::wire::record::{self, GAP_LEN_MAX};
+use crate::wire::record::{self, GAP_LEN_MAX, Record};
 use crate::wire::{self, Body, FRAME_MIN, VERSION};
 
 impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
@@ -116,7 +116,9 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
         if peer.held || self.storage.rotation.is_some() {
             return 0;
         }
-        if let Some(text) = self.config.topics.get(peer.bound) {
+        if let Some(text) =
+            self.config.topics.get(peer.bound).filter(|_| peer.bound < self.takes.bindings_max)
+        {
             peer.bound += 1;
             let bind = Bind { number: peer.bound as u32, text };
             return self.control_frame(&Body::Bind(bind), out);
@@ -138,12 +140,19 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             }
             Next::Run { begin, bytes, sent_before, .. } => {
                 let Some((record, rest)) = record::split_first(bytes) else { return 0 };
-                if record.len() + data::HEAD_LEN_MAX + seal::LEN > peer.frame_max as usize {
+                let mut scratch = [0; FRAME_MIN];
+                let (front, payload) = self.takes.parts(record, self.config.topics, &mut scratch);
+                if front.len() + payload.len() > self.takes.record_max {
+                    if begin.number == self.out.acked() + 1 && peer.told_long < begin.number {
+                        peer.told_long = begin.number;
+                        self.notice.too_large = true;
+                    }
                     return 0;
                 }
                 let head = DataHead { sent_before, number: begin.number, added_age_ms: 0 };
-                let Some(parts) = head.encode(record) else { return 0 };
-                let written = sealed(self.session.as_ref(), &parts.slices(), out);
+                let Some(parts) = head.encode(front) else { return 0 };
+                let [head, front] = parts.slices();
+                let written = sealed(self.session.as_ref(), &[head, front, payload], out);
                 let number = begin.number + record::numbers_of(record);
                 let offset = begin.offset + (bytes.len() - rest.len()) as u64;
                 self.out.advance(now, Cursor { number, offset });
@@ -153,10 +162,23 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
     }
 }
 
+impl Takes {
+    /// A record as it is sent, in two parts: as it stands, or with its topic written out in `scratch`.
+    fn parts<'r>(&self, record: &'r [u8], topics: &[&'r str], scratch: &'r mut [u8]) -> (&'r [u8], &'r [u8]) {
+        let Ok(Record::Message { header, payload }) = record::decode(record) else { return (record, &[]) };
+        let spelled = self.spelled(&header, topics);
+        if spelled == header {
+            return (record, &[]);
+        }
+        let len = spelled.encode_into(scratch).unwrap_or(0);
+        (scratch.get(..len).unwrap_or_default(), payload)
+    }
+}
+
 /// Writes one frame; returns its bytes with the zero.
 fn sealed(session: Option<&Session>, parts: &[&[u8]], out: &mut [u8]) -> usize {
     let Some(session) = session else { return 0 };
     let seal = seal::seal(session.seal_out(), parts);
-    let (first, second) = (parts.first().copied(), parts.get(1).copied());
-    cobs::encode(&[&seal, first.unwrap_or_default(), second.unwrap_or_default()], out).unwrap_or(0)
+    let part = |index: usize| parts.get(index).copied().unwrap_or_default();
+    cobs::encode(&[&seal, part(0), part(1), part(2)], out).unwrap_or(0)
 }

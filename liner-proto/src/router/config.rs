@@ -39,6 +39,12 @@ pub struct NodeConfig {
     pub queue_bytes: usize,
     /// What is kept of a topic that nobody has subscribed to yet.
     pub kept: Quota,
+    /// Names of peers that are known at a time; beyond them a new one is refused. A name is forgotten when its node is away
+    /// and nothing is left of it: no subscription, no queue, and no number of its stream that was taken.
+    pub names_max: usize,
+    /// Topics that peers may bring into use at a time, all of them together. One peer has a sixteenth of them at most by its
+    /// subscriptions, and as many by what is kept of its messages.
+    pub topics_max: usize,
     /// How long a subscriber without a name may be away before it is gone.
     pub lease: Duration,
     /// Whether a peer's acknowledgements are taken although they stand for less than this node's class.
@@ -63,6 +69,8 @@ impl NodeConfig {
             address: String::new(),
             queue_bytes: 16 * 1024 * 1024,
             kept: Quota::DEFAULT,
+            names_max: 65_536,
+            topics_max: 65_536,
             lease: Duration::from_secs(15),
             accept_weak_acks: false,
             planted: Planted::default(),
@@ -82,4 +90,9 @@ pub struct Quota {
 impl Quota {
     /// 100,000 messages, 256 MiB.
     pub const DEFAULT: Self = Self { messages: 100_000, bytes: 256 * 1024 * 1024 };
+
+    /// Whether nothing may be queued.
+    pub(super) const fn is_none(self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
 }

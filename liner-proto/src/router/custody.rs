@@ -7,7 +7,7 @@ use super::outbox::Key;
 use super::{OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError, SendMode};
 use crate::effect::DeadReason;
-use crate::memory::Cursor;
+use crate::memory::{Cursor, SEGMENT_BYTES};
 use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
 
 /// Bytes that are moved between queues in one turn.
@@ -28,20 +28,20 @@ impl Router {
             return self.route_unknown(topic, header, payload);
         }
         if !all || count == 1 {
-            let target = match rows {
+            let peer = match rows {
                 // The common case needs no turns.
-                [row] => {
-                    let peer = row.peer;
-                    self.target(topic, peer)
-                }
+                [row] => row.peer,
                 _ => self.pick(topic, None).ok_or(SendError::NoAddress)?,
             };
+            self.check_fits(peer, topic, header, payload)?;
+            let target = self.target(topic, peer);
             return self.push(target, topic, header, payload, false).map_err(|error| self.send_error(error));
         }
         // All or none: the memory is there for every copy before the first is queued.
         let need = payload.len() + self.topics.text(topic).len() + 64;
         for index in 0..count {
             let Some(peer) = self.topics.rows(topic).get(index).map(|row| row.peer) else { continue };
+            self.check_fits(peer, topic, header, payload)?;
             let target = self.target(topic, peer);
             if !self.outboxes.get_mut(target.0).is_some_and(|outbox| outbox.out.make_room(need)) {
                 return Err(SendError::Busy);
@@ -67,9 +67,11 @@ impl Router {
         // All or none, as for those that are known.
         let need = payload.len() + self.topics.text(topic).len() + 64;
         for dial in self.dials.ids().take(if one { 1 } else { usize::MAX }) {
-            let known = self.dials.peer(dial).and_then(|peer| self.peers.get(peer.0));
-            if known.is_some_and(|peer| peer.full.contains(&topic)) {
-                return Err(SendError::TopicFull);
+            if let Some(peer) = self.dials.peer(dial) {
+                if self.peers.get(peer.0).is_some_and(|peer| peer.full.contains(&topic)) {
+                    return Err(SendError::TopicFull);
+                }
+                self.check_fits(peer, topic, header, payload)?;
             }
             let target = self.dial_target(dial);
             if !one && !self.outboxes.get_mut(target.0).is_some_and(|outbox| outbox.out.make_room(need)) {
@@ -87,7 +89,7 @@ impl Router {
         if !self.config.takes_custody {
             return Err(SendError::NoAddress);
         }
-        let kept = self.kept_outbox(topic);
+        let kept = self.kept_outbox(topic, None);
         if self.is_over_quota(kept) {
             return Err(SendError::Busy);
         }
@@ -126,7 +128,8 @@ impl Router {
         };
         let mut queued = had;
         if header.mode == Mode::One {
-            if let Some(target) = self.pick(topic, Some(from)) {
+            if let Some(peer) = self.pick(topic, Some(from)) {
+                let target = self.target(topic, peer);
                 queued = self.push(target, topic, &onward, payload, true).is_ok();
             }
         } else {
@@ -142,14 +145,14 @@ impl Router {
         if queued {
             return;
         }
-        let kept = self.kept_outbox(topic);
-        if self.is_over_quota(kept) {
-            if self.topics.set_full(topic, true) {
+        if self.keeps_no_more(from, topic) {
+            if !self.topics.set_full(topic, true) {
                 self.events.push(Event::TopicFull { topic: self.topics.text(topic).into() });
             }
             self.tell_full(from, topic, number);
             return self.put_aside(from, (topic, &onward, payload), DeadReason::Quota);
         }
+        let kept = self.kept_outbox(topic, Some(from));
         if self.push(kept, topic, &onward, payload, true).is_err() {
             self.put_aside(from, (topic, &onward, payload), DeadReason::TooLarge);
         }
@@ -178,7 +181,8 @@ impl Router {
         peers.dedup();
         let mut taken = 0;
         for peer in peers {
-            let Some(conn) = self.peers.get(peer.0).and_then(|peer| peer.conn) else { continue };
+            let Some(peer) = self.peers.get(peer.0).filter(|peer| len <= peer.record_max) else { continue };
+            let Some(conn) = peer.conn else { continue };
             if self.conns.push_loose(conn, &record) {
                 taken += 1;
             }
@@ -219,19 +223,18 @@ impl Router {
     }
 
     /// The subscriber whose turn it is: among those that are up, else among those that are away.
-    fn pick(&mut self, topic: TopicId, except: Option<PeerId>) -> Option<OutboxId> {
+    fn pick(&mut self, topic: TopicId, except: Option<PeerId>) -> Option<PeerId> {
         let turn = self.topics.next_turn(topic);
         let peers = &self.peers;
         let is_up = |peer: PeerId| peers.get(peer.0).is_some_and(|peer| peer.conn.is_some());
         let rows = || self.topics.rows(topic).iter().map(|row| row.peer).filter(|peer| Some(*peer) != except);
         let up = rows().filter(|peer| is_up(*peer)).count();
-        let peer = if up > 0 {
+        if up > 0 {
             rows().filter(|peer| is_up(*peer)).nth(turn % up)
         } else {
             let away = rows().count();
             rows().nth(turn.checked_rem(away)?)
-        }?;
-        Some(self.target(topic, peer))
+        }
     }
 
     /// The queue in which a message of the topic for `peer` stands behind all earlier ones.
@@ -278,22 +281,42 @@ impl Router {
             .is_some_and(|outbox| outbox.out.queued() >= quota.messages || outbox.bytes >= quota.bytes)
     }
 
+    /// Whether a message of the peer on a topic without a subscriber finds no room: the topic's quota is used up, or the peer
+    /// has begun to fill too many topics.
+    fn keeps_no_more(&self, from: PeerId, topic: TopicId) -> bool {
+        let max = self.topics_share();
+        match self.topics.kept(topic) {
+            Some(kept) => self.is_over_quota(kept),
+            None => self.config.kept.is_none() || self.peers.get(from.0).is_some_and(|peer| peer.kept >= max),
+        }
+    }
+
     /// Whether a message would end among the dead letters.
-    pub(super) fn would_put_aside(&self, from: PeerId, topic: TopicId, header: &Header<'_>) -> bool {
+    pub(super) fn would_put_aside(
+        &self,
+        from: PeerId,
+        topic: TopicId,
+        header: &Header<'_>,
+        payload: &[u8],
+    ) -> bool {
         if self.topics.is_own(topic) {
             return false;
         }
         if !self.config.takes_custody || header.origin.is_some() {
             return true;
         }
+        if payload.len() + super::RECORD_HEAD_MAX > SEGMENT_BYTES.min(self.config.queue_bytes) {
+            return true;
+        }
         let others = self.topics.rows(topic).iter().any(|row| row.peer != from);
-        !others && self.topics.kept(topic).is_some_and(|kept| self.is_over_quota(kept))
+        !others && self.keeps_no_more(from, topic)
     }
 
     /// Tells a peer, once, that nothing more is kept for the topic.
     fn tell_full(&mut self, peer: PeerId, topic: TopicId, after: u64) {
+        let max = self.topics_share();
         let Some(state) = self.peers.get_mut(peer.0) else { return };
-        if state.told_full.contains(&topic) {
+        if state.told_full.len() >= max || state.told_full.contains(&topic) {
             return;
         }
         state.told_full.push(topic);
@@ -303,8 +326,11 @@ impl Router {
         }
     }
 
-    /// Tells those that were told otherwise that the topic takes messages again.
-    fn tell_free(&mut self, topic: TopicId) {
+    /// The topic takes messages again: those that were told otherwise are told.
+    pub(super) fn reopen_topic(&mut self, topic: TopicId) {
+        if !self.topics.set_full(topic, false) {
+            return;
+        }
         for state in self.peers.iter_mut().filter(|state| state.told_full.contains(&topic)) {
             state.told_full.retain(|other| *other != topic);
             state.full_news.push((topic, 0));
@@ -314,12 +340,15 @@ impl Router {
         }
     }
 
-    fn kept_outbox(&mut self, topic: TopicId) -> OutboxId {
+    fn kept_outbox(&mut self, topic: TopicId, keeper: Option<PeerId>) -> OutboxId {
         if let Some(id) = self.topics.kept(topic) {
             return id;
         }
         let id = self.new_outbox(Key::Topic(self.topics.text(topic).into()));
-        self.topics.set_kept(topic, id);
+        self.topics.set_kept(topic, id, keeper);
+        if let Some(keeper) = keeper.and_then(|peer| self.peers.get_mut(peer.0)) {
+            keeper.kept += 1;
+        }
         id
     }
 
@@ -336,11 +365,10 @@ impl Router {
     pub(super) fn move_kept(&mut self) {
         let kept: Vec<_> = self.topics.all_kept().collect();
         for (topic, from) in kept {
-            if let Some(heir) = self.heir(topic)
-                && !self.kept_is_empty(Some(from))
-            {
-                self.topics.set_full(topic, false);
-                self.tell_free(topic);
+            if self.kept_is_empty(Some(from)) {
+                self.close_kept(topic, from);
+            } else if let Some(heir) = self.heir(topic) {
+                self.reopen_topic(topic);
                 let to = self.outbox_of(heir);
                 self.move_queue(from, Some(to));
             }
@@ -357,30 +385,8 @@ impl Router {
         }
     }
 
-    /// Gives back to their topics what was queued for subscribers that are gone.
-    fn return_queues(&mut self) {
-        for id in core::mem::take(&mut self.storage.returning) {
-            let Some(outbox) = self.outboxes.get_mut(id.0) else { continue };
-            let connected = outbox.peer.and_then(|peer| self.peers.get(peer.0)).is_some_and(|peer| {
-                // A caller that was told where its stream begins counts, too.
-                let calling = |caller: &super::conn::Caller| *caller.name == *peer.name;
-                peer.conn.is_some()
-                    || self.conns.iter().any(|(_, conn)| conn.caller.as_ref().is_some_and(calling))
-            });
-            let rest = outbox.out.acked() < outbox.return_through && !connected;
-            // Its trims stay with the rows that were moved until they are committed.
-            outbox.returning = rest || outbox.out.owes_trim();
-            if outbox.returning {
-                self.storage.returning.push(id);
-            }
-            if rest {
-                self.move_queue(id, None);
-            }
-        }
-    }
-
     /// Moves a part of a queue to another one, or back to its topics.
-    fn move_queue(&mut self, from: OutboxId, to: Option<OutboxId>) {
+    pub(super) fn move_queue(&mut self, from: OutboxId, to: Option<OutboxId>) {
         let mut moved = 0;
         if self.outboxes.get(from.0).is_some_and(|outbox| outbox.out.owes_trim()) {
             // One part is stored in its new place before the next is moved.
@@ -437,8 +443,11 @@ impl Router {
                 // Every subscriber that is left has its own copy.
                 None if header.mode != Mode::One => continue,
                 None => {
-                    let other = self.pick(topic, None);
-                    (other.unwrap_or_else(|| self.kept_outbox(topic)), Header { repeat: true, ..header })
+                    let other = self.pick(topic, None).map(|peer| self.target(topic, peer));
+                    (
+                        other.unwrap_or_else(|| self.kept_outbox(topic, None)),
+                        Header { repeat: true, ..header },
+                    )
                 }
             };
             let own_through = self.outboxes.get(to.0).map_or(0, |outbox| outbox.own_through);

@@ -87,10 +87,9 @@ impl Dials {
         self.get(id)?.peer
     }
 
-    pub(super) fn set_peer(&mut self, id: DialId, peer: PeerId) {
-        if let Some(target) = self.get_mut(id) {
-            target.peer = Some(peer);
-        }
+    /// Says who answered there before, if that was another one.
+    pub(super) fn set_peer(&mut self, id: DialId, peer: PeerId) -> Option<PeerId> {
+        self.get_mut(id)?.peer.replace(peer).filter(|other| *other != peer)
     }
 
     /// Whether anything ever waited for an address.

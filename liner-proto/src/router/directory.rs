@@ -1,12 +1,14 @@
-//! Who subscribes to what: rows that peers tell after the handshake, and what happens to those who stay away.
+//! Who subscribes to what: rows that peers tell after the handshake.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
-use super::event::Event;
+use super::conn::Framing;
 use super::output::Writer;
 use super::storage::Staged;
-use super::{OutboxId, PeerId, Router};
-use crate::time::Instant;
+use super::topics::Subscribed;
+use super::{OutboxId, PeerId, Router, TopicId};
+use crate::delivery::SendMode;
 use crate::timer::{Deadline, Wakeup};
 use crate::wire::control::CloseReason;
 use crate::wire::page::{Change, Page, PageBuilder, Row};
@@ -20,7 +22,7 @@ const PAGE_BYTES: usize = 1500;
 impl Router {
     /// The node's own rows have changed: every peer is told.
     pub(super) fn announce(&mut self) {
-        for peer in &self.peers {
+        for peer in self.peers.iter() {
             if let Some(conn) = peer.conn {
                 self.conns.list(conn);
             }
@@ -31,7 +33,9 @@ impl Router {
     pub(super) fn build_pages(&mut self, peer: PeerId, writer: &mut Writer) {
         let version = self.rows_version;
         let Some(state) = self.peers.get_mut(peer.0) else { return };
-        let is_device = state.about.is_some_and(|about| about.bindings_max < 64);
+        let on_line =
+            state.conn.and_then(|id| self.conns.get(id)).is_some_and(|conn| conn.framing == Framing::Cobs);
+        let is_device = on_line && state.bindings_max() < 64;
         if state.rows_told == version || is_device {
             return;
         }
@@ -70,24 +74,31 @@ impl Router {
                 // Rows of others come with the full directory.
                 continue;
             }
-            let topic = self.topics.intern_bounded(row.topic).ok_or(CloseReason::Overloaded)?;
+            let topic = self.intern_bounded(row.topic)?;
             if self.storage.is_staged_full() {
                 // A row that only memory knows would be forgotten with it: the peer tells it again.
                 return Err(CloseReason::Overloaded);
             }
             match row.change {
                 Change::Add => {
+                    let max = self.topics_share();
                     if let Some(state) = self.peers.get_mut(peer.0) {
+                        // Until a version is told whole, the rows of the one before it stand beside it.
+                        if state.rows_seen.len() >= max || state.rows >= 2 * max {
+                            return Err(CloseReason::Overloaded);
+                        }
                         state.durable |= row.durable;
-                        state.subscribed = true;
                         state.rows_seen.push(topic);
                     }
-                    if self.topics.subscribe(topic, peer, &address_of(&row)) {
+                    if self.add_row(topic, peer, &address_of(&row)) {
                         self.storage.stage(Staged::Subscribe { topic, peer });
                     }
                 }
                 Change::Remove => {
                     if let Some(row) = self.topics.unsubscribe(topic, peer) {
+                        if let Some(state) = self.peers.get_mut(peer.0) {
+                            state.rows -= 1;
+                        }
                         self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
                     }
                 }
@@ -97,56 +108,69 @@ impl Router {
             // A version is told whole: what is not in it is not subscribed any more.
             let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
             let seen = core::mem::take(&mut state.rows_seen);
-            for (topic, row) in self.topics.remove_peer(peer, &seen) {
+            for (topic, row) in self.remove_rows(peer, &seen) {
                 self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
             }
         }
         Ok(())
     }
 
-    // ------------------------------------------------------------------ those who stay away
-
-    fn lease_of(&self, peer: &super::Peer) -> Option<Instant> {
-        let may_go = peer.subscribed && !peer.durable && peer.conn.is_none();
-        peer.away_since.filter(|_| may_go).map(|since| since + self.config.lease)
-    }
-
-    pub(super) fn lease_deadline(&self) -> Option<Deadline> {
-        self.peers.iter().filter_map(|peer| self.lease_of(peer)).min().map(|at| (at, Wakeup::Lease))
-    }
-
-    /// A subscriber without a name of its own that stays away for a lease is gone. What was for it alone returns to its
-    /// topic, marked; its copies of what went to all are dropped.
-    pub(super) fn check_leases(&mut self) {
-        for index in 0..self.peers.len() {
-            let due =
-                self.peers.get(index).and_then(|peer| self.lease_of(peer)).is_some_and(|at| at <= self.now);
-            if !due {
-                continue;
+    /// Says whether the store has to hear of it.
+    pub(super) fn add_row(&mut self, topic: TopicId, peer: PeerId, address: &str) -> bool {
+        let subscribed = self.topics.subscribe(topic, peer, address);
+        if let Some(state) = self.peers.get_mut(peer.0)
+            && subscribed == Subscribed::New
+        {
+            state.rows += 1;
+            state.subscribed = true;
+            if self.topics.kept(topic).is_none() {
+                self.reopen_topic(topic);
             }
-            for (topic, row) in self.topics.remove_peer(PeerId(index), &[]) {
-                self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
-            }
-            let Some(peer) = self.peers.get_mut(index) else { continue };
-            peer.subscribed = false;
-            let name = peer.name.clone();
-            let Some(outbox_id) = peer.outbox else { continue };
-            let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
-            self.events.push(Event::SubscriberGone { name, queued: outbox.out.queued() });
-            outbox.return_through = outbox.out.next() - 1;
-            self.storage.returning.push(outbox_id);
-            self.list(outbox_id);
         }
+        subscribed != Subscribed::Before
     }
+
+    /// Takes a peer out of every topic but those to `keep`.
+    pub(super) fn remove_rows(
+        &mut self,
+        peer: PeerId,
+        keep: &[TopicId],
+    ) -> Vec<(TopicId, super::topics::Row)> {
+        let Some(state) = self.peers.get_mut(peer.0).filter(|state| state.rows > 0) else {
+            return Vec::new();
+        };
+        let removed = self.topics.remove_peer(peer, keep);
+        state.rows -= removed.len();
+        removed
+    }
+
+    // ------------------------------------------------------------------ patience
 
     /// Messages that a peer does not even receive reset its session.
     pub(super) fn check_stalls(&mut self) {
-        for peer in &self.peers {
+        for peer in self.peers.iter() {
             let Some(conn) = peer.conn else { continue };
             let Some(outbox) = peer.outbox.and_then(|id| self.outboxes.get(id.0)) else { continue };
             if outbox.out.stalled_since().is_some_and(|since| since + self.config.timing.stall <= self.now) {
                 self.conns.close(conn, CloseReason::Timeout);
             }
+        }
+    }
+
+    pub(super) fn write_behind_deadline(&self) -> Option<Deadline> {
+        if self.config.send_mode == SendMode::Stored {
+            return None;
+        }
+        let waits = self.outboxes.iter().filter_map(|outbox| outbox.out.write_behind_at());
+        waits.min().map(|at| (at, Wakeup::WriteBehind))
+    }
+
+    pub(super) fn check_all_written(&mut self) {
+        if self.config.send_mode == SendMode::Stored {
+            return;
+        }
+        for id in self.outboxes.ids() {
+            self.check_write_behind(OutboxId(id));
         }
     }
 

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
-use crate::effect::{GapReason, StoreFault};
+use crate::effect::{DeadReason, GapReason, StoreFault};
 use crate::id::{Class, ConnId};
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::Acks;
@@ -78,6 +78,27 @@ pub enum Event {
         name: Box<str>,
         /// Messages that were queued for it.
         queued: u64,
+    },
+    /// A peer with a new name was refused, as `max` names are known already. Told once until a name is forgotten. Names of those
+    /// that subscribe durably or have sent something stay for ever: whoever sends should keep the name it has.
+    NamesFull {
+        /// How many are known.
+        max: usize,
+    },
+    /// A message was taken out of a node's queue and is among the dead letters: it will not be sent.
+    DeadLetter {
+        /// The node it was for.
+        name: Box<str>,
+        /// The topic it was sent to.
+        topic: Box<str>,
+        /// Why.
+        reason: DeadReason,
+    },
+    /// The next message of a node's queue has to be put aside, and there is no room for more dead letters: the queue is
+    /// held until this node is started anew, or the other one takes the message.
+    DeadLettersFull {
+        /// The node whose queue is held.
+        name: Box<str>,
     },
     /// Events before this one were dropped because nobody took them.
     Missed {

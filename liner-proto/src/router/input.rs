@@ -2,6 +2,7 @@
 
 use super::conn::{Caller, Framing};
 use super::event::{Application, Event, Message};
+use super::limits::record_max;
 use super::{DialId, PeerId, Router, TopicId};
 use crate::delivery::{Arrival, Resumed, Resumption, Violation};
 use crate::effect::{DeadReason, GapReason};
@@ -51,6 +52,7 @@ impl Router {
         let was_up = conn.peer.is_some();
         if let Some(peer) = conn.peer {
             self.peer_down(peer, id, reason);
+            self.leave(peer);
         } else if reason != CloseReason::Replaced {
             self.events.push(Event::HandshakeFailed { conn: id, reason });
         }
@@ -65,9 +67,11 @@ impl Router {
         if state.conn != Some(id) {
             return;
         }
-        state.handle_down(self.now);
+        state.handle_down();
+        let outbox = state.outbox;
         self.events.push(Event::PeerDown { name: state.name.clone(), reason });
-        if let Some(outbox) = state.outbox {
+        self.set_lease(peer);
+        if let Some(outbox) = outbox {
             if let Some(outbox) = self.outboxes.get_mut(outbox.0) {
                 outbox.out.handle_link_down();
             }
@@ -146,8 +150,14 @@ impl Router {
                 self.check_name(name)?;
                 self.check_room(name)?;
                 let peer = self.peer_named(name);
-                if let Some(dial) = self.conns.get(id).and_then(|conn| conn.dial) {
-                    self.dials.set_peer(dial, peer);
+                if self.is_closing(peer) {
+                    // It has stayed away for so long that it is about to be forgotten.
+                    return Err(CloseReason::Normal);
+                }
+                if let Some(dial) = self.conns.get(id).and_then(|conn| conn.dial)
+                    && let Some(other) = self.dials.set_peer(dial, peer)
+                {
+                    self.leave(other);
                 }
                 return self.attach(id, peer, about, &stream);
             }
@@ -187,9 +197,15 @@ impl Router {
     }
 
     /// Whether the name is known, or there is room for one more.
-    fn check_room(&self, name: &str) -> Result<(), CloseReason> {
-        let is_full = self.peers.len() >= super::PEERS_MAX && !self.names.contains_key(name);
-        if is_full { Err(CloseReason::Overloaded) } else { Ok(()) }
+    fn check_room(&mut self, name: &str) -> Result<(), CloseReason> {
+        let max = self.config.names_max;
+        if self.names.len() < max || self.names.contains_key(name) {
+            return Ok(());
+        }
+        if !core::mem::replace(&mut self.names_full, true) {
+            self.events.push(Event::NamesFull { max });
+        }
+        Err(CloseReason::Overloaded)
     }
 
     fn handle_hello(&mut self, id: ConnId, name: &str, about: About) -> Result<(), CloseReason> {
@@ -223,11 +239,14 @@ impl Router {
             .get(peer.0)
             .and_then(|peer| self.outboxes.get(peer.outbox?.0))
             .map(|outbox| outbox.out.epoch());
-        if epoch != Some(caller.told) {
-            // The stream began, or began anew, since the answer left.
-            return Err(CloseReason::Normal);
+        // The stream may have begun, or begun anew, since the answer left.
+        let same = epoch == Some(caller.told);
+        let attached =
+            if same { self.attach(id, peer, caller.about, stream) } else { Err(CloseReason::Normal) };
+        if attached.is_err() {
+            self.leave(peer);
         }
-        self.attach(id, peer, caller.about, stream)
+        attached
     }
 
     /// Whether `older` is to stay: both sides dialled at the same time, and the smaller name's connection is the one that
@@ -276,9 +295,6 @@ impl Router {
             self.rotate_if_possible(outbox_id);
             return Err(CloseReason::Regressed);
         }
-        if outbox.topics.len() > about.bindings_max as usize {
-            return Err(CloseReason::Unsupported);
-        }
         outbox.numbers_max = outbox.numbers_max.min(about.bindings_max as usize);
         match state.inbound.resume(stream) {
             Resumption::Continued | Resumption::Fresh => {}
@@ -293,11 +309,11 @@ impl Router {
         state.about = Some(about);
         // On a line the marks have 16 bits and the window has 8: what is in flight must stay far below the former.
         let on_line = self.conns.get(id).is_some_and(|conn| conn.framing == Framing::Cobs);
+        state.record_max = record_max(&about, if on_line { Framing::Cobs } else { Framing::Length });
         let window = if on_line { about.window_messages.min(255) } else { about.window_messages };
         state.messages_limit = outbox.out.acked().saturating_add(u64::from(window));
         state.bytes_limit = u64::from(about.window_bytes);
         state.bytes_sent = 0;
-        state.away_since = None;
         state.held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
         if state.held {
             let (name, acks, class) = (state.name.clone(), about.acks, self.config.class);
@@ -308,6 +324,7 @@ impl Router {
         if let Some(conn) = self.conns.get_mut(id) {
             conn.peer = Some(peer);
         }
+        self.welcome_back(peer);
         self.list(outbox_id);
         self.list_peer(peer);
         self.conns.list(id);
@@ -348,7 +365,7 @@ impl Router {
     }
 
     fn handle_bind(&mut self, peer: PeerId, bind: &Bind<'_>) -> Result<(), CloseReason> {
-        let topic = self.topics.intern_bounded(bind.text).ok_or(CloseReason::Overloaded)?;
+        let topic = self.intern_bounded(bind.text)?;
         let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
         let index = bind.number as usize;
         if index == 0 || bind.number > self.config.limits.bindings_max {
@@ -364,10 +381,14 @@ impl Router {
     }
 
     fn handle_topic_full(&mut self, peer: PeerId, full: &TopicFull<'_>) -> Result<(), CloseReason> {
-        let topic = self.topics.intern_bounded(full.topic).ok_or(CloseReason::Overloaded)?;
+        let topic = self.intern_bounded(full.topic)?;
+        let share = self.topics_share();
         let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
         state.full.retain(|other| *other != topic);
         if full.after > 0 {
+            if state.full.len() >= share {
+                return Err(CloseReason::Overloaded);
+            }
             state.full.push(topic);
             self.events.push(Event::TopicFull { topic: full.topic.into() });
         }
@@ -384,6 +405,7 @@ impl Router {
     ) -> Result<(), CloseReason> {
         let taken = batch.records().try_for_each(|item| {
             let item = item.map_err(CloseReason::from)?;
+            self.check_len(item.bytes.len())?;
             let before = batch.head.sent_before;
             self.handle_record(peer, item.first, before, &item.record, item.taken, application)
         });
@@ -398,12 +420,13 @@ impl Router {
         data: &Data<'_>,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
+        self.check_len(data.record.len())?;
         let record = data.record.decode().map_err(CloseReason::from)?;
         if let Record::Message { header, payload } = &record
             && header.mode == Mode::BestEffort
         {
             let Topic::Text(text) = header.topic else { return Err(CloseReason::Violation) };
-            let topic = self.topics.intern_bounded(text).ok_or(CloseReason::Overloaded)?;
+            let topic = self.intern_bounded(text)?;
             self.dispatch(peer, 0, (topic, header, payload), false, application);
             return Ok(());
         }
@@ -446,9 +469,9 @@ impl Router {
                         let index = (number as usize).checked_sub(1).ok_or(CloseReason::Violation)?;
                         state.topics.get(index).copied().flatten().ok_or(CloseReason::Violation)?
                     }
-                    Topic::Text(text) => self.topics.intern_bounded(text).ok_or(CloseReason::Overloaded)?,
+                    Topic::Text(text) => self.intern_bounded(text)?,
                 };
-                if self.storage.is_littered() && self.would_put_aside(peer, topic, header) {
+                if self.storage.is_littered() && self.would_put_aside(peer, topic, header, payload) {
                     // There is no place left for it: the sender keeps it.
                     return Err(CloseReason::Overloaded);
                 }

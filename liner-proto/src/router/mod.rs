@@ -20,15 +20,18 @@ mod dial;
 mod directory;
 mod event;
 mod input;
+mod leaving;
+mod limits;
 mod outbox;
 mod output;
 mod peer;
+mod slots;
 mod storage;
+mod sweep;
 mod topics;
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
+use alloc::collections::{BTreeMap, BTreeSet};
 
 pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
 pub use conn::{Framing, Transmit};
@@ -50,6 +53,7 @@ use dial::Dials;
 use event::Events;
 use outbox::{Key, Opened, Outbox};
 use peer::Peer;
+use slots::Slots;
 use storage::Storage;
 use topics::Topics;
 
@@ -57,13 +61,13 @@ use topics::Topics;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct TopicId(usize);
 
-/// Index of a peer that has a name.
+/// A peer that has a name. See [`Slots`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct PeerId(usize);
+struct PeerId(u64);
 
-/// Index of a queue.
+/// A queue. See [`Slots`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct OutboxId(usize);
+struct OutboxId(u64);
 
 /// Why a message was not accepted. It was not queued, and nothing of it will be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -80,7 +84,7 @@ pub enum SendError {
         "nobody has subscribed to the topic, and the gateway keeps no more of it: try again once somebody has"
     )]
     TopicFull,
-    /// It can never be sent in one piece.
+    /// It can never be sent in one piece, or a node that it is for has said that it takes no such message.
     #[error("the message is too large: at most {max} bytes fit")]
     TooLarge {
         /// The most bytes a payload may have.
@@ -97,9 +101,6 @@ pub enum SendError {
 /// The most bytes of a record that are not its payload: flags, origin, topic, times.
 const RECORD_HEAD_MAX: usize = 2 * (NAME_BYTES_MAX + 2) + 64;
 
-/// Peers that a node knows by name; beyond them a new name is refused.
-const PEERS_MAX: usize = 65_536;
-
 /// A node. See the [module](self) for how it is driven.
 #[derive(Debug)]
 pub struct Router {
@@ -109,9 +110,13 @@ pub struct Router {
     inbox: Epoch,
     inbox_stored: bool,
     topics: Topics,
-    peers: Vec<Peer>,
+    peers: Slots<Peer>,
     names: BTreeMap<Box<str>, PeerId>,
-    outboxes: Vec<Outbox>,
+    /// Whether a peer was refused because there are too many names.
+    names_full: bool,
+    /// Peers that are away, by the time when they are looked at; each stands there once.
+    leases: BTreeSet<(Instant, PeerId)>,
+    outboxes: Slots<Outbox>,
     conns: Conns,
     dials: Dials,
     storage: Storage,
@@ -121,6 +126,10 @@ pub struct Router {
     rows_version: u64,
     /// Messages of peers taken over since the start.
     taken: u64,
+    /// Copies that were acknowledged from queues that are closed.
+    handed_on_before: u64,
+    /// When a sweep of the topics freed little.
+    swept_in_vain: Option<Instant>,
     closing: bool,
 }
 
@@ -140,9 +149,11 @@ impl Router {
             inbox: Epoch::NONE,
             inbox_stored: false,
             topics: Topics::default(),
-            peers: Vec::new(),
+            peers: Slots::default(),
             names: BTreeMap::new(),
-            outboxes: Vec::new(),
+            names_full: false,
+            leases: BTreeSet::new(),
+            outboxes: Slots::default(),
             conns: Conns::default(),
             dials: Dials::default(),
             storage: Storage::default(),
@@ -150,6 +161,8 @@ impl Router {
             sends: SendId(0),
             rows_version: 1,
             taken: 0,
+            handed_on_before: 0,
+            swept_in_vain: None,
             closing: false,
             config,
         }
@@ -175,6 +188,7 @@ impl Router {
                 let peer = self.peer_named(peer);
                 if let Some(peer) = self.peers.get_mut(peer.0) {
                     peer.inbound.restore(epoch, through);
+                    peer.has_cursor = true;
                 }
             }
             Recovered::Subscription { topic, address, name } => {
@@ -182,9 +196,8 @@ impl Router {
                 let peer = self.peer_named(name);
                 if let Some(peer) = self.peers.get_mut(peer.0) {
                     peer.durable = !directory::is_ephemeral(address);
-                    peer.subscribed = true;
                 }
-                self.topics.subscribe(topic, peer, address);
+                self.add_row(topic, peer, address);
             }
         }
     }
@@ -203,7 +216,7 @@ impl Router {
             }
             crate::effect::Queue::Topic(topic) => {
                 let topic = self.topics.intern(topic);
-                self.topics.set_kept(topic, id);
+                self.topics.set_kept(topic, id, None);
             }
             crate::effect::Queue::Address(address) => {
                 let dial = self.dials.add(address, Instant::ZERO);
@@ -215,19 +228,19 @@ impl Router {
     /// Ends the recovery. Epochs are made where there are none, and new ones where the store may have gone backwards.
     pub fn start(&mut self, now: Instant) {
         self.tick(now);
-        for peer in &mut self.peers {
-            peer.away_since = Some(self.now);
+        for peer in self.peers.ids() {
+            self.set_lease(PeerId(peer));
         }
         if self.inbox.is_none() {
             self.inbox = Epoch(self.rng.next_nonzero());
         }
         if core::mem::take(&mut self.storage.regressed) {
-            for index in 0..self.outboxes.len() {
-                self.rotate(OutboxId(index));
+            for id in self.outboxes.ids() {
+                self.rotate(OutboxId(id));
             }
         }
-        for index in 0..self.outboxes.len() {
-            self.list(OutboxId(index));
+        for id in self.outboxes.ids() {
+            self.list(OutboxId(id));
         }
     }
 
@@ -285,7 +298,8 @@ impl Router {
 
     /// Copies that peers have acknowledged since the start, gaps with their numbers.
     pub fn handed_on(&self) -> u64 {
-        self.outboxes.iter().filter(|outbox| !outbox.is_moved()).map(Outbox::acked_since_start).sum()
+        let live = self.outboxes.iter().filter(|outbox| !outbox.is_moved());
+        self.handed_on_before + live.map(Outbox::acked_since_start).sum::<u64>()
     }
 
     /// Whether everything that was accepted is acknowledged and the store knows it.
@@ -374,14 +388,11 @@ impl Router {
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let conns = self.conns.deadline(self.config.timing.write_stall);
         let dials = self.dials.deadline().filter(|_| !self.closing);
-        let write_behind = self
-            .outboxes
-            .iter()
-            .filter_map(|outbox| outbox.out.write_behind_at())
-            .min()
-            .map(|at| (at, crate::timer::Wakeup::WriteBehind));
-        let gone = self.lease_deadline();
-        earlier(earlier(conns, dials), earlier(earlier(write_behind, self.storage.retry_deadline()), gone))
+        let waits = self.write_behind_deadline();
+        earlier(
+            earlier(conns, dials),
+            earlier(earlier(waits, self.storage.retry_deadline()), self.lease_deadline()),
+        )
     }
 
     /// Time has passed.
@@ -391,9 +402,7 @@ impl Router {
         self.check_stalls();
         self.check_leases();
         self.storage.handle_timeout(now);
-        for index in 0..self.outboxes.len() {
-            self.check_write_behind(OutboxId(index));
-        }
+        self.check_all_written();
     }
 
     // ------------------------------------------------------------------ shared helpers
@@ -404,8 +413,7 @@ impl Router {
     }
 
     fn add_outbox(&mut self, outbox: Outbox) -> OutboxId {
-        self.outboxes.push(outbox);
-        OutboxId(self.outboxes.len() - 1)
+        OutboxId(self.outboxes.insert(outbox))
     }
 
     /// The peer of this name, made if there is none.
@@ -413,8 +421,7 @@ impl Router {
         if let Some(&peer) = self.names.get(name) {
             return peer;
         }
-        let peer = PeerId(self.peers.len());
-        self.peers.push(Peer::new(name, &self.config));
+        let peer = PeerId(self.peers.insert(Peer::new(name, &self.config)));
         self.names.insert(name.into(), peer);
         peer
     }

@@ -5,14 +5,15 @@ use alloc::vec::Vec;
 
 use super::{PeerId, TopicId};
 use crate::delivery::{Emission, Outbound, Pending, PushError, SendMode};
-use crate::effect::{Batch, Queue, StoreOp};
+use crate::effect::{Batch, DeadReason, GapReason, Queue, StoreOp};
 use crate::id::{Epoch, Predecessor};
 use crate::memory::Segments;
 use crate::time::Instant;
 use crate::wire::record::{self, Header, Topic};
 use crate::wire::varint;
 
-/// Topic numbers that a queue gives out before its peer has said how many it keeps, and at most; beyond them topics are written out.
+/// Topic numbers that a queue gives out before its peer has said how many it keeps, and at most; beyond them topics are stored
+/// as text.
 const TOPIC_NUMBERS_MAX: usize = 1024;
 
 /// What a queue is for.
@@ -52,6 +53,28 @@ pub(super) enum Opened {
     Yes,
 }
 
+/// Messages at the front of a queue that are to become dead letters.
+#[derive(Debug)]
+pub(super) struct Aside {
+    /// Number of the first of them. The others follow it.
+    pub(super) first: u64,
+    pub(super) letters: Vec<Letter>,
+}
+
+/// A message that is to become a dead letter.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) topic: Box<str>,
+    /// Its record, with the topic written out.
+    pub(super) record: Vec<u8>,
+}
+
+impl Aside {
+    const fn last(&self) -> u64 {
+        self.first + self.letters.len() as u64 - 1
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Outbox {
     pub(super) key: Key,
@@ -68,6 +91,10 @@ pub(super) struct Outbox {
     pub(super) returning: bool,
     /// Those up to this number. What was queued later is for the peer when it comes back.
     pub(super) return_through: u64,
+    /// The store is to forget it. Nothing is queued in it any more.
+    pub(super) closing: bool,
+    /// The store was asked to.
+    close_asked: bool,
     /// A new epoch is needed as soon as nothing is with the store.
     pub(super) rotate_wanted: bool,
     /// Topic of each number, from 1.
@@ -78,6 +105,12 @@ pub(super) struct Outbox {
     numbers: Vec<u32>,
     pub(super) topics_stored: usize,
     pub(super) topics_asked: Pending<usize>,
+    /// What its peer does not take, on its way to the dead letters. Not empty.
+    aside: Option<Aside>,
+    /// The batch that carries it.
+    aside_asked: Pending<()>,
+    /// Whether it was said that there is no room for its dead letters.
+    pub(super) told_littered: bool,
     /// The last number that was queued here first, and not moved here from another queue.
     pub(super) own_through: u64,
     /// Bytes of what it holds, for quotas. Exact for queues that are moved, not kept for streams.
@@ -107,12 +140,17 @@ impl Outbox {
             asked_in: 0,
             returning: false,
             return_through: 0,
+            closing: false,
+            close_asked: false,
             rotate_wanted: false,
             topics: Vec::new(),
             numbers_max: TOPIC_NUMBERS_MAX,
             numbers: Vec::new(),
             topics_stored: 0,
             topics_asked: Pending::new(),
+            aside: None,
+            aside_asked: Pending::new(),
+            told_littered: false,
             own_through: 0,
             bytes: 0,
             acked_before: 0,
@@ -156,20 +194,26 @@ impl Outbox {
         }
     }
 
-    /// The number of a topic in this queue's epoch, or its text if there are numbers for too many already.
-    fn topic<'t>(&mut self, topic: TopicId, text: &'t str) -> Topic<'t> {
-        if let Some(&number) = self.numbers.get(topic.0)
-            && number != 0
+    /// The number that a topic has, or would be given, in this queue's epoch; its text if there are numbers for too many
+    /// already.
+    pub(super) fn topic<'t>(&self, topic: TopicId, text: &'t str) -> Topic<'t> {
+        match self.numbers.get(topic.0) {
+            Some(&number) if number != 0 => Topic::Number(number),
+            _ if self.topics.len() >= self.numbers_max => Topic::Text(text),
+            _ => Topic::Number(self.topics.len() as u32 + 1),
+        }
+    }
+
+    /// As [`topic`](Self::topic), and the topic has that number from now on.
+    fn numbered_topic<'t>(&mut self, topic: TopicId, text: &'t str) -> Topic<'t> {
+        let numbered = self.topic(topic, text);
+        if let Topic::Number(number) = numbered
+            && number as usize > self.topics.len()
         {
-            return Topic::Number(number);
+            self.topics.push(topic);
+            self.note_number(topic, number);
         }
-        if self.topics.len() >= self.numbers_max {
-            return Topic::Text(text);
-        }
-        self.topics.push(topic);
-        let number = self.topics.len() as u32;
-        self.note_number(topic, number);
-        Topic::Number(number)
+        numbered
     }
 
     /// Queues a message. `over` lets it exceed the memory of the queue: for what a window bounds already.
@@ -181,7 +225,12 @@ impl Outbox {
         payload: &[u8],
         over: bool,
     ) -> Result<u64, PushError> {
-        let header = Header { topic: self.topic(topic, text), ..*header };
+        // It may be moved to a queue that has no number for its topic, and what fits one queue must fit every other.
+        let longest = record::message_len(&Header { topic: Topic::Text(text), ..*header }, payload.len());
+        if longest + varint::varint_len(longest as u64) > self.out.record_max() {
+            return Err(PushError::TooLarge);
+        }
+        let header = Header { topic: self.numbered_topic(topic, text), ..*header };
         let len = record::message_len(&header, payload.len());
         let write = |room: &mut [u8]| {
             record::encode_message(&header, payload, room);
@@ -207,6 +256,8 @@ impl Outbox {
         self.return_through = self.return_through.saturating_sub(predecessor.old_first - 1);
         self.rotation = Some((epoch, predecessor));
         self.rotation_asked = false;
+        // Its numbers are of the old epoch. It is found again under the new ones.
+        self.aside = None;
     }
 
     /// Whether records may be sent: their epoch is known to the store.
@@ -218,7 +269,9 @@ impl Outbox {
     pub(super) fn handle_void(&mut self) {
         self.out.handle_void();
         self.topics_asked.clear();
+        self.aside_asked.clear();
         self.rotation_asked = false;
+        self.close_asked = false;
         if self.opened == Opened::Asked {
             self.opened = Opened::No;
         }
@@ -226,7 +279,36 @@ impl Outbox {
 
     /// Whether it owes the store anything.
     pub(super) fn owes_store(&self, urgent: bool) -> bool {
-        (self.rotation.is_some() && !self.rotation_asked) || self.out.owes_store(urgent)
+        if self.closing {
+            return !self.close_asked;
+        }
+        (self.rotation.is_some() && !self.rotation_asked) || self.owes_aside() || self.out.owes_store(urgent)
+    }
+
+    fn owes_aside(&self) -> bool {
+        self.aside.is_some() && self.aside_asked.is_empty()
+    }
+
+    /// Whether nothing of it is with the store that a new epoch would make wrong.
+    pub(super) fn is_settled(&self) -> bool {
+        self.out.is_settled() && self.opened != Opened::Asked && self.aside_asked.is_empty()
+    }
+
+    /// Whether its peer was given up, and some of what was queued then still is.
+    pub(super) const fn has_to_return(&self) -> bool {
+        self.out.acked() < self.return_through
+    }
+
+    /// Whether nothing is left of it but its name and its epoch: nothing is queued, and nothing is with the store.
+    pub(super) fn is_spent(&self) -> bool {
+        let rests = self.out.queued() == 0 && self.is_settled() && !self.out.owes_trim();
+        let epoch = self.rotation.is_none() && !self.rotate_wanted;
+        rests
+            && epoch
+            && self.aside.is_none()
+            && !self.returning
+            && !self.closing
+            && self.topics_asked.is_empty()
     }
 
     /// Whether nothing of it is in memory that could not be had again.
@@ -263,6 +345,20 @@ impl Outbox {
         self.topics_asked.put(id, self.topics.len());
     }
 
+    /// Adds the request to forget it. It stands before all rows of its batch: a queue that takes over its name is opened
+    /// behind it.
+    pub(super) fn emit_close(&mut self, id: u64, batch: &mut Batch) {
+        if !core::mem::replace(&mut self.close_asked, true) {
+            self.asked_in = id;
+            batch.push(&StoreOp::Close { queue: self.key.queue() });
+        }
+    }
+
+    /// Whether the store has forgotten it with the first group of batch `id`.
+    pub(super) const fn is_closed_by(&self, id: u64) -> bool {
+        self.close_asked && self.asked_in == id
+    }
+
     /// Adds trims and drops, and with `reserve` reservations: a full store need not take those.
     pub(super) fn emit_owed(&mut self, id: u64, urgent: bool, reserve: bool, batch: &mut Batch) {
         let queue = self.key.queue();
@@ -277,6 +373,45 @@ impl Outbox {
                 Emission::Drop(through, reason) => StoreOp::Drop { queue, through, reason },
             });
         }
+    }
+
+    // ------------------------------------------------------------------ what the peer does not take
+
+    /// Whether messages are on their way to the dead letters.
+    pub(super) const fn is_putting_aside(&self) -> bool {
+        self.aside.is_some()
+    }
+
+    /// The messages at the front of the queue are to become dead letters.
+    pub(super) fn put_aside(&mut self, aside: Aside) {
+        debug_assert!(!aside.letters.is_empty() && self.aside_asked.is_empty());
+        self.aside = Some(aside);
+    }
+
+    /// Adds what is put aside: the store drops a message in the group that makes it a dead letter.
+    pub(super) fn emit_aside(&mut self, id: u64, batch: &mut Batch) {
+        if !self.owes_aside() {
+            return;
+        }
+        // An earlier session's acknowledgement may have come between: then the peer has them.
+        self.aside = self.aside.take().filter(|aside| aside.first > self.out.acked());
+        let Some(aside) = &self.aside else { return };
+        self.aside_asked.put(id, ());
+        let (queue, reason) = (self.key.queue(), DeadReason::TooLarge);
+        for Letter { topic, record } in &aside.letters {
+            batch.push(&StoreOp::DeadLetter { peer: queue.name(), topic, reason, record });
+        }
+        batch.push(&StoreOp::Drop { queue, through: aside.last(), reason: GapReason::TooLarge });
+    }
+
+    /// The group of batch `id` is committed. Returns what it made dead letters; the peer is told of a gap now.
+    pub(super) fn handle_put_aside(&mut self, id: u64) -> Vec<Letter> {
+        if self.aside_asked.take_through(id).is_none() {
+            return Vec::new();
+        }
+        let Some(aside) = self.aside.take() else { return Vec::new() };
+        self.out.handle_dropped(aside.last(), GapReason::TooLarge);
+        aside.letters
     }
 
     /// The group of batch `id` with this queue's rows and records is committed.

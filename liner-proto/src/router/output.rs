@@ -3,17 +3,21 @@
 use alloc::vec::Vec;
 
 use super::conn::{Body as InFlight, Conn, Framing, Transmit};
+use super::limits::{Spelling, front};
+use super::outbox::Outbox;
+use super::peer::Peer;
+use super::topics::Topics;
 use super::{PeerId, Router};
 use crate::delivery::Next;
 use crate::frame::{cobs, length};
 use crate::id::{ConnId, Epoch, SessionId};
-use crate::memory::SEGMENT_BYTES;
+use crate::memory::{Cursor, SEGMENT_BYTES};
 use crate::seal;
 use crate::session::Owed;
 use crate::time::Instant;
 use crate::wire::batch::{BatchHead, NUMBERS_MAX};
 use crate::wire::control::{Ack, Bind, Close, Marks, TopicFull};
-use crate::wire::data::{self, DataHead};
+use crate::wire::data::DataHead;
 use crate::wire::handshake::{About, Acks, Answer, Confirm, Hello, StreamFields};
 use crate::wire::record::{self, GapReason};
 use crate::wire::{self, Body, VERSION};
@@ -183,11 +187,12 @@ impl Router {
         }
     }
 
-    /// Whether what was queued for the peer is on its way back to its topics and that is not committed. Until it is, the
-    /// peer must not hear where its stream begins: it would never take the messages again if they came back.
+    /// Whether what was queued for the peer is on its way back to its topics, or its queue is being closed, and that is not
+    /// committed. Until it is, the peer must not hear where its stream begins: it would never take the messages again if they
+    /// came back.
     fn is_giving_back(&self, peer: Option<PeerId>) -> bool {
         let outbox = peer.and_then(|peer| self.outboxes.get(self.peers.get(peer.0)?.outbox?.0));
-        outbox.is_some_and(|outbox| outbox.returning && outbox.out.owes_trim())
+        outbox.is_some_and(|outbox| outbox.closing || (outbox.returning && outbox.out.owes_trim()))
     }
 
     fn about(&self) -> About {
@@ -258,7 +263,8 @@ impl Router {
     fn build_binds(&mut self, peer: PeerId, writer: &mut Writer) {
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get(id.0)) else { return };
-        while let Some(&topic) = outbox.topics.get(state.bound) {
+        let keeps = state.bindings_max();
+        while let Some(&topic) = outbox.topics.get(state.bound).filter(|_| state.bound < keeps) {
             if writer.bytes.len() > SEGMENT_BYTES {
                 return;
             }
@@ -283,46 +289,104 @@ impl Router {
         let state = self.peers.get_mut(peer.0)?;
         let id = state.outbox?;
         let outbox = self.outboxes.get_mut(id.0)?;
-        if state.held || !outbox.may_send() || state.bound < outbox.topics.len() {
+        if !may_send(state, outbox) {
             return None;
         }
+        let spelling = spelling(state, outbox, &self.topics);
         let frame_max = state.about.map_or(0, |about| about.frame_max as usize);
         let credit =
             usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
         let frame_room = frame_max.saturating_sub(BatchHead::LEN_MAX + seal::LEN);
         let next = outbox.out.sent();
         let limit = state.messages_limit.min(next + (NUMBERS_MAX - 1));
+        if !spelling.is_plain() {
+            return self.build_spelled(peer, limit, frame_room.min(credit), writer);
+        }
         // A window smaller than the next message still takes it, when the peer holds nothing else.
         let alone = outbox.out.acked() + 1 == next
             && outbox.out.next_piece(limit, frame_room.min(credit)) == Next::Nothing;
         let (limit, room) =
             if alone { (limit.min(next), frame_room) } else { (limit, frame_room.min(credit)) };
         match outbox.out.next_piece(limit, room) {
-            Next::Nothing => None,
-            Next::Load { .. } => {
-                self.want_load(id);
-                None
-            }
-            Next::Gap { first, last, reason } => {
-                let run = gap_run(reason, last - first + 1);
-                let head = BatchHead { sent_before: false, first, last, added_age_ms: None };
-                writer.batch(&head, run.bytes());
-                let end = crate::memory::Cursor { number: last + 1, offset: 0 };
-                outbox.out.advance(now, end);
-                state.bytes_sent += run.bytes().len() as u64;
-                self.conns.list(state.conn?);
-                None
-            }
             Next::Run { begin, end, bytes, sent_before } => {
-                let (first, last) = (begin.number, end.number - 1);
-                let head = BatchHead { sent_before, first, last, added_age_ms: None };
+                let (bytes, end) = if bytes.len() > state.record_max {
+                    front(bytes, begin, state.record_max)
+                } else {
+                    (bytes, end)
+                };
                 let len = bytes.len();
+                if len == 0 {
+                    self.put_front_aside(peer);
+                    return None;
+                }
+                let head =
+                    BatchHead { sent_before, first: begin.number, last: end.number - 1, added_age_ms: None };
                 writer.batch_head(&head, bytes);
                 outbox.out.advance(now, end);
                 state.bytes_sent += len as u64;
                 Some(InFlight { outbox: id, begin, len })
             }
+            Next::Nothing => {
+                self.put_front_aside(peer);
+                None
+            }
+            Next::Load { .. } => {
+                self.want_load(id);
+                None
+            }
+            Next::Gap { first, last, reason } => {
+                self.build_gap(peer, (first, last, reason), writer);
+                None
+            }
         }
+    }
+
+    fn build_gap(&mut self, peer: PeerId, (first, last, reason): (u64, u64, GapReason), writer: &mut Writer) {
+        let Some(state) = self.peers.get_mut(peer.0) else { return };
+        let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return };
+        let run = gap_run(reason, last - first + 1);
+        let head = BatchHead { sent_before: false, first, last, added_age_ms: None };
+        writer.batch(&head, run.bytes());
+        outbox.out.advance(self.now, Cursor { number: last + 1, offset: 0 });
+        state.bytes_sent += run.bytes().len() as u64;
+        if let Some(conn) = state.conn {
+            self.conns.list(conn);
+        }
+    }
+
+    /// A batch for a peer that keeps fewer topic numbers than its queue has given out: its records are copied, with the
+    /// topics of the others written out. `room` bytes may be sent.
+    fn build_spelled(
+        &mut self,
+        peer: PeerId,
+        limit: u64,
+        room: usize,
+        writer: &mut Writer,
+    ) -> Option<InFlight> {
+        let now = self.now;
+        let state = self.peers.get_mut(peer.0)?;
+        let id = state.outbox?;
+        let outbox = self.outboxes.get_mut(id.0)?;
+        let spelling = spelling(state, outbox, &self.topics);
+        let alone = outbox.out.acked() + 1 == outbox.out.sent();
+        match outbox.out.next_piece(limit, usize::MAX) {
+            Next::Run { begin, bytes, sent_before, .. } => {
+                let (run, end) = spelling.run(bytes, begin, (state.record_max, room, alone));
+                if run.is_empty() {
+                    self.put_front_aside(peer);
+                    return None;
+                }
+                let head =
+                    BatchHead { sent_before, first: begin.number, last: end.number - 1, added_age_ms: None };
+                writer.batch(&head, &run);
+                outbox.out.advance(now, end);
+                state.bytes_sent += run.len() as u64;
+            }
+            Next::Nothing => {}
+            Next::Load { .. } => self.want_load(id),
+            Next::Gap { first, last, reason } => self.build_gap(peer, (first, last, reason), writer),
+        }
+        None
     }
 
     fn build_frames(&mut self, peer: PeerId, writer: &mut Writer) -> Option<InFlight> {
@@ -330,11 +394,11 @@ impl Router {
         let state = self.peers.get_mut(peer.0)?;
         let id = state.outbox?;
         let outbox = self.outboxes.get_mut(id.0)?;
-        if state.held || !outbox.may_send() || state.bound < outbox.topics.len() {
+        if !may_send(state, outbox) {
             return None;
         }
-        let frame_max = state.about.map_or(0, |about| about.frame_max as usize);
         while writer.bytes.len() < COBS_WRITE_BYTES {
+            let spelling = spelling(state, outbox, &self.topics);
             match outbox.out.next_piece(state.messages_limit, usize::MAX) {
                 Next::Nothing => break,
                 Next::Load { .. } => {
@@ -344,24 +408,36 @@ impl Router {
                 Next::Gap { first, last, reason } => {
                     let run = gap_run(reason, last - first + 1);
                     writer.data(run.record(), first, false);
-                    outbox.out.advance(now, crate::memory::Cursor { number: last + 1, offset: 0 });
+                    outbox.out.advance(now, Cursor { number: last + 1, offset: 0 });
                 }
                 Next::Run { begin, bytes, sent_before, .. } => {
                     let Some((record, rest)) = record::split_first(bytes) else { break };
-                    if record.len() + data::HEAD_LEN_MAX + seal::LEN > frame_max {
-                        // Reported at the handshake's limits; fragments come with the lossy lines.
+                    let spelled = spelling.of(record);
+                    if spelled.len() > state.record_max {
+                        self.put_front_aside(peer);
                         break;
                     }
                     let number = begin.number;
                     let next = number + record::numbers_of(record);
                     let offset = begin.offset + (bytes.len() - rest.len()) as u64;
-                    writer.data(record, number, sent_before);
-                    outbox.out.advance(now, crate::memory::Cursor { number: next, offset });
+                    writer.data(&spelled, number, sent_before);
+                    outbox.out.advance(now, Cursor { number: next, offset });
                 }
             }
         }
         None
     }
+}
+
+/// Whether messages of the queue may leave for the peer. What is being put aside is not sent after all, whatever a newer session
+/// takes.
+fn may_send(state: &Peer, outbox: &Outbox) -> bool {
+    let bound = state.bound >= outbox.topics.len().min(state.bindings_max());
+    !state.held && outbox.may_send() && bound && !outbox.is_putting_aside()
+}
+
+fn spelling<'a>(state: &Peer, outbox: &'a Outbox, topics: &'a Topics) -> Spelling<'a> {
+    Spelling { numbers: &outbox.topics, bindings_max: state.bindings_max(), topics }
 }
 
 /// A gap as a record with its length.

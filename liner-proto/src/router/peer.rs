@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::topics::Row;
 use super::{NodeConfig, OutboxId, TopicId};
 use crate::delivery::Inbound;
 use crate::id::ConnId;
@@ -17,6 +18,8 @@ pub(super) struct Peer {
     pub(super) conn: Option<ConnId>,
     /// Of the session that is up, or was last.
     pub(super) about: Option<About>,
+    /// The longest record that it takes, as it is sent; without a bound before it has said so.
+    pub(super) record_max: usize,
     /// The last number the peer lets this node send.
     pub(super) messages_limit: u64,
     /// Bytes that the peer lets this node send in the session, and how many were sent.
@@ -38,14 +41,25 @@ pub(super) struct Peer {
     pub(super) rows_told: u64,
     /// Topics of the rows it has told of a version that is not told whole yet.
     pub(super) rows_seen: Vec<TopicId>,
-    pub(super) away_since: Option<Instant>,
+    /// Rows it has in the directory.
+    pub(super) rows: usize,
+    /// It has had rows since it was given up, if it ever was.
+    pub(super) subscribed: bool,
+    /// Its rows when it stayed away for too long. The store keeps them until what was queued for it is back at its topics, so
+    /// that a node which starts anew goes on with that.
+    pub(super) left: Vec<(TopicId, Row)>,
+    /// When it is looked at next, while it is away.
+    pub(super) lease: Option<Instant>,
+    /// The store has, or is about to have, how far its stream was taken: as long as it could send that again it must not be
+    /// forgotten, and nobody knows when that ends.
+    pub(super) has_cursor: bool,
+    /// Topics of which it sent the first message that is kept.
+    pub(super) kept: usize,
     /// Topics of which the peer takes no more.
     pub(super) full: Vec<TopicId>,
     /// Topics that the peer was told are full here, and what it is to be told next.
     pub(super) told_full: Vec<TopicId>,
     pub(super) full_news: Vec<(TopicId, u64)>,
-    /// It stands in the directory.
-    pub(super) subscribed: bool,
 }
 
 impl Peer {
@@ -56,6 +70,7 @@ impl Peer {
             inbound: Inbound::new(&config.limits, config.planted),
             conn: None,
             about: None,
+            record_max: usize::MAX,
             messages_limit: 0,
             bytes_limit: 0,
             bytes_sent: 0,
@@ -67,16 +82,40 @@ impl Peer {
             durable: false,
             rows_told: 0,
             rows_seen: Vec::new(),
-            away_since: None,
+            rows: 0,
+            subscribed: false,
+            left: Vec::new(),
+            lease: None,
+            has_cursor: false,
+            kept: 0,
             full: Vec::new(),
             told_full: Vec::new(),
             full_news: Vec::new(),
-            subscribed: false,
         }
     }
 
+    /// Whether it would not be missed, but for a queue: it has no row, and sent nothing that it could send again.
+    pub(super) const fn has_left_nothing(&self) -> bool {
+        self.rows == 0 && self.left.is_empty() && !self.has_cursor && !self.inbound.owes_cursor()
+    }
+
+    /// Every topic that it refers to.
+    pub(super) fn each_topic(&self, each: &mut impl FnMut(TopicId)) {
+        self.topics.iter().flatten().copied().for_each(&mut *each);
+        for topics in [&self.rows_seen, &self.full, &self.told_full] {
+            topics.iter().copied().for_each(&mut *each);
+        }
+        self.full_news.iter().for_each(|(topic, _)| each(*topic));
+        self.left.iter().for_each(|(topic, _)| each(*topic));
+    }
+
+    /// Topic numbers that it keeps.
+    pub(super) fn bindings_max(&self) -> usize {
+        self.about.map_or(0, |about| about.bindings_max as usize)
+    }
+
     /// The session is over: what belonged to it is forgotten.
-    pub(super) fn handle_down(&mut self, now: Instant) {
+    pub(super) fn handle_down(&mut self) {
         self.conn = None;
         self.topics = Vec::new();
         self.bound = 0;
@@ -85,6 +124,5 @@ impl Peer {
         self.full = Vec::new();
         self.told_full = Vec::new();
         self.full_news = Vec::new();
-        self.away_since = Some(now);
     }
 }

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::event::Event;
+use super::limits::written_out;
 use super::outbox::{Key, Opened};
 use super::{OutboxId, PeerId, Router};
 use crate::delivery::{BATCHES_MAX, SendMode};
@@ -12,7 +13,7 @@ use crate::id::SendId;
 use crate::planted::Fault;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup};
-use crate::wire::record::{self, Header};
+use crate::wire::record::Header;
 
 /// Loads that may be with the store at a time.
 const LOADS_MAX: usize = 4;
@@ -72,7 +73,7 @@ struct InFlight {
 pub(super) enum Staged {
     Subscribe { topic: super::TopicId, peer: PeerId },
     Unsubscribe { topic: super::TopicId, address: alloc::boxed::Box<str> },
-    Dead { peer: PeerId, topic: super::TopicId, reason: DeadReason, record: Vec<u8> },
+    Dead { peer: alloc::boxed::Box<str>, topic: super::TopicId, reason: DeadReason, record: Vec<u8> },
 }
 
 #[derive(Debug, Default)]
@@ -116,12 +117,27 @@ impl Storage {
 
     /// Whether so much was put aside, or waits to be, that no more is.
     pub(super) fn is_littered(&self) -> bool {
-        self.put_aside >= DEAD_LETTERS_MAX || self.is_staged_full()
+        self.dead_room() == 0 || self.is_staged_full()
+    }
+
+    /// How many more messages may be put aside.
+    pub(super) const fn dead_room(&self) -> u64 {
+        DEAD_LETTERS_MAX.saturating_sub(self.put_aside)
     }
 
     /// Whether nothing more may be staged before the store has taken some of it.
     pub(super) fn is_staged_full(&self) -> bool {
         self.staged.len() >= STAGED_MAX
+    }
+
+    /// Every topic that what waits for the store refers to.
+    pub(super) fn each_topic(&self, each: &mut impl FnMut(super::TopicId)) {
+        for staged in &self.staged {
+            let (Staged::Subscribe { topic, .. }
+            | Staged::Unsubscribe { topic, .. }
+            | Staged::Dead { topic, .. }) = staged;
+            each(*topic);
+        }
     }
 
     pub(super) fn stage(&mut self, staged: Staged) -> bool {
@@ -215,14 +231,11 @@ impl Router {
         reason: DeadReason,
     ) {
         self.storage.put_aside += 1;
-        let text = self.topics.text(topic);
-        let header = Header { topic: record::Topic::Text(text), ..*header };
-        let mut bytes = alloc::vec![0; record::message_len(&header, payload.len())];
-        record::encode_message(&header, payload, &mut bytes);
-        self.storage.stage(Staged::Dead { peer, topic, reason, record: bytes });
-        if let Some(peer) = self.peers.get_mut(peer.0) {
-            peer.took_custody = true;
-        }
+        let record = written_out(header, self.topics.text(topic), payload);
+        let Some(state) = self.peers.get_mut(peer.0) else { return };
+        state.took_custody = true;
+        let peer = state.name.clone();
+        self.storage.stage(Staged::Dead { peer, topic, reason, record });
     }
 
     // ------------------------------------------------------------------ commits
@@ -320,6 +333,10 @@ impl Router {
     fn emit_trims(&mut self, id: OutboxId, batch_id: u64, batch: &mut Batch) -> bool {
         let urgent = self.is_urgent(id);
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return false };
+        if outbox.closing {
+            outbox.emit_close(batch_id, batch);
+            return true;
+        }
         // The trims of a queue that is moved belong with the rows that it was moved to.
         if outbox.opened != Opened::Yes || outbox.rotation.is_some() || outbox.is_moved() {
             return false;
@@ -331,7 +348,7 @@ impl Router {
     fn emit_data(&mut self, id: OutboxId, batch_id: u64, batch: &mut Batch) {
         let urgent = self.is_urgent(id);
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
-        if !outbox.owes_store(urgent) {
+        if outbox.closing || !outbox.owes_store(urgent) {
             return;
         }
         let topics = &self.topics;
@@ -342,6 +359,7 @@ impl Router {
             let (first, last, records) = (append.first, append.last, append.records);
             batch.push(&StoreOp::Append { queue, first, last, records });
         }
+        outbox.emit_aside(batch_id, batch);
     }
 
     fn emit_cursor_early(&mut self, id: PeerId, batch_id: u64, batch: &mut Batch, flight: &mut InFlight) {
@@ -356,6 +374,7 @@ impl Router {
             return;
         }
         flight.peers_early.push(id);
+        peer.has_cursor = true;
         let through = peer.inbound.emit_cursor(batch_id);
         batch.push(&StoreOp::Cursor { peer: &peer.name, epoch: peer.inbound.epoch(), through });
     }
@@ -363,6 +382,7 @@ impl Router {
     fn emit_cursors_late(&mut self, batch_id: u64, batch: &mut Batch, flight: &InFlight) {
         for peer in &flight.peers_late {
             let Some(peer) = self.peers.get_mut(peer.0) else { continue };
+            peer.has_cursor = true;
             let through = peer.inbound.emit_cursor(batch_id);
             batch.push(&StoreOp::Cursor { peer: &peer.name, epoch: peer.inbound.epoch(), through });
         }
@@ -387,8 +407,7 @@ impl Router {
                     batch.push(&StoreOp::Unsubscribe { topic: self.topics.text(*topic), address });
                 }
                 Staged::Dead { peer, topic, reason, record } => {
-                    let Some(peer) = self.peers.get(peer.0) else { continue };
-                    let (peer, topic) = (&*peer.name, self.topics.text(*topic));
+                    let topic = self.topics.text(*topic);
                     batch.push(&StoreOp::DeadLetter { peer, topic, reason: *reason, record });
                 }
             }
@@ -422,6 +441,10 @@ impl Router {
         let data = flight.data.map_or(trims, |index| index < groups);
         for &outbox_id in &flight.outboxes {
             let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { continue };
+            if trims && outbox.is_closed_by(id) {
+                self.handle_closed_queue(outbox_id);
+                continue;
+            }
             if (trims && flight.outboxes_early.contains(&outbox_id)) || data {
                 outbox.out.handle_trimmed(id);
                 if outbox.returning {
@@ -431,6 +454,11 @@ impl Router {
             }
             if data {
                 outbox.handle_stored(id);
+                for letter in outbox.handle_put_aside(id) {
+                    self.storage.put_aside += 1;
+                    let (name, topic) = (outbox.key.queue().name().into(), letter.topic);
+                    self.events.push(Event::DeadLetter { name, topic, reason: DeadReason::TooLarge });
+                }
             }
             self.rotate_if_possible(outbox_id);
             self.list(outbox_id);
@@ -463,21 +491,22 @@ impl Router {
     fn void(&mut self, fault: StoreFault) {
         self.storage.generation += 1;
         let lost: Vec<InFlight> = self.storage.in_flight.drain(..).collect();
-        for index in 0..self.outboxes.len() {
-            if let Some(outbox) = self.outboxes.get_mut(index) {
+        for id in self.outboxes.ids().into_iter().map(OutboxId) {
+            if let Some(outbox) = self.outboxes.get_mut(id.0) {
                 outbox.handle_void();
             }
-            self.list(OutboxId(index));
-            self.rotate_if_possible(OutboxId(index));
+            self.list(id);
+            self.rotate_if_possible(id);
         }
-        for (index, peer) in self.peers.iter_mut().enumerate() {
+        for id in self.peers.ids().into_iter().map(PeerId) {
+            let Some(peer) = self.peers.get_mut(id.0) else { continue };
             if peer.inbound.handle_void() {
                 // Whether it had taken custody is not remembered: with the rows is always right.
                 peer.took_custody = true;
             }
             if !peer.listed && peer.inbound.owes_cursor() {
                 peer.listed = true;
-                self.storage.peers.push(PeerId(index));
+                self.storage.peers.push(id);
             }
         }
         drop(lost);
@@ -492,8 +521,7 @@ impl Router {
     pub(super) fn rotate_if_possible(&mut self, id: OutboxId) {
         let ready = self.outboxes.get_mut(id.0).filter(|outbox| {
             // A rotation that the store does not know yet comes first: it shifts the numbers that this one starts from.
-            let settled = outbox.out.is_settled() && outbox.opened != Opened::Asked;
-            outbox.rotate_wanted && settled && outbox.rotation.is_none()
+            outbox.rotate_wanted && outbox.is_settled() && outbox.rotation.is_none()
         });
         let Some(outbox) = ready else { return };
         outbox.rotate_wanted = false;

@@ -6,13 +6,12 @@ use alloc::vec::Vec;
 
 use super::{OutboxId, PeerId, TopicId};
 
-/// Topics that a node knows of; beyond them a peer that names another one is refused.
-const TOPICS_MAX: usize = 65_536;
-
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     topics: Vec<TopicState>,
     ids: BTreeMap<Box<str>, TopicId>,
+    /// Places of topics that are forgotten.
+    free: Vec<TopicId>,
     /// The topic that was looked up last: applications send many messages to one.
     last: Option<TopicId>,
 }
@@ -26,7 +25,23 @@ struct TopicState {
     /// Whose turn it is.
     turn: usize,
     kept: Option<OutboxId>,
+    /// Whose message was the first that is kept, if that was a peer's.
+    keeper: Option<PeerId>,
     full: bool,
+}
+
+impl TopicState {
+    fn new(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            own: false,
+            rows: Vec::new(),
+            turn: 0,
+            kept: None,
+            keeper: None,
+            full: false,
+        }
+    }
 }
 
 /// A subscriber of a topic.
@@ -34,6 +49,17 @@ struct TopicState {
 pub(super) struct Row {
     pub(super) peer: PeerId,
     pub(super) address: Box<str>,
+}
+
+/// What a subscription changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subscribed {
+    /// There was none of the peer.
+    New,
+    /// There was one with another address.
+    Elsewhere,
+    /// Nothing.
+    Before,
 }
 
 impl Topics {
@@ -46,15 +72,11 @@ impl Topics {
         let id = match self.ids.get(text) {
             Some(&id) => id,
             None => {
-                let id = TopicId(self.topics.len());
-                self.topics.push(TopicState {
-                    text: text.into(),
-                    own: false,
-                    rows: Vec::new(),
-                    turn: 0,
-                    kept: None,
-                    full: false,
-                });
+                let id = self.free.pop().unwrap_or(TopicId(self.topics.len()));
+                match self.topics.get_mut(id.0) {
+                    Some(place) => *place = TopicState::new(text),
+                    None => self.topics.push(TopicState::new(text)),
+                }
                 self.ids.insert(text.into(), id);
                 id
             }
@@ -63,12 +85,36 @@ impl Topics {
         id
     }
 
-    /// As [`intern`](Self::intern), for topics that others name: there is an end to them.
-    pub(super) fn intern_bounded(&mut self, text: &str) -> Option<TopicId> {
-        if self.topics.len() >= TOPICS_MAX && !self.ids.contains_key(text) {
-            return None;
+    /// Whether the topic is known.
+    pub(super) fn knows(&self, text: &str) -> bool {
+        self.last.is_some_and(|last| self.text(last) == text) || self.ids.contains_key(text)
+    }
+
+    /// How many are known.
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Forgets the topics that are neither `used` elsewhere nor in use here. Returns how many those were.
+    pub(super) fn sweep(&mut self, used: &[bool]) -> usize {
+        let before = self.ids.len();
+        self.last = None;
+        for (index, topic) in self.topics.iter_mut().enumerate() {
+            let idle = !topic.own && topic.rows.is_empty() && topic.kept.is_none();
+            let elsewhere = used.get(index).copied().unwrap_or(false);
+            let known = self.ids.get(&topic.text) == Some(&TopicId(index));
+            if known && idle && !elsewhere {
+                self.ids.remove(&topic.text);
+                *topic = TopicState::new("");
+                self.free.push(TopicId(index));
+            }
         }
-        Some(self.intern(text))
+        before - self.ids.len()
+    }
+
+    /// Places of topics, those that are free among them.
+    pub(super) fn places(&self) -> usize {
+        self.topics.len()
     }
 
     pub(super) fn text(&self, id: TopicId) -> &str {
@@ -90,16 +136,16 @@ impl Topics {
         self.topics.iter().filter(|topic| topic.own).map(|topic| &*topic.text)
     }
 
-    /// Says whether the row is new, or its address another one.
-    pub(super) fn subscribe(&mut self, id: TopicId, peer: PeerId, address: &str) -> bool {
-        let Some(topic) = self.topics.get_mut(id.0) else { return false };
+    /// Says what that changed.
+    pub(super) fn subscribe(&mut self, id: TopicId, peer: PeerId, address: &str) -> Subscribed {
+        let Some(topic) = self.topics.get_mut(id.0) else { return Subscribed::Before };
         if let Some(row) = topic.rows.iter_mut().find(|row| row.peer == peer) {
             let same = &*row.address == address;
             row.address = address.into();
-            return !same;
+            return if same { Subscribed::Before } else { Subscribed::Elsewhere };
         }
         topic.rows.push(Row { peer, address: address.into() });
-        true
+        Subscribed::New
     }
 
     /// Takes out a row, and returns it if there was one.
@@ -137,10 +183,18 @@ impl Topics {
         self.topics.get(id.0)?.kept
     }
 
-    pub(super) fn set_kept(&mut self, id: TopicId, kept: OutboxId) {
+    pub(super) fn set_kept(&mut self, id: TopicId, kept: OutboxId, keeper: Option<PeerId>) {
         if let Some(topic) = self.topics.get_mut(id.0) {
             topic.kept = Some(kept);
+            topic.keeper = keeper;
         }
+    }
+
+    /// Nothing is kept any more. Says whose message was the first that was.
+    pub(super) fn clear_kept(&mut self, id: TopicId) -> Option<PeerId> {
+        let topic = self.topics.get_mut(id.0)?;
+        topic.kept = None;
+        topic.keeper.take()
     }
 
     /// Every topic something is kept for.
@@ -149,9 +203,9 @@ impl Topics {
         self.topics.iter().enumerate().filter_map(kept)
     }
 
-    /// Notes whether the topic's quota is used up, and says whether that is new.
+    /// Notes whether the topic takes no more, and says whether that was so before.
     pub(super) fn set_full(&mut self, id: TopicId, full: bool) -> bool {
         let Some(topic) = self.topics.get_mut(id.0) else { return false };
-        !core::mem::replace(&mut topic.full, full) && full
+        core::mem::replace(&mut topic.full, full)
     }
 }

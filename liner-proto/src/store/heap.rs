@@ -31,7 +31,7 @@ pub struct HeapStore {
 /// A message that was put aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// The node it came from.
+    /// The node it came from; if it was taken out of a stream's queue, the one it was for.
     pub peer: Box<str>,
     /// The topic it was sent to.
     pub topic: Box<str>,

@@ -131,6 +131,8 @@ pub enum GapReason {
     Cleared = 5,
     /// The store no longer has records that it must have.
     Missing = 6,
+    /// The message is longer than the peer takes; it is among the sender's dead letters.
+    TooLarge = 7,
 }
 
 impl GapReason {
@@ -143,6 +145,7 @@ impl GapReason {
             4 => Self::Expired,
             5 => Self::Cleared,
             6 => Self::Missing,
+            7 => Self::TooLarge,
             _ => return None,
         })
     }
@@ -554,7 +557,7 @@ mod tests {
         }
 
         #[test]
-        fn gaps_come_back(number in 1..=6_u8, count in 1..=u64::MAX) {
+        fn gaps_come_back(number in 1..=7_u8, count in 1..=u64::MAX) {
             let reason = GapReason::from_number(number).unwrap();
             prop_assert_eq!(reason as u8, number);
             let mut bytes = [0; GAP_LEN_MAX];
@@ -598,7 +601,7 @@ mod tests {
         );
         assert_eq!(decode(b"\x40\x80\x80\x80\x80\x10"), Err(DecodeError::Range));
         assert_eq!(decode(b"\x44\x02\xff\xff"), Err(DecodeError::Text));
-        assert_eq!(decode(&[0x43, 7, 1]), Err(DecodeError::Range));
+        assert_eq!(decode(&[0x43, 8, 1]), Err(DecodeError::Range));
         assert_eq!(decode(&[0x43, 0, 1]), Err(DecodeError::Range));
         assert_eq!(decode(&[0x43, 1, 0]), Err(DecodeError::Range));
         assert_eq!(encode_gap(GapReason::Dropped, 0, &mut [0; GAP_LEN_MAX]), None);

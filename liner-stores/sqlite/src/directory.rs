@@ -6,7 +6,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::SqliteStore;
 use crate::check::Check;
+use crate::names;
 use crate::numbers::column;
+use crate::queues::next_key;
 use crate::turn::Failure;
 
 impl SqliteStore {
@@ -41,13 +43,33 @@ impl SqliteStore {
                  ON CONFLICT(topic, addr) DO UPDATE SET client_name = excluded.client_name",
             )?
             .execute([topic, address, name])?;
-        Ok(())
+        self.conn
+            .prepare_cached(
+                "INSERT INTO sender_listener(sender_key, addr, listener_topic, client_name) VALUES(?1, ?2, ?3, ?4)
+                 ON CONFLICT(sender_key, addr) DO UPDATE
+                 SET listener_topic = excluded.listener_topic, client_name = excluded.client_name",
+            )?
+            .execute([&*names::prefix(&self.owner), address, topic, name])?;
+        Ok(number_topic(&self.conn, topic)?)
     }
 
     pub(crate) fn unsubscribe(&self, topic: &str, address: &str) -> Result<(), Failure> {
         self.conn
             .prepare_cached("DELETE FROM topic_addr WHERE topic = ?1 AND addr = ?2")?
             .execute([topic, address])?;
+        let sender = names::prefix(&self.owner);
+        self.conn
+            .prepare_cached(
+                "DELETE FROM sender_listener WHERE sender_key = ?1 AND addr = ?2 AND listener_topic = ?3",
+            )?
+            .execute([&*sender, address, topic])?;
+        // The node may take other topics at the same address.
+        self.conn
+            .prepare_cached(
+                "INSERT OR IGNORE INTO sender_listener(sender_key, addr, listener_topic, client_name)
+                 SELECT ?1, addr, topic, client_name FROM topic_addr WHERE addr = ?2 ORDER BY topic DESC LIMIT 1",
+            )?
+            .execute([&*sender, address])?;
         Ok(())
     }
 
@@ -60,6 +82,35 @@ impl SqliteStore {
     ) -> Result<(), Failure> {
         Ok(insert_dead_letter(&self.conn, [&self.owner, peer, topic], reason, record)?)
     }
+}
+
+/// Gives a topic its number for ever, if it has none.
+fn number_topic(conn: &Connection, topic: &str) -> rusqlite::Result<()> {
+    let mut select = conn.prepare_cached("SELECT EXISTS(SELECT 1 FROM topic_key WHERE topic = ?1)")?;
+    if select.query_row([topic], |row| row.get(0))? {
+        return Ok(());
+    }
+    let key = next_key(conn)?;
+    conn.prepare_cached("INSERT OR IGNORE INTO topic_key(topic, k) VALUES(?1, ?2)")?
+        .execute(params![topic, key])?;
+    Ok(())
+}
+
+/// Adds what follows from rows of the directory that were written by hand, or by an older release.
+pub(crate) fn complete(conn: &Connection, owner: &str) -> rusqlite::Result<()> {
+    let topics = "SELECT DISTINCT topic FROM topic_addr WHERE topic NOT IN (SELECT topic FROM topic_key)";
+    let mut select = conn.prepare(topics)?;
+    let topics = select.query_map([], |row| Ok(row.get_ref(0)?.as_str().ok().map(str::to_owned)))?;
+    // What is no text is told as damage when the directory is.
+    for topic in topics.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten() {
+        number_topic(conn, &topic)?;
+    }
+    conn.execute(
+        "INSERT OR IGNORE INTO sender_listener(sender_key, addr, listener_topic, client_name)
+         SELECT ?1, addr, topic, client_name FROM topic_addr ORDER BY topic DESC",
+        [names::prefix(owner)],
+    )?;
+    Ok(())
 }
 
 /// The checksum of a cursor.

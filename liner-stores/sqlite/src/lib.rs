@@ -11,13 +11,15 @@
 //! * **A full disk.** Beside the database lies a ballast of eight mebibytes. When the disk is full it is given up, so that
 //!   acknowledgements have room. Until it can be made again, new messages are taken only where acknowledged ones were.
 //!
-//! Operators find the tables that they know: `topic_addr`, `conn_key_map`, `conn_mess_number`, `conn_sender` and the view
-//! `conn_messages`, which has a row a message.
+//! Operators find the tables that they know: `topic_addr`, `topic_key`, `conn_key_map`, `conn_mess_number`, `conn_sender`,
+//! `sender_listener` and the view `conn_messages`, which has a row a message, and takes rows that are inserted or deleted by
+//! hand. `docs/operators.md` has what to ask them.
 
 mod ballast;
 mod check;
 mod directory;
 mod error;
+mod inserted;
 mod names;
 mod numbers;
 mod open;
@@ -75,6 +77,11 @@ pub struct Opened {
     pub damaged: u64,
     /// Messages that were put among the dead letters because their queue is gone.
     pub orphaned: u64,
+    /// Messages that were inserted by hand and are queued now.
+    pub inserted: u64,
+    /// Messages that were inserted by hand and wait for the next start: there was no room to queue them, or commits may be
+    /// missing, so that their numbers may have been used.
+    pub waiting: u64,
 }
 
 /// A store in an SQLite file.

@@ -4,6 +4,7 @@ use core::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use liner_proto::effect::Queue;
+use liner_proto::router::NAME_BYTES_MAX;
 
 /// The kind of a queue, as a number in the database.
 pub(crate) const fn kind(queue: Queue<'_>) -> u8 {
@@ -44,6 +45,18 @@ pub(crate) fn prefix(owner: &str) -> String {
     escape_into(&mut text, owner);
     text.push(':');
     text
+}
+
+/// The kind and the name of the queue that a composite of this owner names, if it names one. Whoever writes one by hand may
+/// have escaped too little, or too much.
+pub(crate) fn parse(owner: &str, composite: &str) -> Option<(u8, String)> {
+    let name = listener(composite);
+    let names_it = |kind: &u8| {
+        let named = queue(*kind, &name).map(|queue| self::composite(owner, queue));
+        named.is_some_and(|named| named == composite)
+    };
+    let kind = [0, 1, 2].into_iter().find(names_it)?;
+    (1..=NAME_BYTES_MAX).contains(&name.len()).then_some((kind, name))
 }
 
 /// The last part of a composite, as it was before it was escaped.
@@ -114,11 +127,24 @@ mod tests {
                     let composite = composite(owner, queue);
                     assert!(composite.starts_with(&prefix(owner)));
                     assert_eq!(listener(&composite), name);
+                    let parsed = (!name.is_empty()).then(|| (kind(queue), name.to_owned()));
+                    assert_eq!(parse(owner, &composite), parsed);
                     assert!(seen.insert(composite), "{owner:?} {queue:?}");
                 }
             }
         }
         assert_eq!(composite("a:b", Queue::Node("c\\d")), "a\\:b::c\\\\d");
+    }
+
+    #[test]
+    fn what_names_no_queue_of_the_owner_is_not_parsed() {
+        let long = format!("a::{}", "b".repeat(256));
+        for composite in
+            ["", "a", "a:", "a::", "a::\\t", "a:b", "a:b:c", "a::b:c", "b::c", "a::\\x", "a::b\\", &long]
+        {
+            assert_eq!(parse("a", composite), None, "{composite}");
+        }
+        assert_eq!(parse("a", "a::b\\:c"), Some((0, "b:c".to_owned())));
     }
 
     #[test]

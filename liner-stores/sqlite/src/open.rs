@@ -14,7 +14,7 @@ use crate::error::{OpenError, classify, is_damage};
 use crate::row::Rows;
 use crate::schema::{self, Verdict};
 use crate::turn::{Limit, Turn};
-use crate::{Opened, Options, SqliteStore, names, orphans};
+use crate::{Opened, Options, SqliteStore, inserted, names, orphans};
 
 /// Releases before it can lose committed transactions of the write-ahead log.
 const LIBRARY_MIN: i32 = 3_051_003;
@@ -115,25 +115,30 @@ impl<'a> Attempt<'a> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(self.path, flags).map_err(Refusal::of("open"))?;
         prepare(&conn).map_err(Refusal::of("prepare"))?;
+        // The write-ahead log changes the file, which is not to happen to one of another program.
+        self.judge(schema::examine(&conn).map_err(Refusal::of("read"))?)?;
         let mode: String = conn
             .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
             .map_err(Refusal::of("start the write-ahead log of"))?;
         if mode != "wal" {
             return Err(Refusal::Other(OpenError::NoWal { mode }));
         }
-        self.upgrade(&mut conn)?;
+        self.judge(schema::upgrade(&mut conn).map_err(Refusal::of("upgrade"))?)?;
         let regressed = self.mark(&mut conn)?;
         let wrong = orphans::set_right(&mut conn, &self.options.name)
             .map_err(Refusal::of("set right what is wrong in"))?;
-        (self.opened.damaged, self.opened.orphaned) = (wrong.damaged, wrong.orphaned);
+        let by_hand = inserted::take(&mut conn, &self.options.name)
+            .map_err(Refusal::of("queue what was inserted by hand into"))?;
+        (self.opened.damaged, self.opened.orphaned) = (wrong.damaged, wrong.orphaned + by_hand.orphaned);
+        (self.opened.inserted, self.opened.waiting) = (by_hand.queued, by_hand.waiting);
         let class =
             set_class(&conn, self.options.durability).map_err(Refusal::of("set the durability of"))?;
         Ok((conn, class, regressed))
     }
 
-    fn upgrade(&mut self, conn: &mut Connection) -> Result<(), Refusal> {
+    fn judge(&mut self, verdict: Verdict) -> Result<(), Refusal> {
         let path = || self.path.to_owned();
-        match schema::upgrade(conn).map_err(Refusal::of("upgrade"))? {
+        match verdict {
             Verdict::Ready { was } => {
                 self.opened.upgraded_from = (was != 0 && was != schema::VERSION).then_some(was);
                 Ok(())

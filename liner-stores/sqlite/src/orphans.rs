@@ -6,7 +6,7 @@ use liner_proto::store::run::Walk;
 use liner_proto::wire::record::{Record, Topic, decode};
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 
-use crate::directory::{cursor_checksum, insert_dead_letter};
+use crate::directory::{complete, cursor_checksum, insert_dead_letter};
 use crate::names;
 use crate::row::{QUEUES, QueueRow, checksum, topic_checksum};
 
@@ -24,15 +24,16 @@ pub(crate) struct Wrong {
     pub(crate) orphaned: u64,
 }
 
-/// Deletes the node's rows that do not pass their check. Puts its messages without a queue among the dead letters, and aside
-/// what of them does not pass its check.
+/// Deletes the node's rows that do not pass their check, and adds those that follow from others. Puts its messages without a
+/// queue among the dead letters, and aside what of them does not pass its check.
 ///
 /// To the other side a queue without a row is one with a new epoch, and a peer without a cursor one that nobody has heard
 /// of: messages may come twice, and none goes by unseen.
 pub(crate) fn set_right(conn: &mut Connection, owner: &str) -> rusqlite::Result<Wrong> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let damaged = delete_damaged_queues(&transaction, owner)? + delete_damaged_cursors(&transaction, owner)?;
-    let orphaned = adopt(&transaction, owner)?;
+    let orphaned = bury(&transaction, owner)?;
+    complete(&transaction, owner)?;
     transaction.commit()?;
     Ok(Wrong { damaged, orphaned })
 }
@@ -52,6 +53,7 @@ fn delete_damaged_queues(conn: &Connection, owner: &str) -> rusqlite::Result<u64
     }
     for key in &damaged {
         conn.execute("DELETE FROM conn_key_map WHERE connection_key = ?1", [key])?;
+        conn.execute("DELETE FROM conn_sender WHERE connection_key = ?1", [key])?;
     }
     Ok(damaged.len() as u64)
 }
@@ -101,7 +103,7 @@ fn delete_damaged_cursors(conn: &Connection, owner: &str) -> rusqlite::Result<u6
     Ok(damaged.len() as u64)
 }
 
-fn adopt(transaction: &Connection, owner: &str) -> rusqlite::Result<u64> {
+fn bury(transaction: &Connection, owner: &str) -> rusqlite::Result<u64> {
     let mut messages = 0;
     let mut done = Vec::new();
     let mut select = transaction.prepare(ORPHANS)?;

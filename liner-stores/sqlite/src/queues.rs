@@ -2,12 +2,10 @@
 
 use liner_proto::effect::{GapReason, Queue, StoreFault, StoreOp};
 use liner_proto::id::{Epoch, Predecessor};
-use liner_proto::store::run::measure;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use crate::SqliteStore;
 use crate::names;
-use crate::numbers::column;
 use crate::row::{QueueRow, topic_checksum};
 use crate::turn::Failure;
 
@@ -39,27 +37,7 @@ impl SqliteStore {
             self.rows.change(&self.conn, &self.owner, queue)?.numbers.head.reopen(epoch);
             return Ok(());
         }
-        let composite = names::composite(&self.owner, queue);
-        let key: i64 = self.conn.prepare_cached(NEXT_KEY)?.query_row([], |row| row.get(0))?;
-        // A row that was made by hand keeps its key.
-        let mut insert = self.conn.prepare_cached(
-            "INSERT INTO conn_key_map(composite, connection_key, owner, kind, name, stored_epoch)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT(composite) DO UPDATE SET owner = excluded.owner, kind = excluded.kind,
-               name = excluded.name, stored_epoch = excluded.stored_epoch
-             RETURNING connection_key",
-        )?;
-        let (owner, kind, name) = (&self.owner, names::kind(queue), queue.name());
-        let new = params![composite, key, owner, kind, name, epoch.0.cast_signed()];
-        let given: i64 = insert.query_row(new, |row| row.get(0))?;
-        drop(insert);
-        self.conn
-            .prepare_cached("INSERT OR REPLACE INTO seq(id, v) VALUES(1, ?1)")?
-            .execute([key.max(given)])?;
-        self.conn.prepare_cached("INSERT OR REPLACE INTO conn_sender VALUES(?1, '')")?.execute([given])?;
-        // A row that was deleted by hand has left them behind.
-        self.conn.prepare_cached("DELETE FROM stream_topic WHERE composite = ?1")?.execute([&composite])?;
-        QueueRow::new(given, composite, epoch).save(&self.conn)
+        create(&self.conn, &self.owner, queue, epoch).map(drop)
     }
 
     fn rotate(&mut self, queue: Queue<'_>, epoch: Epoch, predecessor: Predecessor) -> Result<(), Failure> {
@@ -74,18 +52,7 @@ impl SqliteStore {
 
     fn append(&mut self, queue: Queue<'_>, first: u64, last: u64, records: &[u8]) -> Result<(), Failure> {
         let row = self.rows.change(&self.conn, &self.owner, queue)?;
-        let measure = measure(records).ok_or(StoreFault::Refused)?;
-        let (first, last) = row.numbers.append(first, last, measure.numbers)?;
-        let crc = row.checksum(first, last, records);
-        let epoch = row.stored_epoch.0.cast_signed();
-        let messages = column(measure.messages)?;
-        self.conn
-            .prepare_cached(
-                "INSERT INTO segments(connection_key, epoch, first, last, messages, crc, composite, records)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute(params![row.key, epoch, first, last, messages, crc, row.composite, records])?;
-        Ok(())
+        row.append(&self.conn, (first, last), records)
     }
 
     fn trim(&mut self, queue: Queue<'_>, through: u64) -> Result<(), Failure> {
@@ -134,8 +101,42 @@ impl SqliteStore {
     }
 }
 
-/// A key above all that anything bears.
+/// Makes the row of a queue that has none, or one that was made by hand, which keeps its key.
+pub(crate) fn create(
+    conn: &Connection,
+    owner: &str,
+    queue: Queue<'_>,
+    epoch: Epoch,
+) -> Result<QueueRow, Failure> {
+    let composite = names::composite(owner, queue);
+    let mut insert = conn.prepare_cached(
+        "INSERT INTO conn_key_map(composite, connection_key, owner, kind, name, stored_epoch)
+         VALUES(?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT(composite) DO UPDATE SET owner = excluded.owner, kind = excluded.kind,
+           name = excluded.name, stored_epoch = excluded.stored_epoch
+         RETURNING connection_key",
+    )?;
+    let (kind, name) = (names::kind(queue), queue.name());
+    let new = params![composite, next_key(conn)?, owner, kind, name, epoch.0.cast_signed()];
+    let key: i64 = insert.query_row(new, |row| row.get(0))?;
+    conn.prepare_cached("INSERT OR REPLACE INTO conn_sender VALUES(?1, '')")?.execute([key])?;
+    // A row that was deleted by hand has left them behind.
+    conn.prepare_cached("DELETE FROM stream_topic WHERE composite = ?1")?.execute([&composite])?;
+    let row = QueueRow::new(key, composite, epoch);
+    row.save(conn)?;
+    Ok(row)
+}
+
+/// Gives out a key, of a queue or of a topic, above all that anything bears.
+pub(crate) fn next_key(conn: &Connection) -> rusqlite::Result<i64> {
+    let key = conn.prepare_cached(NEXT_KEY)?.query_row([], |row| row.get(0))?;
+    conn.prepare_cached("INSERT OR REPLACE INTO seq(id, v) VALUES(1, ?1)")?.execute([key])?;
+    Ok(key)
+}
+
 const NEXT_KEY: &str = "SELECT 1 + max(
     coalesce((SELECT max(v) FROM seq), 0),
+    coalesce((SELECT max(k) FROM topic_key), 0),
     coalesce((SELECT max(connection_key) FROM conn_key_map), 0),
+    coalesce((SELECT max(connection_key) FROM inserted), 0),
     coalesce((SELECT max(connection_key) FROM segments), 0))";

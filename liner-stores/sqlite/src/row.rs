@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use liner_proto::effect::{GapReason, Queue, StoreFault};
 use liner_proto::id::{Epoch, Predecessor};
 use liner_proto::store::head::Head;
+use liner_proto::store::run::measure;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::check::Check;
@@ -182,6 +183,26 @@ impl QueueRow {
             // Somebody has deleted it by hand.
             return Err(StoreFault::Refused.into());
         }
+        Ok(())
+    }
+
+    /// Appends a run for the numbers `first..=last`. The row is yet to be saved.
+    pub(crate) fn append(
+        &mut self,
+        conn: &Connection,
+        (first, last): (u64, u64),
+        records: &[u8],
+    ) -> Result<(), Failure> {
+        let measure = measure(records).ok_or(StoreFault::Refused)?;
+        let (first, last) = self.numbers.append(first, last, measure.numbers)?;
+        let crc = self.checksum(first, last, records);
+        let epoch = self.stored_epoch.0.cast_signed();
+        let messages = column(measure.messages)?;
+        conn.prepare_cached(
+            "INSERT INTO segments(connection_key, epoch, first, last, messages, crc, composite, records)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![self.key, epoch, first, last, messages, crc, self.composite, records])?;
         Ok(())
     }
 

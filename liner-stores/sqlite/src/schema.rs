@@ -6,7 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 pub(crate) const APPLICATION_ID: i64 = 0x4c4e_5231;
 
 /// Each entry leads from the schema of its index to the next one. Entries are never changed once they were released.
-const MIGRATIONS: [&str; 1] = [TABLES];
+const MIGRATIONS: [&str; 2] = [TABLES, BY_HAND];
 
 /// The newest schema.
 pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -71,6 +71,16 @@ CREATE TABLE quarantine(
 );
 ";
 
+/// `inserted` keeps what an operator inserted into `conn_messages` until the node takes it into the queue.
+const BY_HAND: &str = "
+CREATE TABLE inserted(
+  id INTEGER PRIMARY KEY, connection_key INTEGER NOT NULL, composite TEXT NOT NULL,
+  topic TEXT NOT NULL, payload BLOB NOT NULL
+);
+CREATE INDEX inserted_queue ON inserted(connection_key, composite);
+CREATE INDEX topic_addr_addr ON topic_addr(addr);
+";
+
 /// What is said about a file before it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -82,30 +92,36 @@ pub(crate) enum Verdict {
     Foreign,
 }
 
-/// Brings the file to the newest schema, in one transaction.
-pub(crate) fn upgrade(conn: &mut Connection) -> rusqlite::Result<Verdict> {
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let number = |sql| transaction.query_row(sql, [], |row| row.get::<_, i64>(0));
+/// Looks at the file without a change to it.
+pub(crate) fn examine(conn: &Connection) -> rusqlite::Result<Verdict> {
+    let number = |sql| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
     let was = number("PRAGMA user_version")?;
     let application = number("PRAGMA application_id")?;
     let tables = number("SELECT COUNT(*) FROM sqlite_schema")?;
-    if tables > 0 && application != APPLICATION_ID {
-        return Ok(Verdict::Foreign);
-    }
-    let Some(missing) = usize::try_from(was).ok().and_then(|was| MIGRATIONS.get(was..)) else {
-        return Ok(Verdict::Newer { found: was });
-    };
+    Ok(if tables > 0 && application != APPLICATION_ID {
+        Verdict::Foreign
+    } else if (0..=VERSION).contains(&was) {
+        Verdict::Ready { was }
+    } else {
+        Verdict::Newer { found: was }
+    })
+}
+
+/// Brings the file to the newest schema, in one transaction.
+pub(crate) fn upgrade(conn: &mut Connection) -> rusqlite::Result<Verdict> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let verdict = examine(&transaction)?;
+    let Verdict::Ready { was } = verdict else { return Ok(verdict) };
+    let missing = MIGRATIONS.get(usize::try_from(was).unwrap_or(0)..).unwrap_or_default();
     if missing.is_empty() {
-        return Ok(Verdict::Ready { was });
+        return Ok(verdict);
     }
     for migration in missing {
         transaction.execute_batch(migration)?;
     }
-    if was == 0 {
-        transaction.execute_batch(&crate::view::create())?;
-    }
+    transaction.execute_batch(&crate::view::create())?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;
-    Ok(Verdict::Ready { was })
+    Ok(verdict)
 }

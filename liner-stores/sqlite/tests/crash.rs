@@ -10,6 +10,7 @@ use liner_proto::effect::{Queue, StoreOp};
 use liner_proto::id::{Class, Epoch};
 use liner_proto::store::Store as _;
 use liner_store_sqlite::Options;
+use rusqlite::Connection;
 use tempfile::tempdir;
 
 mod common;
@@ -25,22 +26,23 @@ fn what_was_committed_survives_the_death_of_the_process() {
     if let Some(folder) = env::var_os(FOLDER) {
         store_until_killed(&PathBuf::from(folder));
     }
+    let test = "what_was_committed_survives_the_death_of_the_process";
     for durability in [Class::Process, Class::Power] {
         let folder = tempdir().expect("a folder");
         let mut committed = 0;
         for round in 0..ROUNDS {
             let before = committed;
-            committed = run_and_kill(folder.path(), durability, 3 + 7 * round % 20);
+            committed = run_and_kill(test, folder.path(), durability, 3 + 7 * round % 20);
             assert!(committed > before, "the child got on");
             look(folder.path(), durability, committed);
         }
     }
 }
 
-/// Runs the child until it said `lines` times that it has committed; gives the last number that it named.
-fn run_and_kill(folder: &Path, durability: Class, lines: u64) -> u64 {
+/// Runs the test as a child until it said `lines` times that it has committed; gives the last number that it named.
+fn run_and_kill(test: &str, folder: &Path, durability: Class, lines: u64) -> u64 {
     let mut child = Command::new(env::current_exe().expect("this program has a path"))
-        .args(["--exact", "what_was_committed_survives_the_death_of_the_process", "--nocapture", "--quiet"])
+        .args(["--exact", test, "--nocapture", "--quiet"])
         .env(FOLDER, folder)
         .env("LINER_TEST_CRASH_CLASS", durability.to_string())
         .stdout(Stdio::piped())
@@ -101,6 +103,67 @@ fn store_until_killed(folder: &Path) {
             .apply(&[StoreOp::Trim { queue: NODE, through: last.saturating_sub(100) }])
             .expect("so is the trim");
         store.commit().expect("it is committed");
+        println!("committed {last}");
+    }
+}
+
+/// A process that is killed while it queues what was inserted by hand: every message is there once.
+#[test]
+fn what_was_inserted_by_hand_is_there_once_whenever_the_process_dies() {
+    if let Some(folder) = env::var_os(FOLDER) {
+        insert_until_killed(&PathBuf::from(folder));
+    }
+    let test = "what_was_inserted_by_hand_is_there_once_whenever_the_process_dies";
+    let folder = tempdir().expect("a folder");
+    apply(&mut open(folder.path(), "sensor"), &[OPEN]);
+    let (mut taken, mut left) = (0, 0);
+    for round in 0..ROUNDS {
+        let committed = run_and_kill(test, folder.path(), Class::Process, 2 + round % 5);
+        let conn = Connection::open(folder.path().join("liner.db")).expect("it opens");
+        let mut select = conn
+            .prepare(
+                "SELECT substr(CAST(payload AS TEXT), 1, 8), number IS NULL FROM conn_messages ORDER BY id",
+            )
+            .expect("it is prepared");
+        let rows = select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)));
+        let rows: Vec<_> = rows.expect("it is asked").collect::<Result<_, _>>().expect("rows");
+        let last = rows.len();
+        assert!(last >= committed as usize, "{last} of {committed}");
+        for (number, (payload, _)) in (1..).zip(&rows) {
+            assert_eq!(*payload, format!("{number:08}"), "one after another, none of them twice");
+        }
+        taken += rows.iter().filter(|(_, waits)| !waits).count();
+        left += rows.iter().filter(|(_, waits)| *waits).count();
+    }
+    assert!(taken > 0, "the child queued some, and left {left}");
+    let mut store = open(folder.path(), "sensor");
+    assert_eq!((store.opened().waiting, store.opened().orphaned), (0, 0));
+    let [(_, queue)] = &told(&mut store).queues[..] else { panic!("one queue") };
+    assert_eq!(queue.messages, queue.last);
+}
+
+/// One thread inserts, and says so; another one opens the store again and again.
+fn insert_until_killed(folder: &Path) {
+    let path = folder.to_owned();
+    std::thread::spawn(move || {
+        loop {
+            let store = open(&path, "sensor");
+            assert_eq!((store.opened().waiting, store.opened().orphaned), (0, 0));
+        }
+    });
+    let conn = Connection::open(folder.join("liner.db")).expect("it opens");
+    let mut last: i64 =
+        conn.query_row("SELECT COUNT(*) FROM conn_messages", [], |row| row.get(0)).expect("a row");
+    let mut insert = conn
+        .prepare("INSERT INTO conn_messages(connection_key, topic, payload) VALUES(1, 't', ?1)")
+        .expect("it is prepared");
+    loop {
+        conn.execute_batch("BEGIN IMMEDIATE").expect("the other thread does not take long");
+        for _ in 0..20 {
+            last += 1;
+            insert.execute([format!("{last:08}{:10000}", "")]).expect("it is inserted");
+        }
+        conn.execute_batch("COMMIT").expect("it is committed");
         println!("committed {last}");
     }
 }

@@ -80,6 +80,7 @@ fn payloads_stand_behind_headers_of_every_form() {
     let folder = tempdir().expect("a folder");
     let mut store = open(folder.path(), "sensor");
     apply(&mut store, &[OPEN]);
+    apply(&mut store, &[StoreOp::Topic { queue: NODE, number: 300, text: "three hundred" }]);
     let long = "ü".repeat(127);
     let mut headers = Vec::new();
     for mode in [Mode::One, Mode::All, Mode::BestEffort] {
@@ -110,8 +111,18 @@ fn payloads_stand_behind_headers_of_every_form() {
     }
     let records = run(records);
     apply(&mut store, &[StoreOp::Append { queue: NODE, first: 1, last: number, records: &records }]);
-    assert_eq!(rows(&shell(folder.path())), expected);
+    let conn = shell(folder.path());
+    assert_eq!(rows(&conn), expected);
     assert_eq!(queue(&mut store).0, expected.len() as u64);
+    let mut select = conn.prepare("SELECT topic FROM conn_messages ORDER BY id").expect("it is prepared");
+    let topics = select.query_map([], |row| row.get::<_, Option<String>>(0)).expect("it is asked");
+    let topics: Vec<_> = topics.collect::<Result<_, _>>().expect("rows");
+    let named = headers.iter().map(|header| match header.topic {
+        Topic::Text(text) => Some(text.to_owned()),
+        Topic::Number(300) => Some("three hundred".to_owned()),
+        Topic::Number(_) => None,
+    });
+    assert_eq!(topics, named.collect::<Vec<_>>());
 }
 
 #[test]
@@ -175,9 +186,18 @@ fn a_row_deleted_by_hand_is_a_gap() {
 
 #[test]
 fn tables_emptied_by_hand_lose_what_they_held_and_nothing_else() {
-    for table in
-        ["conn_messages", "segments", "conn_key_map", "topic_addr", "seq", "conn_sender", "stream_topic"]
-    {
+    for table in [
+        "conn_messages",
+        "segments",
+        "conn_key_map",
+        "topic_addr",
+        "seq",
+        "conn_sender",
+        "stream_topic",
+        "topic_key",
+        "sender_listener",
+        "inserted",
+    ] {
         let folder = tempdir().expect("a folder");
         let mut store = open(folder.path(), "sensor");
         apply(&mut store, &[OPEN, StoreOp::Inbox { epoch: Epoch(5) }]);

@@ -243,6 +243,11 @@ impl Run<'_> {
                     over = true;
                     notice(Notice::Line(Some(reason_words(reason))));
                 }
+                Event::TooLarge => {
+                    return Err(Failure::Work(
+                        "the gateway takes no message as long as the next one: send shorter ones".to_owned(),
+                    ));
+                }
                 Event::Message { topic, payload, .. } => notice(Notice::Message { topic, payload }),
                 // A device of this kind is sent no commands yet, and what became of its own messages shows in its numbers.
                 Event::Gap { .. } | Event::Regressed | _ => {}

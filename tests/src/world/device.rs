@@ -195,6 +195,11 @@ impl World {
                         .fail(Rule::OnlyFromPeers, || "a device takes messages that nobody sends".into());
                     None
                 }
+                Some(Event::TooLarge) => {
+                    self.checker.on_dropping(index);
+                    device.line.drop_oldest();
+                    None
+                }
                 Some(Event::WeakAcks { .. }) => {
                     self.checker.on_held(index, self.plan.nodes[index].dials[0]);
                     None

@@ -50,6 +50,7 @@ impl World {
         let mut config = node.plan.config.clone();
         config.seed[0] ^= node.life.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         config.instance = config.seed[0];
+        config.limits = node.plan.limits(node.life);
         let mut router = Router::new(config, now);
         node.disk.recover(&mut |item: Recovered<'_>| router.restore(&item));
         router.start(now);
@@ -237,6 +238,12 @@ impl World {
                     self.mix(u64::from(id));
                     self.trace(|world| format!("{} sends {id} ({mode:?}, topic {topic})", world.name(index)));
                 }
+                Err(SendError::TooLarge { max })
+                    if payload.len() > max && self.takes_less(index, payload.len()) =>
+                {
+                    self.trace(|world| format!("{} may send {max} bytes and not {id}", world.name(index)));
+                    self.checker.on_refused(id);
+                }
                 Err(error) => {
                     self.trace(|world| format!("{} may not send {id}: {error}", world.name(index)));
                     if !matches!(
@@ -251,6 +258,13 @@ impl World {
             }
         }
         self.drive(index);
+    }
+
+    /// Whether some node does not take so long a payload with a topic and an origin before it, or the sender itself would not
+    /// take it: it leaves room for the longest of both.
+    fn takes_less(&self, sender: usize, payload: usize) -> bool {
+        let own = self.plan.nodes[sender].record_max() < payload + 600;
+        own || self.plan.nodes.iter().any(|node| node.record_max() < payload + 128)
     }
 
     fn payload_len(&mut self) -> usize {

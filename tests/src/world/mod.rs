@@ -77,6 +77,10 @@ pub struct Report {
     pub losses: u64,
     /// Reads of queues from disks.
     pub loads: u64,
+    /// Groups that forgot a queue.
+    pub closed: u64,
+    /// Subscribers that were given up and came back.
+    pub revived: u64,
     /// Events in all.
     pub events: u64,
     /// When it was over, in microseconds.
@@ -102,6 +106,8 @@ impl Report {
             torn: 0,
             losses: 0,
             loads: 0,
+            closed: 0,
+            revived: 0,
             events: 0,
             ended: 0,
             hash: 0xcbf2_9ce4_8422_2325,
@@ -211,6 +217,7 @@ impl World {
         self.report.messages = self.checker.accepted();
         self.report.arrivals = self.checker.arrivals();
         self.report.repeats = self.checker.repeats();
+        (self.report.closed, self.report.revived) = self.checker.ends_and_returns();
         self.report.ended = self.now;
         self.report
     }

@@ -22,6 +22,10 @@ pub struct Summary {
     pub repeats: u64,
     /// Reads of queues from disks.
     pub loads: u64,
+    /// Groups that forgot a queue.
+    pub closed: u64,
+    /// Subscribers that were given up and came back.
+    pub revived: u64,
     /// Virtual time in all, in microseconds.
     pub time: u64,
     messages: Vec<u64>,
@@ -77,6 +81,8 @@ impl Summary {
         self.losses += report.losses;
         self.repeats += report.repeats;
         self.loads += report.loads;
+        self.closed += report.closed;
+        self.revived += report.revived;
         self.time += report.ended;
         self.messages.push(report.messages);
         self.nodes.push(report.nodes);
@@ -97,6 +103,8 @@ impl Summary {
         self.losses += other.losses;
         self.repeats += other.repeats;
         self.loads += other.loads;
+        self.closed += other.closed;
+        self.revived += other.revived;
         self.time += other.time;
         self.messages.extend(other.messages);
         self.nodes.extend(other.nodes);
@@ -133,6 +141,7 @@ impl Summary {
                 "{} faults, {} restarts ({} in a commit, {} with loss of memory), {} marked repeats, {} reads of queues",
                 self.faults, self.restarts, self.torn, self.losses, self.repeats, self.loads
             ),
+            format!("{} queues forgotten, {} subscribers given up that came back", self.closed, self.revived),
             format!("rules put to the test: {}", rules.join(", ")),
         ]
     }

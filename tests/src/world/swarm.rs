@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use liner_proto::config::Limits;
 use liner_proto::delivery::SendMode;
 use liner_proto::id::Class;
 use liner_proto::router::{NodeConfig, Quota};
@@ -55,6 +56,8 @@ pub struct NodePlan {
     pub load_bytes: usize,
     /// Whether a device drops its oldest message when its store is full.
     pub drops_oldest: bool,
+    /// In every second life it takes no longer records than this, from the first one on.
+    pub short: Option<u32>,
     /// How long a commit or a read takes, in microseconds, from and to.
     pub disk_latency: (u64, u64),
 }
@@ -169,6 +172,23 @@ pub struct Plan {
     pub silent: bool,
 }
 
+impl NodePlan {
+    /// The limits that the node has in its life of this number, from 1.
+    pub fn limits(&self, life: u64) -> Limits {
+        let short = self.short.filter(|_| life % 2 == 1);
+        let message_max = short.unwrap_or(self.config.limits.message_max);
+        Limits { message_max, ..self.config.limits }
+    }
+
+    /// The longest record that it takes in some life.
+    pub fn record_max(&self) -> usize {
+        let limits = self.limits(1);
+        // A frame has a head, a seal, and the record behind its length.
+        let in_frame = limits.frame_max as usize - 32 - 4 - 3;
+        in_frame.min(limits.message_max as usize)
+    }
+}
+
 impl Plan {
     /// What `dice` make of it.
     pub fn draw(dice: &mut Dice) -> Self {
@@ -197,13 +217,17 @@ impl Plan {
     }
 }
 
-/// What the nodes of a world have in common, so that every message fits everywhere.
+/// What the nodes of a world have in common.
 struct Shape {
     classes: &'static [Class],
     weak: bool,
     asynchronous: u64,
     payload_max: usize,
     tiny: u64,
+    /// Of 1,000 nodes that are sent to, so many take shorter records than are sent.
+    short: u64,
+    /// Of 1,000 nodes, so many keep hardly any topic numbers.
+    few_numbers: u64,
     /// The smallest window of messages: a far node must be emptied in time, too.
     window_min: u64,
 }
@@ -223,6 +247,8 @@ impl Shape {
             asynchronous: dice.pick(&[0, 0, 300, 1000]),
             payload_max,
             tiny: dice.pick(&[0, 300, 700]),
+            short: dice.pick(&[0, 0, 500]),
+            few_numbers: dice.pick(&[0, 0, 500]),
             window_min: if link.delay.1 > MILLI { 16 } else { 1 },
         }
     }
@@ -240,6 +266,7 @@ fn draw_node(dice: &mut Dice, shape: &Shape, role: Role, name: String) -> NodePl
         config.send_mode = SendMode::Asynchronous;
     }
     draw_limits(dice, shape, &mut config);
+    let short = draw_short(dice, shape, role, &mut config);
     let fast = dice.chance(500);
     NodePlan {
         role,
@@ -255,6 +282,7 @@ fn draw_node(dice: &mut Dice, shape: &Shape, role: Role, name: String) -> NodePl
         per_group: dice.chance(500),
         load_bytes: dice.pick(&[6 * 1024, 16 * 1024, 64 * 1024]),
         drops_oldest: dice.chance(500),
+        short,
         disk_latency: if fast { (20, 300) } else { (MILLI, 20 * MILLI) },
     }
 }
@@ -283,6 +311,24 @@ fn draw_limits(dice: &mut Dice, shape: &Shape, config: &mut NodeConfig) {
     }
     // The topic's text, its length and the head's flags come out of the message's bytes.
     config.limits.message_max = config.limits.message_max.min(shape.payload_max as u32 + 1100);
+}
+
+/// Limits below what is sent. Those who send have the limit for messages themselves.
+fn draw_short(dice: &mut Dice, shape: &Shape, role: Role, config: &mut NodeConfig) -> Option<u32> {
+    if dice.chance(shape.few_numbers) {
+        config.limits.bindings_max = dice.pick(&[0, 1, 2]);
+    }
+    if role == Role::Publisher || !dice.chance(shape.short) {
+        return None;
+    }
+    if dice.chance(500) {
+        config.limits.frame_max = config.limits.frame_max.min(2048);
+    }
+    let short = dice.range(80, u64::from(shape.payload_max as u32) + 128) as u32;
+    if dice.chance(500) {
+        config.limits.message_max = short;
+    }
+    Some(short)
 }
 
 /// Publishers, a gateway and subscribers.

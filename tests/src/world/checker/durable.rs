@@ -1,13 +1,13 @@
 //! Rules that are checked when a disk has made something durable.
 
-use liner_proto::effect::StoreOp;
+use liner_proto::effect::{DeadReason, GapReason, StoreOp};
 use liner_proto::id::Epoch;
 use liner_proto::wire::record::Mode;
 
 use super::ledger::Way;
 use super::rules::Rule;
-use super::shadow::{Changes, Key, Moved, Removed};
-use super::{Checker, Role};
+use super::shadow::{Changes, Dead, Key, Moved, Removed};
+use super::{Aside, Checker, Role};
 
 impl Checker {
     /// A group of the node is durable.
@@ -16,6 +16,7 @@ impl Checker {
         let id_of = |payload: &[u8]| ledger.id_of(payload);
         let changes = self.nodes[node].shadow.apply(ops, self.now, &id_of);
         self.note_added(node, &changes);
+        self.closed += u64::from(changes.closed);
         for moved in &changes.moved {
             self.check_cursor(node, moved);
         }
@@ -34,11 +35,35 @@ impl Checker {
             let way = Way { from: node, to, epoch: *epoch, number: *number, at: u64::MAX };
             self.bind(way, *id);
         }
-        for id in &changes.dead {
-            if let Some(sent) = self.ledger.get_mut(*id) {
-                sent.dead[node] = true;
-            }
+        for dead in &changes.dead {
+            self.note_dead(node, dead);
         }
+    }
+
+    fn note_dead(&mut self, node: usize, dead: &Dead) {
+        if let Some(sent) = self.ledger.get_mut(dead.id) {
+            sent.dead[node] = true;
+        }
+        if dead.reason != DeadReason::TooLarge {
+            return;
+        }
+        let takes = self.node_named(&dead.peer).map_or(0, |to| self.nodes[to].record_max);
+        self.nodes[node].put_aside_for.push(dead.peer.clone());
+        self.check(Rule::NoLoss, takes < dead.len, |this| {
+            let name = &this.nodes[node].name;
+            format!("{name} puts message {} aside, whose record {} takes: {dead:?}", dead.id, dead.peer)
+        });
+    }
+
+    /// What the peer does not take leaves the queue for the dead letters in one group.
+    fn check_put_aside(&mut self, node: usize, removed: &Removed, (number, id): (u64, u32)) {
+        let dead = self.ledger.get(id).is_some_and(|sent| sent.dead[node]);
+        self.check(Rule::NoLoss, dead, |this| {
+            format!("{} drops message {id} as too large, and it is no dead letter", this.nodes[node].name)
+        });
+        let Key::Node(name) = &removed.key else { return };
+        let Some(to) = self.node_named(name) else { return };
+        self.asides.push(Aside { from: node, to, epoch: removed.epoch, number, id });
     }
 
     /// A number belongs to one message for ever.
@@ -137,8 +162,13 @@ impl Checker {
         let gone = matches!(&removed.key, Key::Node(name) if self.nodes[node].gone.contains(name));
         for &(number, id) in &removed.records {
             let all = self.ledger.get(id).is_some_and(|sent| sent.mode == Mode::All);
-            self.nodes[node].drops |= removed.dropped;
-            if removed.dropped || (gone && all) {
+            if removed.dropped == Some(GapReason::TooLarge) {
+                self.check_put_aside(node, removed, (number, id));
+                continue;
+            }
+            let dropped = removed.dropped.is_some();
+            self.nodes[node].drops |= dropped;
+            if dropped || (gone && all) {
                 if let Some(sent) = self.ledger.get_mut(id) {
                     sent.dropped = true;
                 }

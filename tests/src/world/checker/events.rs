@@ -19,6 +19,11 @@ impl Checker {
         self.nodes[node].held.push(name);
     }
 
+    /// A device's application drops a message that its gateway does not take.
+    pub fn on_dropping(&mut self, node: usize) {
+        self.nodes[node].drops = true;
+    }
+
     /// A node tells its application something.
     pub fn on_event(&mut self, node: usize, event: &Event) {
         if let Event::SubscriberGone { name, .. } = event {
@@ -29,6 +34,9 @@ impl Checker {
                     sent.dropped |= sent.mode == Mode::All;
                 }
             }
+        }
+        if let Event::PeerUp { name, .. } = event {
+            self.revived += u64::from(self.nodes[node].gone.iter().any(|gone| **gone == **name));
         }
         if let Event::WeakAcks { name, .. } = event {
             self.nodes[node].held.push(name.to_string());
@@ -45,6 +53,7 @@ impl Checker {
             GapReason::Missing => any_loss || sender.damaged || sender.gone.contains(&self.nodes[node].name),
             GapReason::Corrupt => sender.damaged,
             GapReason::Dropped => sender.drops || sender.gone.contains(&self.nodes[node].name),
+            GapReason::TooLarge => sender.put_aside_for.contains(&self.nodes[node].name),
             GapReason::Expired | GapReason::Cleared | _ => false,
         };
         self.check(Rule::Gaps, caused, |this| {

@@ -67,6 +67,10 @@ struct Watched {
     held: Vec<String>,
     /// Whether a policy has dropped messages of it.
     drops: bool,
+    /// The longest record that it takes whenever it takes least.
+    record_max: usize,
+    /// Names of nodes for which it has put messages aside that they do not take.
+    put_aside_for: Vec<String>,
     /// Names of subscribers without one of their own that it has given up.
     gone: Vec<String>,
 }
@@ -85,6 +89,22 @@ pub struct Checker {
     /// Messages that applications had for the first time.
     arrivals: u64,
     repeats: u64,
+    /// Groups that forgot a queue.
+    closed: u64,
+    /// Subscribers that were given up and came back.
+    revived: u64,
+    /// What was put aside because it was too long.
+    asides: Vec<Aside>,
+}
+
+/// A message that left a stream for the dead letters.
+#[derive(Clone, Copy, Debug)]
+struct Aside {
+    from: usize,
+    to: usize,
+    epoch: Epoch,
+    number: u64,
+    id: u32,
 }
 
 impl Checker {
@@ -114,6 +134,8 @@ impl Checker {
             accepts_weak: node.config.accept_weak_acks,
             held: Vec::new(),
             drops: node.role == Role::Device && node.drops_oldest,
+            record_max: node.record_max(),
+            put_aside_for: Vec::new(),
             gone: Vec::new(),
         });
         Self {
@@ -126,6 +148,9 @@ impl Checker {
             violation: None,
             arrivals: 0,
             repeats: 0,
+            closed: 0,
+            revived: 0,
+            asides: Vec::new(),
         }
     }
 
@@ -157,6 +182,11 @@ impl Checker {
     /// Messages that applications had again.
     pub const fn repeats(&self) -> u64 {
         self.repeats
+    }
+
+    /// Groups that forgot a queue, and subscribers that were given up and came back.
+    pub const fn ends_and_returns(&self) -> (u64, u64) {
+        (self.closed, self.revived)
     }
 
     /// A promise is broken. Only the first one is kept.

@@ -2,10 +2,10 @@
 
 use liner_proto::wire::record::Mode;
 
-use super::Checker;
 use super::ledger::Sent;
 use super::rules::Rule;
 use super::shadow::Key;
+use super::{Aside, Checker};
 
 impl Checker {
     /// How many messages have not yet come to where they must come.
@@ -15,6 +15,7 @@ impl Checker {
 
     /// Everything is at rest: what was stored is accounted for.
     pub fn on_rest(&mut self) {
+        self.check_told();
         for id in 0..u32::MAX {
             let Some(sent) = self.ledger.get(id) else { return };
             if !self.is_owed(sent) {
@@ -23,6 +24,24 @@ impl Checker {
             let settled = self.is_settled(id, sent);
             self.check(Rule::NoLoss, settled, |this| {
                 format!("message {id} is nowhere: {:?}; {}", this.ledger.get(id), this.whereabouts(id))
+            });
+        }
+    }
+
+    /// What left a stream for the dead letters was told to the receiver.
+    fn check_told(&mut self) {
+        for aside in core::mem::take(&mut self.asides) {
+            let Aside { from, to, epoch, number, id } = aside;
+            let (sender, receiver) = (&self.nodes[from], &self.nodes[to]);
+            let key = Key::Node(receiver.name.clone());
+            let changed = sender.shadow.queues.get(&key).is_none_or(|queue| queue.epoch != epoch);
+            // A new epoch has other numbers, and who is gone is told nothing.
+            let excused = changed || sender.loss.is_some() || sender.gone.contains(&receiver.name);
+            let had = self.ledger.get(id).is_some_and(|sent| sent.delivered[to].is_some());
+            let told = self.ledger.is_gap((from, to, epoch), number);
+            self.check(Rule::Gaps, told || had || excused, |this| {
+                let (from, to) = (&this.nodes[from].name, &this.nodes[to].name);
+                format!("{from} put number {number} aside, and did not tell {to}")
             });
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use liner_proto::effect::{Loaded, Queue, Recovered, StoreOp};
+use liner_proto::effect::{DeadReason, GapReason, Loaded, Queue, Recovered, StoreOp};
 use liner_proto::id::Epoch;
 use liner_proto::store::{HeapStore, Store};
 use liner_proto::wire::record::{self, Record};
@@ -46,8 +46,23 @@ pub(super) struct Removed {
     pub key: Key,
     /// Number and message.
     pub records: Vec<(u64, u32)>,
-    /// Whether a policy dropped them, instead of an acknowledgement.
-    pub dropped: bool,
+    /// Why they were dropped, if it was not for an acknowledgement.
+    pub dropped: Option<GapReason>,
+    /// The epoch of their numbers.
+    pub epoch: Epoch,
+}
+
+/// A message that was put aside.
+#[derive(Clone, Debug)]
+pub(super) struct Dead {
+    /// The message.
+    pub id: u32,
+    /// The node it came from or was for.
+    pub peer: String,
+    /// Why.
+    pub reason: DeadReason,
+    /// Bytes of its record.
+    pub len: usize,
 }
 
 /// A cursor that moved.
@@ -69,11 +84,13 @@ pub(super) struct Changes {
     /// Messages that are on the disk now.
     pub added: Vec<(Key, Epoch, u64, u32)>,
     /// Messages that were put aside.
-    pub dead: Vec<u32>,
+    pub dead: Vec<Dead>,
     /// What is no longer there.
     pub removed: Vec<Removed>,
     /// Cursors.
     pub moved: Vec<Moved>,
+    /// Whether a queue was forgotten.
+    pub closed: bool,
 }
 
 /// A node's disk as an observer knows it.
@@ -157,7 +174,7 @@ impl Shadow {
             }
             StoreOp::Rotate { queue, epoch, predecessor } => {
                 let key = self.key(queue);
-                self.remove(key.clone(), predecessor.old_first - 1, false, changes);
+                self.remove(key.clone(), predecessor.old_first - 1, None, changes);
                 if let Some(stored) = self.queues.get_mut(&key) {
                     let renumber = |(number, id)| (number + 1 - predecessor.old_first, id);
                     stored.records = core::mem::take(&mut stored.records).into_iter().map(renumber).collect();
@@ -171,9 +188,16 @@ impl Shadow {
                 let key = self.key(queue);
                 self.append(&key, first, records, id_of, changes);
             }
-            StoreOp::Trim { queue, through } => self.remove(self.key(queue), through, false, changes),
-            StoreOp::Drop { queue, through, .. } => self.remove(self.key(queue), through, true, changes),
-            StoreOp::Close { queue } => self.remove(self.key(queue), u64::MAX, true, changes),
+            StoreOp::Trim { queue, through } => self.remove(self.key(queue), through, None, changes),
+            StoreOp::Drop { queue, through, reason } => {
+                self.remove(self.key(queue), through, Some(reason), changes);
+            }
+            StoreOp::Close { queue } => {
+                let key = self.key(queue);
+                // Whatever it still held is missed like any other message.
+                self.remove(key.clone(), u64::MAX, None, changes);
+                changes.closed |= self.queues.remove(&key).is_some();
+            }
             StoreOp::Cursor { peer, epoch, through } => {
                 let peer = self.peer.as_deref().unwrap_or(peer).to_string();
                 let before = self.cursors.get(&peer).filter(|(known, _)| *known == epoch).map(|(_, at)| *at);
@@ -188,7 +212,10 @@ impl Shadow {
                 let name = address.trim_start_matches(['@', '~']);
                 self.rows.remove(&(topic.into(), name.into()));
             }
-            StoreOp::DeadLetter { record, .. } => changes.dead.extend(id_in(record, id_of)),
+            StoreOp::DeadLetter { peer, reason, record, .. } => {
+                let dead = |id| Dead { id, peer: peer.into(), reason, len: record.len() };
+                changes.dead.extend(id_in(record, id_of).map(dead));
+            }
             StoreOp::Inbox { .. } | StoreOp::Reserve { .. } | StoreOp::Topic { .. } | _ => {}
         }
     }
@@ -219,7 +246,7 @@ impl Shadow {
         }
     }
 
-    fn remove(&mut self, key: Key, through: u64, dropped: bool, changes: &mut Changes) {
+    fn remove(&mut self, key: Key, through: u64, dropped: Option<GapReason>, changes: &mut Changes) {
         let Some(stored) = self.queues.get_mut(&key) else { return };
         let above =
             if through == u64::MAX { BTreeMap::new() } else { stored.records.split_off(&(through + 1)) };
@@ -228,8 +255,8 @@ impl Shadow {
             self.copies[*id as usize] -= 1;
         }
         if !gone.is_empty() {
-            let records = gone.into_iter().collect();
-            changes.removed.push(Removed { key, records, dropped });
+            let (records, epoch) = (gone.into_iter().collect(), stored.epoch);
+            changes.removed.push(Removed { key, records, dropped, epoch });
         }
     }
 

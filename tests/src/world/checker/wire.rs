@@ -1,6 +1,7 @@
 //! Rules that are checked on every frame as it leaves a node, before the link does anything to it.
 
 use liner_proto::delivery::SendMode;
+use liner_proto::effect::GapReason;
 use liner_proto::frame::{cobs, length};
 use liner_proto::id::Epoch;
 use liner_proto::router::Framing;
@@ -157,6 +158,9 @@ impl Checker {
             Record::Message { header, payload } => (header, payload),
             Record::Gap { count, reason } => {
                 let stream = (course.from, course.to, epoch);
+                if *reason == GapReason::TooLarge {
+                    self.check_aside(stream, number, number + count - 1);
+                }
                 return self.ledger.note_gap(stream, number, number + count - 1, *reason);
             }
         };
@@ -190,6 +194,21 @@ impl Checker {
             || self.ledger.get(id).is_some_and(|sent| sent.dropped);
         self.check(Rule::Stored, stored, |this| {
             format!("{} sends message {id} before it has stored it", this.nodes[from].name)
+        });
+    }
+
+    /// That messages were too long is told after they are durable as dead letters.
+    fn check_aside(&mut self, stream: (usize, usize, Epoch), first: u64, last: u64) {
+        let (from, to, _) = stream;
+        let dead = self.ledger.on_wire(stream, first - 1, last).filter(|(_, id)| {
+            let sent = self.ledger.get(*id);
+            sent.is_some_and(|sent| sent.dead[from])
+        });
+        let all = dead.count() as u64 == last + 1 - first;
+        let silent = self.nodes[from].silent;
+        self.check(Rule::Gaps, all || silent, |this| {
+            let (from, to) = (&this.nodes[from].name, &this.nodes[to].name);
+            format!("{from} tells {to} that {first} to {last} are too large, and has not put them aside")
         });
     }
 

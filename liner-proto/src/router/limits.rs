@@ -1,0 +1,199 @@
+//! What a peer takes: how long a record may be, and which topics it is sent by their numbers.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+
+use super::conn::Framing;
+use super::event::Event;
+use super::outbox::{Aside, Letter};
+use super::topics::Topics;
+use super::{PeerId, Router, SendError, TopicId};
+use crate::delivery::Next;
+use crate::memory::Cursor;
+use crate::seal;
+use crate::wire::batch::BatchHead;
+use crate::wire::control::CloseReason;
+use crate::wire::data;
+use crate::wire::handshake::About;
+use crate::wire::record::{self, GAP_LEN_MAX, Header, Record, Run, Topic};
+use crate::wire::varint::{self, varint_len};
+
+/// The longest record that a peer takes, alone in a frame. A gap has to go to everyone.
+pub(super) fn record_max(about: &About, framing: Framing) -> usize {
+    let frame = about.frame_max as usize;
+    let in_frame = match framing {
+        Framing::Length => record_in(frame.saturating_sub(BatchHead::LEN_MAX + seal::LEN)),
+        Framing::Cobs => frame.saturating_sub(data::HEAD_LEN_MAX + seal::LEN),
+    };
+    in_frame.min(about.message_max as usize).max(GAP_LEN_MAX)
+}
+
+/// The longest record that takes `room` bytes with its length.
+const fn record_in(room: usize) -> usize {
+    let len = room.saturating_sub(varint_len(room as u64));
+    // A length that is a byte shorter leaves one more for the record.
+    let more = len + 1;
+    if more + varint_len(more as u64) <= room { more } else { len }
+}
+
+/// The records at the front of a run that have at most `max` bytes each, and where the rest begins.
+pub(super) fn front(run: &[u8], begin: Cursor, max: usize) -> (&[u8], Cursor) {
+    let mut end = begin;
+    let mut rest = run;
+    while let Some((record, after)) = record::split_first(rest).filter(|(record, _)| record.len() <= max) {
+        end.number += record::numbers_of(record);
+        rest = after;
+    }
+    let len = run.len() - rest.len();
+    end.offset += len as u64;
+    (run.get(..len).unwrap_or_default(), end)
+}
+
+/// The record of a message with its topic written out.
+pub(super) fn written_out(header: &Header<'_>, topic: &str, payload: &[u8]) -> Vec<u8> {
+    let header = Header { topic: Topic::Text(topic), ..*header };
+    let mut bytes = alloc::vec![0; record::message_len(&header, payload.len())];
+    record::encode_message(&header, payload, &mut bytes);
+    bytes
+}
+
+/// How the records of a queue are sent to its peer.
+#[derive(Clone, Copy)]
+pub(super) struct Spelling<'a> {
+    /// Topics of the queue's numbers, from 1.
+    pub(super) numbers: &'a [TopicId],
+    /// How many of the numbers the peer keeps.
+    pub(super) bindings_max: usize,
+    pub(super) topics: &'a Topics,
+}
+
+impl Spelling<'_> {
+    /// Whether the peer keeps every number that the queue has given out: records are sent as they stand there.
+    pub(super) const fn is_plain(&self) -> bool {
+        self.numbers.len() <= self.bindings_max
+    }
+
+    fn text(&self, number: u32) -> Option<&str> {
+        let topic = self.numbers.get((number as usize).checked_sub(1)?)?;
+        Some(self.topics.text(*topic))
+    }
+
+    /// A record of the queue as it is sent: with its topic written out if the peer does not keep the number.
+    pub(super) fn of<'r>(&self, record: &'r [u8]) -> Cow<'r, [u8]> {
+        if !self.is_plain()
+            && let Ok(Record::Message { header, payload }) = record::decode(record)
+            && let Topic::Number(number) = header.topic
+            && number as usize > self.bindings_max
+            && let Some(text) = self.text(number)
+        {
+            return Cow::Owned(written_out(&header, text, payload));
+        }
+        Cow::Borrowed(record)
+    }
+
+    /// The records at the front of a run as they are sent, none above `max` bytes and all of them in `room`, and where the
+    /// rest begins. The first one need not fit if it is to go `alone`.
+    pub(super) fn run(
+        &self,
+        run: &[u8],
+        begin: Cursor,
+        (max, room, alone): (usize, usize, bool),
+    ) -> (Vec<u8>, Cursor) {
+        let (mut sent, mut end) = (Vec::new(), begin);
+        let mut rest = run;
+        while let Some((record, after)) = record::split_first(rest) {
+            let spelled = self.of(record);
+            let fits = sent.len() + varint_len(spelled.len() as u64) + spelled.len() <= room;
+            if spelled.len() > max || !(fits || (alone && sent.is_empty())) {
+                break;
+            }
+            push_record(&mut sent, &spelled);
+            end.number += record::numbers_of(record);
+            end.offset += (rest.len() - after.len()) as u64;
+            rest = after;
+        }
+        (sent, end)
+    }
+
+    /// A message of the queue as a dead letter.
+    fn letter(&self, record: &[u8]) -> Option<Letter> {
+        let Ok(Record::Message { header, payload }) = record::decode(record) else { return None };
+        let topic = match header.topic {
+            Topic::Text(text) => text,
+            Topic::Number(number) => self.text(number).unwrap_or_default(),
+        };
+        Some(Letter { topic: topic.into(), record: written_out(&header, topic, payload) })
+    }
+}
+
+fn push_record(run: &mut Vec<u8>, record: &[u8]) {
+    let mut len = [0; varint::LEN_MAX];
+    let taken = varint::put_varint(&mut len, record.len() as u64).unwrap_or(0);
+    run.extend_from_slice(len.get(..taken).unwrap_or_default());
+    run.extend_from_slice(record);
+}
+
+impl Router {
+    /// Whether a record that a peer sent is no longer than this node takes.
+    pub(super) fn check_len(&self, len: usize) -> Result<(), CloseReason> {
+        let max = (self.config.limits.message_max as usize).max(GAP_LEN_MAX);
+        if len > max { Err(CloseReason::Violation) } else { Ok(()) }
+    }
+
+    /// Whether the peer takes such a message of this node's, as far as it has said.
+    pub(super) fn check_fits(
+        &self,
+        peer: PeerId,
+        topic: TopicId,
+        header: &Header<'_>,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let Some(state) = self.peers.get(peer.0) else { return Ok(()) };
+        let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get(id.0)) else { return Ok(()) };
+        let text = self.topics.text(topic);
+        let topic = match outbox.topic(topic, text) {
+            Topic::Number(number) if number as usize <= state.bindings_max() => Topic::Number(number),
+            Topic::Number(_) | Topic::Text(_) => Topic::Text(text),
+        };
+        let head = Header { topic, ..*header }.len();
+        if head + payload.len() <= state.record_max {
+            return Ok(());
+        }
+        Err(SendError::TooLarge { max: state.record_max.saturating_sub(head).min(self.payload_max()) })
+    }
+
+    /// Puts the messages aside that come next for a peer and are longer than it takes, if there are such. A store drops what
+    /// is at the front of a queue only: everything before them is acknowledged first.
+    pub(super) fn put_front_aside(&mut self, peer: PeerId) {
+        let Some(state) = self.peers.get(peer.0) else { return };
+        let Some(id) = state.outbox else { return };
+        let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
+        let numbers = &outbox.topics;
+        let spelling = Spelling { numbers, bindings_max: state.bindings_max(), topics: &self.topics };
+        let Next::Run { begin, bytes, .. } = outbox.out.next_piece(state.messages_limit, usize::MAX) else {
+            return;
+        };
+        let is_long = |record: &&[u8]| spelling.of(record).len() > state.record_max;
+        let is_first = begin.number == outbox.out.acked() + 1;
+        let mut long = Run::new(bytes).map_while(Result::ok).take_while(is_long).peekable();
+        if long.peek().is_none() || !is_first {
+            return;
+        }
+        if self.storage.dead_room() == 0 {
+            if !core::mem::replace(&mut outbox.told_littered, true) {
+                self.events.push(Event::DeadLettersFull { name: state.name.clone() });
+            }
+            return;
+        }
+        let stored = outbox.out.stored().saturating_sub(begin.number).min(self.storage.dead_room());
+        let letters: Vec<Letter> =
+            long.take(stored as usize).map_while(|record| spelling.letter(record)).collect();
+        if letters.is_empty() {
+            // In the asynchronous mode they are stored now; only what is stored can be dropped there.
+            outbox.out.hold();
+        } else {
+            outbox.put_aside(Aside { first: begin.number, letters });
+        }
+        self.list(id);
+    }
+}

@@ -1,0 +1,184 @@
+//! Whole nodes in memory, in virtual time: each with a store that stays when the node is started anew.
+
+#![allow(dead_code, reason = "no test needs all of it")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use liner_proto::effect::{DeadReason, Recovered};
+use liner_proto::id::{Class, ConnId};
+use liner_proto::router::{Event, Framing, Message, NodeConfig, Router, StoreRequest};
+use liner_proto::store::{HeapStore, Store, execute};
+use liner_proto::time::Instant;
+
+/// A lease, and a bit.
+pub(crate) const LEASE: Duration = Duration::from_secs(16);
+
+/// A node and what its application had: payloads, and whether they may have come before.
+pub(crate) struct Node {
+    pub(crate) router: Router,
+    pub(crate) store: HeapStore,
+    pub(crate) got: Vec<(Vec<u8>, bool)>,
+    pub(crate) now: Instant,
+    config: NodeConfig,
+}
+
+/// What a store holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Messages by the queue they wait in.
+    pub(crate) queues: BTreeMap<String, u64>,
+    /// Peers of which there is a cursor.
+    pub(crate) cursors: Vec<String>,
+    /// Topics and the names of those who take them.
+    pub(crate) rows: Vec<(String, String)>,
+}
+
+impl Node {
+    pub(crate) fn start(name: &str, change: impl FnOnce(&mut NodeConfig)) -> Self {
+        let seed = name.bytes().fold(3, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte));
+        let mut config = NodeConfig::new(name, [seed, 5], Class::Ram);
+        change(&mut config);
+        let now = Instant::from_micros(1);
+        let router = Router::new(config.clone(), now);
+        let mut node = Self { router, store: HeapStore::new(1 << 26), got: Vec::new(), now, config };
+        node.restart();
+        node
+    }
+
+    /// A subscriber without a name of its own, who takes "t".
+    pub(crate) fn subscriber(name: &str) -> Self {
+        let mut node = Self::start(name, |_| {});
+        node.router.subscribe(node.now, "t");
+        node
+    }
+
+    /// The process dies, and another one begins with its store.
+    pub(crate) fn restart(&mut self) {
+        self.config.seed[1] += 1;
+        self.router = Router::new(self.config.clone(), self.now);
+        let router = &mut self.router;
+        self.store.recover(&mut |item: Recovered<'_>| router.restore(&item)).expect("in memory");
+        self.router.start(self.now);
+    }
+
+    /// Answers one request for the store, if there is one.
+    pub(crate) fn serve_one(&mut self) -> bool {
+        match self.router.poll_store(self.now) {
+            Some(StoreRequest::Commit(batch)) => {
+                let outcome = execute(&mut self.store, &batch);
+                self.router.handle_committed(self.now, batch.id(), outcome);
+            }
+            Some(StoreRequest::Load(load)) => {
+                let mut bytes = vec![0; 1 << 16];
+                let loaded = self.store.load(load.queue(), load.after(), &mut bytes);
+                self.router.handle_loaded(self.now, &load, loaded, &bytes);
+            }
+            None => return false,
+        }
+        true
+    }
+
+    pub(crate) fn serve(&mut self) {
+        while self.serve_one() {}
+    }
+
+    /// Time passes for the node.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.router.handle_timeout(self.now);
+        self.serve();
+    }
+
+    /// What the node writes on a connection now.
+    pub(crate) fn give(&mut self, conn: ConnId) -> Vec<u8> {
+        let mut out = Vec::new();
+        loop {
+            let transmit = self.router.poll_transmit(self.now, conn);
+            let len = transmit.len();
+            if len == 0 {
+                return out;
+            }
+            out.extend_from_slice(transmit.head);
+            out.extend_from_slice(transmit.body);
+            self.router.handle_written(self.now, conn, len);
+        }
+    }
+
+    pub(crate) fn take(&mut self, conn: ConnId, mut bytes: Vec<u8>) {
+        let got = &mut self.got;
+        let mut application =
+            |message: &Message<'_>| got.push((message.payload.to_vec(), message.maybe_redelivered));
+        let taken = self.router.handle_bytes(self.now, conn, &mut bytes, &mut application);
+        assert_eq!(taken, bytes.len(), "whole frames are passed");
+    }
+
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        core::iter::from_fn(|| self.router.poll_event()).collect()
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        let mut held = Held::default();
+        let mut note = |item: Recovered<'_>| match item {
+            Recovered::Queue(queue) => {
+                held.queues.insert(queue.queue.name().to_owned(), queue.messages);
+            }
+            Recovered::Cursor { peer, .. } => held.cursors.push(peer.to_owned()),
+            Recovered::Subscription { topic, name, .. } => {
+                held.rows.push((topic.to_owned(), name.to_owned()));
+            }
+            Recovered::Node { .. } | Recovered::Topic { .. } | _ => {}
+        };
+        self.store.clone().recover(&mut note).expect("in memory");
+        held
+    }
+
+    pub(crate) fn dead(&self) -> Vec<DeadReason> {
+        self.store.dead_letters().iter().map(|letter| letter.reason).collect()
+    }
+}
+
+/// A gateway that knows so many names at most.
+pub(crate) fn gateway(names_max: usize) -> Node {
+    Node::start("gateway", |config| {
+        config.takes_custody = true;
+        config.names_max = names_max;
+    })
+}
+
+/// `from` dials `to`; the connection on both sides.
+pub(crate) fn link(from: &mut Node, to: &mut Node) -> (ConnId, ConnId) {
+    from.now = from.now.max(to.now);
+    let dial = from.router.add_peer(from.now, "there");
+    let _ = from.router.poll_dial(from.now);
+    let here = from.router.handle_dialed(from.now, dial, Framing::Length);
+    let there = to.router.handle_accepted(to.now, Framing::Length);
+    (here, there)
+}
+
+/// Bytes and commits go to and fro until nothing is left to say.
+pub(crate) fn settle(from: &mut Node, to: &mut Node, (here, there): (ConnId, ConnId)) {
+    let mut more = true;
+    while more {
+        from.serve();
+        to.serve();
+        let (ahead, back) = (from.give(here), to.give(there));
+        more = !(ahead.is_empty() && back.is_empty());
+        to.take(there, ahead);
+        from.take(here, back);
+    }
+}
+
+/// The link between the two breaks.
+pub(crate) fn cut(from: &mut Node, to: &mut Node, (here, there): (ConnId, ConnId)) {
+    from.router.handle_closed(from.now, here);
+    to.router.handle_closed(to.now, there);
+    to.serve();
+}
+
+/// Connects the two, and lets them say what they have to.
+pub(crate) fn meet(from: &mut Node, to: &mut Node) -> (ConnId, ConnId) {
+    let line = link(from, to);
+    settle(from, to, line);
+    line
+}
