@@ -223,5 +223,13 @@ mod tests {
             of(28, "make room on the disk");
         }
         of(5, "mend that, or name another file");
+        let of = |code, words: &str| {
+            let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            let error = OpenError::Sqlite { doing: "open", path: "a.db".into(), source };
+            assert!(error.to_string().contains(words), "{error}");
+        };
+        of(rusqlite::ffi::SQLITE_CANTOPEN, "open more files");
+        of(rusqlite::ffi::SQLITE_FULL, "make room on the disk");
+        of(rusqlite::ffi::SQLITE_READONLY, "this user may write");
     }
 }

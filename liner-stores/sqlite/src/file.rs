@@ -26,13 +26,13 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
         let name = at.file_name().unwrap_or_default();
         let missing = match fs::canonicalize(folder) {
             Ok(folder) => folder.join(name),
-            Err(_) if at != path => {
+            Err(error) if at != path && error.kind() == io::ErrorKind::NotFound => {
                 return Err(OpenError::DanglingLink { path: path.to_owned(), folder: folder.to_owned() });
             }
             Err(source) => return Err(failed(path, source)),
         };
         match fs::read_link(&missing) {
-            Ok(target) => at = missing.with_file_name("").join(target),
+            Ok(target) => at = self::folder(&missing).join(target),
             Err(_) => return Ok(missing),
         }
     }
@@ -96,7 +96,7 @@ pub(crate) struct Held {
 type Identity = Option<(u64, u64)>;
 
 impl Held {
-    /// Those of the database at `path`, which was this one before it was opened: if it was replaced meanwhile, that is noticed.
+    /// Those of the database at `path`, which was this one as soon as it was open.
     pub(crate) fn new(path: &Path, database: Identity) -> io::Result<Self> {
         let log = names::beside(path, "-wal");
         let log_identity = identity(&log)?;

@@ -131,9 +131,10 @@ impl<'a> Attempt<'a> {
     fn run(&mut self) -> Result<Ready, Refusal> {
         let failed = |source| Refusal::Other(file::failed(self.path, source));
         self.opened.created = create(self.path).map_err(failed)?;
-        let database = file::identity(self.path).map_err(failed)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(self.path, flags).map_err(Refusal::of("open"))?;
+        // Some file systems give the file another number when it is opened to be written to.
+        let database = file::identity(self.path).map_err(failed)?;
         prepare(&conn).map_err(Refusal::of("prepare"))?;
         // The write-ahead log changes the file, which is not to happen to one of another program.
         self.judge(schema::examine(&conn).map_err(Refusal::of("read"))?)?;
@@ -330,4 +331,21 @@ fn is_in_use(path: &Path, own_lock: &Path) -> io::Result<bool> {
 
 fn sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> OpenError {
     OpenError::Sqlite { doing, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_not_told_as_what_was_tried() {
+        for code in [rusqlite::ffi::SQLITE_BUSY, rusqlite::ffi::SQLITE_LOCKED] {
+            let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            let error = Refusal::of("upgrade")(error).into_error(Path::new("lk.db"));
+            assert_eq!(
+                error.to_string(),
+                "lk.db is locked by another program; wait until it has done its work there, or end it"
+            );
+        }
+    }
 }
