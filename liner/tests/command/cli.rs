@@ -113,6 +113,10 @@ fn files_that_are_no_store_of_ours_are_refused_or_put_aside() {
     drop(newer);
     assert_refused(&run(folder.path(), &args("sqlite:newer.db")), 1, &["schema 9999", "release"]);
 
+    fs::write(path("diary.txt"), "my diary").unwrap();
+    assert_refused(&run(folder.path(), &args("sqlite:diary.txt")), 1, &["diary.txt is no database"]);
+    assert_eq!(fs::read(path("diary.txt")).unwrap(), b"my diary");
+    start_and_stop(folder.path(), &args("sqlite:noise.db"));
     fs::write(path("noise.db"), [0x5a; 9000]).unwrap();
     let errors = start_and_stop(folder.path(), &args("sqlite:noise.db"));
     assert!(errors.iter().any(|line| line.contains("noise.db was damaged")), "{errors:?}");
