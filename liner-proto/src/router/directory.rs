@@ -123,9 +123,7 @@ impl Router {
         {
             state.rows += 1;
             state.subscribed = true;
-            if self.topics.kept(topic).is_none() {
-                self.reopen_topic(topic);
-            }
+            self.reopen_topic(topic);
         }
         subscribed != Subscribed::Before
     }

@@ -391,6 +391,8 @@ impl Router {
             }
             state.full.push(topic);
             self.events.push(Event::TopicFull { topic: full.topic.into() });
+        } else if let Some(conn) = state.conn {
+            self.conns.list(conn);
         }
         Ok(())
     }
