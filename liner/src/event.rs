@@ -14,9 +14,7 @@ pub(crate) fn words(event: &Event) -> Option<String> {
         Event::HandshakeFailed { reason, .. } => {
             format!("a connection ended before it was one of ours: {}", reason_words(*reason))
         }
-        Event::DialFailed { address } => {
-            format!("nobody answers at {address} yet: it is tried again until somebody does")
-        }
+        Event::DialFailed { address } => nobody_answers(address),
         Event::Gap { from, count, reason } => format!("{count} messages of {from} will not come: {reason:?}"),
         Event::WeakAcks { name, class, .. } => {
             format!(
@@ -56,6 +54,10 @@ pub(crate) fn words(event: &Event) -> Option<String> {
     })
 }
 
+pub(crate) fn nobody_answers(address: &str) -> String {
+    format!("nobody answers at {address} yet: it is tried again until somebody does")
+}
+
 const fn dead_words(reason: DeadReason) -> &'static str {
     match reason {
         DeadReason::Quota => "its quota is used up",
@@ -68,14 +70,17 @@ const fn dead_words(reason: DeadReason) -> &'static str {
     }
 }
 
-/// Whether a node that dials others has to give up.
-pub(crate) fn fatal(event: &Event, name: &str) -> Option<Failure> {
+/// Whether the node has to give up: somebody whom it dialled knows another by its name. What a stranger says who dialled it means
+/// nothing.
+pub(crate) fn fatal(event: &Event, name: &str, listens: bool) -> Option<Failure> {
     let in_use = matches!(
         event,
         Event::HandshakeFailed { reason: CloseReason::NameInUse, .. }
             | Event::PeerDown { reason: CloseReason::NameInUse, .. }
     );
-    in_use.then(|| name_in_use(name))
+    // Events do not say who dialled: that is certain only where nobody else can.
+    let is_dialled = !listens;
+    (in_use && is_dialled).then(|| name_in_use(name))
 }
 
 pub(crate) fn name_in_use(name: &str) -> Failure {
@@ -97,5 +102,18 @@ pub(crate) const fn reason_words(reason: CloseReason) -> &'static str {
         CloseReason::Regressed => "its queue had gone back in time",
         CloseReason::LinkLost => "the link broke",
         CloseReason::Other(_) => "for a reason that this version does not know",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_those_who_were_dialled_say_whose_name_it_is() {
+        let down = |reason| Event::PeerDown { name: "gateway".into(), reason };
+        assert!(fatal(&down(CloseReason::NameInUse), "w", false).is_some());
+        assert!(fatal(&down(CloseReason::NameInUse), "w", true).is_none());
+        assert!(fatal(&down(CloseReason::Shutdown), "w", false).is_none());
     }
 }

@@ -282,7 +282,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
                     self.rotate();
                 }
             }
-            Recovered::Cursor { epoch, through, .. } => self.inbound.restore(epoch, through),
+            Recovered::Cursor { epoch, through, .. } => self.inbound.restore(epoch, through, u64::MAX),
             Recovered::Topic { .. } | Recovered::Subscription { .. } => {}
         }
     }

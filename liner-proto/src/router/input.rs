@@ -314,6 +314,7 @@ impl Router {
         state.messages_limit = outbox.out.acked().saturating_add(u64::from(window));
         state.bytes_limit = u64::from(about.window_bytes);
         state.bytes_sent = 0;
+        state.batch_max = 1;
         state.held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
         if state.held {
             let (name, acks, class) = (state.name.clone(), about.acks, self.config.class);

@@ -186,8 +186,10 @@ impl Router {
             }
             Recovered::Cursor { peer, epoch, through } => {
                 let peer = self.peer_named(peer);
+                // A cursor that may have gone back says nothing of what was handed on since.
+                let repeat_max = if self.storage.regressed { u64::MAX } else { self.config.repeat_max };
                 if let Some(peer) = self.peers.get_mut(peer.0) {
-                    peer.inbound.restore(epoch, through);
+                    peer.inbound.restore(epoch, through, repeat_max);
                     peer.has_cursor = true;
                 }
             }

@@ -15,7 +15,7 @@ use crate::memory::{Cursor, SEGMENT_BYTES};
 use crate::seal;
 use crate::session::Owed;
 use crate::time::Instant;
-use crate::wire::batch::{BatchHead, NUMBERS_MAX};
+use crate::wire::batch::BatchHead;
 use crate::wire::control::{Ack, Bind, Close, Marks, TopicFull};
 use crate::wire::data::DataHead;
 use crate::wire::handshake::{About, Acks, Answer, Confirm, Hello, StreamFields};
@@ -298,7 +298,7 @@ impl Router {
             usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
         let frame_room = frame_max.saturating_sub(BatchHead::LEN_MAX + seal::LEN);
         let next = outbox.out.sent();
-        let limit = state.messages_limit.min(next + (NUMBERS_MAX - 1));
+        let limit = state.messages_limit.min(next + (state.batch_max - 1));
         if !spelling.is_plain() {
             return self.build_spelled(peer, limit, frame_room.min(credit), writer);
         }
@@ -323,7 +323,7 @@ impl Router {
                     BatchHead { sent_before, first: begin.number, last: end.number - 1, added_age_ms: None };
                 writer.batch_head(&head, bytes);
                 outbox.out.advance(now, end);
-                state.bytes_sent += len as u64;
+                state.note_batch(len);
                 Some(InFlight { outbox: id, begin, len })
             }
             Next::Nothing => {
@@ -380,7 +380,7 @@ impl Router {
                     BatchHead { sent_before, first: begin.number, last: end.number - 1, added_age_ms: None };
                 writer.batch(&head, &run);
                 outbox.out.advance(now, end);
-                state.bytes_sent += run.len() as u64;
+                state.note_batch(run.len());
             }
             Next::Nothing => {}
             Next::Load { .. } => self.want_load(id),

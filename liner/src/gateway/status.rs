@@ -21,6 +21,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// Lists those who are connected: for once a second, not for every turn.
     pub(super) fn of(node: &Node) -> Self {
         Self {
             connected: node.peers_up().len(),
@@ -28,6 +29,12 @@ impl Counts {
             in_custody: node.queued(),
             handed_on: node.handed_on(),
         }
+    }
+
+    /// Whether messages have moved since. Who has come or gone is told by events.
+    pub(super) fn is_outdated(&self, node: &Node) -> bool {
+        let Self { taken, in_custody, handed_on, .. } = *self;
+        (taken, in_custody, handed_on) != (node.taken(), node.queued(), node.handed_on())
     }
 }
 
