@@ -194,10 +194,8 @@ impl Path {
             while let Some(event) = self.device.poll_event() {
                 self.weak |= matches!(event, Event::WeakAcks(_));
                 self.too_large += usize::from(event == Event::TooLarge);
-                match event {
-                    Event::TopicFull { topic } => self.full.push((topic.0, true)),
-                    Event::TopicFree { topic } => self.full.push((topic.0, false)),
-                    _ => {}
+                if let Event::TopicFull { topic } | Event::TopicFree { topic } = event {
+                    self.full.push((topic.0, matches!(event, Event::TopicFull { .. })));
                 }
             }
             // The subscriber's line.

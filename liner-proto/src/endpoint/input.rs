@@ -10,7 +10,7 @@ use crate::frame::cobs::{self, CobsSplit};
 use crate::seal;
 use crate::session::{Heard, Session};
 use crate::time::Instant;
-use crate::wire::control::CloseReason;
+use crate::wire::control::{CloseReason, TopicFull};
 use crate::wire::data;
 use crate::wire::handshake::{About, Acks, StreamFields};
 use crate::wire::record::{Mode, Record, Topic};
@@ -48,6 +48,19 @@ impl Notices {
     fn add_gap(&mut self, count: u64, reason: GapReason) {
         let before = self.gap.map_or(0, |(count, _)| count);
         self.gap = Some((before.saturating_add(count), reason));
+    }
+}
+
+impl Peer {
+    fn handle_topic_full(&mut self, topics: &[&str], full: &TopicFull<'_>) {
+        let topics = topics.iter().enumerate().take(TopicSet::TOLD_APART);
+        for (place, _) in topics.filter(|(_, text)| **text == full.topic) {
+            if full.after > 0 {
+                self.full.insert(place);
+            } else {
+                self.full.remove(place);
+            }
+        }
     }
 }
 
@@ -224,14 +237,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                 Ok(())
             }
             Body::TopicFull(full) => {
-                let topics = self.config.topics.iter().enumerate().take(TopicSet::TOLD_APART);
-                for (place, _) in topics.filter(|(_, text)| **text == full.topic) {
-                    if full.after > 0 {
-                        peer.full.insert(place);
-                    } else {
-                        peer.full.remove(place);
-                    }
-                }
+                peer.handle_topic_full(self.config.topics, &full);
                 Ok(())
             }
             // A device keeps no directory.
