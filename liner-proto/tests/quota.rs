@@ -166,6 +166,12 @@ fn a_sender_keeps_what_its_gateway_would_only_put_aside() {
         let mut screen = Node::start("screen", |config| config.durable = durable);
         screen.router.subscribe(NOW, "t");
         let view = link(&mut screen, &mut gateway);
+        settle(&mut screen, &mut gateway, view);
+        while sender.router.poll_writable().is_some() {}
+        let (here, there) = line;
+        let news = gateway.give(there);
+        sender.take(here, news);
+        assert_eq!(sender.router.poll_writable(), Some(here), "it goes on at once");
         for _ in 0..10 {
             settle(&mut screen, &mut gateway, view);
             settle(&mut sender, &mut gateway, line);
