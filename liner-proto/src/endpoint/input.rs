@@ -1,9 +1,9 @@
 //! What arrives on the line.
 
-use super::topics::TopicSet;
-use super::{Endpoint, Event, Peer, Takes};
 use core::time::Duration;
 
+use super::topics::TopicSet;
+use super::{Endpoint, Event, Peer, Takes};
 use crate::delivery::{Arrival, Resumed, Resumption, Violation};
 use crate::effect::GapReason;
 use crate::frame::cobs::{self, CobsSplit};
