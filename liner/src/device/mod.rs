@@ -301,7 +301,7 @@ impl Run<'_> {
                 (Ok(_), _) => self.status.sent += 1,
                 // A reading that finds no room is out of date when there is some.
                 (Err(SendError::Full | SendError::TopicFull), Payloads::Readings(_)) => {
-                    self.status.skipped += 1
+                    self.status.skipped += 1;
                 }
                 (Err(SendError::Full | SendError::TopicFull), Payloads::Lines(_)) => {
                     self.full = true;
