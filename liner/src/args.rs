@@ -128,10 +128,10 @@ pub(crate) struct DeviceArgs {
 fn device_help() -> String {
     format!(
         "\
-Messages wait in 16 KiB of RAM until the gateway has committed them. When that is full, a reading is left out and counted,
-and standard input is simply not read for a while. What is in RAM when this program is stopped or killed is lost: a stop says
-how much that is. A line has up to 4,096 bytes: a longer one ends the program after all lines before it are acknowledged.
-Nobody has to read the status lines.
+Messages wait in 16 KiB of RAM until the gateway has committed them. When that is full, or the gateway keeps no more of
+a topic that nobody has subscribed to, a reading is left out and counted, and standard input is simply not read for a while.
+What is in RAM when this program is stopped or killed is lost: a stop says how much that is. A line has up to 4,096 bytes: a
+longer one ends the program after all lines before it are acknowledged. Nobody has to read the status lines.
 
 Examples:
   liner device --topic readings

@@ -12,7 +12,7 @@ use crate::seal;
 use crate::session::{Heard, Session};
 use crate::time::Instant;
 use crate::wire::batch::Batch;
-use crate::wire::control::{Ack, Bind, CloseReason, Marks, TopicFull};
+use crate::wire::control::{Ack, Bind, CloseReason, Marks};
 use crate::wire::data::{self, Data};
 use crate::wire::handshake::{About, StreamFields};
 use crate::wire::record::{Header, Mode, Origin, Record, Topic};
@@ -377,21 +377,6 @@ impl Router {
         }
         if let Some(slot) = state.topics.get_mut(index - 1) {
             *slot = Some(topic);
-        }
-        Ok(())
-    }
-
-    fn handle_topic_full(&mut self, peer: PeerId, full: &TopicFull<'_>) -> Result<(), CloseReason> {
-        let topic = self.intern_bounded(full.topic)?;
-        let share = self.topics_share();
-        let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
-        state.full.retain(|other| *other != topic);
-        if full.after > 0 {
-            if state.full.len() >= share {
-                return Err(CloseReason::Overloaded);
-            }
-            state.full.push(topic);
-            self.events.push(Event::TopicFull { topic: full.topic.into() });
         }
         Ok(())
     }

@@ -361,6 +361,7 @@ impl Router {
         let topic = self.topics.intern(topic);
         if self.topics.set_own(topic, true) {
             self.rows_version += 1;
+            self.reopen_topic(topic);
             self.announce();
         }
     }

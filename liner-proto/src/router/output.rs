@@ -289,7 +289,7 @@ impl Router {
         let state = self.peers.get_mut(peer.0)?;
         let id = state.outbox?;
         let outbox = self.outboxes.get_mut(id.0)?;
-        if !may_send(state, outbox) {
+        if !may_send(state, outbox) || waits(state, outbox) {
             return None;
         }
         let spelling = spelling(state, outbox, &self.topics);
@@ -397,7 +397,7 @@ impl Router {
         if !may_send(state, outbox) {
             return None;
         }
-        while writer.bytes.len() < COBS_WRITE_BYTES {
+        while writer.bytes.len() < COBS_WRITE_BYTES && !waits(state, outbox) {
             let spelling = spelling(state, outbox, &self.topics);
             match outbox.out.next_piece(state.messages_limit, usize::MAX) {
                 Next::Nothing => break,
@@ -434,6 +434,13 @@ impl Router {
 fn may_send(state: &Peer, outbox: &Outbox) -> bool {
     let bound = state.bound >= outbox.topics.len().min(state.bindings_max());
     !state.held && outbox.may_send() && bound && !outbox.is_putting_aside()
+}
+
+/// Whether everything that is queued is of topics of which the peer keeps no more: it would only put it aside. What stands
+/// before a message to another topic is sent all the same, so that no topic waits for another's subscriber. A gap is told at once.
+fn waits(state: &Peer, outbox: &Outbox) -> bool {
+    let is_gap = || matches!(outbox.out.next_piece(u64::MAX, usize::MAX), Next::Gap { .. });
+    !state.full.is_empty() && outbox.has_only(&state.full) && !is_gap()
 }
 
 fn spelling<'a>(state: &Peer, outbox: &'a Outbox, topics: &'a Topics) -> Spelling<'a> {

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
     };
     let stop = Stop::on_signals()?;
     tell(format_args!("{} sends to {} at {}", config.name, config.topic, config.connect));
-    let mut screen = Screen::new(&config.connect, Out::new(args.json));
+    let mut screen = Screen::new(&config, Out::new(args.json));
     let (status, end) = drive(&config, payloads, stop, &mut |notice| screen.show(&notice))?;
     screen.status(&status);
     let endless = config.count.is_none() && !from_stdin;
@@ -63,21 +63,26 @@ fn account(status: &Status, from_stdin: bool) -> String {
 
 /// Prints what happens to a device.
 struct Screen<'a> {
-    address: &'a str,
+    config: &'a Config,
     report: Report,
     shown: Status,
 }
 
 impl<'a> Screen<'a> {
-    fn new(address: &'a str, out: Out) -> Self {
-        Self { address, report: Report::new(out), shown: Status::default() }
+    fn new(config: &'a Config, out: Out) -> Self {
+        Self { config, report: Report::new(out), shown: Status::default() }
     }
 
     fn show(&mut self, notice: &Notice<'_>) {
         match notice {
             Notice::Line(None) => tell("connected"),
             Notice::Line(Some(why)) => tell(format_args!("away: {why}; trying again")),
-            Notice::Unanswered => tell(event::nobody_answers(self.address)),
+            Notice::Unanswered => tell(event::nobody_answers(&self.config.connect)),
+            Notice::TopicFull => tell(format_args!(
+                "{} is full at the gateway: waiting for somebody to subscribe with a name",
+                self.config.topic
+            )),
+            Notice::TopicFree => tell(format_args!("{} takes messages again", self.config.topic)),
             Notice::Message { topic, payload } => {
                 tell(format_args!("{topic}: {}", String::from_utf8_lossy(payload)));
             }

@@ -61,7 +61,7 @@ pub(crate) struct Status {
     pub(crate) sent: u64,
     /// Messages that the gateway has committed.
     pub(crate) acked: u64,
-    /// Readings left out because RAM was full.
+    /// Readings left out because RAM was full, or the topic at the gateway.
     pub(crate) skipped: u64,
     pub(crate) reading: Option<Reading>,
 }
@@ -73,6 +73,10 @@ pub(crate) enum Notice<'a> {
     Line(Option<&'static str>),
     /// Nobody has answered yet. Comes once.
     Unanswered,
+    /// The gateway keeps no more of the topic, which nobody has subscribed to. Comes once until it takes messages again.
+    TopicFull,
+    /// It takes messages again.
+    TopicFree,
     /// A message to the device.
     Message { topic: &'a str, payload: &'a [u8] },
     /// Something has changed.
@@ -121,6 +125,7 @@ pub(crate) fn drive(
         status: Status::default(),
         buffer: vec![0; 64 * 1024],
         full: false,
+        told_full: false,
         fault: None,
     };
     let end = run.work(&mut watch, notice).unwrap_or_else(End::Failed);
@@ -139,8 +144,10 @@ struct Run<'a> {
     due: Option<Ticks>,
     status: Status,
     buffer: Vec<u8>,
-    /// RAM had no room for the next message.
+    /// RAM had no room for the next message, or the topic has none at the gateway.
     full: bool,
+    /// It was told that the topic is full.
+    told_full: bool,
     /// Why nothing more is taken from its input.
     fault: Option<Failure>,
 }
@@ -248,6 +255,16 @@ impl Run<'_> {
                         "the gateway takes no message as long as the next one: send shorter ones".to_owned(),
                     ));
                 }
+                Event::TopicFull { .. } if !std::mem::replace(&mut self.told_full, true) => {
+                    notice(Notice::TopicFull);
+                }
+                Event::TopicFree { .. } => {
+                    // At the end of a session nothing is known of the next.
+                    if self.device.is_up() {
+                        self.told_full = false;
+                        notice(Notice::TopicFree);
+                    }
+                }
                 Event::Message { topic, payload, .. } => notice(Notice::Message { topic, payload }),
                 // A device of this kind is sent no commands yet, and what became of its own messages shows in its numbers.
                 Event::Gap { .. } | Event::Regressed | _ => {}
@@ -283,8 +300,10 @@ impl Run<'_> {
             match (outcome, &self.payloads) {
                 (Ok(_), _) => self.status.sent += 1,
                 // A reading that finds no room is out of date when there is some.
-                (Err(SendError::Full), Payloads::Readings(_)) => self.status.skipped += 1,
-                (Err(SendError::Full), Payloads::Lines(_)) => {
+                (Err(SendError::Full | SendError::TopicFull), Payloads::Readings(_)) => {
+                    self.status.skipped += 1;
+                }
+                (Err(SendError::Full | SendError::TopicFull), Payloads::Lines(_)) => {
                     self.full = true;
                     return Ok(());
                 }

@@ -1,5 +1,9 @@
 //! How a device ends: what was in its RAM is sent, or accounted for.
 
+use std::sync::mpsc::{TryRecvError, channel};
+use std::time::Duration;
+
+use liner::{Framing, Message, Node};
 use rustix::process::Signal;
 
 use crate::path::gateway;
@@ -83,4 +87,43 @@ fn that_nobody_answers_is_told_once() {
     let ended = device.end();
     assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
     assert!(!ended.errors.join("\n").contains("nobody answers"), "{:?}", ended.errors);
+}
+
+#[test]
+fn a_full_topic_is_told_and_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, addresses) = channel();
+    let (stop, stopped) = channel::<()>();
+    let gateway = std::thread::spawn(move || {
+        let keep_few = |config: &mut liner::proto::router::NodeConfig| {
+            config.limits.window_messages = 1;
+            config.kept.messages = 10;
+        };
+        let gateway = Node::builder("gateway").takes_custody(true).configure(keep_few);
+        let gateway = gateway.listen("127.0.0.1:0", Framing::Length).listen("127.0.0.1:0", Framing::Cobs);
+        let mut gateway = gateway.build().unwrap();
+        address.send(gateway.listen_addrs().to_vec()).unwrap();
+        while stopped.try_recv() == Err(TryRecvError::Empty) {
+            gateway.drive(Some(Duration::from_millis(10)), &mut |_: &Message<'_>| {}).unwrap();
+        }
+    });
+    let addresses = addresses.recv().unwrap();
+    let (peers, devices) = (addresses[0].to_string(), addresses[1].to_string());
+    let mut device = Liner::start(
+        folder.path(),
+        &["device", "--topic", "t", "--connect", &devices, "--payload-from", "-"],
+    );
+    let input: String = (1..=50).map(|n| format!("{n}\n")).collect();
+    std::io::Write::write_all(&mut device.stdin(), input.as_bytes()).unwrap();
+    device.error_with("t is full at the gateway");
+
+    let sub = ["sub", "t", "--name", "w", "--peer", &peers, "--count", "49"];
+    let sub = Liner::start(folder.path(), &sub).end();
+    assert_eq!(sub.code, Some(0), "{:?}", sub.errors);
+    let wanted: Vec<String> = (1..=50).filter(|n| *n != 11).map(|n| format!("t device#{n} {n}")).collect();
+    assert_eq!(sub.lines, wanted, "all but what was under way");
+    device.error_with("t takes messages again");
+    assert_eq!(device.end().code, Some(0));
+    drop(stop);
+    gateway.join().unwrap();
 }
