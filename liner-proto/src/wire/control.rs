@@ -317,3 +317,4 @@ mod tests {
         assert_eq!(word(DecodeError::Mismatch), CloseReason::Violation);
     }
 }
+        assert_eq!(word(DecodeError::LimitExceeded), CloseReason::Violation);

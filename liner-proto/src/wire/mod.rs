@@ -122,8 +122,8 @@ pub enum DecodeError {
     /// A value that its field cannot have.
     #[error("a value is out of range")]
     Range,
-    /// A text that is longer than [`TEXT_MAX`].
-    #[error("a text is longer than {TEXT_MAX} bytes")]
+    /// A text that is longer than [`TEXT_MAX`], or a batch of more than [`NUMBERS_MAX`](batch::NUMBERS_MAX) messages.
+    #[error("a text is longer than {TEXT_MAX} bytes, or a batch holds too many messages")]
     LimitExceeded,
     /// A batch whose records do not cover its numbers.
     #[error("the records of a batch do not cover its numbers")]
