@@ -10,7 +10,10 @@ use crate::failure::Failure;
 pub(crate) fn words(event: &Event) -> Option<String> {
     Some(match event {
         Event::PeerUp { name, .. } => format!("{name} is connected"),
-        Event::PeerDown { name, reason } => format!("{name} is away: {}", reason_words(*reason)),
+        Event::PeerDown { name, reason, .. } => format!("{name} is away: {}", reason_words(*reason)),
+        Event::HandshakeFailed { name: Some(name), reason: CloseReason::NameInUse, .. } => {
+            format!("another program wants to connect as {name}, which is connected: it is refused")
+        }
         Event::HandshakeFailed { reason, .. } => {
             format!("a connection ended before it was one of ours: {}", reason_words(*reason))
         }
@@ -68,12 +71,12 @@ const fn dead_words(reason: DeadReason) -> &'static str {
     }
 }
 
-/// Whether a node that dials others has to give up.
+/// Whether a node has to give up. Only whom it has dialled may say so: anybody can connect and close with any reason.
 pub(crate) fn fatal(event: &Event, name: &str) -> Option<Failure> {
     let in_use = matches!(
         event,
-        Event::HandshakeFailed { reason: CloseReason::NameInUse, .. }
-            | Event::PeerDown { reason: CloseReason::NameInUse, .. }
+        Event::HandshakeFailed { reason: CloseReason::NameInUse, dialed: true, .. }
+            | Event::PeerDown { reason: CloseReason::NameInUse, dialed: true, .. }
     );
     in_use.then(|| name_in_use(name))
 }
@@ -97,5 +100,24 @@ pub(crate) const fn reason_words(reason: CloseReason) -> &'static str {
         CloseReason::Regressed => "its queue had gone back in time",
         CloseReason::LinkLost => "the link broke",
         CloseReason::Other(_) => "for a reason that this version does not know",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use liner_proto::id::ConnId;
+
+    use super::*;
+
+    #[test]
+    fn only_whom_a_node_has_dialled_may_end_it() {
+        for dialed in [true, false] {
+            for reason in [CloseReason::NameInUse, CloseReason::Shutdown] {
+                let down = Event::PeerDown { name: "gateway".into(), reason, dialed };
+                let failed = Event::HandshakeFailed { conn: ConnId(1), name: None, reason, dialed };
+                let ends = dialed && reason == CloseReason::NameInUse;
+                assert_eq!((fatal(&down, "w").is_some(), fatal(&failed, "w").is_some()), (ends, ends));
+            }
+        }
     }
 }

@@ -146,6 +146,8 @@ pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize> {
     session: Option<Session>,
     peer: Option<Peer>,
     takes: Takes,
+    /// Which start of the device this is.
+    instance: u64,
     inbox: Epoch,
     out: Outbound<Region<QUEUE>>,
     inbound: Inbound,
@@ -214,6 +216,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
         let mut rng = Rng::new(config.seed);
         let epoch = Epoch(rng.next_nonzero());
         let inbox = Epoch(rng.next_nonzero());
+        let instance = rng.next_nonzero();
         let limits = limits(&config, FRAME);
         Self {
             rng,
@@ -221,6 +224,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
             session: None,
             peer: None,
             takes: Takes::unknown(FRAME),
+            instance,
             inbox,
             out: Outbound::new(Region::new(), SendMode::Stored, epoch),
             inbound: Inbound::new(&limits, config.planted),
