@@ -89,8 +89,14 @@ pub(crate) fn locks(path: &Path) -> io::Result<Vec<PathBuf>> {
 /// with the process, and SQLite does not notice.
 #[derive(Debug)]
 pub(crate) struct Held {
-    files: [(PathBuf, Identity); 2],
+    database: (PathBuf, Identity),
+    log: (PathBuf, Identity),
+    turns: u8,
 }
+
+/// The log is looked for in one turn of so many. What is in it comes into the database when that is closed, so that it is not
+/// as urgent, and to look for a file takes a tenth of the shortest turn.
+const LOG_EVERY: u8 = 4;
 
 /// A device and a file on it; nothing where the operating system does not say.
 type Identity = Option<(u64, u64)>;
@@ -100,14 +106,28 @@ impl Held {
     pub(crate) fn new(path: &Path, database: Identity) -> io::Result<Self> {
         let log = names::beside(path, "-wal");
         let log_identity = identity(&log)?;
-        Ok(Self { files: [(path.to_owned(), database), (log, log_identity)] })
+        Ok(Self { database: (path.to_owned(), database), log: (log, log_identity), turns: 0 })
     }
 
-    /// The file that was deleted or replaced, if one was.
-    pub(crate) fn lost(&self) -> Option<&Path> {
-        let lost = |(path, held): &&(PathBuf, Identity)| identity(path).ok() != Some(*held);
-        self.files.iter().find(lost).map(|(path, _)| &**path)
+    /// The file that was deleted or replaced before the end of a turn, if one was.
+    pub(crate) fn lost(&mut self) -> Option<&Path> {
+        self.turns = (self.turns + 1) % LOG_EVERY;
+        if self.turns == 0 && is_lost(&self.log) {
+            // It is looked for again in the next turn.
+            self.turns = LOG_EVERY - 1;
+            return Some(&self.log.0);
+        }
+        self.lost_since()
     }
+
+    /// The database, if it was deleted or replaced since then.
+    pub(crate) fn lost_since(&self) -> Option<&Path> {
+        is_lost(&self.database).then_some(&self.database.0)
+    }
+}
+
+fn is_lost((path, held): &(PathBuf, Identity)) -> bool {
+    identity(path).ok() != Some(*held)
 }
 
 /// Which file it is that has this path now.

@@ -302,3 +302,14 @@ fn messages_of_a_stream_whose_row_is_gone_become_dead_letters() {
         conn.query_row("SELECT connection_key FROM conn_key_map", [], |row| row.get(0)).expect("a row");
     assert_eq!(key, 2);
 }
+
+#[test]
+fn a_store_without_room_for_a_ballast_says_how_much_it_needs() {
+    let folder = tempdir().expect("a folder");
+    assert_eq!(open(folder.path(), "sensor").opened().needs_free, None);
+    let ballast = folder.path().join("liner.db.ballast");
+    fs::remove_file(&ballast).expect("it is removed");
+    // A folder in its place keeps it from being made.
+    fs::create_dir(ballast).expect("it is made");
+    assert_eq!(open(folder.path(), "sensor").opened().needs_free, Some(3 << 20));
+}
