@@ -6,8 +6,8 @@ use liner_proto::wire::control::CloseReason;
 
 use crate::failure::Failure;
 
-/// An event in words, if there are any for it.
-pub(crate) fn words(event: &Event) -> Option<String> {
+/// An event in words, if there are any for it. What the store said of its latest fault comes with those of the store.
+pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
     Some(match event {
         Event::PeerUp { name, .. } => format!("{name} is connected"),
         Event::PeerDown { name, reason, .. } => format!("{name} is away: {}", reason_words(*reason)),
@@ -27,7 +27,10 @@ pub(crate) fn words(event: &Event) -> Option<String> {
         Event::Regressed { queue } => {
             format!("the queue of {queue} had gone back in time: it begins anew, and repeats are marked")
         }
-        Event::StoreFailed(fault) => format!("{fault}: nothing is acknowledged until it works again"),
+        Event::StoreFailed(fault) => {
+            let said = said.map(|said| format!(" ({said})")).unwrap_or_default();
+            format!("{fault}: nothing is acknowledged until it works again{said}")
+        }
         Event::StoreRecovered => "the store works again".to_owned(),
         Event::TopicFull { topic } => {
             format!(
@@ -107,9 +110,17 @@ pub(crate) const fn reason_words(reason: CloseReason) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use liner_proto::effect::StoreFault;
     use liner_proto::id::ConnId;
 
     use super::*;
+
+    #[test]
+    fn a_store_that_fails_is_told_in_its_own_words() {
+        let failed = Event::StoreFailed(StoreFault::Unavailable);
+        let told = words(&failed, Some("the file was deleted")).unwrap();
+        assert!(told.ends_with("works again (the file was deleted)"), "{told}");
+    }
 
     #[test]
     fn only_whom_a_node_has_dialled_may_end_it() {

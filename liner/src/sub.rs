@@ -45,7 +45,7 @@ pub(crate) fn run(args: &SubArgs) -> Result<(), Failure> {
             if let Some(failure) = event::fatal(&event, &name) {
                 return Err(failure);
             }
-            if let Some(words) = event::words(&event) {
+            if let Some(words) = event::words(&event, node.store_error().as_deref()) {
                 tell(words);
             }
         }

@@ -179,7 +179,7 @@ impl Show {
             while let Some(event) = node.poll_event() {
                 // Coming and going is what the start and the end look like.
                 if !matches!(event, Event::PeerUp { .. } | Event::PeerDown { .. })
-                    && let Some(words) = event::words(&event)
+                    && let Some(words) = event::words(&event, node.store_error().as_deref())
                 {
                     tell(words);
                 }

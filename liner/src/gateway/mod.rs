@@ -96,7 +96,7 @@ fn serve(node: &mut Node, watch: &mut Watch, report: &mut Report) -> Result<(), 
         watch.wait_for(&mut [node], changed.then(|| ticks.left(clock.elapsed())))?;
         node.drive(Some(Duration::ZERO), &mut ignore).map_err(|error| drive_failure(&error))?;
         while let Some(event) = node.poll_event() {
-            told.take(&event);
+            told.take(&event, node.store_error().as_deref());
         }
         if ticks.take(clock.elapsed()) || watch.is_stopped() {
             told.drain().into_iter().for_each(tell);

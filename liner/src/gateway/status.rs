@@ -84,8 +84,8 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn take(&mut self, event: &Event) {
-        let Some(words) = event::words(event) else { return };
+    pub(super) fn take(&mut self, event: &Event, said: Option<&str>) {
+        let Some(words) = event::words(event, said) else { return };
         if self.lines.len() < LINES_MAX {
             self.lines.push(words);
         } else {
@@ -127,7 +127,7 @@ mod tests {
         let mut told = Told::default();
         assert!(!told.is_owed());
         for _ in 0..1000 {
-            told.take(&Event::StoreRecovered);
+            told.take(&Event::StoreRecovered, None);
         }
         let lines = told.drain();
         assert_eq!(lines.len(), 11);
