@@ -25,6 +25,8 @@ pub enum Wakeup {
     Dial,
     /// A write makes no progress.
     WriteStall,
+    /// A peer whose name another instance claims has not answered.
+    Probe,
     /// A subscriber has been away for as long as it may be.
     Lease,
 }

@@ -10,7 +10,10 @@ use crate::failure::Failure;
 pub(crate) fn words(event: &Event) -> Option<String> {
     Some(match event {
         Event::PeerUp { name, .. } => format!("{name} is connected"),
-        Event::PeerDown { name, reason } => format!("{name} is away: {}", reason_words(*reason)),
+        Event::PeerDown { name, reason, .. } => format!("{name} is away: {}", reason_words(*reason)),
+        Event::HandshakeFailed { name: Some(name), reason: CloseReason::NameInUse, .. } => {
+            format!("another program wants to connect as {name}, which is connected: it is refused")
+        }
         Event::HandshakeFailed { reason, .. } => {
             format!("a connection ended before it was one of ours: {}", reason_words(*reason))
         }
@@ -70,17 +73,14 @@ const fn dead_words(reason: DeadReason) -> &'static str {
     }
 }
 
-/// Whether the node has to give up: somebody whom it dialled knows another by its name. What a stranger says who dialled it means
-/// nothing.
-pub(crate) fn fatal(event: &Event, name: &str, listens: bool) -> Option<Failure> {
+/// Whether a node has to give up. Only whom it has dialled may say so: anybody can connect and close with any reason.
+pub(crate) fn fatal(event: &Event, name: &str) -> Option<Failure> {
     let in_use = matches!(
         event,
-        Event::HandshakeFailed { reason: CloseReason::NameInUse, .. }
-            | Event::PeerDown { reason: CloseReason::NameInUse, .. }
+        Event::HandshakeFailed { reason: CloseReason::NameInUse, dialed: true, .. }
+            | Event::PeerDown { reason: CloseReason::NameInUse, dialed: true, .. }
     );
-    // Events do not say who dialled: that is certain only where nobody else can.
-    let is_dialled = !listens;
-    (in_use && is_dialled).then(|| name_in_use(name))
+    in_use.then(|| name_in_use(name))
 }
 
 pub(crate) fn name_in_use(name: &str) -> Failure {
@@ -107,13 +107,19 @@ pub(crate) const fn reason_words(reason: CloseReason) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use liner_proto::id::ConnId;
+
     use super::*;
 
     #[test]
-    fn only_those_who_were_dialled_say_whose_name_it_is() {
-        let down = |reason| Event::PeerDown { name: "gateway".into(), reason };
-        assert!(fatal(&down(CloseReason::NameInUse), "w", false).is_some());
-        assert!(fatal(&down(CloseReason::NameInUse), "w", true).is_none());
-        assert!(fatal(&down(CloseReason::Shutdown), "w", false).is_none());
+    fn only_whom_a_node_has_dialled_may_end_it() {
+        for dialed in [true, false] {
+            for reason in [CloseReason::NameInUse, CloseReason::Shutdown] {
+                let down = Event::PeerDown { name: "gateway".into(), reason, dialed };
+                let failed = Event::HandshakeFailed { conn: ConnId(1), name: None, reason, dialed };
+                let ends = dialed && reason == CloseReason::NameInUse;
+                assert_eq!((fatal(&down, "w").is_some(), fatal(&failed, "w").is_some()), (ends, ends));
+            }
+        }
     }
 }

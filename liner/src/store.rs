@@ -38,6 +38,13 @@ pub(crate) fn open(url: &StoreUrl, name: &str, durability: Class) -> Result<Box<
     if opened.orphaned > 0 {
         tell(format_args!("{} messages whose stream is gone are now dead letters", opened.orphaned));
     }
+    if let Some(bytes) = opened.needs_free {
+        tell(format_args!(
+            "the disk of {} is too full: until {} MiB are free on it, new messages are taken only where acknowledged ones were",
+            path.display(),
+            bytes.div_ceil(1 << 20)
+        ));
+    }
     Ok(Box::new(store))
 }
 

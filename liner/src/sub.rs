@@ -42,7 +42,7 @@ pub(crate) fn run(args: &SubArgs) -> Result<(), Failure> {
         }
         node.drive(Some(Duration::ZERO), &mut printer).map_err(|error| drive_failure(&error))?;
         while let Some(event) = node.poll_event() {
-            if let Some(failure) = event::fatal(&event, &name, args.listen.is_some()) {
+            if let Some(failure) = event::fatal(&event, &name) {
                 return Err(failure);
             }
             if let Some(words) = event::words(&event) {

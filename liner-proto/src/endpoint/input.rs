@@ -193,6 +193,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
         match session.handle(now, &body)? {
             Heard::Other => {}
             Heard::Answer { about, stream, .. } => return self.attach(about, &stream),
+            Heard::Probe | Heard::Echo { .. } => return Ok(()),
             Heard::Hello { .. } | Heard::Confirm { .. } => return Err(CloseReason::Violation),
             Heard::Close(reason) => {
                 self.notice.reason.get_or_insert(reason);
@@ -246,6 +247,8 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             | Body::Answer(_)
             | Body::Confirm(_)
             | Body::Close(_)
+            | Body::Probe(_)
+            | Body::Echo(_)
             | Body::Marks(_)
             | Body::Batch(_) => Err(CloseReason::Violation),
         }

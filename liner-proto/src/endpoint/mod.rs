@@ -170,6 +170,8 @@ pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize> {
     redial: Option<Instant>,
     peer: Option<Peer>,
     takes: Takes,
+    /// Which start of the device this is.
+    instance: u64,
     inbox: Epoch,
     out: Outbound<Region<QUEUE>>,
     /// Topics of what was queued since the queue was last empty.
@@ -244,6 +246,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
         let mut rng = Rng::new(config.seed);
         let epoch = Epoch(rng.next_nonzero());
         let inbox = Epoch(rng.next_nonzero());
+        let instance = rng.next_nonzero();
         let limits = limits(&config, FRAME);
         Self {
             rng,
@@ -253,6 +256,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
             redial: None,
             peer: None,
             takes: Takes::unknown(FRAME),
+            instance,
             inbox,
             out: Outbound::new(Region::new(), SendMode::Stored, epoch),
             queued: TopicSet::EMPTY,

@@ -7,7 +7,7 @@ use crate::memory::Cursor;
 use crate::seal;
 use crate::session::{Owed, Session};
 use crate::time::Instant;
-use crate::wire::control::{Ack, Bind, Close};
+use crate::wire::control::{Ack, Bind, Close, Echo, Probe};
 use crate::wire::data::DataHead;
 use crate::wire::handshake::{About, Acks, Confirm, Hello};
 use crate::wire::record::{self, GAP_LEN_MAX, Record};
@@ -61,13 +61,15 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                 version_min: VERSION,
                 version_max: VERSION,
                 name: self.config.name,
-                instance: self.inbox.0,
+                instance: self.instance,
                 nonce,
                 about: self.about(),
             }),
             Owed::Confirm { echo } => {
                 Body::Confirm(Confirm { echo, stream: self.out.fields(self.inbound.known()) })
             }
+            Owed::Probe { number } => Body::Probe(Probe { number }),
+            Owed::Echo { number } => Body::Echo(Echo { number }),
             Owed::KeepAlive => return self.ack_frame(out),
             Owed::Close(reason) => Body::Close(Close { reason, text: "" }),
             // A device dials.

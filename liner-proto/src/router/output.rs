@@ -16,7 +16,7 @@ use crate::seal;
 use crate::session::Owed;
 use crate::time::Instant;
 use crate::wire::batch::BatchHead;
-use crate::wire::control::{Ack, Bind, Close, Marks, TopicFull};
+use crate::wire::control::{Ack, Bind, Close, Echo, Marks, Probe, TopicFull};
 use crate::wire::data::DataHead;
 use crate::wire::handshake::{About, Acks, Answer, Confirm, Hello, StreamFields};
 use crate::wire::record::{self, GapReason};
@@ -135,6 +135,10 @@ impl Router {
         let now = self.now;
         let Some(conn) = self.conns.get(id) else { return };
         let Some(owed) = conn.session.owed(now) else { return };
+        if matches!(owed, Owed::Answer { .. }) && self.awaits_rival(id) {
+            return;
+        }
+        let Some(conn) = self.conns.get(id) else { return };
         let about = self.about();
         let config = &self.config;
         let mut told = Epoch::NONE;
@@ -172,6 +176,8 @@ impl Router {
                 let stream = self.fields(conn.peer, Epoch::NONE);
                 writer.frame(&Body::Confirm(Confirm { echo, stream }));
             }
+            Owed::Probe { number } => writer.frame(&Body::Probe(Probe { number })),
+            Owed::Echo { number } => writer.frame(&Body::Echo(Echo { number })),
             Owed::KeepAlive => {
                 let Some(peer) = conn.peer else { return };
                 self.build_marks(peer, writer, true);

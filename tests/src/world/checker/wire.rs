@@ -101,6 +101,8 @@ impl Checker {
             | Body::Ack(_)
             | Body::Page(_)
             | Body::TopicFull(_)
+            | Body::Probe(_)
+            | Body::Echo(_)
             | Body::Data(_)
             | Body::Skipped(_)
             | _ => self.on_session_frame(view, course, body),
@@ -148,6 +150,8 @@ impl Checker {
             | Body::Bind(_)
             | Body::Page(_)
             | Body::TopicFull(_)
+            | Body::Probe(_)
+            | Body::Echo(_)
             | Body::Skipped(_)
             | _ => {}
         }
