@@ -295,7 +295,7 @@ impl Router {
         let state = self.peers.get_mut(peer.0)?;
         let id = state.outbox?;
         let outbox = self.outboxes.get_mut(id.0)?;
-        if !may_send(state, outbox) || waits(state, outbox) {
+        if !may_send(state, outbox) {
             return None;
         }
         let spelling = spelling(state, outbox, &self.topics);
@@ -304,7 +304,7 @@ impl Router {
             usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
         let frame_room = frame_max.saturating_sub(BatchHead::LEN_MAX + seal::LEN);
         let next = outbox.out.sent();
-        let limit = state.messages_limit.min(next + (state.batch_max - 1));
+        let limit = messages_limit(state, outbox).min(next + (state.batch_max - 1));
         if !spelling.is_plain() {
             return self.build_spelled(peer, limit, frame_room.min(credit), writer);
         }
@@ -403,9 +403,9 @@ impl Router {
         if !may_send(state, outbox) {
             return None;
         }
-        while writer.bytes.len() < COBS_WRITE_BYTES && !waits(state, outbox) {
+        while writer.bytes.len() < COBS_WRITE_BYTES {
             let spelling = spelling(state, outbox, &self.topics);
-            match outbox.out.next_piece(state.messages_limit, usize::MAX) {
+            match outbox.out.next_piece(messages_limit(state, outbox), usize::MAX) {
                 Next::Nothing => break,
                 Next::Load { .. } => {
                     self.want_load(id);
@@ -442,11 +442,21 @@ fn may_send(state: &Peer, outbox: &Outbox) -> bool {
     !state.held && outbox.may_send() && bound && !outbox.is_putting_aside()
 }
 
-/// Whether everything that is queued is of topics of which the peer keeps no more: it would only put it aside. What stands
-/// before a message to another topic is sent all the same, so that no topic waits for another's subscriber. A gap is told at once.
-fn waits(state: &Peer, outbox: &Outbox) -> bool {
-    let is_gap = || matches!(outbox.out.next_piece(u64::MAX, usize::MAX), Next::Gap { .. });
-    !state.full.is_empty() && outbox.has_only(&state.full) && !is_gap()
+/// The last number that may be sent. As long as everything that is queued is of topics of which the peer keeps no more, only gaps are
+/// told: the peer would put the messages aside. What stands before a message to another topic is sent all the same, so that no
+/// topic waits for another's subscriber.
+fn messages_limit(state: &Peer, outbox: &Outbox) -> u64 {
+    if state.full.is_empty() || !outbox.has_only(&state.full) {
+        return state.messages_limit;
+    }
+    let next = outbox.out.sent();
+    let is_message = match outbox.out.next_piece(u64::MAX, usize::MAX) {
+        Next::Run { bytes, .. } => {
+            record::split_first(bytes).is_some_and(|(record, _)| record::is_message(record))
+        }
+        Next::Nothing | Next::Gap { .. } | Next::Load { .. } => false,
+    };
+    state.messages_limit.min(if is_message { next - 1 } else { next })
 }
 
 fn spelling<'a>(state: &Peer, outbox: &'a Outbox, topics: &'a Topics) -> Spelling<'a> {
