@@ -185,6 +185,8 @@ pub enum Recovered<'a> {
         /// Whether the store may have lost commits since it was last used: its class is below `Power` and the
         /// operating system has been started anew, or the server behind it is another one.
         regressed: bool,
+        /// Messages that the node has put aside and that are still there.
+        dead_letters: u64,
     },
     /// A queue.
     Queue(RecoveredQueue<'a>),

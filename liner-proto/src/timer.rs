@@ -29,6 +29,8 @@ pub enum Wakeup {
     Probe,
     /// A subscriber has been away for as long as it may be.
     Lease,
+    /// What was counted is to be told.
+    Report,
 }
 
 /// A deadline with its reason.

@@ -27,6 +27,9 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
         Event::Regressed { queue } => {
             format!("the queue of {queue} had gone back in time: it begins anew, and repeats are marked")
         }
+        Event::Damaged { queue, count } => {
+            format!("{} in the queue of {queue} damaged or missing in the store", messages(*count))
+        }
         Event::StoreFailed(fault) => {
             let said = said.map(|said| format!(" ({said})")).unwrap_or_default();
             format!("{fault}: nothing is acknowledged until it works again{said}")
@@ -47,8 +50,11 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
                 "{max} names are known, and no new one is taken: let senders keep their names, and durable subscribers theirs"
             )
         }
-        Event::DeadLetter { name, topic, reason } => {
-            format!("a message of {topic} for {name} is put aside: {}", dead_words(*reason))
+        Event::DeadLetter { name, topic, reason, count } => {
+            format!("{name}: {} of {topic} put aside: {}", messages(*count), dead_words(*reason))
+        }
+        Event::Dropped { name, topic, reason, count } => {
+            format!("{name}: {} of {topic} dropped: {}", messages(*count), dead_words(*reason))
         }
         Event::DeadLettersFull { name } => {
             format!(
@@ -62,6 +68,10 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
 
 pub(crate) fn nobody_answers(address: &str) -> String {
     format!("nobody answers at {address} yet: it is tried again until somebody does")
+}
+
+fn messages(count: u64) -> String {
+    if count == 1 { "a message".to_owned() } else { format!("{count} messages") }
 }
 
 const fn dead_words(reason: DeadReason) -> &'static str {

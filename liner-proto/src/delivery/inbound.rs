@@ -29,6 +29,8 @@ pub struct Inbound {
     bytes_committed: u64,
     window_messages: u64,
     window_bytes: u64,
+    /// The last number that the peer may send, while the window is shut.
+    shut_at: Option<u64>,
     /// The marks that the peer was told last.
     told: Option<Told>,
 }
@@ -76,6 +78,7 @@ impl Inbound {
             bytes_committed: 0,
             window_messages: limits.window_messages as u64,
             window_bytes: limits.window_bytes as u64,
+            shut_at: None,
             told: None,
         }
     }
@@ -111,6 +114,7 @@ impl Inbound {
     /// Takes what the sender says about its stream in the handshake. A session begins.
     pub fn resume(&mut self, theirs: &StreamFields) -> Resumption {
         self.told = None;
+        self.shut_at = None;
         self.bytes_received = 0;
         self.bytes_new = 0;
         self.bytes_committed = 0;
@@ -194,7 +198,22 @@ impl Inbound {
 
     /// The last number that the peer may send.
     pub const fn messages_limit(&self) -> u64 {
-        self.committed.saturating_add(self.window_messages)
+        match self.shut_at {
+            Some(number) => number,
+            None => self.committed.saturating_add(self.window_messages),
+        }
+    }
+
+    /// The handshake has told a window of no messages: the peer sends none before it hears of a limit above that.
+    pub const fn shut(&mut self) {
+        self.shut_at = Some(self.committed);
+    }
+
+    /// The window is what it always is.
+    pub const fn open(&mut self) {
+        if self.shut_at.take().is_some() {
+            self.told = None;
+        }
     }
 
     /// The bytes that the peer may send in this session.

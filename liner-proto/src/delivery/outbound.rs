@@ -67,6 +67,8 @@ pub struct Outbound<R> {
     pub(super) gaps: Pending<u64>,
     /// The last number that a gap record in memory covers.
     pub(super) gap_record: u64,
+    /// The last number that a process which died had reserved: it may have been on a wire.
+    pub(super) reserved_before: u64,
     pub(super) loading: bool,
     /// The first number that the store has lost; 0 if it has lost none. What is below is acknowledged before it is dropped.
     pub(super) damaged: u64,
@@ -201,6 +203,7 @@ impl<R: Ring> Outbound<R> {
             gap_stored: true,
             gaps: Pending::new(),
             gap_record: 0,
+            reserved_before: 0,
             loading: false,
             damaged: 0,
             write_behind: None,
@@ -232,6 +235,7 @@ impl<R: Ring> Outbound<R> {
         let skipped = queue.reserved.saturating_sub(queue.last);
         if skipped > 0 && !reuse_reserved {
             outbound.push_gap(skipped, GapReason::Crashed);
+            outbound.reserved_before = queue.reserved;
         }
         outbound
     }
@@ -375,7 +379,8 @@ impl<R: Ring> Outbound<R> {
         self.next += count;
     }
 
-    fn push_gap(&mut self, count: u64, reason: GapReason) {
+    /// Queues numbers that will never carry a message.
+    pub fn push_gap(&mut self, count: u64, reason: GapReason) {
         let mut bytes = [0; record::GAP_LEN_MAX];
         let Some(len) = record::encode_gap(reason, count, &mut bytes) else { return };
         let number = self.next;
@@ -412,8 +417,12 @@ impl<R: Ring> Outbound<R> {
 
     /// Drops the oldest message that is stored and not acknowledged. Says whether there was one.
     pub fn drop_oldest(&mut self, reason: GapReason) -> bool {
-        let from = self.gap.map_or(self.acked, |(gap, _)| gap.max(self.acked));
-        self.drop_through(from + 1, reason) > 0
+        self.drop_through(self.gone_through() + 1, reason) > 0
+    }
+
+    /// The last number that is acknowledged or dropped.
+    pub fn gone_through(&self) -> u64 {
+        self.gap.map_or(self.acked, |(gap, _)| gap.max(self.acked))
     }
 
     /// Drops everything up to `through` that is not acknowledged, and tells the peer of a gap in its place.
@@ -421,7 +430,7 @@ impl<R: Ring> Outbound<R> {
     pub fn drop_through(&mut self, through: u64, reason: GapReason) -> u64 {
         // Only what is stored can be dropped there; the rest of the queue stays in order behind it.
         let through = through.min(self.stored.number - 1);
-        let from = self.gap.map_or(self.acked, |(gap, _)| gap.max(self.acked));
+        let from = self.gone_through();
         if through <= from {
             return 0;
         }
@@ -463,6 +472,7 @@ impl<R: Ring> Outbound<R> {
         self.reserved = self.reserved.saturating_sub(less);
         self.hold = self.hold.saturating_sub(less);
         self.gap_record = self.gap_record.saturating_sub(less);
+        self.reserved_before = self.reserved_before.saturating_sub(less);
         self.acked = 0;
         self.received = 0;
         self.trimmed = 0;
@@ -598,7 +608,7 @@ impl<R: Ring> Outbound<R> {
 
     /// The last number that may have been on a wire: what a process that died had reserved counts, too.
     fn spent(&self) -> u64 {
-        self.sent_max.max(self.gap_record).max(self.acked)
+        self.sent_max.max(self.reserved_before).max(self.acked)
     }
 
     fn acknowledge(&mut self, through: u64) {

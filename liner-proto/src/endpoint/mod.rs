@@ -273,7 +273,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
     /// Takes one thing that the store remembers. Before the first input only.
     pub fn restore(&mut self, item: &Recovered<'_>) {
         match *item {
-            Recovered::Node { inbox, regressed } => {
+            Recovered::Node { inbox, regressed, .. } => {
                 self.inbox = inbox;
                 self.storage.inbox_stored = true;
                 self.storage.regressed = regressed;

@@ -71,6 +71,8 @@ pub(super) struct Conn {
     pub(super) progress: Instant,
     pub(super) began: Instant,
     pub(super) reason: Option<CloseReason>,
+    /// The peer was told a window of no messages.
+    pub(super) told_shut: bool,
     listed: bool,
 }
 
@@ -138,6 +140,7 @@ impl Conns {
             progress: now,
             began: now,
             reason: None,
+            told_shut: false,
             listed: false,
         };
         let index = self.slots.iter().position(|slot| slot.conn.is_none()).unwrap_or(self.slots.len());

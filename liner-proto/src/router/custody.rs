@@ -2,11 +2,12 @@
 
 use alloc::vec::Vec;
 
+use super::dial::Dials;
 use super::event::Event;
 use super::outbox::Key;
-use super::{OutboxId, PeerId, Router, SendError, TopicId};
+use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError, SendMode};
-use crate::effect::DeadReason;
+use crate::effect::{DeadReason, GapReason};
 use crate::memory::{Cursor, SEGMENT_BYTES};
 use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
 
@@ -62,11 +63,15 @@ impl Router {
         header: &Header<'_>,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        let mut sent = false;
         let one = header.mode == Mode::One;
+        let picked = if one { self.pick_dial(topic)? } else { None };
+        let is_chosen = |dials: &Dials, dial| if one { picked == Some(dial) } else { dials.is_named(dial) };
         // All or none, as for those that are known.
         let need = payload.len() + self.topics.text(topic).len() + 64;
-        for dial in self.dials.ids().take(if one { 1 } else { usize::MAX }) {
+        for dial in self.dials.ids() {
+            if !is_chosen(&self.dials, dial) {
+                continue;
+            }
             if let Some(peer) = self.dials.peer(dial) {
                 if self.peers.get(peer.0).is_some_and(|peer| peer.full.contains(&topic)) {
                     return Err(SendError::TopicFull);
@@ -78,10 +83,14 @@ impl Router {
                 return Err(SendError::Busy);
             }
         }
-        for dial in self.dials.ids().take(if one { 1 } else { usize::MAX }) {
+        let mut sent = false;
+        for dial in self.dials.ids() {
+            if !is_chosen(&self.dials, dial) {
+                continue;
+            }
+            sent = true;
             let target = self.dial_target(dial);
             self.push(target, topic, header, payload, !one).map_err(|error| self.send_error(error))?;
-            sent = true;
         }
         if sent {
             return Ok(());
@@ -97,7 +106,7 @@ impl Router {
     }
 
     /// Where a message waits for whoever answers at a dialled address.
-    fn dial_target(&mut self, dial: super::DialId) -> OutboxId {
+    fn dial_target(&mut self, dial: DialId) -> OutboxId {
         match self.dials.peer(dial).filter(|_| self.kept_is_empty(self.dials.outbox(dial))) {
             Some(peer) => self.outbox_of(peer),
             None => self.dial_outbox(dial),
@@ -175,7 +184,8 @@ impl Router {
         }
         let rows = self.topics.rows(topic).iter().map(|row| row.peer);
         // Whoever is dialled by its address may know somebody.
-        let dialled = self.dials.ids().filter_map(|dial| self.dials.peer(dial)).filter(|_| except.is_none());
+        let dialled =
+            self.dials.named().filter_map(|dial| self.dials.peer(dial)).filter(|_| except.is_none());
         let mut peers: Vec<PeerId> = rows.chain(dialled).filter(|peer| Some(*peer) != except).collect();
         peers.sort_unstable();
         peers.dedup();
@@ -270,7 +280,7 @@ impl Router {
         self.topics.rows(topic).iter().map(|row| row.peer).find(durable)
     }
 
-    fn kept_is_empty(&self, id: Option<OutboxId>) -> bool {
+    pub(super) fn kept_is_empty(&self, id: Option<OutboxId>) -> bool {
         id.and_then(|id| self.outboxes.get(id.0)).is_none_or(|outbox| outbox.out.queued() == 0)
     }
 
@@ -291,7 +301,7 @@ impl Router {
         }
     }
 
-    /// Whether a message would end among the dead letters.
+    /// Whether a message that this node is to hand on would end among the dead letters.
     pub(super) fn would_put_aside(
         &self,
         from: PeerId,
@@ -299,11 +309,8 @@ impl Router {
         header: &Header<'_>,
         payload: &[u8],
     ) -> bool {
-        if self.topics.is_own(topic) {
+        if self.topics.is_own(topic) || !self.config.takes_custody || header.origin.is_some() {
             return false;
-        }
-        if !self.config.takes_custody || header.origin.is_some() {
-            return true;
         }
         if payload.len() + super::RECORD_HEAD_MAX > SEGMENT_BYTES.min(self.config.queue_bytes) {
             return true;
@@ -328,6 +335,7 @@ impl Router {
 
     /// The topic takes messages again: those that were told otherwise are told.
     pub(super) fn reopen_topic(&mut self, topic: TopicId) {
+        self.open_windows(|state| state.shut_for == Some(topic));
         if !self.topics.set_full(topic, false) {
             return;
         }
@@ -352,7 +360,7 @@ impl Router {
         id
     }
 
-    fn dial_outbox(&mut self, dial: super::DialId) -> OutboxId {
+    fn dial_outbox(&mut self, dial: DialId) -> OutboxId {
         if let Some(id) = self.dials.outbox(dial) {
             return id;
         }
@@ -410,19 +418,33 @@ impl Router {
             let (end, run) = match outbox.out.next_piece(limit, MOVE_BYTES) {
                 Next::Nothing => return,
                 Next::Load { .. } => return self.want_load(from),
-                Next::Gap { last, .. } => (Cursor { number: last + 1, offset: 0 }, Vec::new()),
+                Next::Gap { first, last, reason } => {
+                    self.move_gap(to, last - first + 1, reason);
+                    (Cursor { number: last + 1, offset: 0 }, Vec::new())
+                }
                 Next::Run { end, bytes, .. } => (end, bytes.to_vec()),
             };
             moved += run.len().max(1);
-            outbox.out.advance(self.now, end);
             self.move_run(from, to, &run, again);
             let Some(outbox) = self.outboxes.get_mut(from.0) else { return };
+            outbox.out.advance(self.now, end);
             // Its trim is committed in the group that stores the rows where they are now.
             let _ = outbox.out.handle_marks(self.now, end.number - 1, end.number - 1);
             outbox.bytes =
                 if outbox.out.queued() == 0 { 0 } else { outbox.bytes.saturating_sub(run.len() as u64) };
             self.list(from);
         }
+    }
+
+    /// What is missing in a queue is missing in the stream that it is moved to, at the same place. Topics have no numbers that
+    /// anybody would miss.
+    fn move_gap(&mut self, to: Option<OutboxId>, count: u64, reason: GapReason) {
+        let Some(to) = to else { return };
+        let Some(outbox) = self.outboxes.get_mut(to.0) else { return };
+        outbox.out.push_gap(count, reason);
+        outbox.out.hold();
+        self.list(to);
+        self.list_conn_of(to);
     }
 
     fn move_run(&mut self, from: OutboxId, to: Option<OutboxId>, run: &[u8], again: bool) {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::event::Event;
-use super::{OutboxId, PeerId, Router};
+use super::{OutboxId, PeerId, Router, SendError, TopicId};
 use crate::id::ConnId;
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -40,16 +40,29 @@ struct Target {
     peer: Option<PeerId>,
     /// What waits for whoever answers there.
     outbox: Option<OutboxId>,
+    /// It was named in this life of the node. Another one is dialled only as long as something waits for it.
+    named: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Dials {
     targets: Vec<Target>,
     has_outboxes: bool,
+    /// Whose turn it is.
+    turn: usize,
 }
 
 impl Dials {
     pub(super) fn add(&mut self, address: &str, now: Instant) -> DialId {
+        let id = self.restore(address, now);
+        if let Some(target) = self.get_mut(id) {
+            target.named = true;
+        }
+        id
+    }
+
+    /// An address for which something waits since an earlier life of the node.
+    pub(super) fn restore(&mut self, address: &str, now: Instant) -> DialId {
         let known = self.targets.iter().position(|target| &*target.address == address);
         let index = known.unwrap_or_else(|| {
             self.targets.push(Target {
@@ -58,6 +71,7 @@ impl Dials {
                 back_off: BackOff::new(now),
                 peer: None,
                 outbox: None,
+                named: false,
             });
             self.targets.len() - 1
         });
@@ -74,6 +88,15 @@ impl Dials {
 
     pub(super) fn ids(&self) -> impl Iterator<Item = DialId> + use<> {
         (0..self.targets.len() as u32).map(DialId)
+    }
+
+    /// Those that were named: they are the next hops for topics that nobody is known for.
+    pub(super) fn named(&self) -> impl Iterator<Item = DialId> {
+        self.ids().filter(|id| self.is_named(*id))
+    }
+
+    pub(super) fn is_named(&self, id: DialId) -> bool {
+        self.get(id).is_some_and(|target| target.named)
     }
 
     pub(super) fn address(&self, id: DialId) -> &str {
@@ -132,25 +155,58 @@ impl Dials {
         target.state = State::Waiting(target.back_off.fail(now, Duration::MAX, rng));
     }
 
-    pub(super) fn deadline(&self) -> Option<Deadline> {
+    /// When the next address is due, of those that are named or for which something `waits`.
+    pub(super) fn deadline(&self, waits: impl Fn(OutboxId) -> bool) -> Option<Deadline> {
+        let wanted = |target: &&Target| target.named || target.outbox.is_some_and(&waits);
         let waiting = |target: &Target| match target.state {
             State::Waiting(at) => Some(at),
             State::Dialling | State::Connected(_) => None,
         };
-        self.targets.iter().filter_map(waiting).min().map(|at| (at, Wakeup::Dial))
+        self.targets.iter().filter(wanted).filter_map(waiting).min().map(|at| (at, Wakeup::Dial))
     }
 }
 
 impl Router {
+    /// Whether the peer is dialled by an address, or something waits for whoever answers there.
+    pub(super) fn is_dialled(&self, peer: PeerId) -> bool {
+        let mut targets = self.dials.targets.iter().filter(|target| target.peer == Some(peer));
+        targets.any(|target| target.named || !self.kept_is_empty(target.outbox))
+    }
+
+    /// The named address whose turn it is: among those whose peers are up and take the topic, else among those that are not
+    /// known to be full of it.
+    ///
+    /// # Errors
+    /// `TopicFull` if they all are.
+    pub(super) fn pick_dial(&mut self, topic: TopicId) -> Result<Option<DialId>, SendError> {
+        self.dials.turn = self.dials.turn.wrapping_add(1);
+        let (dials, peers) = (&self.dials, &self.peers);
+        let state = |dial: &DialId| dials.peer(*dial).and_then(|peer| peers.get(peer.0));
+        let open = || dials.named().filter(|dial| state(dial).is_none_or(|peer| !peer.full.contains(&topic)));
+        let up = || open().filter(|dial| state(dial).is_some_and(|peer| peer.conn.is_some()));
+        let (ups, all) = (up().count(), open().count());
+        if all == 0 && dials.named().next().is_some() {
+            return Err(SendError::TopicFull);
+        }
+        if let Some(turn) = dials.turn.checked_rem(ups) {
+            return Ok(up().nth(turn));
+        }
+        Ok(dials.turn.checked_rem(all).and_then(|turn| open().nth(turn)))
+    }
+
     /// The next address that is due. Each is given once until it was answered.
     pub fn poll_dial(&mut self, now: Instant) -> Option<Dial<'_>> {
         self.tick(now);
         if self.closing {
             return None;
         }
-        let peers = &self.peers;
+        let (peers, outboxes) = (&self.peers, &self.outboxes);
         let now = self.now;
-        let due = |target: &Target| matches!(target.state, State::Waiting(at) if at <= now);
+        let due = |target: &Target| {
+            let waits = |id: OutboxId| outboxes.get(id.0).is_some_and(|outbox| outbox.out.queued() > 0);
+            let wanted = target.named || target.outbox.is_some_and(waits);
+            wanted && matches!(target.state, State::Waiting(at) if at <= now)
+        };
         for target in self.dials.targets.iter_mut().filter(|target| due(target)) {
             // One connection carries both directions, whoever dialled it.
             if target.peer.and_then(|peer| peers.get(peer.0)?.conn).is_some() {

@@ -112,8 +112,22 @@ impl Router {
             for (topic, row) in self.remove_rows(peer, &seen) {
                 self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
             }
+            self.note_unwanted(peer);
         }
         Ok(())
+    }
+
+    /// The peer has told all that it takes: what is queued for it by now on another topic is not sent any more. One that hands
+    /// on what it takes has no rows for that.
+    fn note_unwanted(&mut self, peer: PeerId) {
+        let Some(state) = self.peers.get(peer.0).filter(|state| !state.takes_custody()) else { return };
+        let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return };
+        let wanted = outbox.topics.iter().all(|topic| self.topics.has_row(*topic, peer));
+        let all_numbered = outbox.topics.len() < outbox.numbers_max;
+        outbox.unwanted_through = if wanted && all_numbered { 0 } else { outbox.out.next() - 1 };
+        if let Some(conn) = state.conn {
+            self.conns.list(conn);
+        }
     }
 
     /// Says whether the store has to hear of it.

@@ -68,6 +68,14 @@ pub enum Event {
         /// The node, topic or address of the queue.
         queue: Box<str>,
     },
+    /// Stored messages of a queue of this node are damaged or missing. Whoever they were for is told of a gap in their place,
+    /// unless they were on their way back to their topics.
+    Damaged {
+        /// The node, topic or address of the queue.
+        queue: Box<str>,
+        /// How many.
+        count: u64,
+    },
     /// The store failed. What was asked of it is asked again.
     StoreFailed(StoreFault),
     /// The store works again.
@@ -91,19 +99,33 @@ pub enum Event {
         /// How many are known.
         max: usize,
     },
-    /// A message was taken out of a node's queue and is among the dead letters: it will not be sent.
+    /// Messages are among the dead letters: they will not be sent, or not be handed over.
     DeadLetter {
-        /// The node it was for.
+        /// The node they were for; if they are on a topic that this node does not take, the one they came from.
         name: Box<str>,
-        /// The topic it was sent to.
+        /// The topic they were sent to.
         topic: Box<str>,
         /// Why.
         reason: DeadReason,
+        /// How many.
+        count: u64,
     },
-    /// The next message of a node's queue has to be put aside, and there is no room for more dead letters: the queue is
-    /// held until this node is started anew, or the other one takes the message.
+    /// The same, but there is no room for more dead letters, or their subscriber has no name of its own: they are gone. A node
+    /// that they were queued for is told of a gap.
+    Dropped {
+        /// As with dead letters.
+        name: Box<str>,
+        /// The topic they were sent to.
+        topic: Box<str>,
+        /// Why.
+        reason: DeadReason,
+        /// How many.
+        count: u64,
+    },
+    /// The next message for a node, or from it, has to be put aside, and there is no room for more dead letters: it waits, and
+    /// what is behind it, until some of those were deleted and this node is started anew, or until it need not be put aside.
     DeadLettersFull {
-        /// The node whose queue is held.
+        /// The node.
         name: Box<str>,
     },
     /// Events before this one were dropped because nobody took them.
@@ -157,6 +179,12 @@ const EVENTS_MAX: usize = 1024;
 pub(super) struct Events {
     queue: VecDeque<Event>,
     missed: u64,
+}
+
+impl Extend<Event> for Events {
+    fn extend<T: IntoIterator<Item = Event>>(&mut self, events: T) {
+        events.into_iter().for_each(|event| self.push(event));
+    }
 }
 
 impl Events {

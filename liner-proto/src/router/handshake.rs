@@ -181,6 +181,7 @@ impl Router {
         }
         self.challenge_newest();
         self.welcome_back(peer);
+        self.begin_shut(peer, id);
         self.list(outbox_id);
         self.list_peer(peer);
         self.conns.list(id);

@@ -4,7 +4,6 @@ use super::conn::Framing;
 use super::event::{Application, Event, Message};
 use super::{DialId, PeerId, Router, TopicId};
 use crate::delivery::{Arrival, Violation};
-use crate::effect::DeadReason;
 use crate::frame::{cobs, length};
 use crate::id::ConnId;
 use crate::seal;
@@ -323,10 +322,7 @@ impl Router {
                     }
                     Topic::Text(text) => self.intern_bounded(text)?,
                 };
-                if self.storage.is_littered() && self.would_put_aside(peer, topic, header, payload) {
-                    // There is no place left for it: the sender keeps it.
-                    return Err(CloseReason::Overloaded);
-                }
+                self.check_room_for((peer, number), topic, header, payload)?;
                 let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
                 let arrival = state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?;
                 if arrival == Arrival::Duplicate {
@@ -372,7 +368,7 @@ impl Router {
         if self.config.takes_custody && header.origin.is_none() {
             return self.take_custody(peer, number, (topic, header, payload), maybe_redelivered, false);
         }
-        self.put_aside(peer, (topic, header, payload), DeadReason::Unsubscribed);
+        self.put_stray_aside(peer, (topic, header, payload));
     }
 }
 

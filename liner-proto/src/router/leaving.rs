@@ -88,6 +88,8 @@ impl Router {
         let left = core::mem::take(&mut state.left);
         if let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) {
             state.subscribed |= core::mem::take(&mut outbox.return_through) > 0;
+            // It has told nothing in this session.
+            outbox.unwanted_through = 0;
         }
         for (topic, row) in left {
             self.add_row(topic, peer, &row.address);
@@ -126,8 +128,7 @@ impl Router {
     /// Nobody names the peer but itself: it has no session, no handshake that was told where its stream begins, and no address
     /// here, where it is the next hop for topics that nobody is known for.
     fn is_left_alone(&self, peer: PeerId) -> bool {
-        let dialled = self.dials.ids().any(|dial| self.dials.peer(dial) == Some(peer));
-        !dialled && !self.is_calling(peer)
+        !self.is_dialled(peer) && !self.is_calling(peer)
     }
 
     /// Whether somebody who says that he is this peer is in a handshake.
@@ -169,12 +170,14 @@ impl Router {
         let Some(outbox) = self.outboxes.get(id.0).filter(|outbox| outbox.is_spent()) else { return };
         let is_stored = outbox.opened == Opened::Yes;
         let keeper = self.topics.clear_kept(topic);
+        let share = self.topics_share();
         if let Some(keeper) = keeper.and_then(|peer| self.peers.get_mut(peer.0)) {
             keeper.kept -= 1;
             // It may fill another topic in its place.
             let mut refused = keeper.told_full.clone();
             refused.retain(|topic| self.topics.kept(*topic).is_none());
             refused.into_iter().for_each(|topic| self.reopen_topic(topic));
+            self.open_windows(|state| state.kept < share);
         }
         if is_stored { self.close_outbox(id) } else { self.remove_outbox(id) }
     }

@@ -1,21 +1,21 @@
-//! What a peer takes: how long a record may be, and which topics it is sent by their numbers.
+//! What a peer takes: how long a record may be, which topics it is sent by their numbers, and which not any more.
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::conn::Framing;
-use super::event::Event;
-use super::outbox::{Aside, Letter};
+use super::outbox::{Letter, Outbox};
+use super::peer::Peer;
 use super::topics::Topics;
 use super::{PeerId, Router, SendError, TopicId};
-use crate::delivery::Next;
+use crate::effect::DeadReason;
 use crate::memory::Cursor;
 use crate::seal;
 use crate::wire::batch::BatchHead;
 use crate::wire::control::CloseReason;
 use crate::wire::data;
 use crate::wire::handshake::About;
-use crate::wire::record::{self, GAP_LEN_MAX, Header, Record, Run, Topic};
+use crate::wire::record::{self, GAP_LEN_MAX, Header, Record, Topic};
 use crate::wire::varint::{self, varint_len};
 
 /// The longest record that a peer takes, alone in a frame. A gap has to go to everyone.
@@ -36,19 +36,6 @@ const fn record_in(room: usize) -> usize {
     if more + varint_len(more as u64) <= room { more } else { len }
 }
 
-/// The records at the front of a run that have at most `max` bytes each, and where the rest begins.
-pub(super) fn front(run: &[u8], begin: Cursor, max: usize) -> (&[u8], Cursor) {
-    let mut end = begin;
-    let mut rest = run;
-    while let Some((record, after)) = record::split_first(rest).filter(|(record, _)| record.len() <= max) {
-        end.number += record::numbers_of(record);
-        rest = after;
-    }
-    let len = run.len() - rest.len();
-    end.offset += len as u64;
-    (run.get(..len).unwrap_or_default(), end)
-}
-
 /// The record of a message with its topic written out.
 pub(super) fn written_out(header: &Header<'_>, topic: &str, payload: &[u8]) -> Vec<u8> {
     let header = Header { topic: Topic::Text(topic), ..*header };
@@ -61,13 +48,27 @@ pub(super) fn written_out(header: &Header<'_>, topic: &str, payload: &[u8]) -> V
 #[derive(Clone, Copy)]
 pub(super) struct Spelling<'a> {
     /// Topics of the queue's numbers, from 1.
-    pub(super) numbers: &'a [TopicId],
+    numbers: &'a [TopicId],
     /// How many of the numbers the peer keeps.
-    pub(super) bindings_max: usize,
-    pub(super) topics: &'a Topics,
+    bindings_max: usize,
+    topics: &'a Topics,
+    peer: Option<PeerId>,
+    record_max: usize,
+    unwanted_through: u64,
 }
 
-impl Spelling<'_> {
+impl<'a> Spelling<'a> {
+    pub(super) fn new(state: &Peer, outbox: &'a Outbox, topics: &'a Topics) -> Self {
+        Self {
+            numbers: &outbox.topics,
+            bindings_max: state.bindings_max(),
+            topics,
+            peer: outbox.peer,
+            record_max: state.record_max,
+            unwanted_through: outbox.unwanted_through,
+        }
+    }
+
     /// Whether the peer keeps every number that the queue has given out: records are sent as they stand there.
     pub(super) const fn is_plain(&self) -> bool {
         self.numbers.len() <= self.bindings_max
@@ -91,20 +92,52 @@ impl Spelling<'_> {
         Cow::Borrowed(record)
     }
 
-    /// The records at the front of a run as they are sent, none above `max` bytes and all of them in `room`, and where the
-    /// rest begins. The first one need not fit if it is to go `alone`.
-    pub(super) fn run(
-        &self,
-        run: &[u8],
-        begin: Cursor,
-        (max, room, alone): (usize, usize, bool),
-    ) -> (Vec<u8>, Cursor) {
+    /// Why the peer does not take a record with this number, if it does not.
+    pub(super) fn refusal(&self, record: &[u8], number: u64) -> Option<DeadReason> {
+        if number <= self.unwanted_through && self.is_unwanted(record) {
+            return Some(DeadReason::Unsubscribed);
+        }
+        (self.of(record).len() > self.record_max).then_some(DeadReason::TooLarge)
+    }
+
+    fn is_unwanted(&self, record: &[u8]) -> bool {
+        let Ok(Record::Message { header, .. }) = record::decode(record) else { return false };
+        let topic = match header.topic {
+            Topic::Text(text) => self.topics.find(text),
+            Topic::Number(number) => self.numbers.get((number as usize).wrapping_sub(1)).copied(),
+        };
+        !topic.zip(self.peer).is_some_and(|(topic, peer)| self.topics.has_row(topic, peer))
+    }
+
+    /// Whether the peer takes all of a run as it stands in the queue, as far as that can be seen without reading it.
+    pub(super) const fn takes_whole(&self, run: &[u8], begin: Cursor) -> bool {
+        run.len() <= self.record_max && begin.number > self.unwanted_through
+    }
+
+    /// The records at the front of a run that the peer takes, and where the rest begins.
+    pub(super) fn front<'r>(&self, run: &'r [u8], begin: Cursor) -> (&'r [u8], Cursor) {
+        let mut end = begin;
+        let mut rest = run;
+        while let Some((record, after)) =
+            record::split_first(rest).filter(|(record, _)| self.refusal(record, end.number).is_none())
+        {
+            end.number += record::numbers_of(record);
+            rest = after;
+        }
+        let len = run.len() - rest.len();
+        end.offset += len as u64;
+        (run.get(..len).unwrap_or_default(), end)
+    }
+
+    /// The records at the front of a run as they are sent, all of them taken and in `room`, and where the rest begins. The
+    /// first one need not fit if it is to go `alone`.
+    pub(super) fn run(&self, run: &[u8], begin: Cursor, room: usize, alone: bool) -> (Vec<u8>, Cursor) {
         let (mut sent, mut end) = (Vec::new(), begin);
         let mut rest = run;
         while let Some((record, after)) = record::split_first(rest) {
             let spelled = self.of(record);
             let fits = sent.len() + varint_len(spelled.len() as u64) + spelled.len() <= room;
-            if spelled.len() > max || !(fits || (alone && sent.is_empty())) {
+            if self.refusal(record, end.number).is_some() || !(fits || (alone && sent.is_empty())) {
                 break;
             }
             push_record(&mut sent, &spelled);
@@ -116,7 +149,7 @@ impl Spelling<'_> {
     }
 
     /// A message of the queue as a dead letter.
-    fn letter(&self, record: &[u8]) -> Option<Letter> {
+    pub(super) fn letter(&self, record: &[u8]) -> Option<Letter> {
         let Ok(Record::Message { header, payload }) = record::decode(record) else { return None };
         let topic = match header.topic {
             Topic::Text(text) => text,
@@ -160,40 +193,5 @@ impl Router {
             return Ok(());
         }
         Err(SendError::TooLarge { max: state.record_max.saturating_sub(head).min(self.payload_max()) })
-    }
-
-    /// Puts the messages aside that come next for a peer and are longer than it takes, if there are such. A store drops what
-    /// is at the front of a queue only: everything before them is acknowledged first.
-    pub(super) fn put_front_aside(&mut self, peer: PeerId) {
-        let Some(state) = self.peers.get(peer.0) else { return };
-        let Some(id) = state.outbox else { return };
-        let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
-        let numbers = &outbox.topics;
-        let spelling = Spelling { numbers, bindings_max: state.bindings_max(), topics: &self.topics };
-        let Next::Run { begin, bytes, .. } = outbox.out.next_piece(state.messages_limit, usize::MAX) else {
-            return;
-        };
-        let is_long = |record: &&[u8]| spelling.of(record).len() > state.record_max;
-        let is_first = begin.number == outbox.out.acked() + 1;
-        let mut long = Run::new(bytes).map_while(Result::ok).take_while(is_long).peekable();
-        if long.peek().is_none() || !is_first {
-            return;
-        }
-        if self.storage.dead_room() == 0 {
-            if !core::mem::replace(&mut outbox.told_littered, true) {
-                self.events.push(Event::DeadLettersFull { name: state.name.clone() });
-            }
-            return;
-        }
-        let stored = outbox.out.stored().saturating_sub(begin.number).min(self.storage.dead_room());
-        let letters: Vec<Letter> =
-            long.take(stored as usize).map_while(|record| spelling.letter(record)).collect();
-        if letters.is_empty() {
-            // In the asynchronous mode they are stored now; only what is stored can be dropped there.
-            outbox.out.hold();
-        } else {
-            outbox.put_aside(Aside { first: begin.number, letters });
-        }
-        self.list(id);
     }
 }

@@ -16,6 +16,7 @@
 mod config;
 mod conn;
 mod custody;
+mod dead;
 mod dial;
 mod directory;
 mod event;
@@ -23,6 +24,7 @@ mod handshake;
 mod input;
 mod leaving;
 mod limits;
+mod loads;
 mod outbox;
 mod output;
 mod peer;
@@ -30,16 +32,19 @@ mod rival;
 mod slots;
 mod storage;
 mod sweep;
+mod tally;
 mod topics;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
 pub use event::{Application, Event, Message};
-pub use storage::{LoadRequest, StoreRequest};
+pub use loads::LoadRequest;
+pub use storage::StoreRequest;
 
 use crate::delivery::{Outbound, SendMode};
 use crate::effect::{Recovered, RecoveredQueue};
@@ -57,6 +62,7 @@ use outbox::{Key, Opened, Outbox};
 use peer::Peer;
 use slots::Slots;
 use storage::Storage;
+use tally::Tally;
 use topics::Topics;
 
 /// Index of an interned topic.
@@ -116,6 +122,8 @@ pub struct Router {
     names: BTreeMap<Box<str>, PeerId>,
     /// Whether a peer was refused because there are too many names.
     names_full: bool,
+    /// Peers that were told to send nothing, as there is no room for what would have to be put aside.
+    shut: Vec<PeerId>,
     /// Peers that are away, by the time when they are looked at; each stands there once.
     leases: BTreeSet<(Instant, PeerId)>,
     outboxes: Slots<Outbox>,
@@ -123,6 +131,7 @@ pub struct Router {
     dials: Dials,
     storage: Storage,
     events: Events,
+    tally: Tally,
     sends: SendId,
     /// Version of the node's own rows in the directory.
     rows_version: u64,
@@ -154,12 +163,14 @@ impl Router {
             peers: Slots::default(),
             names: BTreeMap::new(),
             names_full: false,
+            shut: Vec::new(),
             leases: BTreeSet::new(),
             outboxes: Slots::default(),
             conns: Conns::default(),
             dials: Dials::default(),
             storage: Storage::default(),
             events: Events::default(),
+            tally: Tally::default(),
             sends: SendId(0),
             rows_version: 1,
             taken: 0,
@@ -173,8 +184,9 @@ impl Router {
     /// Takes one thing that the store remembers. Before [`start`](Self::start) only.
     pub fn restore(&mut self, item: &Recovered<'_>) {
         match *item {
-            Recovered::Node { inbox, regressed } => {
+            Recovered::Node { inbox, regressed, dead_letters } => {
                 self.inbox = inbox;
+                self.storage.put_aside = dead_letters;
                 self.inbox_stored = true;
                 self.storage.regressed = regressed;
             }
@@ -223,7 +235,7 @@ impl Router {
                 self.topics.set_kept(topic, id, None);
             }
             crate::effect::Queue::Address(address) => {
-                let dial = self.dials.add(address, Instant::ZERO);
+                let dial = self.dials.restore(address, Instant::ZERO);
                 self.dials.set_outbox(dial, id);
             }
         }
@@ -369,7 +381,7 @@ impl Router {
     }
 
     /// Names a peer by its address: it is dialled for as long as the node runs, and is the next hop for topics that
-    /// nobody is known for.
+    /// nobody is known for. An address that earlier lives of the node were told is dialled until nothing waits for it.
     pub fn add_peer(&mut self, now: Instant, address: &str) -> DialId {
         self.tick(now);
         self.dials.add(address, now)
@@ -392,12 +404,11 @@ impl Router {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, and what. May change after every input.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let conns = self.conns.deadline(self.config.timing.write_stall);
-        let dials = self.dials.deadline().filter(|_| !self.closing);
+        let dials = self.dials.deadline(|id| !self.kept_is_empty(Some(id))).filter(|_| !self.closing);
         let waits = self.write_behind_deadline();
-        earlier(
-            earlier(conns, dials),
-            earlier(earlier(waits, self.storage.retry_deadline()), self.lease_deadline()),
-        )
+        let store = earlier(waits, self.storage.retry_deadline());
+        let rest = earlier(self.lease_deadline(), self.tally.deadline());
+        earlier(earlier(conns, dials), earlier(store, rest))
     }
 
     /// Time has passed.
@@ -406,8 +417,9 @@ impl Router {
         self.conns.handle_timeout(self.now, self.config.timing.write_stall);
         self.check_stalls();
         self.check_leases();
-        self.storage.handle_timeout(now);
+        self.retry_store();
         self.check_all_written();
+        self.tell_losses();
     }
 
     // ------------------------------------------------------------------ shared helpers

@@ -3,9 +3,10 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::dead::gap_of;
 use super::{PeerId, TopicId};
 use crate::delivery::{Emission, Outbound, Pending, PushError, SendMode};
-use crate::effect::{Batch, DeadReason, GapReason, Queue, StoreOp};
+use crate::effect::{Batch, DeadReason, Queue, StoreOp};
 use crate::id::{Epoch, Predecessor};
 use crate::memory::Segments;
 use crate::time::Instant;
@@ -59,6 +60,7 @@ pub(super) struct Aside {
     /// Number of the first of them. The others follow it.
     pub(super) first: u64,
     pub(super) letters: Vec<Letter>,
+    pub(super) reason: DeadReason,
 }
 
 /// A message that is to become a dead letter.
@@ -113,6 +115,8 @@ pub(super) struct Outbox {
     aside: Option<Aside>,
     /// The batch that carries it.
     aside_asked: Pending<()>,
+    /// Up to this number messages are not sent if their topic is none that the peer has told in this session.
+    pub(super) unwanted_through: u64,
     /// Whether it was said that there is no room for its dead letters.
     pub(super) told_littered: bool,
     /// The last number that was queued here first, and not moved here from another queue.
@@ -157,6 +161,7 @@ impl Outbox {
             topics_asked: Pending::new(),
             aside: None,
             aside_asked: Pending::new(),
+            unwanted_through: 0,
             told_littered: false,
             own_through: 0,
             bytes: 0,
@@ -288,8 +293,9 @@ impl Outbox {
         self.own_through = self.out.next() - 1;
         self.acked_base = self.out.acked();
         let less = predecessor.old_first - 1;
-        self.return_through = self.return_through.saturating_sub(less);
-        self.restored = self.restored.saturating_sub(less);
+        for through in [&mut self.return_through, &mut self.unwanted_through, &mut self.restored] {
+            *through = through.saturating_sub(less);
+        }
         self.newest.iter_mut().for_each(|newest| *newest = newest.saturating_sub(less));
         self.rotation = Some((epoch, predecessor));
         self.rotation_asked = false;
@@ -434,21 +440,19 @@ impl Outbox {
         self.aside = self.aside.take().filter(|aside| aside.first > self.out.acked());
         let Some(aside) = &self.aside else { return };
         self.aside_asked.put(id, ());
-        let (queue, reason) = (self.key.queue(), DeadReason::TooLarge);
+        let (queue, reason) = (self.key.queue(), aside.reason);
         for Letter { topic, record } in &aside.letters {
             batch.push(&StoreOp::DeadLetter { peer: queue.name(), topic, reason, record });
         }
-        batch.push(&StoreOp::Drop { queue, through: aside.last(), reason: GapReason::TooLarge });
+        batch.push(&StoreOp::Drop { queue, through: aside.last(), reason: gap_of(reason) });
     }
 
     /// The group of batch `id` is committed. Returns what it made dead letters; the peer is told of a gap now.
-    pub(super) fn handle_put_aside(&mut self, id: u64) -> Vec<Letter> {
-        if self.aside_asked.take_through(id).is_none() {
-            return Vec::new();
-        }
-        let Some(aside) = self.aside.take() else { return Vec::new() };
-        self.out.handle_dropped(aside.last(), GapReason::TooLarge);
-        aside.letters
+    pub(super) fn handle_put_aside(&mut self, id: u64) -> Option<Aside> {
+        self.aside_asked.take_through(id)?;
+        let aside = self.aside.take()?;
+        self.out.handle_dropped(aside.last(), gap_of(aside.reason));
+        Some(aside)
     }
 
     /// The group of batch `id` with this queue's rows and records is committed.

@@ -3,10 +3,9 @@
 use alloc::vec::Vec;
 
 use super::conn::{Body as InFlight, Conn, Framing, Transmit};
-use super::limits::{Spelling, front};
+use super::limits::Spelling;
 use super::outbox::Outbox;
 use super::peer::Peer;
-use super::topics::Topics;
 use super::{PeerId, Router};
 use crate::delivery::Next;
 use crate::frame::{cobs, length};
@@ -139,7 +138,10 @@ impl Router {
             return;
         }
         let Some(conn) = self.conns.get(id) else { return };
-        let about = self.about();
+        let dialled = conn.dial.and_then(|dial| self.dials.peer(dial));
+        let caller = conn.caller.as_ref().and_then(|caller| self.names.get(&*caller.name).copied());
+        let shut = self.is_shut(caller.or(dialled));
+        let about = self.about(shut);
         let config = &self.config;
         let mut told = Epoch::NONE;
         match owed {
@@ -188,6 +190,7 @@ impl Router {
             if let Some(caller) = &mut conn.caller {
                 caller.told = told;
             }
+            conn.told_shut |= shut && matches!(owed, Owed::Hello { .. } | Owed::Answer { .. });
             conn.session.sent(now);
             writer.seal = conn.session.seal_out();
         }
@@ -201,14 +204,14 @@ impl Router {
         outbox.is_some_and(|outbox| outbox.closing || (outbox.returning && outbox.out.owes_trim()))
     }
 
-    fn about(&self) -> About {
+    fn about(&self, shut: bool) -> About {
         let limits = &self.config.limits;
         About {
             inbox: self.inbox,
             acks: if self.config.takes_custody { Acks::from(self.config.class) } else { Acks::Processed },
             frame_max: limits.frame_max,
             message_max: limits.message_max,
-            window_messages: limits.window_messages,
+            window_messages: if shut { 0 } else { limits.window_messages },
             window_bytes: limits.window_bytes,
             bindings_max: limits.bindings_max,
             seals: About::SEAL_CRC32C,
@@ -298,7 +301,7 @@ impl Router {
         if !may_send(state, outbox) {
             return None;
         }
-        let spelling = spelling(state, outbox, &self.topics);
+        let spelling = Spelling::new(state, outbox, &self.topics);
         let frame_max = state.about.map_or(0, |about| about.frame_max as usize);
         let credit =
             usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
@@ -315,11 +318,8 @@ impl Router {
             if alone { (limit.min(next), frame_room) } else { (limit, frame_room.min(credit)) };
         match outbox.out.next_piece(limit, room) {
             Next::Run { begin, end, bytes, sent_before } => {
-                let (bytes, end) = if bytes.len() > state.record_max {
-                    front(bytes, begin, state.record_max)
-                } else {
-                    (bytes, end)
-                };
+                let whole = spelling.takes_whole(bytes, begin);
+                let (bytes, end) = if whole { (bytes, end) } else { spelling.front(bytes, begin) };
                 let len = bytes.len();
                 if len == 0 {
                     self.put_front_aside(peer);
@@ -373,11 +373,11 @@ impl Router {
         let state = self.peers.get_mut(peer.0)?;
         let id = state.outbox?;
         let outbox = self.outboxes.get_mut(id.0)?;
-        let spelling = spelling(state, outbox, &self.topics);
+        let spelling = Spelling::new(state, outbox, &self.topics);
         let alone = outbox.out.acked() + 1 == outbox.out.sent();
         match outbox.out.next_piece(limit, usize::MAX) {
             Next::Run { begin, bytes, sent_before, .. } => {
-                let (run, end) = spelling.run(bytes, begin, (state.record_max, room, alone));
+                let (run, end) = spelling.run(bytes, begin, room, alone);
                 if run.is_empty() {
                     self.put_front_aside(peer);
                     return None;
@@ -404,7 +404,7 @@ impl Router {
             return None;
         }
         while writer.bytes.len() < COBS_WRITE_BYTES {
-            let spelling = spelling(state, outbox, &self.topics);
+            let spelling = Spelling::new(state, outbox, &self.topics);
             match outbox.out.next_piece(messages_limit(state, outbox), usize::MAX) {
                 Next::Nothing => break,
                 Next::Load { .. } => {
@@ -418,12 +418,12 @@ impl Router {
                 }
                 Next::Run { begin, bytes, sent_before, .. } => {
                     let Some((record, rest)) = record::split_first(bytes) else { break };
-                    let spelled = spelling.of(record);
-                    if spelled.len() > state.record_max {
+                    let number = begin.number;
+                    if spelling.refusal(record, number).is_some() {
                         self.put_front_aside(peer);
                         break;
                     }
-                    let number = begin.number;
+                    let spelled = spelling.of(record);
                     let next = number + record::numbers_of(record);
                     let offset = begin.offset + (bytes.len() - rest.len()) as u64;
                     writer.data(&spelled, number, sent_before);
@@ -457,10 +457,6 @@ fn messages_limit(state: &Peer, outbox: &Outbox) -> u64 {
         Next::Nothing | Next::Gap { .. } | Next::Load { .. } => false,
     };
     state.messages_limit.min(if is_message { next - 1 } else { next })
-}
-
-fn spelling<'a>(state: &Peer, outbox: &'a Outbox, topics: &'a Topics) -> Spelling<'a> {
-    Spelling { numbers: &outbox.topics, bindings_max: state.bindings_max(), topics }
 }
 
 /// A gap as a record with its length.

@@ -57,6 +57,9 @@ pub(super) struct Peer {
     /// The store has, or is about to have, how far its stream was taken: as long as it could send that again it must not be
     /// forgotten, and nobody knows when that ends.
     pub(super) has_cursor: bool,
+    /// A message of it on this topic has to be put aside, and there was no room for that: no more is taken of it before there
+    /// is.
+    pub(super) shut_for: Option<TopicId>,
     /// Topics of which it sent the first message that is kept.
     pub(super) kept: usize,
     /// Topics of which the peer takes no more.
@@ -92,6 +95,7 @@ impl Peer {
             left: Vec::new(),
             lease: None,
             has_cursor: false,
+            shut_for: None,
             kept: 0,
             full: Vec::new(),
             told_full: Vec::new(),
@@ -106,7 +110,7 @@ impl Peer {
 
     /// Every topic that it refers to.
     pub(super) fn each_topic(&self, each: &mut impl FnMut(TopicId)) {
-        self.topics.iter().flatten().copied().for_each(&mut *each);
+        self.topics.iter().flatten().chain(&self.shut_for).copied().for_each(&mut *each);
         for topics in [&self.rows_seen, &self.full, &self.told_full] {
             topics.iter().copied().for_each(&mut *each);
         }
@@ -123,6 +127,11 @@ impl Peer {
     /// Topic numbers that it keeps.
     pub(super) fn bindings_max(&self) -> usize {
         self.about.map_or(0, |about| about.bindings_max as usize)
+    }
+
+    /// Whether it takes messages over for others.
+    pub(super) fn takes_custody(&self) -> bool {
+        self.about.is_some_and(|about| about.roles & About::ROLE_CUSTODY != 0)
     }
 
     /// The session is over: what belonged to it is forgotten.

@@ -3,26 +3,20 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::dead::topics_of;
 use super::event::Event;
-use super::limits::written_out;
-use super::outbox::{Key, Opened};
+use super::loads::{LoadRequest, Loads};
+use super::outbox::{Aside, Opened};
 use super::{OutboxId, PeerId, Router};
 use crate::delivery::{BATCHES_MAX, SendMode};
-use crate::effect::{Batch, BatchId, DeadReason, GapReason, Loaded, Outcome, Queue, StoreFault, StoreOp};
+use crate::effect::{Batch, BatchId, DeadReason, Outcome, StoreFault, StoreOp};
 use crate::id::SendId;
 use crate::planted::Fault;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup};
-use crate::wire::record::Header;
-
-/// Loads that may be with the store at a time.
-const LOADS_MAX: usize = 4;
-
-/// Messages that a node puts aside in one life. After that it takes no more of what it would have to put aside.
-const DEAD_LETTERS_MAX: u64 = 10_000;
 
 /// Dead letters and directory rows that wait for the store.
-const STAGED_MAX: usize = 10_000;
+const STAGED_MAX: usize = 20_000;
 
 /// Something for the store to do. Requests are executed one after another, in the order in which they were given.
 #[derive(Debug)]
@@ -31,26 +25,6 @@ pub enum StoreRequest {
     Commit(Batch),
     /// Read. Answer with [`Router::handle_loaded`].
     Load(LoadRequest),
-}
-
-/// Records to read back from the store.
-#[derive(Clone, Debug)]
-pub struct LoadRequest {
-    id: u64,
-    key: Key,
-    after: u64,
-}
-
-impl LoadRequest {
-    /// The queue.
-    pub fn queue(&self) -> Queue<'_> {
-        self.key.queue()
-    }
-
-    /// Records above this number are wanted.
-    pub const fn after(&self) -> u64 {
-        self.after
-    }
 }
 
 #[derive(Debug, Default)]
@@ -80,11 +54,10 @@ pub(super) enum Staged {
 pub(super) struct Storage {
     pub(super) regressed: bool,
     pub(super) sends_stored: SendId,
-    last: u64,
+    pub(super) last: u64,
     generation: u64,
     in_flight: VecDeque<InFlight>,
-    loads: Vec<(u64, OutboxId)>,
-    loads_wanted: VecDeque<OutboxId>,
+    pub(super) loads: Loads,
     /// Queues of which a part was moved to another one, and the store may not know it yet.
     pub(super) moves: Vec<(OutboxId, OutboxId)>,
     /// Queues of subscribers that are gone.
@@ -93,36 +66,22 @@ pub(super) struct Storage {
     peers: Vec<PeerId>,
     staged: VecDeque<Staged>,
     staged_asked: usize,
-    /// Messages put aside since the node was started.
-    put_aside: u64,
+    /// Messages put aside, those among them that the store had before.
+    pub(super) put_aside: u64,
     retry_at: Option<Instant>,
     failed: bool,
+    told_failed: bool,
 }
 
 impl Storage {
     pub(super) fn retry_deadline(&self) -> Option<Deadline> {
-        self.retry_at.map(|at| (at, Wakeup::StoreRetry))
+        let loads = self.loads.retry_at();
+        self.retry_at.into_iter().chain(loads).min().map(|at| (at, Wakeup::StoreRetry))
     }
 
     /// Whether no batch is with the store.
     pub(super) fn is_settled(&self) -> bool {
         self.in_flight.is_empty()
-    }
-
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if self.retry_at.is_some_and(|at| at <= now) {
-            self.retry_at = None;
-        }
-    }
-
-    /// Whether so much was put aside, or waits to be, that no more is.
-    pub(super) fn is_littered(&self) -> bool {
-        self.dead_room() == 0 || self.is_staged_full()
-    }
-
-    /// How many more messages may be put aside.
-    pub(super) const fn dead_room(&self) -> u64 {
-        DEAD_LETTERS_MAX.saturating_sub(self.put_aside)
     }
 
     /// Whether nothing more may be staged before the store has taken some of it.
@@ -153,22 +112,43 @@ impl Router {
     /// The next thing for the store to do, if there is any and it may have more.
     pub fn poll_store(&mut self, now: Instant) -> Option<StoreRequest> {
         self.tick(now);
-        self.storage.handle_timeout(self.now);
-        if self.storage.retry_at.is_some() {
-            return None;
-        }
+        self.retry_store();
+        // What has to be read for one queue must not keep the others from being stored.
+        let commit = if self.storage.retry_at.is_none() { self.next_commit() } else { None };
+        commit.map(StoreRequest::Commit).or_else(|| self.next_load().map(StoreRequest::Load))
+    }
+
+    fn next_commit(&mut self) -> Option<Batch> {
         self.move_kept();
-        if let Some(load) = self.next_load() {
-            return Some(StoreRequest::Load(load));
-        }
         if self.storage.in_flight.len() >= BATCHES_MAX || self.waits_for_rotation() || !self.owes_store() {
             return None;
         }
-        if let Some(batch) = self.build_moves() {
-            return Some(StoreRequest::Commit(batch));
+        self.build_moves().or_else(|| Some(self.build_commit()).filter(|batch| !batch.is_empty()))
+    }
+
+    /// Asks again what was put off, if it is time.
+    pub(super) fn retry_store(&mut self) {
+        let now = self.now;
+        self.storage.retry_at = self.storage.retry_at.filter(|at| *at > now);
+        for outbox in self.storage.loads.due(now) {
+            self.list_conn_of(outbox);
         }
-        let batch = self.build_commit();
-        (!batch.is_empty()).then_some(StoreRequest::Commit(batch))
+    }
+
+    /// The store has failed. That is told once, until everything that it failed at has succeeded.
+    pub(super) fn tell_failed(&mut self, fault: StoreFault) {
+        if !core::mem::replace(&mut self.storage.told_failed, true) {
+            self.events.push(Event::StoreFailed(fault));
+        }
+    }
+
+    pub(super) fn tell_recovered(&mut self) {
+        let outboxes = &self.outboxes;
+        self.storage.loads.forget(|id| outboxes.get(id.0).is_none_or(|outbox| outbox.out.queued() == 0));
+        let works = !self.storage.failed && !self.storage.loads.are_failing();
+        if works && core::mem::take(&mut self.storage.told_failed) {
+            self.events.push(Event::StoreRecovered);
+        }
     }
 
     /// Whether the store knows of every message taken so far that it was taken: none of them comes again after a crash.
@@ -222,20 +202,6 @@ impl Router {
         if let Some(conn) = peer.conn {
             self.conns.list(conn);
         }
-    }
-
-    pub(super) fn put_aside(
-        &mut self,
-        peer: PeerId,
-        (topic, header, payload): (super::TopicId, &Header<'_>, &[u8]),
-        reason: DeadReason,
-    ) {
-        self.storage.put_aside += 1;
-        let record = written_out(header, self.topics.text(topic), payload);
-        let Some(state) = self.peers.get_mut(peer.0) else { return };
-        state.took_custody = true;
-        let peer = state.name.clone();
-        self.storage.stage(Staged::Dead { peer, topic, reason, record });
     }
 
     // ------------------------------------------------------------------ commits
@@ -429,8 +395,9 @@ impl Router {
         if let Some(fault) = outcome.fault {
             return self.void(fault);
         }
-        if core::mem::take(&mut self.storage.failed) {
-            self.events.push(Event::StoreRecovered);
+        self.storage.failed = false;
+        if self.storage.told_failed {
+            self.tell_recovered();
         }
     }
 
@@ -454,10 +421,12 @@ impl Router {
             }
             if data {
                 outbox.handle_stored(id);
-                for letter in outbox.handle_put_aside(id) {
-                    self.storage.put_aside += 1;
-                    let (name, topic) = (outbox.key.queue().name().into(), letter.topic);
-                    self.events.push(Event::DeadLetter { name, topic, reason: DeadReason::TooLarge });
+                if let Some(Aside { letters, reason, .. }) = outbox.handle_put_aside(id) {
+                    self.storage.put_aside += letters.len() as u64;
+                    for (topic, count) in topics_of(&letters) {
+                        let (name, topic) = (outbox.key.queue().name().into(), topic.into());
+                        self.events.push(Event::DeadLetter { name, topic, reason, count });
+                    }
                 }
             }
             self.rotate_if_possible(outbox_id);
@@ -475,12 +444,15 @@ impl Router {
             self.storage.sends_stored = self.storage.sends_stored.max(flight.sends);
             self.storage.staged.drain(..flight.staged.min(self.storage.staged.len()));
             self.storage.staged_asked -= flight.staged;
+            if flight.staged > 0 && !self.storage.is_littered() {
+                self.open_windows(|_| true);
+            }
             self.inbox_stored |= flight.inbox;
         }
     }
 
     /// The connection of a queue's peer may have more to write.
-    fn list_conn_of(&mut self, id: OutboxId) {
+    pub(super) fn list_conn_of(&mut self, id: OutboxId) {
         let peer = self.outboxes.get(id.0).and_then(|outbox| self.peers.get(outbox.peer?.0));
         if let Some(conn) = peer.and_then(|peer| peer.conn) {
             self.conns.list(conn);
@@ -512,9 +484,8 @@ impl Router {
         drop(lost);
         self.storage.staged_asked = 0;
         self.storage.retry_at = Some(self.now + self.config.timing.store_retry);
-        if !core::mem::replace(&mut self.storage.failed, true) {
-            self.events.push(Event::StoreFailed(fault));
-        }
+        self.storage.failed = true;
+        self.tell_failed(fault);
     }
 
     /// Begins the new epoch that a queue needs, as soon as nothing of it is with the store.
@@ -526,72 +497,5 @@ impl Router {
         let Some(outbox) = ready else { return };
         outbox.rotate_wanted = false;
         self.rotate(id);
-    }
-
-    // ------------------------------------------------------------------ loads
-
-    pub(super) fn want_load(&mut self, id: OutboxId) {
-        if !self.storage.loads_wanted.contains(&id) {
-            self.storage.loads_wanted.push_back(id);
-        }
-    }
-
-    fn next_load(&mut self) -> Option<LoadRequest> {
-        if self.storage.loads.len() >= LOADS_MAX {
-            return None;
-        }
-        while let Some(outbox_id) = self.storage.loads_wanted.pop_front() {
-            // Before a new epoch is stored the store knows the old numbers only.
-            let Some(outbox) = self.outboxes.get_mut(outbox_id.0).filter(|outbox| outbox.may_send()) else {
-                continue;
-            };
-            let crate::delivery::Next::Load { after } = outbox.out.next_piece(u64::MAX - 1, usize::MAX)
-            else {
-                continue;
-            };
-            outbox.out.set_loading(true);
-            self.storage.last += 1;
-            let id = self.storage.last;
-            self.storage.loads.push((id, outbox_id));
-            return Some(LoadRequest { id, key: outbox.key.clone(), after });
-        }
-        None
-    }
-
-    /// Records were read, or not. `bytes` begins with what [`Loaded::Records`] speaks of.
-    pub fn handle_loaded(
-        &mut self,
-        now: Instant,
-        request: &LoadRequest,
-        result: Result<Loaded, StoreFault>,
-        bytes: &[u8],
-    ) {
-        self.tick(now);
-        let Some(at) = self.storage.loads.iter().position(|(id, _)| *id == request.id) else { return };
-        let (_, outbox_id) = self.storage.loads.swap_remove(at);
-        let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { return };
-        if !outbox.out.is_loading() {
-            // A new epoch has begun since: the numbers are of the old one.
-            return self.list_conn_of(outbox_id);
-        }
-        outbox.out.set_loading(false);
-        let next = request.after + 1;
-        match result {
-            Ok(Loaded::Records { first, last, len }) if first == next => {
-                let records = bytes.get(..len).unwrap_or_default();
-                // Segments grow beyond their capacity rather than refuse a page.
-                let _ = outbox.out.handle_loaded(first, last, records);
-            }
-            Ok(Loaded::Records { first, .. }) => outbox.out.handle_lost(next, first - 1, GapReason::Missing),
-            Ok(Loaded::Corrupt { last, .. }) => outbox.out.handle_lost(next, last, GapReason::Corrupt),
-            Ok(Loaded::Nothing) => {
-                let stored = outbox.out.stored() - 1;
-                outbox.out.handle_lost(next, stored, GapReason::Missing);
-            }
-            Ok(Loaded::TooSmall { .. }) => outbox.out.handle_lost(next, next, GapReason::Corrupt),
-            Err(_) => self.storage.retry_at = Some(self.now + self.config.timing.store_retry),
-        }
-        self.list(outbox_id);
-        self.list_conn_of(outbox_id);
     }
 }

@@ -90,6 +90,11 @@ impl Topics {
         self.last.is_some_and(|last| self.text(last) == text) || self.ids.contains_key(text)
     }
 
+    /// The topic, if it is known.
+    pub(super) fn find(&self, text: &str) -> Option<TopicId> {
+        self.ids.get(text).copied()
+    }
+
     /// How many are known.
     pub(super) fn len(&self) -> usize {
         self.ids.len()
@@ -170,6 +175,11 @@ impl Topics {
 
     pub(super) fn rows(&self, id: TopicId) -> &[Row] {
         self.topics.get(id.0).map_or(&[], |topic| &topic.rows)
+    }
+
+    /// Whether a peer subscribes to the topic.
+    pub(super) fn has_row(&self, id: TopicId, peer: PeerId) -> bool {
+        self.rows(id).iter().any(|row| row.peer == peer)
     }
 
     /// The next turn of a topic, counted up each time.

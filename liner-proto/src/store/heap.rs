@@ -139,6 +139,14 @@ impl HeapStore {
         &self.state.dead
     }
 
+    /// Deletes the messages that were put aside: for simulations, in which somebody has looked at them.
+    pub fn clear_dead_letters(&mut self) {
+        let state = Arc::make_mut(&mut self.state);
+        for letter in core::mem::take(&mut state.dead).iter() {
+            state.used.sub(Used { bytes: letter.record.len() as u64, messages: 1 });
+        }
+    }
+
     /// Messages and bytes that a queue holds.
     pub fn queued(&self, queue: Queue<'_>) -> (u64, u64) {
         self.state.queue(queue).map_or((0, 0), |held| (held.used.messages, held.used.bytes))
@@ -171,7 +179,8 @@ impl Store for HeapStore {
     fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> Result<(), StoreFault> {
         let state = &self.state;
         if let Some(inbox) = state.inbox {
-            visit(Recovered::Node { inbox, regressed: self.regressed });
+            let dead_letters = state.dead.len() as u64;
+            visit(Recovered::Node { inbox, regressed: self.regressed, dead_letters });
         }
         for (kind, queues) in [Queue::Node, Queue::Topic, Queue::Address].into_iter().zip(&state.queues) {
             for (name, held) in queues {
@@ -590,7 +599,7 @@ mod tests {
         let mut told = None;
         store
             .recover(&mut |fact| {
-                if let Recovered::Node { inbox, regressed } = fact {
+                if let Recovered::Node { inbox, regressed, .. } = fact {
                     told = Some((inbox, regressed));
                 }
             })

@@ -122,7 +122,7 @@ impl<const BYTES: usize> Store for RamStore<BYTES> {
     fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> Result<(), StoreFault> {
         let table = &self.table;
         if let Some(inbox) = table.inbox {
-            visit(Recovered::Node { inbox, regressed: false });
+            visit(Recovered::Node { inbox, regressed: false, dead_letters: 0 });
         }
         if let Some(queue) = table.queue() {
             let bytes = self.records.bytes.len() as u64;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use liner_proto::effect::{DeadReason, Recovered};
+use liner_proto::effect::{DeadReason, Recovered, StoreFault};
 use liner_proto::id::{Class, ConnId};
 use liner_proto::router::{Event, Framing, Message, NodeConfig, Router, StoreRequest};
 use liner_proto::store::{HeapStore, Store, execute};
@@ -23,6 +23,8 @@ pub(crate) struct Node {
     pub(crate) store: HeapStore,
     pub(crate) got: Vec<(Vec<u8>, bool)>,
     pub(crate) now: Instant,
+    /// The name of a queue that the store cannot read.
+    pub(crate) unreadable: Option<&'static str>,
     config: NodeConfig,
 }
 
@@ -44,7 +46,8 @@ impl Node {
         change(&mut config);
         let now = NOW;
         let router = Router::new(config.clone(), now);
-        let mut node = Self { router, store: HeapStore::new(1 << 26), got: Vec::new(), now, config };
+        let store = HeapStore::new(1 << 26);
+        let mut node = Self { router, store, got: Vec::new(), now, unreadable: None, config };
         node.restart();
         node
     }
@@ -74,7 +77,11 @@ impl Node {
             }
             Some(StoreRequest::Load(load)) => {
                 let mut bytes = vec![0; 1 << 16];
-                let loaded = self.store.load(load.queue(), load.after(), &mut bytes);
+                let loaded = if self.unreadable == Some(load.queue().name()) {
+                    Err(StoreFault::Unavailable)
+                } else {
+                    self.store.load(load.queue(), load.after(), &mut bytes)
+                };
                 self.router.handle_loaded(self.now, &load, loaded, &bytes);
             }
             None => return false,
@@ -178,7 +185,9 @@ pub(crate) fn settle(from: &mut Node, to: &mut Node, (here, there): (ConnId, Con
         from.serve();
         to.serve();
         let (ahead, back) = (from.give(here), to.give(there));
-        more = !(ahead.is_empty() && back.is_empty());
+        let wants = |node: &mut Node| core::iter::from_fn(|| node.router.poll_writable()).count() > 0;
+        let wanted = wants(from) | wants(to);
+        more = wanted || !(ahead.is_empty() && back.is_empty());
         to.take(there, ahead);
         from.take(here, back);
     }

@@ -28,7 +28,11 @@ impl SqliteStore {
         let suspect: bool = select.query_row([&self.owner], |row| row.get(0))?;
         if let Some(inbox) = inbox {
             let regressed = self.regressed || suspect;
-            visit(Recovered::Node { inbox: Epoch(inbox.cast_unsigned()), regressed });
+            let mut select =
+                self.conn.prepare_cached("SELECT COUNT(*) FROM dead_letters WHERE owner = ?1")?;
+            let dead_letters: i64 = select.query_row([&self.owner], |row| row.get(0))?;
+            let dead_letters = dead_letters.unsigned_abs();
+            visit(Recovered::Node { inbox: Epoch(inbox.cast_unsigned()), regressed, dead_letters });
         }
         Ok(())
     }

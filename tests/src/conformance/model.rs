@@ -42,6 +42,7 @@ struct ModelQueue {
 #[derive(Clone, Debug, Default)]
 struct Model {
     inbox: Option<Epoch>,
+    dead_letters: u64,
     queues: BTreeMap<(u8, String), ModelQueue>,
     cursors: BTreeMap<String, (Epoch, u64)>,
     directory: BTreeMap<(String, String), String>,
@@ -230,6 +231,8 @@ impl Model {
     fn view(&self) -> View {
         View {
             inbox: self.inbox,
+            // Told with the inbox epoch only.
+            dead_letters: if self.inbox.is_some() { self.dead_letters } else { 0 },
             queues: self.queues.iter().map(|(key, queue)| (key.clone(), queue.told.clone())).collect(),
             cursors: self.cursors.clone(),
             directory: self.directory.clone(),
@@ -275,7 +278,7 @@ impl Model {
             }
             StoreOp::Trim { queue, through } => self.queue(queue)?.trim(through),
             StoreOp::Drop { queue, through, reason } => self.queue(queue)?.drop_through(through, reason)?,
-            StoreOp::DeadLetter { .. } => {}
+            StoreOp::DeadLetter { .. } => self.dead_letters += 1,
             other => panic!("{other:?} is not known to this suite"),
         }
         Ok(())

@@ -215,8 +215,11 @@ pub fn dead_letters_are_taken(open: Open<'_>, caps: Capabilities) {
         assert!(place.view().cursors.is_empty());
         return;
     }
-    for reason in (1..).map_while(DeadReason::from_number) {
+    place.done(&[StoreOp::Inbox { epoch: EPOCH }]);
+    assert_eq!(place.view().dead_letters, 0);
+    for (reason, count) in (1..).map_while(DeadReason::from_number).zip(1..) {
         place.done(&[letter(reason), cursor]);
+        assert_eq!(place.view().dead_letters, count, "those of all lives are counted");
     }
     assert_eq!(place.view().cursors.len(), 1);
 }

@@ -11,6 +11,8 @@ use liner_proto::store::Store;
 pub struct View {
     /// The node's own row.
     pub inbox: Option<Epoch>,
+    /// Messages that were put aside.
+    pub dead_letters: u64,
     /// The queues, by kind and name.
     pub queues: BTreeMap<(u8, String), ViewedQueue>,
     /// Cursors by peer.
@@ -77,7 +79,8 @@ impl View {
     #[expect(clippy::panic, reason = "a test may fail")]
     fn take(&mut self, fact: Recovered<'_>, told: usize) {
         let twice = match fact {
-            Recovered::Node { inbox, regressed } => {
+            Recovered::Node { inbox, regressed, dead_letters } => {
+                self.dead_letters = dead_letters;
                 assert_eq!(told, 0, "the node's row comes first");
                 assert!(!regressed, "nothing was lost");
                 self.inbox.replace(inbox).is_some()

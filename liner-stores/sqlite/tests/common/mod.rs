@@ -91,7 +91,7 @@ pub(crate) fn told(store: &mut SqliteStore) -> Told {
     let mut told = Told::default();
     store
         .recover(&mut |fact| match fact {
-            Recovered::Node { inbox, regressed } => told.node = Some((inbox, regressed)),
+            Recovered::Node { inbox, regressed, .. } => told.node = Some((inbox, regressed)),
             Recovered::Queue(queue) => {
                 let name = queue.queue.name().to_owned();
                 told.queues.push((name, RecoveredQueue { queue: NODE, ..queue }));

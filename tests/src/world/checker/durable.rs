@@ -44,6 +44,9 @@ impl Checker {
         if let Some(sent) = self.ledger.get_mut(dead.id) {
             sent.dead[node] = true;
         }
+        if dead.reason == DeadReason::Unsubscribed {
+            self.check_unsubscribed(node, dead);
+        }
         if dead.reason != DeadReason::TooLarge {
             return;
         }
@@ -52,6 +55,39 @@ impl Checker {
         self.check(Rule::NoLoss, takes < dead.len, |this| {
             let name = &this.nodes[node].name;
             format!("{name} puts message {} aside, whose record {} takes: {dead:?}", dead.id, dead.peer)
+        });
+    }
+
+    /// Only what is on a topic that its receiver does not take is put aside for that reason, by either side.
+    fn check_unsubscribed(&mut self, node: usize, dead: &Dead) {
+        let Some(topic) = self.ledger.get(dead.id).map(|sent| sent.topic) else { return };
+        let to = match self.nodes[node].role {
+            Role::Subscriber => Some(node),
+            Role::Publisher | Role::Gateway | Role::Device => self.node_named(&dead.peer),
+        };
+        let takes = to.is_some_and(|to| self.nodes[to].subscribes.contains(&topic));
+        self.nodes[node].cleared_for.push(dead.peer.clone());
+        self.check(Rule::NoLoss, !takes, |this| {
+            format!(
+                "{} puts message {} aside, whose topic is taken: {dead:?}",
+                this.nodes[node].name, dead.id
+            )
+        });
+    }
+
+    /// What a receiver does not take any more leaves the queue for the dead letters, or is dropped if it has no name of its own.
+    fn check_cleared(&mut self, node: usize, removed: &Removed, id: u32) {
+        let Key::Node(name) = &removed.key else { return };
+        let Some(to) = self.node_named(name) else { return };
+        // What was acknowledged before goes with it.
+        let passed = self.is_passed_on(node, to, id);
+        let (takes, durable) = (&self.nodes[to].subscribes, self.nodes[to].durable);
+        let Some(sent) = self.ledger.get_mut(id) else { return };
+        let waived = !durable && !takes.contains(&sent.topic);
+        sent.dropped |= waived;
+        let fine = passed || waived || sent.dead[node];
+        self.check(Rule::NoLoss, fine, |this| {
+            format!("{} drops message {id} as not wanted, and it is no dead letter", this.nodes[node].name)
         });
     }
 
@@ -164,6 +200,10 @@ impl Checker {
             let all = self.ledger.get(id).is_some_and(|sent| sent.mode == Mode::All);
             if removed.dropped == Some(GapReason::TooLarge) {
                 self.check_put_aside(node, removed, (number, id));
+                continue;
+            }
+            if removed.dropped == Some(GapReason::Cleared) {
+                self.check_cleared(node, removed, id);
                 continue;
             }
             let dropped = removed.dropped.is_some();

@@ -54,7 +54,10 @@ impl Checker {
             GapReason::Corrupt => sender.damaged,
             GapReason::Dropped => sender.drops || sender.gone.contains(&self.nodes[node].name),
             GapReason::TooLarge => sender.put_aside_for.contains(&self.nodes[node].name),
-            GapReason::Expired | GapReason::Cleared | _ => false,
+            GapReason::Cleared => {
+                !self.nodes[node].durable || sender.cleared_for.contains(&self.nodes[node].name)
+            }
+            GapReason::Expired | _ => false,
         };
         self.check(Rule::Gaps, caused, |this| {
             let (from, node) = (&this.nodes[from].name, &this.nodes[node].name);

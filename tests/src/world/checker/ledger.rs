@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use liner_proto::effect::GapReason;
 use liner_proto::id::Epoch;
 use liner_proto::wire::record::Mode;
 
@@ -140,15 +139,15 @@ impl Ledger {
         None
     }
 
-    /// Numbers of a stream were told to be a gap.
+    /// Numbers of a stream were told to be a gap, and maybe that a policy dropped them.
     pub(super) fn note_gap(
         &mut self,
         (from, to, epoch): (usize, usize, Epoch),
         first: u64,
         last: u64,
-        reason: GapReason,
+        dropped: bool,
     ) {
-        if reason == GapReason::Dropped {
+        if dropped {
             let numbers = self.streams.get(&(from, to, epoch.0));
             for id in numbers.into_iter().flat_map(|numbers| numbers.range(first..=last)).map(|(_, id)| *id) {
                 if let Some(sent) = self.messages.get_mut(id as usize) {

@@ -71,6 +71,8 @@ struct Watched {
     record_max: usize,
     /// Names of nodes for which it has put messages aside that they do not take.
     put_aside_for: Vec<String>,
+    /// Nodes for which messages on topics that they do not take were put aside.
+    cleared_for: Vec<String>,
     /// Names of subscribers without one of their own that it has given up.
     gone: Vec<String>,
 }
@@ -136,6 +138,7 @@ impl Checker {
             drops: node.role == Role::Device && node.drops_oldest,
             record_max: node.record_max(),
             put_aside_for: Vec::new(),
+            cleared_for: Vec::new(),
             gone: Vec::new(),
         });
         Self {

@@ -165,7 +165,9 @@ impl Checker {
                 if *reason == GapReason::TooLarge {
                     self.check_aside(stream, number, number + count - 1);
                 }
-                return self.ledger.note_gap(stream, number, number + count - 1, *reason);
+                let waived = *reason == GapReason::Cleared && !self.nodes[course.to].durable;
+                let dropped = waived || *reason == GapReason::Dropped;
+                return self.ledger.note_gap(stream, number, number + count - 1, dropped);
             }
         };
         if header.mode == Mode::BestEffort {
