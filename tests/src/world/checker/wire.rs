@@ -14,7 +14,7 @@ use liner_proto::wire::{self, Body};
 use super::ledger::Way;
 use super::rules::Rule;
 use super::shadow::Key;
-use super::{Checker, Role};
+use super::{Aside, Checker, Role};
 
 /// What an observer has seen of one connection. End 0 dialled.
 #[derive(Debug)]
@@ -205,14 +205,15 @@ impl Checker {
 
     /// That messages were too long is told after they are durable as dead letters.
     fn check_aside(&mut self, stream: (usize, usize, Epoch), first: u64, last: u64) {
-        let (from, to, _) = stream;
-        let dead = self.ledger.on_wire(stream, first - 1, last).filter(|(_, id)| {
-            let sent = self.ledger.get(*id);
-            sent.is_some_and(|sent| sent.dead[from])
-        });
-        let all = dead.count() as u64 == last + 1 - first;
+        let (from, to, epoch) = stream;
+        let known = || self.ledger.on_wire(stream, first - 1, last);
+        let is_dead = |id| self.ledger.get(id).is_some_and(|sent| sent.dead[from]);
+        let all = known().filter(|(_, id)| is_dead(*id)).count() as u64 == last + 1 - first;
+        // Of what was put aside in an earlier epoch only the gap has a number in this one.
+        let earlier = |aside: &Aside| (aside.from, aside.to) == (from, to) && aside.epoch != epoch;
+        let moved = known().next().is_none() && self.asides.iter().any(earlier);
         let silent = self.nodes[from].silent;
-        self.check(Rule::Gaps, all || silent, |this| {
+        self.check(Rule::Gaps, all || moved || silent, |this| {
             let (from, to) = (&this.nodes[from].name, &this.nodes[to].name);
             format!("{from} tells {to} that {first} to {last} are too large, and has not put them aside")
         });
