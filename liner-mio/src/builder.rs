@@ -15,7 +15,7 @@ use crate::clock::{self, Clock};
 use crate::error::BuildError;
 use crate::link::{Links, Listener, WAKER};
 use crate::node::Node;
-use crate::storage::Stores;
+use crate::storage::{REPEAT_MAX, Stores};
 
 /// What a node without a store keeps in memory at most, in bytes of records.
 const HEAP_BYTES: u64 = 1024 * 1024 * 1024;
@@ -151,6 +151,7 @@ impl Builder {
         let seed = clock::seed().map_err(BuildError::Random)?;
         let mut config = NodeConfig::new(self.name, seed, self.store.class());
         config.address = own_address(&listeners);
+        config.repeat_max = REPEAT_MAX;
         for configure in self.configure {
             configure(&mut config);
         }

@@ -45,6 +45,8 @@ pub struct Timing {
     pub store_retry: Duration,
     /// How long a write may make no progress.
     pub write_stall: Duration,
+    /// How long a peer has to answer a probe before another instance of its name takes its place.
+    pub probe: Duration,
 }
 
 impl Timing {
@@ -57,6 +59,7 @@ impl Timing {
         write_behind: Duration::from_millis(50),
         store_retry: Duration::from_millis(200),
         write_stall: Duration::from_secs(10),
+        probe: Duration::from_millis(500),
     };
 }
 

@@ -16,7 +16,8 @@ pub enum Overflow {
 }
 
 /// One turn of the main loop of a device whose line is always there, such as a UART: takes what was received, hands every event to
-/// `events`, and does what the endpoint owes its store. Begins the handshake, and begins it again when a session has ended.
+/// `events`, and does what the endpoint owes its store. Begins the handshake, and begins it again after a session has ended, or
+/// was refused, when [`Endpoint::wants_link`] says so.
 ///
 /// Returns the bytes that are to be sent, from the front of `scratch`, and what the store said: after a fault the next turn asks it
 /// again, and all the rest was done. `scratch` holds at least the largest message with two bytes more, and
@@ -30,7 +31,7 @@ pub fn turn<'s, S: Store, const QUEUE: usize, const FRAME: usize>(
     scratch: &'s mut [u8],
     mut events: impl FnMut(Event<'_>),
 ) -> (&'s [u8], Result<(), StoreFault>) {
-    if !endpoint.has_link() {
+    if endpoint.wants_link(now) {
         endpoint.handle_link_up(now);
     }
     endpoint.handle_timeout(now);

@@ -1,5 +1,8 @@
 //! When something is due, and what it is.
 
+use core::time::Duration;
+
+use crate::rng::Rng;
 use crate::time::Instant;
 
 /// Why the core wants to be woken; for logs and traces.
@@ -22,6 +25,8 @@ pub enum Wakeup {
     Dial,
     /// A write makes no progress.
     WriteStall,
+    /// A peer whose name another instance claims has not answered.
+    Probe,
     /// A subscriber has been away for as long as it may be.
     Lease,
     /// What was counted is to be told.
@@ -37,5 +42,77 @@ pub fn earlier(a: Option<Deadline>, b: Option<Deadline>) -> Option<Deadline> {
         (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
         (a, None) => a,
         (None, b) => b,
+    }
+}
+
+/// When to try again to reach a peer.
+#[derive(Clone, Copy, Debug)]
+pub struct BackOff {
+    down_since: Instant,
+    failures: u32,
+}
+
+impl BackOff {
+    /// Nothing was tried before `now`.
+    pub const fn new(now: Instant) -> Self {
+        Self { down_since: now, failures: 0 }
+    }
+
+    /// The peer was there until `now`.
+    pub const fn reset(&mut self, now: Instant) {
+        *self = Self::new(now);
+    }
+
+    /// Whether nothing has failed since the peer was there.
+    pub const fn is_fresh(&self) -> bool {
+        self.failures == 0
+    }
+
+    /// It has failed. Returns when to try again: no later than `most` from now.
+    pub fn fail(&mut self, now: Instant, most: Duration, rng: &mut Rng) -> Instant {
+        let wait = pause(now.since(self.down_since), self.failures).min(most);
+        self.failures = self.failures.saturating_add(1);
+        // Half of the wait is certain, half is drawn, so that nodes which lost one peer together do not return together.
+        let micros = wait.as_micros() as u64;
+        now + Duration::from_micros(micros / 2 + rng.below(micros / 2 + 1))
+    }
+}
+
+/// How long to wait before the next try: from 0.1 s, at most 0.25 s in the first minute without a session, 1 s in the
+/// first ten minutes, 30 s after that.
+fn pause(down: Duration, failures: u32) -> Duration {
+    let grown = Duration::from_millis(100) * 2_u32.saturating_pow(failures.min(10));
+    let most = if down < Duration::from_secs(60) {
+        Duration::from_millis(250)
+    } else if down < Duration::from_secs(600) {
+        Duration::from_secs(1)
+    } else {
+        Duration::from_secs(30)
+    };
+    grown.min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_away_for_minutes_is_found_within_a_second() {
+        assert_eq!(pause(Duration::from_secs(2), 0), Duration::from_millis(100));
+        assert_eq!(pause(Duration::from_secs(59), 50), Duration::from_millis(250));
+        assert_eq!(pause(Duration::from_secs(300), 500), Duration::from_secs(1));
+        assert_eq!(pause(Duration::from_secs(3600), 5000), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_asked_for() {
+        let (mut rng, mut back_off) = (Rng::new([1, 2]), BackOff::new(Instant::ZERO));
+        let (most, mut now) = (Duration::from_secs(1), Instant::ZERO);
+        for _ in 0..2000 {
+            let next = back_off.fail(now, most, &mut rng);
+            assert!((Duration::from_millis(50)..=most).contains(&next.since(now)));
+            now = next;
+        }
+        assert!(now > Instant::ZERO + Duration::from_secs(600) && !back_off.is_fresh());
     }
 }

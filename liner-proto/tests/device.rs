@@ -7,7 +7,7 @@ use liner_proto::effect::{Outcome, Recovered};
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, TopicIndex};
 use liner_proto::id::{Class, ConnId};
 use liner_proto::pump::{self, Overflow};
-use liner_proto::router::{Framing, Message, NodeConfig, Router, StoreRequest};
+use liner_proto::router::{Framing, Message, NodeConfig, Quota, Router, StoreRequest};
 use liner_proto::store::{HeapStore, RamStore, Store, execute};
 use liner_proto::time::{Duration, Instant};
 
@@ -45,8 +45,12 @@ impl Host {
 
     /// Another gateway on the same store, with other limits.
     fn restrict(&mut self, seed: u64, change: impl FnOnce(&mut Limits)) {
+        self.change(seed, |config| change(&mut config.limits));
+    }
+
+    fn change(&mut self, seed: u64, change: impl FnOnce(&mut NodeConfig)) {
         let mut config = self.router.config().clone();
-        change(&mut config.limits);
+        change(&mut config);
         self.router = Router::new(config, Instant::ZERO);
         self.restart(seed);
     }
@@ -111,6 +115,8 @@ struct Path {
     weak: bool,
     /// How often the device said that its oldest message is too large.
     too_large: usize,
+    /// What it said of full topics.
+    full: Vec<(u16, bool)>,
 }
 
 impl Path {
@@ -130,6 +136,7 @@ impl Path {
             sub_conn_gateway: None,
             weak: false,
             too_large: 0,
+            full: Vec::new(),
         }
     }
 
@@ -145,8 +152,28 @@ impl Path {
         self.sub_conn_gateway = Some(self.gateway.router.handle_accepted(self.now, Framing::Length));
     }
 
+    /// The gateway takes so many messages at once, and keeps 10 of each topic.
+    fn keep_few(&mut self, window: u32) {
+        self.gateway.change(8, |config| {
+            config.limits.window_messages = window;
+            config.kept = Quota { messages: 10, ..config.kept };
+        });
+    }
+
+    fn dead(&self) -> Vec<u8> {
+        self.gateway.store.dead_letters().iter().filter_map(|letter| letter.record.last().copied()).collect()
+    }
+
+    fn got(&self) -> Vec<u8> {
+        self.sub.got.iter().map(|(_, _, payload, _)| payload[0]).collect()
+    }
+
     fn send(&mut self, payload: &[u8]) -> Result<u64, SendError> {
-        let message = (TopicIndex(0), payload);
+        self.send_to(0, payload)
+    }
+
+    fn send_to(&mut self, topic: u16, payload: &[u8]) -> Result<u64, SendError> {
+        let message = (TopicIndex(topic), payload);
         pump::send(&mut self.device, &mut self.store, self.now, message, Overflow::Refuse)
     }
 
@@ -167,6 +194,9 @@ impl Path {
             while let Some(event) = self.device.poll_event() {
                 self.weak |= matches!(event, Event::WeakAcks(_));
                 self.too_large += usize::from(event == Event::TooLarge);
+                if let Event::TopicFull { topic } | Event::TopicFree { topic } = event {
+                    self.full.push((topic.0, matches!(event, Event::TopicFull { .. })));
+                }
             }
             // The subscriber's line.
             let (mut up, mut down) = (Vec::new(), Vec::new());
@@ -337,4 +367,153 @@ fn a_device_says_which_message_is_too_large_and_leaves_it_to_the_application() {
     path.settle();
     let lens: Vec<usize> = path.sub.got.iter().map(|(_, _, payload, _)| payload.len()).collect();
     assert_eq!((path.device.queued(), lens), (0, vec![10, 11, 58]));
+}
+
+#[test]
+fn a_device_keeps_what_its_gateway_would_only_put_aside() {
+    const WINDOW: u32 = 4;
+    let mut path = Path::new();
+    path.keep_few(WINDOW);
+    path.link_device();
+    for n in 0..50_u8 {
+        path.send(&[n; 16]).expect("nothing is known of the topic");
+    }
+    path.settle();
+    let dead = path.dead();
+    assert!(!dead.is_empty() && dead.len() <= WINDOW as usize, "no more than what was under way: {dead:?}");
+    assert_eq!(path.device.queued(), 50 - 10 - dead.len() as u64, "the rest waits");
+    assert_eq!((path.send(b"new"), &*path.full), (Err(SendError::TopicFull), &[(0, true)][..]));
+
+    path.link_sub();
+    path.settle();
+    assert_eq!((path.device.queued(), &*path.full), (0, &[(0, true), (0, false)][..]));
+    path.send(&[50; 16]).expect("the topic takes messages again");
+    path.settle();
+    let all: Vec<u8> = (0..=50).filter(|n| !dead.contains(n)).collect();
+    assert_eq!((path.got(), path.dead()), (all, dead), "all but what was put aside, in order");
+}
+
+#[test]
+fn what_was_said_of_a_topic_ends_with_the_session() {
+    let mut path = Path::new();
+    path.keep_few(1);
+    path.link_device();
+    for n in 0..13_u8 {
+        path.send(&[n; 16]).expect("nothing is known of the topic");
+    }
+    path.settle();
+    assert_eq!((path.device.queued(), path.dead()), (2, vec![10]));
+    path.device.handle_link_down(path.now);
+    path.send(&[13; 16]).expect("the next gateway may have room");
+    path.link_sub();
+    path.settle();
+    path.link_device();
+    path.settle();
+    assert_eq!((path.device.queued(), &*path.full), (0, &[(0, true), (0, false)][..]));
+    assert_eq!(path.got(), (0..14).filter(|n| *n != 10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_restarted_device_waits_for_a_full_topic_and_lets_no_other_wait() {
+    const TWO: &[&str] = &["unheard", "readings"];
+    let mut path = Path::with(DeviceConfig::new("dev", TWO, [1, 2]));
+    path.keep_few(1);
+    path.link_device();
+    path.link_sub();
+    for n in 0..20_u8 {
+        path.send_to(0, &[n; 16]).expect("nothing is known of the topic");
+    }
+    path.settle();
+    assert_eq!((path.device.queued(), path.dead()), (9, vec![10]), "nothing else is queued");
+    path.send_to(1, &[20; 16]).expect("another topic is another matter");
+    path.settle();
+    assert_eq!((path.device.queued(), path.got()), (0, vec![20]), "it does not wait for the first one");
+    assert_eq!(path.dead(), (10..20).collect::<Vec<_>>());
+    assert_eq!(path.send_to(0, b"new"), Err(SendError::TopicFull));
+
+    // What is in the store may be of any topic.
+    let mut path = Path::new();
+    path.keep_few(1);
+    for n in 0..20_u8 {
+        path.send(&[n; 16]).expect("room");
+    }
+    path.device = Device::new(DeviceConfig::new("dev", TOPICS, [3, 4]), path.now);
+    path.store.recover(&mut |item: Recovered<'_>| path.device.restore(&item)).expect("in memory");
+    path.link_device();
+    path.settle();
+    assert_eq!((path.device.queued(), path.dead()), (9, vec![10]));
+}
+
+/// A line on which whatever the device says is answered with the same bytes.
+fn handshakes(
+    device: &mut Device,
+    store: &mut RamStore<2048>,
+    answer: &[u8],
+    until: Duration,
+) -> Vec<Instant> {
+    let (mut begun, mut now) = (Vec::new(), Instant::ZERO);
+    let mut received: Vec<u8> = Vec::new();
+    while now < Instant::ZERO + until {
+        let mut scratch = [0; 512];
+        let up = device.has_link();
+        let (bytes, served) = pump::turn(device, store, now, &received, &mut scratch, |_| {});
+        served.expect("in memory");
+        received = if bytes.is_empty() { Vec::new() } else { answer.to_vec() };
+        if device.has_link() && !up {
+            begun.push(now);
+        }
+        if received.is_empty() {
+            let (due, _) = device.poll_timeout().expect("it never gives up");
+            assert!(due > now, "whoever waits as long as told finds something to do");
+            now = due;
+        } else {
+            now = now + Duration::from_micros(100);
+        }
+    }
+    begun
+}
+
+#[test]
+fn a_refused_handshake_is_begun_again_after_a_pause() {
+    let mut device = Device::new(DeviceConfig::new("dev", TOPICS, [1, 2]), Instant::ZERO);
+    let refusal = [2, 1, 0];
+    let begun = handshakes(&mut device, &mut RamStore::new(), &refusal, Duration::from_secs(700));
+    assert_eq!(begun.first(), Some(&Instant::ZERO), "the first one waits for nothing");
+    let pauses: Vec<Duration> = begun.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    let early = begun.iter().filter(|at| at.since(Instant::ZERO) < Duration::from_secs(60)).count();
+    let (early, late) = pauses.split_at(early);
+    let is_within = |pause: &Duration, millis: core::ops::Range<u64>| {
+        (Duration::from_millis(millis.start)..Duration::from_millis(millis.end)).contains(pause)
+    };
+    assert!(early.iter().all(|pause| is_within(pause, 50..252)), "{early:?}");
+    assert!(late.iter().all(|pause| is_within(pause, 500..1002)), "{late:?}");
+    let distinct: std::collections::BTreeSet<_> = late.iter().collect();
+    assert!(distinct.len() > late.len() / 2, "they are drawn");
+}
+
+#[test]
+fn sessions_that_end_at_once_do_not_shorten_the_pause() {
+    let mut path = Path::new();
+    let mut pause_after = |up: Duration| {
+        path.link_device();
+        path.settle();
+        assert!(path.device.is_up());
+        path.now = path.now + up;
+        path.device.handle_bytes(path.now, &[2, 1, 0]);
+        let ended = path.now;
+        path.settle();
+        assert!(!path.device.has_link() && !path.device.wants_link(path.now));
+        let (due, _) = path.device.poll_timeout().expect("it tries again");
+        path.now = due;
+        assert!(path.device.wants_link(path.now));
+        (due.since(ended), due)
+    };
+    let mut last = Duration::ZERO;
+    let mut now = Instant::ZERO;
+    while now < Instant::ZERO + Duration::from_secs(65) {
+        (last, now) = pause_after(Duration::ZERO);
+    }
+    assert!(last >= Duration::from_millis(500), "{last:?}");
+    let (pause, _) = pause_after(Duration::from_secs(2));
+    assert!(pause <= Duration::from_millis(101), "{pause:?}");
 }

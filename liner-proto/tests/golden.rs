@@ -8,7 +8,7 @@ use liner_proto::frame::{cobs, length};
 use liner_proto::id::{Epoch, Predecessor, SessionId};
 use liner_proto::seal;
 use liner_proto::wire::batch::{Batch, BatchHead};
-use liner_proto::wire::control::{Ack, Bind, Close, CloseReason, Marks, TopicFull};
+use liner_proto::wire::control::{Ack, Bind, Close, CloseReason, Echo, Marks, Probe, TopicFull};
 use liner_proto::wire::data::DataHead;
 use liner_proto::wire::handshake::{About, Acks, Answer, Assigned, Confirm, Hello, Known, StreamFields};
 use liner_proto::wire::page::{Change, PageBuilder, Row};
@@ -181,6 +181,8 @@ fn add_control(vectors: &mut Vectors) {
     add_body(vectors, "ack", &Body::Ack(ack));
     add_body(vectors, "bind", &Body::Bind(Bind { number: 300, text: "air/temp" }));
     add_body(vectors, "topic-full", &Body::TopicFull(TopicFull { topic: "air/temp", after: 129 }));
+    add_body(vectors, "probe", &Body::Probe(Probe { number: 300 }));
+    add_body(vectors, "echo", &Body::Echo(Echo { number: 300 }));
     add_body(vectors, "skipped", &Body::Skipped(0x80));
 
     let rows = [
@@ -378,7 +380,7 @@ fn a_wrong_document_is_found() {
 #[test]
 fn every_tag_has_a_vector() {
     const TAGS: [RangeInclusive<u8>; 4] = [
-        tag::HELLO..=tag::TOPIC_FULL,
+        tag::HELLO..=tag::ECHO,
         tag::CALL..=tag::FRAGMENT,
         tag::DATA_FIRST..=tag::DATA_FIRST,
         tag::SKIPPABLE_FIRST..=tag::SKIPPABLE_FIRST,

@@ -7,7 +7,7 @@ use liner_proto::frame::{cobs, length};
 use liner_proto::id::{Epoch, Predecessor, SessionId};
 use liner_proto::seal;
 use liner_proto::wire::batch::{Batch, BatchHead};
-use liner_proto::wire::control::{Ack, Bind, Close, CloseReason, Marks, TopicFull};
+use liner_proto::wire::control::{Ack, Bind, Close, CloseReason, Echo, Marks, Probe, TopicFull};
 use liner_proto::wire::data::DataHead;
 use liner_proto::wire::handshake::{About, Acks, Answer, Assigned, Confirm, Hello, Known, StreamFields};
 use liner_proto::wire::page::{Change, PageBuilder, Row};
@@ -184,7 +184,7 @@ fn page(rng: &mut Rng, out: &mut [u8]) -> Result<usize, wire::BufferFull> {
 fn any_body(rng: &mut Rng) -> Vec<u8> {
     let mut out = [0; FRAME_MAX];
     let (nonce, instance, name) = (rng.next(), rng.next(), rng.text());
-    let written = match rng.below(13) {
+    let written = match rng.below(15) {
         0 => {
             let version_max = 1 + rng.below(3) as u8;
             let about = about(rng);
@@ -222,7 +222,9 @@ fn any_body(rng: &mut Rng) -> Vec<u8> {
         7 => wire::encode(&Body::TopicFull(TopicFull { topic: name, after: rng.number() }), &mut out),
         8 => page(rng, &mut out),
         9 => wire::encode(&Body::Skipped(0x80 | rng.next() as u8), &mut out),
-        10 => {
+        10 => wire::encode(&Body::Probe(Probe { number: rng.number() }), &mut out),
+        11 => wire::encode(&Body::Echo(Echo { number: rng.number() }), &mut out),
+        12 => {
             let record = any_record(rng);
             let (sent_before, number, added_age_ms) = (rng.chance(2), rng.next(), rng.next() as u32);
             let parts = DataHead { sent_before, number, added_age_ms }.encode(&record);
@@ -348,7 +350,12 @@ fn read(bytes: &[u8], seen: &mut Seen) {
         | Body::Close(Close { text, .. })
         | Body::Bind(Bind { text, .. })
         | Body::TopicFull(TopicFull { topic: text, .. }) => assert!(text.len() <= TEXT_MAX),
-        Body::Confirm(_) | Body::Marks(_) | Body::Ack(_) | Body::Skipped(_) => {}
+        Body::Confirm(_)
+        | Body::Marks(_)
+        | Body::Ack(_)
+        | Body::Probe(_)
+        | Body::Echo(_)
+        | Body::Skipped(_) => {}
         other => panic!("{other:?} is not looked into"),
     }
 }
@@ -511,7 +518,7 @@ fn damaged_and_invented_bytes_are_borne() {
     let bodies: BTreeSet<&str> = seen.bodies.names().collect();
     assert_eq!(bodies, variants("pub enum Body<'a> {"));
     seen.records.assert_seen(&["Gap", "Message"]);
-    let tags: BTreeSet<u8> = (0x01..=0x0a).chain(0x40..=0xff).collect();
+    let tags: BTreeSet<u8> = (0x01..=0x0c).chain(0x40..=0xff).collect();
     let missing: Vec<&u8> = tags.difference(&seen.tags).collect();
     assert!(missing.is_empty() && seen.tags.is_subset(&tags), "tags never seen: {missing:x?}");
 }

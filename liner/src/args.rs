@@ -79,7 +79,8 @@ fn gateway_help() -> String {
         "\
 A message is acknowledged to the device after it was committed here, together with the note of how far that device has
 come: it is in the store once, through kills and power cuts. It leaves the store when the subscriber has handled it. What
-nobody has subscribed to is kept for the first subscriber with a name, up to 100,000 messages or 256 MiB a topic.
+nobody has subscribed to is kept for the first subscriber with a name, up to 100,000 messages or 256 MiB a topic. Nobody has
+to read the status lines.
 
 Examples:
   liner gateway --demo
@@ -127,8 +128,10 @@ pub(crate) struct DeviceArgs {
 fn device_help() -> String {
     format!(
         "\
-Messages wait in 16 KiB of RAM until the gateway has committed them. When that is full, a reading is left out and counted,
-and standard input is simply not read for a while. What is in RAM when this program is killed is lost.
+Messages wait in 16 KiB of RAM until the gateway has committed them. When that is full, or the gateway keeps no more of
+a topic that nobody has subscribed to, a reading is left out and counted, and standard input is simply not read for a while.
+What is in RAM when this program is stopped or killed is lost: a stop says how much that is. A line has up to 4,096 bytes: a
+longer one ends the program after all lines before it are acknowledged. Nobody has to read the status lines.
 
 Examples:
   liner device --topic readings
@@ -173,9 +176,12 @@ fn sub_help() -> String {
     format!(
         "\
 A line is `TOPIC FROM#SEQ PAYLOAD`: FROM is the node that first sent the message, SEQ its number there. A line is written out
-before its message is acknowledged: after a kill the last ones may come again, marked by `*` behind SEQ. With --json a line has
-the fields topic, from, seq, payload and maybe_redelivered; a payload that is not UTF-8 is in base64, with a field
-\"encoding\":\"base64\".
+before its message is acknowledged: after a kill the last ones may come again, marked by `*` behind SEQ. Control characters
+are escaped, as \\n or \\u{{1b}}, and so are spaces in TOPIC and FROM. When nobody reads the lines any more, it ends: what was
+not written is not acknowledged.
+
+With --json a line has the fields topic, from, seq, payload and maybe_redelivered; a payload that is not UTF-8 is in base64,
+with a field \"encoding\":\"base64\".
 
 Examples:
   liner sub readings

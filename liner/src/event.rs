@@ -6,17 +6,18 @@ use liner_proto::wire::control::CloseReason;
 
 use crate::failure::Failure;
 
-/// An event in words, if there are any for it.
-pub(crate) fn words(event: &Event) -> Option<String> {
+/// An event in words, if there are any for it. What the store said of its latest fault comes with those of the store.
+pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
     Some(match event {
         Event::PeerUp { name, .. } => format!("{name} is connected"),
-        Event::PeerDown { name, reason } => format!("{name} is away: {}", reason_words(*reason)),
+        Event::PeerDown { name, reason, .. } => format!("{name} is away: {}", reason_words(*reason)),
+        Event::HandshakeFailed { name: Some(name), reason: CloseReason::NameInUse, .. } => {
+            format!("another program wants to connect as {name}, which is connected: it is refused")
+        }
         Event::HandshakeFailed { reason, .. } => {
             format!("a connection ended before it was one of ours: {}", reason_words(*reason))
         }
-        Event::DialFailed { address } => {
-            format!("nobody answers at {address} yet: it is tried again until somebody does")
-        }
+        Event::DialFailed { address } => nobody_answers(address),
         Event::Gap { from, count, reason } => format!("{count} messages of {from} will not come: {reason:?}"),
         Event::WeakAcks { name, class, .. } => {
             format!(
@@ -29,7 +30,10 @@ pub(crate) fn words(event: &Event) -> Option<String> {
         Event::Damaged { queue, count } => {
             format!("{} in the queue of {queue} damaged or missing in the store", messages(*count))
         }
-        Event::StoreFailed(fault) => format!("{fault}: nothing is acknowledged until it works again"),
+        Event::StoreFailed(fault) => {
+            let said = said.map(|said| format!(" ({said})")).unwrap_or_default();
+            format!("{fault}: nothing is acknowledged until it works again{said}")
+        }
         Event::StoreRecovered => "the store works again".to_owned(),
         Event::TopicFull { topic } => {
             format!(
@@ -62,6 +66,10 @@ pub(crate) fn words(event: &Event) -> Option<String> {
     })
 }
 
+pub(crate) fn nobody_answers(address: &str) -> String {
+    format!("nobody answers at {address} yet: it is tried again until somebody does")
+}
+
 fn messages(count: u64) -> String {
     if count == 1 { "a message".to_owned() } else { format!("{count} messages") }
 }
@@ -78,12 +86,12 @@ const fn dead_words(reason: DeadReason) -> &'static str {
     }
 }
 
-/// Whether a node that dials others has to give up.
+/// Whether a node has to give up. Only whom it has dialled may say so: anybody can connect and close with any reason.
 pub(crate) fn fatal(event: &Event, name: &str) -> Option<Failure> {
     let in_use = matches!(
         event,
-        Event::HandshakeFailed { reason: CloseReason::NameInUse, .. }
-            | Event::PeerDown { reason: CloseReason::NameInUse, .. }
+        Event::HandshakeFailed { reason: CloseReason::NameInUse, dialed: true, .. }
+            | Event::PeerDown { reason: CloseReason::NameInUse, dialed: true, .. }
     );
     in_use.then(|| name_in_use(name))
 }
@@ -107,5 +115,32 @@ pub(crate) const fn reason_words(reason: CloseReason) -> &'static str {
         CloseReason::Regressed => "its queue had gone back in time",
         CloseReason::LinkLost => "the link broke",
         CloseReason::Other(_) => "for a reason that this version does not know",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use liner_proto::effect::StoreFault;
+    use liner_proto::id::ConnId;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_fails_is_told_in_its_own_words() {
+        let failed = Event::StoreFailed(StoreFault::Unavailable);
+        let told = words(&failed, Some("the file was deleted")).unwrap();
+        assert!(told.ends_with("works again (the file was deleted)"), "{told}");
+    }
+
+    #[test]
+    fn only_whom_a_node_has_dialled_may_end_it() {
+        for dialed in [true, false] {
+            for reason in [CloseReason::NameInUse, CloseReason::Shutdown] {
+                let down = Event::PeerDown { name: "gateway".into(), reason, dialed };
+                let failed = Event::HandshakeFailed { conn: ConnId(1), name: None, reason, dialed };
+                let ends = dialed && reason == CloseReason::NameInUse;
+                assert_eq!((fatal(&down, "w").is_some(), fatal(&failed, "w").is_some()), (ends, ends));
+            }
+        }
     }
 }

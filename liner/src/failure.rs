@@ -6,7 +6,7 @@ use std::process::ExitCode;
 /// Why the command ends. The text is one sentence that says what to do.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The work itself failed: a store, a file, standard output.
+    /// The work itself failed: a store, standard input, what is printed.
     Work(String),
     /// What was asked for makes no sense.
     Usage(String),
@@ -20,10 +20,11 @@ pub(crate) enum Failure {
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or ended by SIGINT or SIGTERM where no end was asked for
-  1  the work failed: the store, a file or standard output
+  1  the work failed: the store, standard input, or the output of `sub` and `--demo`
   2  the command line makes no sense
   3  the name or an address is in use by another program
-  4  ended by SIGINT or SIGTERM before all was done";
+  4  ended by SIGINT or SIGTERM before all was done
+  130, 143  ended at once by SIGINT or SIGTERM: by a second one, or during the start";
 
 impl Failure {
     pub(crate) fn code(&self) -> ExitCode {

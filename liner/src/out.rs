@@ -1,5 +1,6 @@
 //! Standard output, one line at a time: plain for people, or one JSON object a line for programs.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
 
@@ -57,16 +58,87 @@ impl Out {
     }
 }
 
+/// Lines that say how the work goes: it goes on when nobody reads them.
+pub(crate) struct Report {
+    out: Out,
+    is_over: bool,
+}
+
+impl Report {
+    pub(crate) const fn new(out: Out) -> Self {
+        Self { out, is_over: false }
+    }
+
+    /// Writes and flushes. The first failure is told on standard error, and nothing is written after it.
+    pub(crate) fn write(&mut self, write: impl FnOnce(&mut Out) -> io::Result<()>) {
+        if self.is_over {
+            return;
+        }
+        if let Err(error) = write(&mut self.out).and_then(|()| self.out.flush()) {
+            self.is_over = true;
+            tell(format_args!("{}: no more status lines are written, the work goes on", failed(&error)));
+        }
+    }
+}
+
 /// What it means that standard output took no more.
 pub(crate) fn failed(error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
-        return Failure::Work("standard output was closed: what was not written stays queued".to_owned());
+        return Failure::Work("standard output was closed".to_owned());
     }
     Failure::io("cannot write to standard output", error)
 }
 
-/// A line on standard error.
+/// A line on standard error, whatever the text holds.
 pub(crate) fn tell(text: impl Display) {
     // With standard error gone there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "liner: {text}");
+    let _ = writeln!(io::stderr(), "liner: {}", shown(&text.to_string()));
+}
+
+/// Text of others as people may see it: nothing in it ends the line, speaks to the terminal, or turns the direction of writing.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    escape(text, is_unseen)
+}
+
+/// The same for one of the fields of a line, between which there are spaces.
+pub(crate) fn field(text: &str) -> Cow<'_, str> {
+    escape(text, |c| is_unseen(c) || c.is_whitespace())
+}
+
+fn is_unseen(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_escaped) {
+        return text.into();
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' => escaped.extend(c.escape_default()),
+            _ if is_escaped(c) => escaped.extend(c.escape_unicode()),
+            _ => escaped.push(c),
+        }
+    }
+    escaped.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_others_is_one_line_that_does_nothing() {
+        assert_eq!(shown("20 °C, 100 %"), "20 °C, 100 %");
+        assert_eq!(shown("a\nreadings d#9 x"), "a\\nreadings d#9 x");
+        assert_eq!(shown("\x1b[2J\u{9b}\u{7f}\0"), "\\u{1b}[2J\\u{9b}\\u{7f}\\u{0}");
+        assert_eq!(shown("\u{202e}txt\u{2028}"), "\\u{202e}txt\\u{2028}");
+    }
+
+    #[test]
+    fn a_field_ends_where_it_says() {
+        assert_eq!(field("boiler-1"), "boiler-1");
+        assert_eq!(field("d#9 x\ty"), "d#9\\u{20}x\\ty");
+    }
 }

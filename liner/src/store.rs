@@ -4,7 +4,7 @@ use liner_mio::{BuildError, Builder, Class, DriveError, HeapStore, Node, StopErr
 use liner_store_sqlite::{OpenError, Options, SqliteStore};
 
 use crate::failure::Failure;
-use crate::out::tell;
+use crate::out::{self, tell};
 use crate::store_url::StoreUrl;
 
 /// What `ram:` holds at most.
@@ -27,8 +27,23 @@ pub(crate) fn open(url: &StoreUrl, name: &str, durability: Class) -> Result<Box<
     if let Some(schema) = opened.upgraded_from {
         tell(format_args!("{} was upgraded from schema {schema}", path.display()));
     }
+    if opened.damaged > 0 {
+        tell(format_args!(
+            "{} damaged rows were taken out of {}, which said how far queues and peers had come: \
+             messages may come twice, and what is missing is told",
+            opened.damaged,
+            path.display()
+        ));
+    }
     if opened.orphaned > 0 {
         tell(format_args!("{} messages whose stream is gone are now dead letters", opened.orphaned));
+    }
+    if let Some(bytes) = opened.needs_free {
+        tell(format_args!(
+            "the disk of {} is too full: until {} MiB are free on it, new messages are taken only where acknowledged ones were",
+            path.display(),
+            bytes.div_ceil(1 << 20)
+        ));
     }
     Ok(Box::new(store))
 }
@@ -38,11 +53,23 @@ pub(crate) fn build(builder: Builder) -> Result<Node, Failure> {
     builder.build().map_err(|error| build_failure(&error))
 }
 
+/// The words of the library are for whoever writes a program: these are for whoever runs one.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever comes later is a failure of the work")]
 pub(crate) fn drive_failure(error: &DriveError) -> Failure {
-    if let DriveError::Handler(error) = error {
-        return crate::out::failed(error);
+    match error {
+        DriveError::Handler(error) => {
+            Failure::Work(format!("{}: what was not written is not acknowledged", out::failed(error)))
+        }
+        DriveError::Loop(error) => Failure::io("the event loop failed, start the program again", error),
+        DriveError::Store { fault, said: Some(said) } => {
+            Failure::Work(format!("{fault}: start the program again ({said})"))
+        }
+        DriveError::Store { fault, said: None } => Failure::Work(format!("{fault}: start the program again")),
+        DriveError::StoreWorkerGone => {
+            Failure::Work("the store's thread has ended: start the program again".to_owned())
+        }
+        _ => Failure::Work(error.to_string()),
     }
-    Failure::Work(error.to_string())
 }
 
 pub(crate) fn stop_failure(error: &StopError) -> Failure {
@@ -77,4 +104,26 @@ fn build_failure(error: &BuildError) -> Failure {
 /// Names this run of the operating system. Where that cannot be found out, a loss of power looks like any other death.
 fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use liner_proto::effect::StoreFault;
+
+    use super::*;
+
+    #[test]
+    fn whoever_runs_the_program_is_told_to_start_it_again() {
+        let store = |said: Option<&str>| DriveError::Store {
+            fault: StoreFault::Unknown,
+            said: said.map(str::to_owned),
+        };
+        let told = drive_failure(&store(Some("disk I/O error"))).to_string();
+        assert_eq!(told, "the outcome of the commit is not known: start the program again (disk I/O error)");
+        for error in [store(None), DriveError::StoreWorkerGone, DriveError::Loop(std::io::Error::other("x"))]
+        {
+            let told = stop_failure(&StopError::Drive(error)).to_string();
+            assert!(told.contains("start the program again") && !told.contains("anew"), "{told}");
+        }
+    }
 }

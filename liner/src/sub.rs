@@ -6,25 +6,29 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use liner_mio::{Class, DriveError, Framing, Handler, Message, Node, StopError};
+use liner_mio::{Class, Framing, Handler, Message, Node};
 use serde::Serialize;
 
 use crate::args::{PEERS_ADDRESS, SubArgs};
 use crate::event;
 use crate::failure::Failure;
-use crate::out::{Out, tell};
+use crate::out::{Out, field, shown, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
+
+/// What a default store's file name has of the node's at most. A file's name has 255 bytes, and the store puts up to 105 of its own
+/// behind this one's for the files beside it.
+const FILE_BYTES_MAX: usize = 140;
 
 /// How long the end may take: the store has to take what was printed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: &SubArgs) -> Result<(), Failure> {
-    let stop = Stop::on_signals()?;
     let name = args.name.clone().unwrap_or_else(random_name);
     let mut node = connect(args, &name)?;
-    let mut watch = Watch::new(stop)?;
+    // Not before: opening may check a large file, and a signal ends that at once.
+    let mut watch = Watch::new(Stop::on_signals()?)?;
     watch.register(&mut [&mut node])?;
     let mut printer = Printer::new(Out::new(args.json));
     for address in node.listen_addrs() {
@@ -41,20 +45,28 @@ pub(crate) fn run(args: &SubArgs) -> Result<(), Failure> {
             if let Some(failure) = event::fatal(&event, &name) {
                 return Err(failure);
             }
-            if let Some(words) = event::words(&event) {
+            if let Some(words) = event::words(&event, node.store_error().as_deref()) {
                 tell(words);
             }
         }
     }
-    let done = enough(&printer);
-    finish(&mut node, &mut printer)?;
+    node.stop(STOP_PATIENCE, &mut printer).map_err(|error| stop_failure(&error))?;
     match args.count {
-        Some(count) if !done => Err(Failure::Unfinished(format!(
-            "stopped after {} of {count} messages: start it again to go on",
-            printer.printed
-        ))),
+        Some(count) if printer.printed < count => {
+            Err(unfinished(printer.printed, count, args.name.is_some()))
+        }
         _ => Ok(()),
     }
+}
+
+/// What is left to do, and how.
+fn unfinished(printed: u64, count: u64, waits: bool) -> Failure {
+    let next = if waits {
+        format!("go on under the same --name with --count {}", count - printed)
+    } else {
+        "without --name nothing waits for it, and it counts anew when it is started again".to_owned()
+    };
+    Failure::Unfinished(format!("stopped after {printed} of {count} messages: {next}"))
 }
 
 fn connect(args: &SubArgs, name: &str) -> Result<Node, Failure> {
@@ -87,21 +99,16 @@ fn connect(args: &SubArgs, name: &str) -> Result<Node, Failure> {
     build(builder)
 }
 
-/// Ends the sessions. What comes from now on is not printed, and so not acknowledged.
-fn finish(node: &mut Node, printer: &mut Printer) -> Result<(), Failure> {
-    printer.closing = true;
-    match node.stop(STOP_PATIENCE, printer) {
-        Err(StopError::Drive(DriveError::Handler(_))) if printer.refused => Ok(()),
-        Err(error) => Err(stop_failure(&error)),
-        Ok(_) => Ok(()),
-    }
-}
-
 fn default_store(name: Option<&str>) -> StoreUrl {
     let Some(name) = name else { return StoreUrl::Ram };
     let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     // Names that become the same file share it: rows are keyed by the name itself.
-    let file: String = name.chars().map(safe).collect();
+    let mut file: String = name.chars().map(safe).collect();
+    if file.len() > FILE_BYTES_MAX {
+        // Cut, and told apart by a checksum.
+        file.truncate(file.floor_char_boundary(FILE_BYTES_MAX - 9));
+        file.push_str(&format!("-{:08x}", crc32c::crc32c(name.as_bytes())));
+    }
     StoreUrl::Sqlite(format!("liner-{file}.db").into())
 }
 
@@ -117,13 +124,11 @@ pub(crate) struct Printer {
     printed: u64,
     line: Vec<u8>,
     error: Option<io::Error>,
-    closing: bool,
-    refused: bool,
 }
 
 impl Printer {
     const fn new(out: Out) -> Self {
-        Self { out, printed: 0, line: Vec::new(), error: None, closing: false, refused: false }
+        Self { out, printed: 0, line: Vec::new(), error: None }
     }
 
     fn print(&mut self, message: &Message<'_>) -> io::Result<()> {
@@ -138,9 +143,7 @@ impl Printer {
 
 impl Handler for Printer {
     fn message(&mut self, message: &Message<'_>) {
-        if self.closing {
-            self.refused = true;
-        } else if self.error.is_none() {
+        if self.error.is_none() {
             match self.print(message) {
                 Ok(()) => self.printed += 1,
                 Err(error) => self.error = Some(error),
@@ -151,9 +154,6 @@ impl Handler for Printer {
     fn turn_end(&mut self) -> io::Result<()> {
         if let Some(error) = self.error.take() {
             return Err(error);
-        }
-        if self.refused {
-            return Err(io::Error::other("no more messages are taken"));
         }
         self.out.flush()
     }
@@ -185,19 +185,15 @@ impl<'a> Line<'a> {
 /// `TOPIC FROM#SEQ PAYLOAD`, without the end of the line and with nothing in it that ends one.
 fn plain(message: &Message<'_>, line: &mut Vec<u8>) {
     let mark = if message.maybe_redelivered { "*" } else { "" };
-    line.extend_from_slice(format!("{} {}#{}{mark} ", message.topic, message.from, message.seq).as_bytes());
+    let (topic, from) = (field(message.topic), field(message.from));
+    line.extend_from_slice(format!("{topic} {from}#{}{mark} ", message.seq).as_bytes());
     match std::str::from_utf8(message.payload) {
-        Ok(text) if !text.contains(char::is_control) => line.extend_from_slice(message.payload),
-        Ok(text) => line.extend(text.chars().flat_map(shown).collect::<String>().bytes()),
+        Ok(text) => line.extend_from_slice(shown(text).as_bytes()),
         Err(_) => {
             line.extend_from_slice(b"base64:");
             line.extend_from_slice(BASE64_STANDARD.encode(message.payload).as_bytes());
         }
     }
-}
-
-fn shown(c: char) -> Box<dyn Iterator<Item = char>> {
-    if c.is_control() { Box::new(c.escape_default()) } else { Box::new(std::iter::once(c)) }
 }
 
 #[cfg(test)]
@@ -225,6 +221,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_forges_no_line() {
+        let mut line = Vec::new();
+        let from = "a\nreadings d#9 x\x1b";
+        plain(&Message { topic: "t u", from, ..message(b"p q", false) }, &mut line);
+        assert_eq!(String::from_utf8(line).unwrap(), "t\\u{20}u a\\nreadings\\u{20}d#9\\u{20}x\\u{1b}#7 p q");
+    }
+
+    #[test]
+    fn an_end_before_the_count_says_how_to_go_on() {
+        let told = |waits| unfinished(3, 10, waits).to_string();
+        assert!(told(true).contains("3 of 10") && told(true).contains("--count 7"), "{}", told(true));
+        assert!(told(false).contains("without --name nothing waits"), "{}", told(false));
+    }
+
+    #[test]
     fn json_says_how_the_payload_is_written() {
         let json = |payload| serde_json::to_string(&Line::new(&message(payload, false))).unwrap();
         assert_eq!(
@@ -242,6 +253,20 @@ mod tests {
         assert_eq!(default_store(None), StoreUrl::Ram);
         assert_eq!(default_store(Some("w")), StoreUrl::Sqlite("liner-w.db".into()));
         assert_eq!(default_store(Some("../a b")), StoreUrl::Sqlite("liner-.._a_b.db".into()));
+    }
+
+    #[test]
+    fn the_longest_names_have_a_file_each() {
+        let file = |name: &str| match default_store(Some(name)) {
+            StoreUrl::Sqlite(path) => path.into_os_string().into_string().unwrap(),
+            StoreUrl::Ram => panic!("no file"),
+        };
+        let long = "ü".repeat(127);
+        assert_ne!(file(&long), file(&format!("{long}x")));
+        for name in [long, "a".repeat(255), "a".repeat(141)] {
+            assert!(file(&name).len() <= "liner-.db".len() + FILE_BYTES_MAX, "{}", file(&name));
+        }
+        assert_eq!(file(&"a".repeat(140)), format!("liner-{}.db", "a".repeat(140)));
     }
 
     #[test]

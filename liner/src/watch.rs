@@ -19,7 +19,7 @@ use crate::failure::Failure;
 pub(crate) struct Stop(StdUnixStream);
 
 impl Stop {
-    /// SIGINT and SIGTERM stop; a second one ends the process at once.
+    /// SIGINT and SIGTERM stop; a second one ends the process at once, with 128 and its number as the exit code.
     pub(crate) fn on_signals() -> Result<Self, Failure> {
         let failed = |error| Failure::io("cannot take signals", &error);
         let (read, write) = StdUnixStream::pair().map_err(failed)?;

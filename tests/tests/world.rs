@@ -46,6 +46,7 @@ fn every_world_keeps_every_promise() {
     assert!(summary.loads > 0, "no queue was ever longer than a node's memory");
     assert!(summary.closed > 0, "no queue was ever forgotten");
     assert!(summary.revived > 0, "nobody who was given up ever came back");
+    assert!(summary.waiting > 0, "no stream ever waited for a full topic");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use liner_proto::effect::{BatchId, Loaded, Outcome, StoreFault};
 use liner_proto::memory::SEGMENT_BYTES;
 use liner_proto::router::{LoadRequest, Router, StoreRequest};
 use liner_proto::store::{Store, execute};
+use liner_proto::wire::batch::NUMBERS_MAX;
 use mio::Waker;
 
 use crate::clock::Clock;
@@ -20,7 +21,10 @@ use worker::Worker;
 
 /// After so much a turn hands no further frame to the application before it is committed. A frame adds at most as many messages, and
 /// at most a segment, so that a crash repeats at most 1,024 messages and 256 KiB.
-const TURN: Handed = Handed { messages: liner_proto::wire::batch::NUMBERS_MAX, bytes: 128 * 1024 };
+const TURN: Handed = Handed { messages: NUMBERS_MAX, bytes: 128 * 1024 };
+
+/// Messages that are handed to the application before the first of them is committed.
+pub(crate) const REPEAT_MAX: u64 = 2 * NUMBERS_MAX;
 
 /// Requests executed in one go in place.
 const REQUESTS_MAX: usize = 64;

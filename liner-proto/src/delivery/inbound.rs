@@ -83,14 +83,14 @@ impl Inbound {
         }
     }
 
-    /// Takes the cursor that a store remembered.
-    pub const fn restore(&mut self, epoch: Epoch, through: u64) {
+    /// Takes the cursor that a store remembered. At most `repeat_max` messages above it were ever handed on.
+    pub const fn restore(&mut self, epoch: Epoch, through: u64, repeat_max: u64) {
         self.epoch = epoch;
         self.received = through;
         self.emitted = through;
         self.committed = through;
-        // Until the sender says how far it had got, anything it sends again may have been handled before.
-        self.doubt = u64::MAX;
+        // Anything of these that the sender sends again may have been handled before.
+        self.doubt = through.saturating_add(repeat_max);
     }
 
     /// The sender's epoch.
@@ -144,6 +144,8 @@ impl Inbound {
             return Resumption::Continued;
         }
         self.received = theirs.oldest - 1;
+        // This side has gone back, or the sender has: who knows what was handed on.
+        self.doubt = theirs.next - 1;
         // The sender has these acknowledged: its window begins behind them, and so does this one.
         self.committed = self.committed.max(self.received);
         Resumption::Lost(lost)

@@ -1,5 +1,8 @@
 //! What arrives on the line.
 
+use core::time::Duration;
+
+use super::topics::TopicSet;
 use super::{Endpoint, Event, Peer, Takes};
 use crate::delivery::{Arrival, Resumed, Resumption, Violation};
 use crate::effect::GapReason;
@@ -7,11 +10,14 @@ use crate::frame::cobs::{self, CobsSplit};
 use crate::seal;
 use crate::session::{Heard, Session};
 use crate::time::Instant;
-use crate::wire::control::CloseReason;
+use crate::wire::control::{CloseReason, TopicFull};
 use crate::wire::data;
 use crate::wire::handshake::{About, Acks, StreamFields};
 use crate::wire::record::{Mode, Record, Topic};
 use crate::wire::{self, Body};
+
+/// The longest pause between two handshakes. A session that was not up for as long did not end the trouble before it.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A frame in the receive buffer whose message nobody has taken yet.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +39,8 @@ pub(super) struct Notices {
     weak: Option<Acks>,
     pub(super) regressed: bool,
     pub(super) too_large: bool,
+    /// Topics that were said to be full.
+    full: TopicSet,
 }
 
 impl Notices {
@@ -43,11 +51,25 @@ impl Notices {
     }
 }
 
+impl Peer {
+    fn handle_topic_full(&mut self, topics: &[&str], full: &TopicFull<'_>) {
+        let topics = topics.iter().enumerate().take(TopicSet::TOLD_APART);
+        for (place, _) in topics.filter(|(_, text)| **text == full.topic) {
+            if full.after > 0 {
+                self.full.insert(place);
+            } else {
+                self.full.remove(place);
+            }
+        }
+    }
+}
+
 impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
     /// There is a link, or a new one: the handshake begins.
     pub fn handle_link_up(&mut self, now: Instant) {
         self.tick(now);
         self.forget_session();
+        self.redial = None;
         let nonce = self.rng.next_nonzero();
         self.session = Some(Session::dial(self.now, nonce, self.config.timing));
     }
@@ -59,6 +81,18 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             self.notice.reason.get_or_insert(CloseReason::LinkLost);
         }
         self.forget_session();
+        self.redial = None;
+    }
+
+    /// The session has ended, and the link may stay: the next one begins after a pause.
+    fn pause(&mut self) {
+        if self.session.is_none() {
+            return;
+        }
+        if self.peer.is_some_and(|peer| peer.since + PAUSE_MAX <= self.now) {
+            self.back_off.reset(self.now);
+        }
+        self.redial = Some(self.back_off.fail(self.now, PAUSE_MAX, &mut self.rng));
     }
 
     pub(super) fn forget_session(&mut self) {
@@ -159,6 +193,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
         match session.handle(now, &body)? {
             Heard::Other => {}
             Heard::Answer { about, stream, .. } => return self.attach(about, &stream),
+            Heard::Probe | Heard::Echo { .. } => return Ok(()),
             Heard::Hello { .. } | Heard::Confirm { .. } => return Err(CloseReason::Violation),
             Heard::Close(reason) => {
                 self.notice.reason.get_or_insert(reason);
@@ -202,12 +237,18 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                 }
                 Ok(())
             }
+            Body::TopicFull(full) => {
+                peer.handle_topic_full(self.config.topics, &full);
+                Ok(())
+            }
             // A device keeps no directory.
-            Body::Bind(_) | Body::Page(_) | Body::TopicFull(_) | Body::Skipped(_) => Ok(()),
+            Body::Bind(_) | Body::Page(_) | Body::Skipped(_) => Ok(()),
             Body::Hello(_)
             | Body::Answer(_)
             | Body::Confirm(_)
             | Body::Close(_)
+            | Body::Probe(_)
+            | Body::Echo(_)
             | Body::Marks(_)
             | Body::Batch(_) => Err(CloseReason::Violation),
         }
@@ -228,9 +269,11 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
         let held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
         self.notice.weak = held.then_some(about.acks);
         self.peer = Some(Peer {
+            since: self.now,
             held,
             messages_limit: self.out.acked().saturating_add(u64::from(about.window_messages.min(255))),
             bound: 0,
+            full: TopicSet::EMPTY,
             told_long: 0,
         });
         self.takes = Takes::of(&about, FRAME);
@@ -255,8 +298,12 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
         if let Some((count, reason)) = self.notice.gap.take() {
             return Some(Event::Gap { count, reason });
         }
+        if let Some((topic, is_full)) = self.notice.full.approach(self.full()) {
+            return Some(if is_full { Event::TopicFull { topic } } else { Event::TopicFree { topic } });
+        }
         let is_over = self.session.as_ref().is_none_or(Session::is_closed);
         if is_over && let Some(reason) = self.notice.reason.take() {
+            self.pause();
             self.forget_session();
             return Some(Event::Disconnected(reason));
         }

@@ -15,6 +15,7 @@
 mod input;
 mod output;
 mod storage;
+mod topics;
 
 pub use storage::Step;
 
@@ -27,10 +28,11 @@ use crate::planted::Planted;
 use crate::rng::Rng;
 use crate::session::Session;
 use crate::time::Instant;
-use crate::timer::{Deadline, Wakeup, earlier};
+use crate::timer::{BackOff, Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::{About, Acks};
 use crate::wire::record::{self, Header, Mode, Topic};
+use topics::TopicSet;
 
 /// The longest name of a device, and of its gateway.
 pub const NAME_BYTES_MAX: usize = 32;
@@ -88,6 +90,11 @@ pub enum SendError {
     /// It can never fit a frame or the memory of the endpoint, or it is longer than the gateway takes.
     #[error("the message is too large for the endpoint's buffers, or for the gateway")]
     TooLarge,
+    /// Nobody has subscribed to the topic, and the gateway keeps no more of it: see [`Event::TopicFull`].
+    #[error(
+        "nobody has subscribed to the topic, and the gateway keeps no more of it: try again once somebody has"
+    )]
+    TopicFull,
     /// The configuration names no such topic.
     #[error("there is no topic with this index in the configuration")]
     NoSuchTopic,
@@ -105,7 +112,8 @@ pub enum Event<'a> {
         /// Whether the gateway remembered this device's stream.
         resumed: bool,
     },
-    /// The session is over. On a link that stays, call [`Endpoint::handle_link_up`] to begin another.
+    /// The session is over. On a link that stays, call [`Endpoint::handle_link_up`] to begin another as soon as
+    /// [`Endpoint::wants_link`].
     Disconnected(CloseReason),
     /// A message. It counts as processed at the next call of any kind.
     Message {
@@ -127,6 +135,19 @@ pub enum Event<'a> {
     /// [`Endpoint::drop_oldest`], or wait for a gateway that takes it. Told of each
     /// message once in a session.
     TooLarge,
+    /// Nobody has subscribed to the topic, and the gateway keeps no more of it: sends to it fail until
+    /// [`TopicFree`](Self::TopicFree). What is queued waits, as long as all of it is to full topics. A message to another topic does
+    /// not wait: what stands before it is sent, and the gateway puts it aside. Topics from the 64th of the configuration
+    /// on are never full here.
+    TopicFull {
+        /// Which.
+        topic: TopicIndex,
+    },
+    /// A topic that was full takes messages again, or the session in which it was full is over.
+    TopicFree {
+        /// Which.
+        topic: TopicIndex,
+    },
     /// The queue had gone backwards: it has a new epoch.
     Regressed,
     /// The gateway's acknowledgements stand for less than the device's class: what is queued stays here.
@@ -144,10 +165,17 @@ pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize> {
     rng: Rng,
     now: Instant,
     session: Option<Session>,
+    back_off: BackOff,
+    /// When the next handshake is to begin on a link that stays.
+    redial: Option<Instant>,
     peer: Option<Peer>,
     takes: Takes,
+    /// Which start of the device this is.
+    instance: u64,
     inbox: Epoch,
     out: Outbound<Region<QUEUE>>,
+    /// Topics of what was queued since the queue was last empty.
+    queued: TopicSet,
     inbound: Inbound,
     storage: storage::State,
     rx: [u8; FRAME],
@@ -160,10 +188,14 @@ pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize> {
 /// The other side, for as long as the session is up.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
+    /// When it answered.
+    since: Instant,
     /// Its acknowledgements stand for too little: nothing is sent to it.
     held: bool,
     messages_limit: u64,
     bound: usize,
+    /// Topics of which it keeps no more.
+    full: TopicSet,
     /// The last message of which it was said that it is too long; 0 if it was said of none.
     told_long: u64,
 }
@@ -214,15 +246,20 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
         let mut rng = Rng::new(config.seed);
         let epoch = Epoch(rng.next_nonzero());
         let inbox = Epoch(rng.next_nonzero());
+        let instance = rng.next_nonzero();
         let limits = limits(&config, FRAME);
         Self {
             rng,
             now,
             session: None,
+            back_off: BackOff::new(now),
+            redial: None,
             peer: None,
             takes: Takes::unknown(FRAME),
+            instance,
             inbox,
             out: Outbound::new(Region::new(), SendMode::Stored, epoch),
+            queued: TopicSet::EMPTY,
             inbound: Inbound::new(&limits, config.planted),
             storage: storage::State::NEW,
             rx: [0; FRAME],
@@ -243,12 +280,13 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
             }
             Recovered::Queue(queue) => {
                 self.out = Outbound::restore(Region::new(), SendMode::Stored, &queue.remembered(), false);
+                self.queued = TopicSet::first(self.config.topics.len());
                 self.storage.opened = true;
                 if self.storage.regressed {
                     self.rotate();
                 }
             }
-            Recovered::Cursor { epoch, through, .. } => self.inbound.restore(epoch, through),
+            Recovered::Cursor { epoch, through, .. } => self.inbound.restore(epoch, through, u64::MAX),
             Recovered::Topic { .. } | Recovered::Subscription { .. } => {}
         }
     }
@@ -263,7 +301,8 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
     /// If it was not taken.
     pub fn send(&mut self, now: Instant, topic: TopicIndex, payload: &[u8]) -> Result<u64, SendError> {
         self.tick(now);
-        if usize::from(topic.0) >= self.config.topics.len() {
+        let place = usize::from(topic.0);
+        if place >= self.config.topics.len() {
             return Err(SendError::NoSuchTopic);
         }
         let header = Header::new(Mode::All, Topic::Number(u32::from(topic.0) + 1));
@@ -272,13 +311,21 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
         if record::message_len(&spelled, payload.len()) > self.takes.record_max {
             return Err(SendError::TooLarge);
         }
+        if self.full().contains(place) {
+            return Err(SendError::TopicFull);
+        }
         let write = |room: &mut [u8]| {
             record::encode_message(&header, payload, room);
         };
-        self.out.push(self.now, len, false, write).map_err(|error| match error {
+        if self.out.queued() == 0 {
+            self.queued = TopicSet::EMPTY;
+        }
+        let number = self.out.push(self.now, len, false, write).map_err(|error| match error {
             PushError::Full => SendError::Full,
             PushError::TooLarge => SendError::TooLarge,
-        })
+        })?;
+        self.queued.insert(place);
+        Ok(number)
     }
 
     /// Takes back messages that were queued and are not stored. Returns how many.
@@ -307,9 +354,21 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
         self.session.is_some()
     }
 
+    /// Whether a handshake is to begin on a link that stays: at once on a new one; after a session that has ended, or was
+    /// refused, when a pause is over, which grows from 0.1 s to 0.25 s, and to 1 s when there was no session for a minute.
+    /// [`poll_timeout`](Self::poll_timeout) tells when that is.
+    pub fn wants_link(&self, now: Instant) -> bool {
+        self.session.is_none() && self.redial.is_none_or(|at| at <= now.max(self.now))
+    }
+
     /// Whether messages may pass.
     pub fn is_up(&self) -> bool {
         self.peer.is_some() && self.session.as_ref().is_some_and(Session::is_up)
+    }
+
+    /// Topics of which the gateway keeps no more.
+    fn full(&self) -> TopicSet {
+        self.peer.map_or(TopicSet::EMPTY, |peer| peer.full)
     }
 
     /// Messages that are queued and not acknowledged.
@@ -324,9 +383,10 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
 
     // ------------------------------------------------------------------ time
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do, and what.
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do, or when [`wants_link`](Self::wants_link), and why.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let session = self.session.as_ref().and_then(|session| session.deadline(false));
+        let redial = self.redial.map(|at| (at, Wakeup::Dial));
+        let session = self.session.as_ref().map_or(redial, |session| session.deadline(false));
         let stalled = self.out.stalled_since().filter(|_| self.is_up());
         earlier(session, stalled.map(|since| (since + self.config.timing.stall, Wakeup::Stall)))
     }

@@ -7,7 +7,7 @@ use crate::memory::Cursor;
 use crate::seal;
 use crate::session::{Owed, Session};
 use crate::time::Instant;
-use crate::wire::control::{Ack, Bind, Close};
+use crate::wire::control::{Ack, Bind, Close, Echo, Probe};
 use crate::wire::data::DataHead;
 use crate::wire::handshake::{About, Acks, Confirm, Hello};
 use crate::wire::record::{self, GAP_LEN_MAX, Record};
@@ -61,13 +61,15 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                 version_min: VERSION,
                 version_max: VERSION,
                 name: self.config.name,
-                instance: self.inbox.0,
+                instance: self.instance,
                 nonce,
                 about: self.about(),
             }),
             Owed::Confirm { echo } => {
                 Body::Confirm(Confirm { echo, stream: self.out.fields(self.inbound.known()) })
             }
+            Owed::Probe { number } => Body::Probe(Probe { number }),
+            Owed::Echo { number } => Body::Echo(Echo { number }),
             Owed::KeepAlive => return self.ack_frame(out),
             Owed::Close(reason) => Body::Close(Close { reason, text: "" }),
             // A device dials.
@@ -139,6 +141,10 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                 written
             }
             Next::Run { begin, bytes, sent_before, .. } => {
+                // A message that the gateway takes never waits behind others.
+                if self.queued.is_within(peer.full) {
+                    return 0;
+                }
                 let Some((record, rest)) = record::split_first(bytes) else { return 0 };
                 let mut scratch = [0; FRAME_MIN];
                 let (front, payload) = self.takes.parts(record, self.config.topics, &mut scratch);

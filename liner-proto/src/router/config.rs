@@ -52,6 +52,9 @@ pub struct NodeConfig {
     pub lease: Duration,
     /// Whether a peer's acknowledgements are taken although they stand for less than this node's class.
     pub accept_weak_acks: bool,
+    /// Messages that the application is given at most before the store has committed that it had them: so many may come again
+    /// after a crash, and are marked if they do. The shell has to keep to it.
+    pub repeat_max: u64,
     /// A wrong behaviour to show.
     pub planted: Planted,
 }
@@ -77,6 +80,7 @@ impl NodeConfig {
             topics_max: 65_536,
             lease: Duration::from_secs(15),
             accept_weak_acks: false,
+            repeat_max: u64::MAX,
             planted: Planted::default(),
         }
     }

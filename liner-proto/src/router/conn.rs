@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::rival::Contest;
 use super::{DialId, OutboxId, PeerId};
 use crate::id::{ConnId, Epoch};
 use crate::memory::Cursor;
@@ -57,6 +58,8 @@ pub(super) struct Conn {
     pub(super) dial: Option<DialId>,
     /// The peer, from the moment it has proved that it answers to this handshake.
     pub(super) peer: Option<PeerId>,
+    /// Which start of the other side this is, as it says; 0 if it has not said so.
+    pub(super) instance: u64,
     /// Listener: who says it is calling. Nothing else changes before the echo.
     pub(super) caller: Option<Caller>,
     /// Frames to write, and how much of them and of the body was written.
@@ -90,6 +93,8 @@ pub(super) struct Caller {
     pub(super) fresh: Epoch,
     /// The epoch that it was told.
     pub(super) told: Epoch,
+    /// Whether it may take the place of another instance of its name.
+    pub(super) contest: Option<Contest>,
 }
 
 impl Conn {
@@ -126,6 +131,7 @@ impl Conns {
             session,
             dial,
             peer: None,
+            instance: 0,
             caller: None,
             head: Vec::new(),
             body: None,
@@ -269,6 +275,8 @@ impl Conns {
                 self.finish(id);
                 continue;
             }
+            let contest = conn.caller.as_mut().and_then(|caller| caller.contest.as_mut());
+            contest.into_iter().for_each(|contest| contest.handle_timeout(now));
             if conn.session.owed(now).is_some() {
                 self.list(id);
             }
@@ -279,7 +287,8 @@ impl Conns {
         self.iter().fold(None, |soonest, (_, conn)| {
             let full = conn.unwritten() > 0;
             let write = full.then_some((conn.progress + stall, Wakeup::WriteStall));
-            earlier(earlier(soonest, conn.session.deadline(full)), write)
+            let contest = conn.caller.as_ref().and_then(|caller| caller.contest?.deadline());
+            earlier(earlier(soonest, contest), earlier(conn.session.deadline(full), write))
         })
     }
 }

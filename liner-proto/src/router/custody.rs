@@ -9,7 +9,6 @@ use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError, SendMode};
 use crate::effect::{DeadReason, GapReason};
 use crate::memory::{Cursor, SEGMENT_BYTES};
-use crate::wire::control::{CloseReason, TopicFull};
 use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
 
 /// Bytes that are moved between queues in one turn.
@@ -341,26 +340,6 @@ impl Router {
         }
         let others = self.topics.rows(topic).iter().any(|row| row.peer != from);
         !others && self.keeps_no_more(from, topic)
-    }
-
-    /// Nothing more is kept for a topic by the peer, or something is again.
-    pub(super) fn handle_topic_full(
-        &mut self,
-        peer: PeerId,
-        full: &TopicFull<'_>,
-    ) -> Result<(), CloseReason> {
-        let topic = self.intern_bounded(full.topic)?;
-        let share = self.topics_share();
-        let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
-        state.full.retain(|other| *other != topic);
-        if full.after > 0 {
-            if state.full.len() >= share {
-                return Err(CloseReason::Overloaded);
-            }
-            state.full.push(topic);
-            self.events.push(Event::TopicFull { topic: full.topic.into() });
-        }
-        Ok(())
     }
 
     /// Tells a peer, once, that nothing more is kept for the topic.

@@ -9,7 +9,7 @@ use super::{OutboxId, PeerId, Router, SendError, TopicId};
 use crate::id::ConnId;
 use crate::rng::Rng;
 use crate::time::Instant;
-use crate::timer::{Deadline, Wakeup};
+use crate::timer::{BackOff, Deadline, Wakeup};
 
 /// Names an address that the node dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,9 +35,7 @@ enum State {
 struct Target {
     address: Box<str>,
     state: State,
-    /// Since when there has been no session.
-    down_since: Instant,
-    failures: u32,
+    back_off: BackOff,
     /// Who answered there last.
     peer: Option<PeerId>,
     /// What waits for whoever answers there.
@@ -70,8 +68,7 @@ impl Dials {
             self.targets.push(Target {
                 address: address.into(),
                 state: State::Waiting(now),
-                down_since: now,
-                failures: 0,
+                back_off: BackOff::new(now),
                 peer: None,
                 outbox: None,
                 named: false,
@@ -153,15 +150,9 @@ impl Dials {
             return;
         }
         if was_up {
-            target.down_since = now;
-            target.failures = 0;
+            target.back_off.reset(now);
         }
-        let wait = back_off(now.since(target.down_since), target.failures);
-        target.failures = target.failures.saturating_add(1);
-        // Half of the wait is certain, half is drawn, so that nodes which lost one peer together do not return together.
-        let micros = wait.as_micros() as u64;
-        let wait = Duration::from_micros(micros / 2 + rng.below(micros / 2 + 1));
-        target.state = State::Waiting(now + wait);
+        target.state = State::Waiting(target.back_off.fail(now, Duration::MAX, rng));
     }
 
     /// When the next address is due, of those that are named or for which something `waits`.
@@ -173,20 +164,6 @@ impl Dials {
         };
         self.targets.iter().filter(wanted).filter_map(waiting).min().map(|at| (at, Wakeup::Dial))
     }
-}
-
-/// How long to wait before dialling again: from 0.1 s, at most 0.25 s in the first minute without a session, 1 s in the
-/// first ten minutes, 30 s after that.
-fn back_off(down: Duration, failures: u32) -> Duration {
-    let grown = Duration::from_millis(100) * 2_u32.saturating_pow(failures.min(10));
-    let most = if down < Duration::from_secs(60) {
-        Duration::from_millis(250)
-    } else if down < Duration::from_secs(600) {
-        Duration::from_secs(1)
-    } else {
-        Duration::from_secs(30)
-    };
-    grown.min(most)
 }
 
 impl Router {
@@ -245,22 +222,9 @@ impl Router {
     /// The address could not be reached.
     pub fn handle_dial_failed(&mut self, now: Instant, id: DialId) {
         self.tick(now);
-        if let Some(target) = self.dials.get(id).filter(|target| target.failures == 0) {
+        if let Some(target) = self.dials.get(id).filter(|target| target.back_off.is_fresh()) {
             self.events.push(Event::DialFailed { address: target.address.clone() });
         }
         self.dials.lost(self.now, id, None, false, &mut self.rng);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_peer_away_for_minutes_is_found_within_a_second() {
-        assert_eq!(back_off(Duration::from_secs(2), 0), Duration::from_millis(100));
-        assert_eq!(back_off(Duration::from_secs(59), 50), Duration::from_millis(250));
-        assert_eq!(back_off(Duration::from_secs(300), 500), Duration::from_secs(1));
-        assert_eq!(back_off(Duration::from_secs(3600), 5000), Duration::from_secs(30));
     }
 }

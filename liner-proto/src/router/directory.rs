@@ -4,13 +4,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::conn::Framing;
+use super::event::Event;
 use super::output::Writer;
 use super::storage::Staged;
 use super::topics::Subscribed;
 use super::{OutboxId, PeerId, Router, TopicId};
 use crate::delivery::SendMode;
 use crate::timer::{Deadline, Wakeup};
-use crate::wire::control::CloseReason;
+use crate::wire::control::{CloseReason, TopicFull};
 use crate::wire::page::{Change, Page, PageBuilder, Row};
 
 /// Stands before the address of a subscriber that has no name of its own, in the directory's rows.
@@ -137,10 +138,7 @@ impl Router {
         {
             state.rows += 1;
             state.subscribed = true;
-            if self.topics.kept(topic).is_none() {
-                self.reopen_topic(topic);
-            }
-            self.open_windows(|_, state| state.shut_for == Some(topic));
+            self.reopen_topic(topic);
         }
         subscribed != Subscribed::Before
     }
@@ -157,6 +155,28 @@ impl Router {
         let removed = self.topics.remove_peer(peer, keep);
         state.rows -= removed.len();
         removed
+    }
+
+    /// The peer keeps no more of a topic, or takes it again.
+    pub(super) fn handle_topic_full(
+        &mut self,
+        peer: PeerId,
+        full: &TopicFull<'_>,
+    ) -> Result<(), CloseReason> {
+        let topic = self.intern_bounded(full.topic)?;
+        let share = self.topics_share();
+        let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
+        state.full.retain(|other| *other != topic);
+        if full.after > 0 {
+            if state.full.len() >= share {
+                return Err(CloseReason::Overloaded);
+            }
+            state.full.push(topic);
+            self.events.push(Event::TopicFull { topic: full.topic.into() });
+        } else if let Some(conn) = state.conn {
+            self.conns.list(conn);
+        }
+        Ok(())
     }
 
     // ------------------------------------------------------------------ patience

@@ -26,13 +26,19 @@ pub enum Event {
         name: Box<str>,
         /// Why.
         reason: CloseReason,
+        /// Whether this node had dialled the connection.
+        dialed: bool,
     },
     /// A connection ended before its handshake did.
     HandshakeFailed {
         /// The connection.
         conn: ConnId,
+        /// Whom it was to be with, if the other side has dialled and said so.
+        name: Option<Box<str>>,
         /// Why.
         reason: CloseReason,
+        /// Whether this node had dialled it.
+        dialed: bool,
     },
     /// Nobody answers at an address that is dialled. Told at the first attempt; it is dialled again and again.
     DialFailed {

@@ -1,20 +1,17 @@
 //! What arrives on connections.
 
-use super::conn::{Caller, Framing};
+use super::conn::Framing;
 use super::event::{Application, Event, Message};
-use super::limits::record_max;
 use super::{DialId, PeerId, Router, TopicId};
-use crate::delivery::{Arrival, Resumed, Resumption, Violation};
-use crate::effect::GapReason;
+use crate::delivery::{Arrival, Violation};
 use crate::frame::{cobs, length};
-use crate::id::{ConnId, Epoch};
+use crate::id::ConnId;
 use crate::seal;
 use crate::session::{Heard, Session};
 use crate::time::Instant;
 use crate::wire::batch::Batch;
 use crate::wire::control::{Ack, Bind, CloseReason, Marks};
 use crate::wire::data::{self, Data};
-use crate::wire::handshake::{About, StreamFields};
 use crate::wire::record::{Header, Mode, Origin, Record, Topic};
 use crate::wire::{self, Body};
 
@@ -28,6 +25,7 @@ impl Router {
         let nonce = self.rng.next_nonzero();
         let session = Session::accept(self.now, nonce, self.config.timing);
         let id = self.conns.add(framing, session, None, self.now);
+        self.turn_away(id);
         if let Some(surplus) = self.conns.surplus() {
             self.conns.finish(surplus);
         }
@@ -41,7 +39,15 @@ impl Router {
         let session = Session::dial(self.now, nonce, self.config.timing);
         let id = self.conns.add(framing, session, Some(dial), self.now);
         self.dials.connected(dial, id);
+        self.turn_away(id);
         id
+    }
+
+    /// A node that closes begins no session any more.
+    fn turn_away(&mut self, id: ConnId) {
+        if self.closing {
+            self.conns.close(id, CloseReason::Shutdown);
+        }
     }
 
     /// The link is gone. Call it once for every connection, also for those that [`poll_close`](Self::poll_close) named.
@@ -50,11 +56,13 @@ impl Router {
         let Some(conn) = self.conns.remove(id) else { return };
         let reason = conn.reason.unwrap_or(CloseReason::LinkLost);
         let was_up = conn.peer.is_some();
+        let dialed = conn.dial.is_some();
         if let Some(peer) = conn.peer {
-            self.peer_down(peer, id, reason);
+            self.peer_down(peer, id, reason, dialed);
             self.leave(peer);
         } else if reason != CloseReason::Replaced {
-            self.events.push(Event::HandshakeFailed { conn: id, reason });
+            let name = conn.caller.map(|caller| caller.name.into());
+            self.events.push(Event::HandshakeFailed { conn: id, name, reason, dialed });
         }
         if let Some(dial) = conn.dial {
             self.dials.lost(self.now, dial, Some(id), was_up, &mut self.rng);
@@ -62,15 +70,17 @@ impl Router {
     }
 
     /// The peer's session on this connection is over.
-    pub(super) fn peer_down(&mut self, peer: PeerId, id: ConnId, reason: CloseReason) {
+    pub(super) fn peer_down(&mut self, peer: PeerId, id: ConnId, reason: CloseReason, dialed: bool) {
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         if state.conn != Some(id) {
             return;
         }
         state.handle_down();
         let outbox = state.outbox;
-        self.events.push(Event::PeerDown { name: state.name.clone(), reason });
+        self.events.push(Event::PeerDown { name: state.name.clone(), reason, dialed });
         self.set_lease(peer);
+        // Another instance may have waited for that.
+        self.conns.list_unfinished();
         if let Some(outbox) = outbox {
             if let Some(outbox) = self.outboxes.get_mut(outbox.0) {
                 outbox.out.handle_link_down();
@@ -145,23 +155,23 @@ impl Router {
         let body = wire::decode(body).map_err(CloseReason::from)?;
         match conn.session.handle(now, &body)? {
             Heard::Other => {}
-            Heard::Hello { name, about, .. } => return self.handle_hello(id, name, about),
-            Heard::Answer { name, about, stream, .. } => {
-                self.check_name(name)?;
-                self.check_room(name)?;
-                let peer = self.peer_named(name);
-                if self.is_closing(peer) {
-                    // It has stayed away for so long that it is about to be forgotten.
-                    return Err(CloseReason::Normal);
-                }
-                if let Some(dial) = self.conns.get(id).and_then(|conn| conn.dial)
-                    && let Some(other) = self.dials.set_peer(dial, peer)
-                {
-                    self.leave(other);
-                }
-                return self.attach(id, peer, about, &stream);
+            Heard::Hello { name, instance, about } => {
+                conn.instance = instance;
+                return self.handle_hello(id, name, about);
+            }
+            Heard::Answer { name, instance, about, stream } => {
+                conn.instance = instance;
+                return self.handle_answer(id, name, about, &stream);
             }
             Heard::Confirm { stream } => return self.handle_confirm(id, &stream),
+            Heard::Probe => {
+                self.conns.list(id);
+                return Ok(());
+            }
+            Heard::Echo { number } => {
+                self.handle_echo(id, number);
+                return Ok(());
+            }
             Heard::Close(reason) => {
                 conn.reason.get_or_insert(reason);
                 self.conns.finish(id);
@@ -178,158 +188,13 @@ impl Router {
             Body::Page(page) => self.handle_page(peer, &page),
             Body::TopicFull(full) => self.handle_topic_full(peer, &full),
             Body::Skipped(_) => Ok(()),
-            Body::Hello(_) | Body::Answer(_) | Body::Confirm(_) | Body::Close(_) => {
-                Err(CloseReason::Violation)
-            }
+            Body::Hello(_)
+            | Body::Answer(_)
+            | Body::Confirm(_)
+            | Body::Close(_)
+            | Body::Probe(_)
+            | Body::Echo(_) => Err(CloseReason::Violation),
         }
-    }
-
-    // ------------------------------------------------------------------ handshake
-
-    fn check_name(&self, name: &str) -> Result<(), CloseReason> {
-        if name.is_empty() {
-            Err(CloseReason::Violation)
-        } else if name == self.config.name {
-            Err(CloseReason::NameInUse)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Whether the name is known, or there is room for one more.
-    fn check_room(&mut self, name: &str) -> Result<(), CloseReason> {
-        let max = self.config.names_max;
-        if self.names.len() < max || self.names.contains_key(name) {
-            return Ok(());
-        }
-        if !core::mem::replace(&mut self.names_full, true) {
-            self.events.push(Event::NamesFull { max });
-        }
-        Err(CloseReason::Overloaded)
-    }
-
-    fn handle_hello(&mut self, id: ConnId, name: &str, about: About) -> Result<(), CloseReason> {
-        self.check_name(name)?;
-        let fresh = self.fresh_epoch(name);
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.caller = Some(Caller { name: name.into(), about, fresh, told: Epoch::NONE });
-        }
-        self.conns.list(id);
-        Ok(())
-    }
-
-    fn handle_confirm(&mut self, id: ConnId, stream: &StreamFields) -> Result<(), CloseReason> {
-        let caller = self.conns.get_mut(id).and_then(|conn| conn.caller.take());
-        let Some(caller) = caller else { return Err(CloseReason::Violation) };
-        self.check_room(&caller.name)?;
-        let peer = self.peer_named(&caller.name);
-        if self.peers.get(peer.0).is_some_and(|peer| peer.outbox.is_none()) {
-            let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
-            let outbox = super::Outbox::new(
-                super::Key::Node(name),
-                self.config.send_mode,
-                self.config.queue_bytes,
-                caller.fresh,
-            );
-            let outbox = self.add_outbox(outbox);
-            self.own_outbox(peer, outbox);
-        }
-        let epoch = self
-            .peers
-            .get(peer.0)
-            .and_then(|peer| self.outboxes.get(peer.outbox?.0))
-            .map(|outbox| outbox.out.epoch());
-        // The stream may have begun, or begun anew, since the answer left.
-        let same = epoch == Some(caller.told);
-        let attached =
-            if same { self.attach(id, peer, caller.about, stream) } else { Err(CloseReason::Normal) };
-        if attached.is_err() {
-            self.leave(peer);
-        }
-        attached
-    }
-
-    /// Whether `older` is to stay: both sides dialled at the same time, and the smaller name's connection is the one that
-    /// both of them keep.
-    fn keeps_older(&self, peer: PeerId, older: ConnId, newer: ConnId) -> bool {
-        let (Some(older), Some(newer)) = (self.conns.get(older), self.conns.get(newer)) else { return false };
-        let Some(state) = self.peers.get(peer.0) else { return false };
-        let crossed = older.dial.is_some() != newer.dial.is_some();
-        let young = self.now.since(older.began) < self.config.timing.handshake;
-        let smaller_is_here = *self.config.name < *state.name;
-        crossed && young && older.dial.is_some() == smaller_is_here
-    }
-
-    /// Both sides have proved that they take part in this handshake: the streams go on where both say they were.
-    fn attach(
-        &mut self,
-        id: ConnId,
-        peer: PeerId,
-        about: About,
-        stream: &StreamFields,
-    ) -> Result<(), CloseReason> {
-        if stream.oldest == 0 || stream.next < stream.oldest {
-            return Err(CloseReason::Violation);
-        }
-        if let Some(older) = self.peers.get(peer.0).and_then(|peer| peer.conn)
-            && older != id
-        {
-            if self.keeps_older(peer, older, id) {
-                return Err(CloseReason::Replaced);
-            }
-            // One connection carries both directions; the newer one is the one that works.
-            self.peer_down(peer, older, CloseReason::Replaced);
-            if let Some(conn) = self.conns.get_mut(older) {
-                conn.peer = None;
-            }
-            self.conns.close(older, CloseReason::Replaced);
-        }
-        let outbox_id = self.outbox_of(peer);
-        let (Some(outbox), Some(state)) = (self.outboxes.get_mut(outbox_id.0), self.peers.get_mut(peer.0))
-        else {
-            return Err(CloseReason::Violation);
-        };
-        let resumed = outbox.out.resume(self.now, stream.known);
-        if resumed == Resumed::Regressed {
-            outbox.rotate_wanted = true;
-            self.rotate_if_possible(outbox_id);
-            return Err(CloseReason::Regressed);
-        }
-        outbox.numbers_max = outbox.numbers_max.min(about.bindings_max as usize);
-        match state.inbound.resume(stream) {
-            Resumption::Continued | Resumption::Fresh => {}
-            Resumption::Lost(count) => {
-                let from = state.name.clone();
-                self.events.push(Event::Gap { from, count, reason: GapReason::Missing });
-            }
-        }
-        // What was taken in another epoch, and is not committed, may have its rows still on their way.
-        state.took_custody |= state.inbound.owes_cursor();
-        state.conn = Some(id);
-        state.about = Some(about);
-        // On a line the marks have 16 bits and the window has 8: what is in flight must stay far below the former.
-        let on_line = self.conns.get(id).is_some_and(|conn| conn.framing == Framing::Cobs);
-        state.record_max = record_max(&about, if on_line { Framing::Cobs } else { Framing::Length });
-        let window = if on_line { about.window_messages.min(255) } else { about.window_messages };
-        state.messages_limit = outbox.out.acked().saturating_add(u64::from(window));
-        state.bytes_limit = u64::from(about.window_bytes);
-        state.bytes_sent = 0;
-        state.held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
-        if state.held {
-            let (name, acks, class) = (state.name.clone(), about.acks, self.config.class);
-            self.events.push(Event::WeakAcks { name, acks, class });
-        }
-        let name = state.name.clone();
-        self.events.push(Event::PeerUp { name, resumed: resumed == Resumed::Continued });
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.peer = Some(peer);
-        }
-        self.welcome_back(peer);
-        self.begin_shut(peer, id);
-        self.list(outbox_id);
-        self.list_peer(peer);
-        self.conns.list(id);
-        Ok(())
     }
 
     // ------------------------------------------------------------------ marks

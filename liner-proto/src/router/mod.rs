@@ -20,6 +20,7 @@ mod dead;
 mod dial;
 mod directory;
 mod event;
+mod handshake;
 mod input;
 mod leaving;
 mod limits;
@@ -27,6 +28,7 @@ mod loads;
 mod outbox;
 mod output;
 mod peer;
+mod rival;
 mod slots;
 mod storage;
 mod sweep;
@@ -200,8 +202,10 @@ impl Router {
             }
             Recovered::Cursor { peer, epoch, through } => {
                 let peer = self.peer_named(peer);
+                // A cursor that may have gone back says nothing of what was handed on since.
+                let repeat_max = if self.storage.regressed { u64::MAX } else { self.config.repeat_max };
                 if let Some(peer) = self.peers.get_mut(peer.0) {
-                    peer.inbound.restore(epoch, through);
+                    peer.inbound.restore(epoch, through, repeat_max);
                     peer.has_cursor = true;
                 }
             }
@@ -374,6 +378,7 @@ impl Router {
         let topic = self.topics.intern(topic);
         if self.topics.set_own(topic, true) {
             self.rows_version += 1;
+            self.reopen_topic(topic);
             self.announce();
         }
     }

@@ -105,6 +105,10 @@ pub(super) struct Outbox {
     pub(super) numbers_max: usize,
     /// Number of each topic, 0 if it has none; indexed by topic.
     numbers: Vec<u32>,
+    /// The last message that was queued of each topic number, at 0 of the topics without one.
+    newest: Vec<u64>,
+    /// The last message that was queued before the start, of whatever topic.
+    restored: u64,
     pub(super) topics_stored: usize,
     pub(super) topics_asked: Pending<usize>,
     /// What its peer does not take, on its way to the dead letters. Not empty.
@@ -136,6 +140,7 @@ impl Outbox {
 
     pub(super) const fn with(key: Key, out: Outbound<Segments>, opened: Opened) -> Self {
         let acked_base = out.acked();
+        let restored = out.next() - 1;
         Self {
             key,
             peer: None,
@@ -152,6 +157,8 @@ impl Outbox {
             topics: Vec::new(),
             numbers_max: TOPIC_NUMBERS_MAX,
             numbers: Vec::new(),
+            newest: Vec::new(),
+            restored,
             topics_stored: 0,
             topics_asked: Pending::new(),
             aside: None,
@@ -244,6 +251,7 @@ impl Outbox {
             record::encode_message(&header, payload, room);
         };
         let number = self.out.push(now, len, over, write)?;
+        self.note_queued(&header.topic, number);
         if self.counted / 2 > self.out.waiting() {
             self.weigh();
         }
@@ -271,6 +279,32 @@ impl Outbox {
         self.out.waiting() >= quota.messages || self.bytes >= quota.bytes
     }
 
+    fn note_queued(&mut self, topic: &Topic<'_>, number: u64) {
+        let place = match topic {
+            Topic::Number(number) => *number as usize,
+            Topic::Text(_) => 0,
+        };
+        if self.newest.len() <= place {
+            self.newest.resize(place + 1, 0);
+        }
+        if let Some(newest) = self.newest.get_mut(place) {
+            *newest = number;
+        }
+    }
+
+    /// Whether what is still to be sent is of these topics alone, as far as that is known.
+    pub(super) fn has_only(&self, topics: &[TopicId]) -> bool {
+        let next = self.out.sent();
+        let restored = self.restored >= next;
+        let is_queued = |place: usize| self.newest.get(place).is_some_and(|newest| *newest >= next);
+        if is_queued(0) || (restored && self.topics.len() >= self.numbers_max) {
+            return false;
+        }
+        let queued = self.topics.iter().zip(1..).filter(|(_, number)| restored || is_queued(*number));
+        let mut queued = queued.map(|(topic, _)| topic).peekable();
+        queued.peek().is_some() && queued.all(|topic| topics.contains(topic))
+    }
+
     /// Whether everything that the store does not have yet was moved here: it has it in another queue.
     pub(super) const fn has_only_moved(&self) -> bool {
         self.own_through < self.out.stored()
@@ -282,9 +316,11 @@ impl Outbox {
         let predecessor = self.out.rotate(epoch);
         self.own_through = self.out.next() - 1;
         self.acked_base = self.out.acked();
-        for through in [&mut self.return_through, &mut self.unwanted_through] {
-            *through = through.saturating_sub(predecessor.old_first - 1);
+        let less = predecessor.old_first - 1;
+        for through in [&mut self.return_through, &mut self.unwanted_through, &mut self.restored] {
+            *through = through.saturating_sub(less);
         }
+        self.newest.iter_mut().for_each(|newest| *newest = newest.saturating_sub(less));
         self.rotation = Some((epoch, predecessor));
         self.rotation_asked = false;
         // Its numbers are of the old epoch. It is found again under the new ones.

@@ -14,8 +14,8 @@ use crate::memory::{Cursor, SEGMENT_BYTES};
 use crate::seal;
 use crate::session::Owed;
 use crate::time::Instant;
-use crate::wire::batch::{BatchHead, NUMBERS_MAX};
-use crate::wire::control::{Ack, Bind, Close, Marks, TopicFull};
+use crate::wire::batch::BatchHead;
+use crate::wire::control::{Ack, Bind, Close, Echo, Marks, Probe, TopicFull};
 use crate::wire::data::DataHead;
 use crate::wire::handshake::{About, Acks, Answer, Confirm, Hello, StreamFields};
 use crate::wire::record::{self, GapReason};
@@ -134,6 +134,10 @@ impl Router {
         let now = self.now;
         let Some(conn) = self.conns.get(id) else { return };
         let Some(owed) = conn.session.owed(now) else { return };
+        if matches!(owed, Owed::Answer { .. }) && self.awaits_rival(id) {
+            return;
+        }
+        let Some(conn) = self.conns.get(id) else { return };
         let dialled = conn.dial.and_then(|dial| self.dials.peer(dial));
         let caller = conn.caller.as_ref().and_then(|caller| self.names.get(&*caller.name).copied());
         let shut = self.is_shut(caller.or(dialled));
@@ -174,6 +178,8 @@ impl Router {
                 let stream = self.fields(conn.peer, Epoch::NONE);
                 writer.frame(&Body::Confirm(Confirm { echo, stream }));
             }
+            Owed::Probe { number } => writer.frame(&Body::Probe(Probe { number })),
+            Owed::Echo { number } => writer.frame(&Body::Echo(Echo { number })),
             Owed::KeepAlive => {
                 let Some(peer) = conn.peer else { return };
                 self.build_marks(peer, writer, true);
@@ -301,7 +307,7 @@ impl Router {
             usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
         let frame_room = frame_max.saturating_sub(BatchHead::LEN_MAX + seal::LEN);
         let next = outbox.out.sent();
-        let limit = state.messages_limit.min(next + (NUMBERS_MAX - 1));
+        let limit = messages_limit(state, outbox).min(next + (state.batch_max - 1));
         if !spelling.is_plain() {
             return self.build_spelled(peer, limit, frame_room.min(credit), writer);
         }
@@ -323,7 +329,7 @@ impl Router {
                     BatchHead { sent_before, first: begin.number, last: end.number - 1, added_age_ms: None };
                 writer.batch_head(&head, bytes);
                 outbox.out.advance(now, end);
-                state.bytes_sent += len as u64;
+                state.note_batch(len);
                 Some(InFlight { outbox: id, begin, len })
             }
             Next::Nothing => {
@@ -380,7 +386,7 @@ impl Router {
                     BatchHead { sent_before, first: begin.number, last: end.number - 1, added_age_ms: None };
                 writer.batch(&head, &run);
                 outbox.out.advance(now, end);
-                state.bytes_sent += run.len() as u64;
+                state.note_batch(run.len());
             }
             Next::Nothing => {}
             Next::Load { .. } => self.want_load(id),
@@ -399,7 +405,7 @@ impl Router {
         }
         while writer.bytes.len() < COBS_WRITE_BYTES {
             let spelling = Spelling::new(state, outbox, &self.topics);
-            match outbox.out.next_piece(state.messages_limit, usize::MAX) {
+            match outbox.out.next_piece(messages_limit(state, outbox), usize::MAX) {
                 Next::Nothing => break,
                 Next::Load { .. } => {
                     self.want_load(id);
@@ -434,6 +440,23 @@ impl Router {
 fn may_send(state: &Peer, outbox: &Outbox) -> bool {
     let bound = state.bound >= outbox.topics.len().min(state.bindings_max());
     !state.held && outbox.may_send() && bound && !outbox.is_putting_aside()
+}
+
+/// The last number that may be sent. As long as everything that is queued is of topics of which the peer keeps no more, only gaps are
+/// told: the peer would put the messages aside. What stands before a message to another topic is sent all the same, so that no
+/// topic waits for another's subscriber.
+fn messages_limit(state: &Peer, outbox: &Outbox) -> u64 {
+    if state.full.is_empty() || !outbox.has_only(&state.full) {
+        return state.messages_limit;
+    }
+    let next = outbox.out.sent();
+    let is_message = match outbox.out.next_piece(u64::MAX, usize::MAX) {
+        Next::Run { bytes, .. } => {
+            record::split_first(bytes).is_some_and(|(record, _)| record::is_message(record))
+        }
+        Next::Nothing | Next::Gap { .. } | Next::Load { .. } => false,
+    };
+    state.messages_limit.min(if is_message { next - 1 } else { next })
 }
 
 /// A gap as a record with its length.

@@ -8,6 +8,7 @@ use super::{NodeConfig, OutboxId, TopicId};
 use crate::delivery::Inbound;
 use crate::id::ConnId;
 use crate::time::Instant;
+use crate::wire::batch::NUMBERS_MAX;
 use crate::wire::handshake::About;
 
 #[derive(Debug)]
@@ -25,6 +26,9 @@ pub(super) struct Peer {
     /// Bytes that the peer lets this node send in the session, and how many were sent.
     pub(super) bytes_limit: u64,
     pub(super) bytes_sent: u64,
+    /// Numbers that the next batch may have. Each is twice as long as the one before it, from one in every session: a link that is
+    /// cut again and again lets some through each time.
+    pub(super) batch_max: u64,
     /// Topic numbers of this node that were told to the peer in this session.
     pub(super) bound: usize,
     /// Topics of the peer's numbers, from 1, in this session.
@@ -77,6 +81,7 @@ impl Peer {
             messages_limit: 0,
             bytes_limit: 0,
             bytes_sent: 0,
+            batch_max: 1,
             bound: 0,
             topics: Vec::new(),
             took_custody: false,
@@ -111,6 +116,12 @@ impl Peer {
         }
         self.full_news.iter().for_each(|(topic, _)| each(*topic));
         self.left.iter().for_each(|(topic, _)| each(*topic));
+    }
+
+    /// A batch with so many bytes of records is on its way.
+    pub(super) fn note_batch(&mut self, bytes: usize) {
+        self.bytes_sent += bytes as u64;
+        self.batch_max = NUMBERS_MAX.min(2 * self.batch_max);
     }
 
     /// Topic numbers that it keeps.

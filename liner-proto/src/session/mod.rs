@@ -31,6 +31,11 @@ pub struct Session {
     began: Instant,
     heard: Instant,
     spoke: Instant,
+    /// Probes that were asked for, and how many of them are past: `probes_sent <= probes`.
+    probes: u64,
+    probes_sent: u64,
+    /// The peer's latest probe, if it is not answered.
+    probed: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +78,16 @@ pub enum Owed {
         /// The listener's nonce.
         echo: u64,
     },
+    /// A question whether the peer is there.
+    Probe {
+        /// Which one of the session.
+        number: u64,
+    },
+    /// The answer to the peer's probe.
+    Echo {
+        /// The probe's number.
+        number: u64,
+    },
     /// The marks, because the link has been silent.
     KeepAlive,
     /// The end.
@@ -109,6 +124,13 @@ pub enum Heard<'a> {
         /// Its stream's fields.
         stream: StreamFields,
     },
+    /// The peer has asked whether this side is there: the session owes it an echo.
+    Probe,
+    /// The peer has answered a probe, and all before it.
+    Echo {
+        /// The probe's number.
+        number: u64,
+    },
     /// The peer ends the session.
     Close(CloseReason),
 }
@@ -136,6 +158,9 @@ impl Session {
             began: now,
             heard: now,
             spoke: now,
+            probes: 0,
+            probes_sent: 0,
+            probed: None,
         }
     }
 
@@ -184,6 +209,7 @@ impl Session {
                 if !(hello.version_min..=hello.version_max).contains(&VERSION) {
                     return Err(CloseReason::Unsupported);
                 }
+                check_about(&hello.about)?;
                 self.peer_nonce = hello.nonce;
                 self.id = session_id(hello.nonce, self.nonce);
                 self.state = State::Answering;
@@ -200,6 +226,8 @@ impl Session {
                 self.id = session_id(self.nonce, answer.nonce);
                 self.seal_in = self.id;
                 self.seal_out = self.id;
+                check_about(&answer.about)?;
+                check_stream(&answer.stream)?;
                 self.state = State::Confirming;
                 let (name, instance) = (answer.name, answer.instance);
                 Ok(Heard::Answer { name, instance, about: answer.about, stream: answer.stream })
@@ -208,14 +236,31 @@ impl Session {
                 if confirm.echo != self.nonce {
                     return Err(CloseReason::Violation);
                 }
+                check_stream(&confirm.stream)?;
                 self.state = State::Up;
                 Ok(Heard::Confirm { stream: confirm.stream })
             }
             (State::Up, Body::Hello(_) | Body::Answer(_) | Body::Confirm(_)) => Err(CloseReason::Violation),
+            (State::Up, Body::Probe(probe)) => {
+                // One echo at a time is owed, however often the peer asks.
+                self.probed = Some(probe.number);
+                Ok(Heard::Probe)
+            }
+            (State::Up, Body::Echo(echo)) if echo.number > self.probes_sent => Err(CloseReason::Violation),
+            (State::Up, Body::Echo(echo)) => Ok(Heard::Echo { number: echo.number }),
             (State::Up, _) => Ok(Heard::Other),
             (State::Closing(_) | State::Closed, _) => Ok(Heard::Other),
             _ => Err(CloseReason::Violation),
         }
+    }
+
+    /// Has the peer asked whether it is there, as soon as the session is up. Returns the number of the probe: one that is not
+    /// sent yet does for all who ask.
+    pub const fn probe(&mut self) -> u64 {
+        if self.probes == self.probes_sent {
+            self.probes += 1;
+        }
+        self.probes
     }
 
     /// Ends the session: the peer is told why if it can still be told.
@@ -250,14 +295,28 @@ impl Session {
             State::Answering => Some(Owed::Answer { echo: self.peer_nonce, nonce: self.nonce }),
             State::Confirming => Some(Owed::Confirm { echo: self.peer_nonce }),
             State::Closing(reason) => Some(Owed::Close(reason)),
-            State::Up => (now.since(self.spoke) >= self.timing.keep_alive).then_some(Owed::KeepAlive),
+            State::Up => self.owed_up(now),
             State::AwaitHello | State::AwaitAnswer | State::AwaitConfirm | State::Closed => None,
+        }
+    }
+
+    fn owed_up(&self, now: Instant) -> Option<Owed> {
+        if let Some(number) = self.probed {
+            Some(Owed::Echo { number })
+        } else if self.probes_sent < self.probes {
+            Some(Owed::Probe { number: self.probes })
+        } else {
+            (now.since(self.spoke) >= self.timing.keep_alive).then_some(Owed::KeepAlive)
         }
     }
 
     /// The owed frame is on its way.
     pub fn sent(&mut self, now: Instant) {
         self.spoke = now;
+        // In the order in which they are owed.
+        if self.state == State::Up && self.probed.take().is_none() {
+            self.probes_sent = self.probes;
+        }
         if self.state == State::Answering {
             self.seal_in = self.id;
             self.seal_out = self.id;
@@ -303,8 +362,123 @@ impl Session {
     }
 }
 
+/// Nobody is assigned epochs yet: a node without some of its own would lose messages when it starts anew, as what it numbers
+/// then was all taken before.
+const fn check_about(about: &About) -> Result<(), CloseReason> {
+    let knows_seal = about.seals & About::SEAL_CRC32C != 0;
+    let has_epochs = !about.inbox.is_none() && about.roles & About::ROLE_WITHOUT_EPOCHS == 0;
+    if knows_seal && has_epochs { Ok(()) } else { Err(CloseReason::Unsupported) }
+}
+
+const fn check_stream(stream: &StreamFields) -> Result<(), CloseReason> {
+    if stream.epoch.is_none() { Err(CloseReason::Unsupported) } else { Ok(()) }
+}
+
 /// The number of the session: both nonces, mixed. Never the one of the handshake.
 fn session_id(dialler: u64, listener: u64) -> SessionId {
     let mixed = seal::checksum(SessionId::HANDSHAKE, &[&dialler.to_le_bytes(), &listener.to_le_bytes()]);
     SessionId(if mixed == 0 { 1 } else { mixed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Epoch;
+    use crate::wire::control::{Echo, Probe};
+    use crate::wire::handshake::{Acks, Answer, Confirm, Hello};
+
+    const NOW: Instant = Instant::ZERO;
+
+    const ABOUT: About = About {
+        inbox: Epoch(1),
+        acks: Acks::Processed,
+        frame_max: 512,
+        message_max: 400,
+        window_messages: 8,
+        window_bytes: 4096,
+        bindings_max: 0,
+        seals: About::SEAL_CRC32C,
+        roles: 0,
+    };
+
+    const STREAM: StreamFields =
+        StreamFields { epoch: Epoch(2), predecessor: None, oldest: 1, next: 1, known: None, assigned: None };
+
+    fn hello(about: About) -> Body<'static> {
+        let (version_min, version_max) = (VERSION, VERSION);
+        Body::Hello(Hello { version_min, version_max, name: "a", instance: 1, nonce: 7, about })
+    }
+
+    /// What becomes of a listener's session with such a dialler.
+    fn accepted(about: About, stream: StreamFields) -> Result<Session, CloseReason> {
+        let mut session = Session::accept(NOW, 8, Timing::DEFAULT);
+        session.handle(NOW, &hello(about))?;
+        session.sent(NOW);
+        session.handle(NOW, &Body::Confirm(Confirm { echo: 8, stream }))?;
+        Ok(session)
+    }
+
+    /// What becomes of a dialler's session with such a listener.
+    fn dialled(about: About, stream: StreamFields) -> Result<Session, CloseReason> {
+        let mut session = Session::dial(NOW, 7, Timing::DEFAULT);
+        session.sent(NOW);
+        let (name, instance, nonce) = ("b", 1, 8);
+        let answer = Answer { version: VERSION, echo: 7, name, instance, nonce, about, stream };
+        session.handle(NOW, &Body::Answer(answer))?;
+        session.sent(NOW);
+        Ok(session)
+    }
+
+    #[test]
+    fn whoever_has_no_epochs_or_another_seal_is_not_supported() {
+        let unsupported = [
+            (About { inbox: Epoch::NONE, ..ABOUT }, STREAM),
+            (About { roles: About::ROLE_WITHOUT_EPOCHS, ..ABOUT }, STREAM),
+            (About { seals: !About::SEAL_CRC32C, ..ABOUT }, STREAM),
+            (ABOUT, StreamFields { epoch: Epoch::NONE, ..STREAM }),
+        ];
+        for (about, stream) in unsupported {
+            for session in [accepted(about, stream), dialled(about, stream)] {
+                assert_eq!(session.err(), Some(CloseReason::Unsupported), "{about:?} {stream:?}");
+            }
+        }
+        let more = About { seals: u8::MAX, roles: !About::ROLE_WITHOUT_EPOCHS, ..ABOUT };
+        for session in [accepted(more, STREAM), dialled(more, STREAM)] {
+            assert!(session.is_ok_and(|session| session.is_up()));
+        }
+    }
+
+    #[test]
+    fn however_often_the_peer_asks_it_is_answered_once() {
+        let mut session = accepted(ABOUT, STREAM).unwrap();
+        for number in 1..=1000 {
+            assert_eq!(session.handle(NOW, &Body::Probe(Probe { number })), Ok(Heard::Probe));
+        }
+        assert_eq!(session.owed(NOW), Some(Owed::Echo { number: 1000 }));
+        session.sent(NOW);
+        assert_eq!(session.owed(NOW), None);
+    }
+
+    #[test]
+    fn one_probe_does_for_all_who_ask_before_it_leaves() {
+        let mut session = accepted(ABOUT, STREAM).unwrap();
+        assert_eq!((session.probe(), session.probe()), (1, 1));
+        session.handle(NOW, &Body::Probe(Probe { number: 9 })).unwrap();
+        assert_eq!(session.owed(NOW), Some(Owed::Echo { number: 9 }));
+        session.sent(NOW);
+        let echo = Body::Echo(Echo { number: 1 });
+        assert_eq!(session.handle(NOW, &echo), Err(CloseReason::Violation), "nothing was asked yet");
+        assert_eq!(session.owed(NOW), Some(Owed::Probe { number: 1 }));
+        session.sent(NOW);
+        assert_eq!((session.owed(NOW), session.probe()), (None, 2));
+        assert_eq!(session.handle(NOW, &echo), Ok(Heard::Echo { number: 1 }));
+    }
+
+    #[test]
+    fn nobody_is_probed_before_the_session_is_up() {
+        let mut session = Session::accept(NOW, 8, Timing::DEFAULT);
+        session.handle(NOW, &hello(ABOUT)).unwrap();
+        session.sent(NOW);
+        assert_eq!(session.handle(NOW, &Body::Probe(Probe { number: 1 })), Err(CloseReason::Violation));
+    }
 }

@@ -21,7 +21,7 @@ pub struct BatchHead {
     pub added_age_ms: Option<u64>,
 }
 
-/// Numbers that a sender puts into one batch. A receiver that commits after each frame repeats no more than that.
+/// Messages that a batch holds at most. A receiver that commits after each frame repeats no more than that.
 pub const NUMBERS_MAX: u64 = 512;
 
 impl BatchHead {
@@ -80,7 +80,12 @@ impl<'a> Batch<'a> {
     /// The records with their numbers. What stands behind the last number is not looked at.
     #[inline]
     pub const fn records(&self) -> Records<'a> {
-        Records { run: Run::new(self.run), next: self.head.first, last: self.head.last }
+        Records {
+            run: Run::new(self.run),
+            next: self.head.first,
+            last: self.head.last,
+            messages_left: NUMBERS_MAX,
+        }
     }
 
     /// Reads a batch behind its tag.
@@ -109,13 +114,15 @@ impl<'a> Batch<'a> {
 /// The records of a batch, from [`Batch::records`].
 ///
 /// They cover the numbers of the batch's head exactly, or the last item is an error: [`DecodeError::Mismatch`] if the records
-/// end before the numbers do, or a gap reaches beyond them. What was read before an error was whole.
+/// end before the numbers do, or a gap reaches beyond them, [`DecodeError::LimitExceeded`] if there are more than
+/// [`NUMBERS_MAX`] messages. What was read before an error was whole.
 #[derive(Clone, Copy, Debug)]
 pub struct Records<'a> {
     run: Run<'a>,
     /// `next <= last + 1`; above `last` when all is read.
     next: u64,
     last: u64,
+    messages_left: u64,
 }
 
 impl<'a> Records<'a> {
@@ -126,7 +133,10 @@ impl<'a> Records<'a> {
         let record = record::decode(bytes)?;
         let first = self.next;
         let last = match record {
-            Record::Message { .. } => first,
+            Record::Message { .. } => {
+                self.messages_left = self.messages_left.checked_sub(1).ok_or(DecodeError::LimitExceeded)?;
+                first
+            }
             Record::Gap { count, .. } => first.checked_add(count - 1).ok_or(DecodeError::Mismatch)?,
         };
         if last > self.last {
@@ -225,6 +235,15 @@ mod tests {
         assert_eq!(fault(1, 1, b""), (0, Some(DecodeError::Mismatch)));
         assert_eq!(fault(1, 2, b"\x02\x40\x07\x02\x40"), (1, Some(DecodeError::Truncated)));
         assert_eq!(fault(1, 1, b"\x02\x20\x07"), (0, Some(DecodeError::Unsupported(0x20))));
+    }
+
+    #[test]
+    fn messages_have_a_limit_and_gaps_have_none() {
+        let (message, gap) = (b"\x02\x40\x07", b"\x03\x43\x02\x05");
+        let most = [&message.repeat(256)[..], gap, &message.repeat(256), gap].concat();
+        assert_eq!(fault(1, 522, &most), (514, None));
+        let more = [&most[..], message].concat();
+        assert_eq!(fault(1, 523, &more), (514, Some(DecodeError::LimitExceeded)));
     }
 
     #[test]

@@ -102,6 +102,20 @@ pub struct TopicFull<'a> {
     pub after: u64,
 }
 
+/// Asks the peer whether it is there: it answers with an [`Echo`] of this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Which probe of the session this is, from 1.
+    pub number: u64,
+}
+
+/// Answers a [`Probe`], and all before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// The number of the probe.
+    pub number: u64,
+}
+
 impl From<u8> for CloseReason {
     fn from(number: u8) -> Self {
         match number {
@@ -273,6 +287,15 @@ mod tests {
     }
 
     #[test]
+    fn probes_and_echoes_have_numbers() {
+        for number in [1, 300, u64::MAX] {
+            for body in [Body::Probe(Probe { number }), Body::Echo(Echo { number })] {
+                assert_eq!(round_trip(&body, &mut [0; 300]), Ok(body));
+            }
+        }
+    }
+
+    #[test]
     fn topics_are_named() {
         let bind = Bind { number: 300, text: "sensors/air" };
         assert_eq!(round_trip(&Body::Bind(bind), &mut [0; 300]), Ok(Body::Bind(bind)));
@@ -315,5 +338,6 @@ mod tests {
         assert_eq!(word(DecodeError::Unsupported(0x10)), CloseReason::Unsupported);
         assert_eq!(word(DecodeError::Version { min: 2, max: 3 }), CloseReason::Unsupported);
         assert_eq!(word(DecodeError::Mismatch), CloseReason::Violation);
+        assert_eq!(word(DecodeError::LimitExceeded), CloseReason::Violation);
     }
 }

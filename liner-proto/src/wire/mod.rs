@@ -14,7 +14,7 @@ mod text;
 pub mod varint;
 
 use batch::Batch;
-use control::{Ack, Bind, Close, Marks, TopicFull};
+use control::{Ack, Bind, Close, Echo, Marks, Probe, TopicFull};
 use data::Data;
 use handshake::{Answer, Confirm, Hello};
 use page::Page;
@@ -55,6 +55,10 @@ pub mod tag {
     pub const PAGE: u8 = 0x09;
     /// [`TopicFull`](super::control::TopicFull).
     pub const TOPIC_FULL: u8 = 0x0a;
+    /// [`Probe`](super::control::Probe).
+    pub const PROBE: u8 = 0x0b;
+    /// [`Echo`](super::control::Echo).
+    pub const ECHO: u8 = 0x0c;
     /// Reserved for a request to a queue or a log.
     pub const CALL: u8 = 0x10;
     /// Reserved for the reply to a request.
@@ -97,6 +101,10 @@ pub enum Body<'a> {
     Page(Page<'a>),
     /// A topic takes no more.
     TopicFull(TopicFull<'a>),
+    /// Whether the peer is there.
+    Probe(Probe),
+    /// It is.
+    Echo(Echo),
     /// One record, on a lossy line.
     Data(Data<'a>),
     /// A frame with this tag that need not be understood.
@@ -122,8 +130,8 @@ pub enum DecodeError {
     /// A value that its field cannot have.
     #[error("a value is out of range")]
     Range,
-    /// A text that is longer than [`TEXT_MAX`].
-    #[error("a text is longer than {TEXT_MAX} bytes")]
+    /// A text that is longer than [`TEXT_MAX`], or a batch of more than [`NUMBERS_MAX`](batch::NUMBERS_MAX) messages.
+    #[error("a text is longer than {TEXT_MAX} bytes, or a batch holds too many messages")]
     LimitExceeded,
     /// A batch whose records do not cover its numbers.
     #[error("the records of a batch do not cover its numbers")]
@@ -166,6 +174,8 @@ pub fn decode(body: &[u8]) -> Result<Body<'_>, DecodeError> {
         tag::CLOSE => Body::Close(Close::decode(rest)?),
         tag::PAGE => Body::Page(Page::decode(rest)?),
         tag::TOPIC_FULL => Body::TopicFull(TopicFull::decode(rest)?),
+        tag::PROBE => Body::Probe(take(rest)?),
+        tag::ECHO => Body::Echo(take(rest)?),
         tag::SKIPPABLE_FIRST.. => Body::Skipped(tag),
         _ => return Err(DecodeError::Unsupported(tag)),
     })
@@ -209,6 +219,8 @@ pub fn encode(body: &Body<'_>, out: &mut [u8]) -> Result<usize, BufferFull> {
             short(full.topic)?;
             tagged(tag::TOPIC_FULL, out, |out| put(full, out))
         }
+        Body::Probe(probe) => tagged(tag::PROBE, out, |out| put(probe, out)),
+        Body::Echo(echo) => tagged(tag::ECHO, out, |out| put(echo, out)),
         Body::Data(data) => copy(&data.parts().slices(), out),
         Body::Skipped(tag) => copy(&[&[*tag]], out),
     }
@@ -261,7 +273,7 @@ mod tests {
             let body = [first];
             let decoded = decode(&body);
             match first {
-                0x01..=0x0a | 0x40..=0x7f => assert_eq!(decoded, Err(DecodeError::Truncated), "{first:#04x}"),
+                0x01..=0x0c | 0x40..=0x7f => assert_eq!(decoded, Err(DecodeError::Truncated), "{first:#04x}"),
                 0x80.. => assert_eq!(decoded, Ok(Body::Skipped(first))),
                 _ => assert_eq!(decoded, Err(DecodeError::Unsupported(first))),
             }

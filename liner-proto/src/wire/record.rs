@@ -324,6 +324,11 @@ pub fn decode_split(first: u8, ext: u8, rest: &[u8]) -> Result<Record<'_>, Decod
     Ok(Record::Message { header, payload })
 }
 
+/// Whether a record is a message, and not a gap.
+pub fn is_message(record: &[u8]) -> bool {
+    record.first().is_some_and(|first| first & KIND_MASK != KIND_GAP)
+}
+
 /// How many numbers a record covers: those of a gap, or one. One, too, for what is no record.
 #[inline]
 pub fn numbers_of(record: &[u8]) -> u64 {

@@ -327,9 +327,9 @@ fn a_record_that_is_longer_than_this_node_takes_ends_the_session() {
         }
         pair.settle();
         assert_eq!(pair.payloads(), [10], "{framing:?}: what was in order before it is taken, and no more");
-        let down = Event::PeerDown { name: "sender".into(), reason: CloseReason::Violation };
+        let down = Event::PeerDown { name: "sender".into(), reason: CloseReason::Violation, dialed: false };
         assert!(pair.to.events().contains(&down), "{framing:?}");
-        let told = Event::PeerDown { name: "screen".into(), reason: CloseReason::Violation };
+        let told = Event::PeerDown { name: "screen".into(), reason: CloseReason::Violation, dialed: true };
         assert!(pair.from.events().contains(&told), "{framing:?}");
     }
 }

@@ -11,6 +11,9 @@ use liner_proto::router::{Event, Framing, Message, NodeConfig, Router, StoreRequ
 use liner_proto::store::{HeapStore, Store, execute};
 use liner_proto::time::Instant;
 
+/// When a node begins.
+pub(crate) const NOW: Instant = Instant::from_micros(1);
+
 /// A lease, and a bit.
 pub(crate) const LEASE: Duration = Duration::from_secs(16);
 
@@ -41,7 +44,7 @@ impl Node {
         let seed = name.bytes().fold(3, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte));
         let mut config = NodeConfig::new(name, [seed, 5], Class::Ram);
         change(&mut config);
-        let now = Instant::from_micros(1);
+        let now = NOW;
         let router = Router::new(config.clone(), now);
         let store = HeapStore::new(1 << 26);
         let mut node = Self { router, store, got: Vec::new(), now, unreadable: None, config };
@@ -120,6 +123,14 @@ impl Node {
         assert_eq!(taken, bytes.len(), "whole frames are passed");
     }
 
+    /// Closes the connections that the node wants closed.
+    pub(crate) fn reap(&mut self) {
+        while let Some(conn) = self.router.poll_close() {
+            self.router.handle_closed(self.now, conn);
+        }
+        self.serve();
+    }
+
     pub(crate) fn events(&mut self) -> Vec<Event> {
         core::iter::from_fn(|| self.router.poll_event()).collect()
     }
@@ -155,11 +166,15 @@ pub(crate) fn gateway(names_max: usize) -> Node {
 
 /// `from` dials `to`; the connection on both sides.
 pub(crate) fn link(from: &mut Node, to: &mut Node) -> (ConnId, ConnId) {
+    link_with(from, to, Framing::Length)
+}
+
+pub(crate) fn link_with(from: &mut Node, to: &mut Node, framing: Framing) -> (ConnId, ConnId) {
     from.now = from.now.max(to.now);
     let dial = from.router.add_peer(from.now, "there");
     let _ = from.router.poll_dial(from.now);
-    let here = from.router.handle_dialed(from.now, dial, Framing::Length);
-    let there = to.router.handle_accepted(to.now, Framing::Length);
+    let here = from.router.handle_dialed(from.now, dial, framing);
+    let there = to.router.handle_accepted(to.now, framing);
     (here, there)
 }
 

@@ -1,5 +1,6 @@
 //! The backend's errors, sorted at the border into what a policy can act upon.
 
+use std::io;
 use std::path::PathBuf;
 
 use liner_proto::effect::StoreFault;
@@ -10,14 +11,46 @@ use rusqlite::ErrorCode;
 #[non_exhaustive]
 pub enum OpenError {
     /// A file could not be opened or made.
-    #[error(
-        "cannot open {path}: {source}; make sure that its folder exists and that this user may write to it"
-    )]
+    #[error("cannot open {path}: {source}; {}", io_advice(source))]
     Io {
         /// The file.
         path: PathBuf,
         /// What the operating system says.
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// It is a symbolic link, and where it leads no file can be made.
+    #[error(
+        "{path} is a link into the folder {folder}, which does not exist; make that folder, or mend the link"
+    )]
+    DanglingLink {
+        /// The link.
+        path: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// It is a folder, a device, a pipe or a socket.
+    #[error(
+        "{path} is no file but a folder, a device or a pipe; name a file, or one that does not exist yet"
+    )]
+    NotAFile {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// The file has several names, and SQLite would keep a log for each of them.
+    #[error(
+        "{path} has {links} names (hard links), which would damage it; remove all names but one, or use a copy"
+    )]
+    HardLinks {
+        /// The file.
+        path: PathBuf,
+        /// How many names it has.
+        links: u64,
+    },
+    /// The file is no database, and nothing says that it has ever been one.
+    #[error("{path} is no database; name a file that does not exist yet, or move this one away")]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
     },
     /// Another process has this node's name.
     #[error("a node named {name:?} runs already on this file; stop it or choose another name")]
@@ -47,6 +80,23 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// The number of the file's schema was set to zero.
+    #[error(
+        "somebody has set the user_version of {path} to 0; set it back to what it was: \
+         PRAGMA user_version = {known} if the release that used it last is this one"
+    )]
+    Unnumbered {
+        /// The file.
+        path: PathBuf,
+        /// The number of this release's schema.
+        known: i64,
+    },
+    /// Another program holds a lock of SQLite on the file.
+    #[error("{path} is locked by another program; wait until it has done its work there, or end it")]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is damaged and another process has it open.
     #[error("{path} is damaged and in use; stop every other process that uses it, then open it again")]
     DamagedInUse {
@@ -60,7 +110,7 @@ pub enum OpenError {
         mode: String,
     },
     /// SQLite failed.
-    #[error("cannot {doing} {path}: {source}; if the file is locked, wait for the process that uses it")]
+    #[error("cannot {doing} {path}: {}; {}", words(source), sqlite_advice(source))]
     Sqlite {
         /// What it was asked for.
         doing: &'static str,
@@ -69,6 +119,56 @@ pub enum OpenError {
         /// What it says.
         source: rusqlite::Error,
     },
+}
+
+/// The operating system's codes for too many open files, of the process and of all.
+#[cfg(unix)]
+const TOO_MANY_FILES: [i32; 2] = [24, 23];
+#[cfg(not(unix))]
+const TOO_MANY_FILES: [i32; 1] = [4];
+
+/// What to do about a failure of the operating system.
+fn io_advice(error: &io::Error) -> &'static str {
+    if error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code)) {
+        return "let the process open more files (`ulimit -n`, or LimitNOFILE= of its service)";
+    }
+    #[expect(clippy::wildcard_enum_match_arm, reason = "for the rest the system's words have to do")]
+    match error.kind() {
+        io::ErrorKind::NotFound => "make sure that its folder exists",
+        io::ErrorKind::PermissionDenied => "make sure that this user may write to it and to its folder",
+        io::ErrorKind::ReadOnlyFilesystem => "name a file on a disk that can be written to",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on the disk",
+        _ => "mend that, or name another file",
+    }
+}
+
+/// What to do about a failure of SQLite.
+fn sqlite_advice(error: &rusqlite::Error) -> &'static str {
+    if matches!(error, rusqlite::Error::SqlInputError { .. }) {
+        return "its tables are not those of its user_version: set that right, or restore a backup";
+    }
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "make room on the disk",
+        Some(ErrorCode::CannotOpen) => {
+            "make sure that this user may write to the file and to its folder, \
+             and that the process may open more files (`ulimit -n`)"
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            "make sure that this user may write to it and to its folder"
+        }
+        Some(ErrorCode::SystemIoFailure) => "look after the disk",
+        _ => "mend that, or restore a backup",
+    }
+}
+
+/// What SQLite says, without the statement.
+fn words(error: &rusqlite::Error) -> String {
+    if let rusqlite::Error::SqlInputError { msg, .. } = error { msg.clone() } else { error.to_string() }
+}
+
+/// Whether another program holds a lock on the file.
+pub(crate) fn is_locked(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// Whether the file is damaged, or no database at all.
@@ -102,5 +202,34 @@ pub(crate) fn classify_commit(error: &rusqlite::Error) -> StoreFault {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreFault::Unavailable,
         // The mark may have been written, and only the waiting for the disk have failed.
         _ => StoreFault::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_fits_what_has_failed() {
+        let of = |code, words: &str| {
+            let error = OpenError::Io { path: "a.db".into(), source: io::Error::from_raw_os_error(code) };
+            assert!(error.to_string().contains(words), "{error}");
+        };
+        if cfg!(unix) {
+            of(24, "open more files");
+            of(23, "open more files");
+            of(2, "its folder exists");
+            of(13, "this user may write");
+            of(28, "make room on the disk");
+        }
+        of(5, "mend that, or name another file");
+        let of = |code, words: &str| {
+            let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            let error = OpenError::Sqlite { doing: "open", path: "a.db".into(), source };
+            assert!(error.to_string().contains(words), "{error}");
+        };
+        of(rusqlite::ffi::SQLITE_CANTOPEN, "open more files");
+        of(rusqlite::ffi::SQLITE_FULL, "make room on the disk");
+        of(rusqlite::ffi::SQLITE_READONLY, "this user may write");
     }
 }

@@ -7,9 +7,12 @@
 //!   every commit for [`Class::Power`], and at checkpoints only for [`Class::Process`].
 //! * **Segments.** What is appended at once is one row, under one CRC-32C that covers whose it is, its numbers and its
 //!   bytes, and that is checked whenever it is read. A row that fails is kept aside in the table `quarantine`.
-//! * **A damaged file** is renamed when it is opened, and a new one is made in its place.
-//! * **A full disk.** Beside the database lies a ballast of eight mebibytes. When the disk is full it is given up, so that
-//!   acknowledgements have room. Until it can be made again, new messages are taken only where acknowledged ones were.
+//! * **A damaged file** is renamed when it is opened, and a new one is made in its place. What has never been a database is
+//!   left alone.
+//! * **A file that is deleted or replaced** while it is open is noticed before a commit counts.
+//! * **A full disk.** Beside the database lies a ballast of eight mebibytes, or less on a small disk. When the disk is full it
+//!   is given up, so that acknowledgements have room. Until it can be made again, new messages are taken only where
+//!   acknowledged ones were.
 //!
 //! Operators find the tables that they know: `topic_addr`, `topic_key`, `conn_key_map`, `conn_mess_number`, `conn_sender`,
 //! `sender_listener` and the view `conn_messages`, which has a row a message, and takes rows that are inserted or deleted by
@@ -19,6 +22,7 @@ mod ballast;
 mod check;
 mod directory;
 mod error;
+mod file;
 mod inserted;
 mod names;
 mod numbers;
@@ -43,6 +47,7 @@ use rusqlite::Connection;
 pub use error::OpenError;
 
 use ballast::Ballast;
+use file::Held;
 use row::Rows;
 use turn::Turn;
 
@@ -82,6 +87,9 @@ pub struct Opened {
     /// Messages that were inserted by hand and wait for the next start: there was no room to queue them, or commits may be
     /// missing, so that their numbers may have been used.
     pub waiting: u64,
+    /// The disk is too small or too full for the ballast: so many bytes must be free on it. New messages are taken only where
+    /// acknowledged ones were meanwhile.
+    pub needs_free: Option<u64>,
 }
 
 /// A store in an SQLite file.
@@ -108,6 +116,9 @@ pub struct SqliteStore {
     ballast: Ballast,
     /// SQLite found the disk full, which has yet to be dealt with.
     disk_full: bool,
+    /// Whether the turn has taken something that grows.
+    grows: bool,
+    held: Held,
     last_error: Option<String>,
     /// Held as long as the store is open; the file's content is nothing.
     _name: File,

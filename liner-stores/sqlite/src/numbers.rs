@@ -118,16 +118,13 @@ pub(crate) struct Demand {
     pub(crate) grows: bool,
 }
 
-/// What a group that also gives up something may demand of a full disk: a quarter of the ballast.
-const MOVE_MAX: u64 = 2 << 20;
-
 /// What one row takes beside its bytes, generously.
 const ROW_BYTES: u64 = 1 << 10;
 
 impl Demand {
-    /// Whether it takes little, and gives up something for it: it passes a store that is full.
-    pub(crate) const fn is_move(self) -> bool {
-        self.gives && self.bytes() <= MOVE_MAX
+    /// Whether it takes no more than `most`, and gives up something for it: it passes a store that is full.
+    pub(crate) const fn is_move(self, most: u64) -> bool {
+        self.gives && self.bytes() <= most
     }
 
     /// Bytes of the database that it takes, roughly.

@@ -10,7 +10,8 @@ use liner_proto::id::Class;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::ballast::{self, Ballast};
-use crate::error::{OpenError, classify, is_damage};
+use crate::error::{OpenError, classify, is_damage, is_locked};
+use crate::file::{self, Held, private, sync_folder};
 use crate::row::Rows;
 use crate::schema::{self, Verdict};
 use crate::turn::{Limit, Turn};
@@ -20,19 +21,21 @@ use crate::{Opened, Options, SqliteStore, inserted, names, orphans};
 const LIBRARY_MIN: i32 = 3_051_003;
 
 /// How long to wait for another process that writes.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 impl SqliteStore {
     /// Opens the store of the node `options.name` in the file at `path`; makes the file if there is none.
     ///
     /// # Errors
     /// Why it cannot be opened. A damaged file is none of the reasons unless other processes have it open: it is renamed to
-    /// `….corrupt-1` and so on, and [`opened`](Self::opened) says so.
+    /// `….corrupt-1` and so on, and [`opened`](Self::opened) says so. A file that has never been a database is one: it is left
+    /// alone, with nothing beside it.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, OpenError> {
-        let path = path.as_ref();
         if rusqlite::version_number() < LIBRARY_MIN {
             return Err(OpenError::OldSqlite { version: rusqlite::version() });
         }
+        let path = &*file::resolve(path.as_ref())?;
+        file::check(path)?;
         let (lock, lock_path) = take_name(path, &options.name)?;
         let mut quarantined = None;
         let mut attempt = Attempt::new(path, options);
@@ -46,27 +49,31 @@ impl SqliteStore {
             attempt = Attempt::new(path, options);
             ready = attempt.run();
         }
-        let (conn, class, regressed) = ready.map_err(|refusal| refusal.into_error(path))?;
+        let Ready { conn, held, class, regressed } = ready.map_err(|refusal| refusal.into_error(path))?;
+        let ballast = Ballast::new(path);
+        fit_log(&conn, ballast.log_pages()).map_err(|source| sqlite("set up the log of", path, source))?;
         Ok(Self {
             conn,
             path: path.to_owned(),
             owner: options.name.clone(),
             class,
-            opened: Opened { quarantined, ..attempt.opened },
+            opened: Opened { quarantined, needs_free: ballast.needs(), ..attempt.opened },
             regressed,
             turn: Turn::Idle,
             rows: Rows::default(),
             version: -1,
             cleared: false,
             limit: Limit::new(options.limit_bytes),
-            ballast: Ballast::new(path),
+            ballast,
             disk_full: false,
+            grows: false,
+            held,
             last_error: None,
             _name: lock,
         })
     }
 
-    /// The file.
+    /// The file, by its path without links.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -92,10 +99,21 @@ impl Refusal {
     fn into_error(self, path: &Path) -> OpenError {
         match self {
             Self::Damaged(source) => sqlite("use the new file", path, source),
+            Self::Sqlite(_, source) if is_locked(&source) => OpenError::Locked { path: path.to_owned() },
             Self::Sqlite(doing, source) => sqlite(doing, path, source),
             Self::Other(error) => error,
         }
     }
+}
+
+/// What an attempt to open the file gives.
+struct Ready {
+    conn: Connection,
+    held: Held,
+    /// What commits really survive.
+    class: Class,
+    /// Whether the node's last commits may be lost.
+    regressed: bool,
 }
 
 struct Attempt<'a> {
@@ -109,11 +127,14 @@ impl<'a> Attempt<'a> {
         Self { path, options, opened: Opened::default() }
     }
 
-    /// Opens the file. Gives the connection, the class that it really has, and whether the node's last commits may be lost.
-    fn run(&mut self) -> Result<(Connection, Class, bool), Refusal> {
-        self.opened.created = create(self.path).map_err(|source| Refusal::Other(file(self.path, source)))?;
+    /// Opens the file.
+    fn run(&mut self) -> Result<Ready, Refusal> {
+        let failed = |source| Refusal::Other(file::failed(self.path, source));
+        self.opened.created = create(self.path).map_err(failed)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(self.path, flags).map_err(Refusal::of("open"))?;
+        // Some file systems give the file another number when it is opened to be written to.
+        let database = file::identity(self.path).map_err(failed)?;
         prepare(&conn).map_err(Refusal::of("prepare"))?;
         // The write-ahead log changes the file, which is not to happen to one of another program.
         self.judge(schema::examine(&conn).map_err(Refusal::of("read"))?)?;
@@ -133,7 +154,8 @@ impl<'a> Attempt<'a> {
         (self.opened.inserted, self.opened.waiting) = (by_hand.queued, by_hand.waiting);
         let class =
             set_class(&conn, self.options.durability).map_err(Refusal::of("set the durability of"))?;
-        Ok((conn, class, regressed))
+        let held = Held::new(self.path, database).map_err(failed)?;
+        Ok(Ready { conn, held, class, regressed })
     }
 
     fn judge(&mut self, verdict: Verdict) -> Result<(), Refusal> {
@@ -148,6 +170,9 @@ impl<'a> Attempt<'a> {
                 Err(Refusal::Other(OpenError::NewerSchema { path: path(), found, known }))
             }
             Verdict::Foreign => Err(Refusal::Other(OpenError::Foreign { path: path() })),
+            Verdict::Unnumbered => {
+                Err(Refusal::Other(OpenError::Unnumbered { path: path(), known: schema::VERSION }))
+            }
         }
     }
 
@@ -199,8 +224,13 @@ fn prepare(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(64);
     conn.execute_batch(
         "PRAGMA cell_size_check = ON; PRAGMA foreign_keys = ON;
-         PRAGMA trusted_schema = OFF; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000;",
+         PRAGMA trusted_schema = OFF; PRAGMA synchronous = FULL;",
     )
+}
+
+/// Sets after how many pages the log is used again.
+pub(crate) fn fit_log(conn: &Connection, pages: u32) -> rusqlite::Result<()> {
+    conn.query_row(&format!("PRAGMA wal_autocheckpoint = {pages}"), [], |_| Ok(()))
 }
 
 /// Sets what a commit waits for, and finds out what that made of it.
@@ -241,11 +271,11 @@ fn take_name(path: &Path, name: &str) -> Result<(File, PathBuf), OpenError> {
     let lock_path = names::lock_file(path, name);
     let lock = private(OpenOptions::new().write(true).create(true).truncate(false))
         .open(&lock_path)
-        .map_err(|source| file(&lock_path, source))?;
+        .map_err(|source| file::failed(&lock_path, source))?;
     match lock.try_lock() {
         Ok(()) => Ok((lock, lock_path)),
         Err(TryLockError::WouldBlock) => Err(OpenError::NameInUse { name: name.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(file(&lock_path, source)),
+        Err(TryLockError::Error(source)) => Err(file::failed(&lock_path, source)),
     }
 }
 
@@ -262,7 +292,7 @@ fn create(path: &Path) -> io::Result<bool> {
 
 /// Renames a damaged file and its log. Nobody else may have it open.
 fn put_aside(path: &Path, own_lock: &Path) -> Result<PathBuf, OpenError> {
-    if is_in_use(path, own_lock).map_err(|source| file(path, source))? {
+    if is_in_use(path, own_lock).map_err(|source| file::failed(path, source))? {
         return Err(OpenError::DamagedInUse { path: path.to_owned() });
     }
     let aside = (1..)
@@ -279,24 +309,17 @@ fn put_aside(path: &Path, own_lock: &Path) -> Result<PathBuf, OpenError> {
         }
         sync_folder(path)
     };
-    renamed().map_err(|source| file(path, source))?;
+    renamed().map_err(|source| file::failed(path, source))?;
     Ok(aside)
 }
 
 /// Whether another node of the same file is open: its name is locked.
 fn is_in_use(path: &Path, own_lock: &Path) -> io::Result<bool> {
-    let Some(file_name) = path.file_name() else { return Ok(false) };
-    let start = format!("{}.", file_name.to_string_lossy());
-    for entry in fs::read_dir(folder(path))? {
-        let entry = entry?.path();
-        let name = entry.file_name().unwrap_or_default().to_string_lossy();
-        if entry.file_name() == own_lock.file_name()
-            || !name.starts_with(&start)
-            || !name.ends_with(names::LOCK)
-        {
+    for path in file::locks(path)? {
+        if path.file_name() == own_lock.file_name() {
             continue;
         }
-        let lock = OpenOptions::new().write(true).open(&entry)?;
+        let lock = OpenOptions::new().write(true).open(&path)?;
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(true),
             Err(TryLockError::Error(error)) => return Err(error),
@@ -306,26 +329,23 @@ fn is_in_use(path: &Path, own_lock: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// For this user only.
-pub(crate) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    options
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Makes what happened to names in the file's folder survive a loss of power.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder(path))?.sync_all() } else { Ok(()) }
-}
-
-fn file(path: &Path, source: io::Error) -> OpenError {
-    OpenError::Io { path: path.to_owned(), source }
-}
-
 fn sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> OpenError {
     OpenError::Sqlite { doing, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_not_told_as_what_was_tried() {
+        for code in [rusqlite::ffi::SQLITE_BUSY, rusqlite::ffi::SQLITE_LOCKED] {
+            let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            let error = Refusal::of("upgrade")(error).into_error(Path::new("lk.db"));
+            assert_eq!(
+                error.to_string(),
+                "lk.db is locked by another program; wait until it has done its work there, or end it"
+            );
+        }
+    }
 }

@@ -90,6 +90,8 @@ pub(crate) enum Verdict {
     Newer { found: i64 },
     /// Another program did.
     Foreign,
+    /// It is ours, and somebody took the number of its schema away.
+    Unnumbered,
 }
 
 /// Looks at the file without a change to it.
@@ -100,6 +102,8 @@ pub(crate) fn examine(conn: &Connection) -> rusqlite::Result<Verdict> {
     let tables = number("SELECT COUNT(*) FROM sqlite_schema")?;
     Ok(if tables > 0 && application != APPLICATION_ID {
         Verdict::Foreign
+    } else if tables > 0 && was == 0 {
+        Verdict::Unnumbered
     } else if (0..=VERSION).contains(&was) {
         Verdict::Ready { was }
     } else {

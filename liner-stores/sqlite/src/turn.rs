@@ -1,12 +1,16 @@
 //! Transactions: one a turn. Groups are tried out before they are executed, so that what fails then is the database itself,
 //! and takes the whole turn with it.
 
+use core::time::Duration;
+use std::path::Path;
+
 use liner_proto::effect::{StoreFault, StoreOp};
 use rusqlite::Connection;
 
 use crate::SqliteStore;
 use crate::error::{classify, classify_commit};
 use crate::numbers::{Demand, Trial};
+use crate::open::{PATIENCE, fit_log};
 
 /// How far the turn's transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +23,15 @@ pub(crate) enum Turn {
     Lost(StoreFault),
     /// Whether the last commit took place is not known, so that no further one may follow.
     Dead,
+}
+
+/// What becomes of the log's own space.
+#[derive(Clone, Copy, Debug)]
+enum Checkpoint {
+    /// The next transaction begins at its start.
+    Passive,
+    /// It is given back to the disk.
+    Truncate,
 }
 
 /// A request failed: for a reason that the contract has, or because SQLite failed.
@@ -53,6 +66,10 @@ const PAGE_SIZE: &str = "PRAGMA page_size";
 /// Free pages that are not counted upon: they are for what keeps the tables in order.
 const FREE_MIN: u64 = 64 << 10;
 
+/// So many more must be free, or an eighth of the database, before something is let in again after something was refused:
+/// otherwise the store would be full and work again with every message that is acknowledged.
+const FREE_AGAIN: u64 = 256 << 10;
+
 /// The number that a pragma tells.
 fn pragma(conn: &Connection, sql: &str) -> rusqlite::Result<u64> {
     conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
@@ -65,7 +82,7 @@ impl Limit {
 
     /// Whether there is room for what a group demands. A move may exceed the limit: it gives up as much as it takes, but for
     /// the row that it moves a piece of, which is there twice until its last piece has moved.
-    fn check(&mut self, conn: &Connection, demand: Demand) -> Result<(), Failure> {
+    fn check(&mut self, conn: &Connection, demand: Demand, move_max: u64) -> Result<(), Failure> {
         let Some(limit) = self.bytes.filter(|_| demand.rows > 0) else { return Ok(()) };
         let need = demand.bytes();
         if let Some(left) = self.known.checked_sub(need) {
@@ -75,9 +92,18 @@ impl Limit {
         let pages = pragma(conn, "PRAGMA page_count")?.saturating_sub(pragma(conn, "PRAGMA freelist_count")?);
         let used = pages.saturating_mul(pragma(conn, PAGE_SIZE)?);
         self.known = limit.saturating_sub(used) / 2;
-        let enough = demand.is_move() || used.saturating_add(need) <= limit;
+        let enough = demand.is_move(move_max) || used.saturating_add(need) <= limit;
         if enough { Ok(()) } else { Err(StoreFault::Full.into()) }
     }
+}
+
+/// What to do about a file that is not where it was.
+fn words_about(lost: &Path) -> String {
+    format!(
+        "{} was deleted or replaced while in use: stop the node, put the file back or begin anew; \
+         nothing is acknowledged meanwhile",
+        lost.display()
+    )
 }
 
 impl SqliteStore {
@@ -121,13 +147,14 @@ impl SqliteStore {
             self.take_back(Turn::Idle);
             return Err(fault);
         }
+        // Before the commit nothing is durable: here it is early enough to see where the turn would go.
+        if let Some(lost) = self.held.lost() {
+            self.last_error = Some(words_about(lost));
+            self.take_back(Turn::Idle);
+            return Err(StoreFault::Unavailable);
+        }
         let Err(error) = self.run("COMMIT") else {
-            self.turn = Turn::Idle;
-            if self.ballast.is_released() {
-                self.ballast.allow();
-                self.reuse_log();
-            }
-            return Ok(());
+            return self.finish_turn();
         };
         let fault = match &error {
             Failure::Sqlite(error) => classify_commit(error),
@@ -136,6 +163,24 @@ impl SqliteStore {
         self.note(error);
         self.take_back(if fault == StoreFault::Unknown { Turn::Dead } else { Turn::Idle });
         Err(fault)
+    }
+
+    /// The commit has succeeded: it counts if the file was there until then.
+    fn finish_turn(&mut self) -> Result<(), StoreFault> {
+        if let Some(lost) = self.held.lost_since() {
+            // If it comes back, the turn is in it, and else nothing is.
+            self.last_error = Some(words_about(lost));
+            self.take_back(Turn::Dead);
+            return Err(StoreFault::Unknown);
+        }
+        self.turn = Turn::Idle;
+        if self.ballast.is_released() {
+            self.ballast.allow();
+            self.reuse_log(Checkpoint::Passive);
+        } else if self.grows {
+            self.ballast.prove();
+        }
+        Ok(())
     }
 
     /// Runs something that only reads, and sorts its failure.
@@ -187,10 +232,12 @@ impl SqliteStore {
     }
 
     fn begin(&mut self) -> Result<(), Failure> {
-        self.ballast.restore_if_allowed();
+        if self.ballast.restore_if_allowed() {
+            fit_log(&self.conn, self.ballast.log_pages())?;
+        }
         self.run("BEGIN IMMEDIATE")?;
         self.refresh()?;
-        self.turn = Turn::Open;
+        (self.turn, self.grows) = (Turn::Open, false);
         Ok(())
     }
 
@@ -206,16 +253,26 @@ impl SqliteStore {
         if trial.demand.grows && self.ballast.is_released() {
             self.check_free_pages(trial.demand)?;
         }
-        self.limit.check(&self.conn, trial.demand)
+        self.limit.check(&self.conn, trial.demand, self.ballast.move_max())?;
+        self.grows |= trial.demand.grows;
+        Ok(())
     }
 
     /// Whether what the group demands has room, twice over, in pages of the database that are free. What the disk has is
     /// not counted upon. A group that gives up something takes little more than that: the space of the ballast bears it, and
     /// without it a full disk could never be emptied of what has to be moved first.
     fn check_free_pages(&mut self, demand: Demand) -> Result<(), Failure> {
-        let free =
-            pragma(&self.conn, "PRAGMA freelist_count")?.saturating_mul(pragma(&self.conn, PAGE_SIZE)?);
-        let enough = demand.is_move() || free >= demand.bytes().saturating_mul(2).saturating_add(FREE_MIN);
+        let size = pragma(&self.conn, PAGE_SIZE)?;
+        let bytes = |sql| Ok::<_, Failure>(pragma(&self.conn, sql)?.saturating_mul(size));
+        let mut need = demand.bytes().saturating_mul(2).saturating_add(FREE_MIN);
+        if self.ballast.was_refused() {
+            need = need.saturating_add(FREE_AGAIN.min(bytes("PRAGMA page_count")? / 8));
+        }
+        let is_move = demand.is_move(self.ballast.move_max());
+        let enough = is_move || bytes("PRAGMA freelist_count")? >= need;
+        if !is_move {
+            self.ballast.note_growth(enough);
+        }
         if enough && self.ballast.is_growth_allowed() {
             return Ok(());
         }
@@ -236,14 +293,21 @@ impl SqliteStore {
         if self.disk_full {
             self.disk_full = false;
             self.ballast.release();
-            self.reuse_log();
+            self.reuse_log(Checkpoint::Truncate);
         }
     }
 
     /// Moves what was committed from the log to its place, so that the log's own space is used again.
-    fn reuse_log(&self) {
-        // It is tried again after the next commit.
-        let _ = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    fn reuse_log(&self, how: Checkpoint) {
+        // It is tried again after the next commit. What others do with the file is not waited for.
+        let _ = match how {
+            Checkpoint::Passive => self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())),
+            Checkpoint::Truncate => self
+                .conn
+                .busy_timeout(Duration::ZERO)
+                .and_then(|()| self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+                .and(self.conn.busy_timeout(PATIENCE)),
+        };
     }
 
     /// Keeps the backend's words, and sorts the failure.
@@ -262,8 +326,6 @@ impl SqliteStore {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use liner_proto::effect::{Loaded, Queue};
     use liner_proto::id::{Class, Epoch};
     use liner_proto::store::Store as _;
@@ -339,8 +401,10 @@ mod tests {
         assert_eq!((ballast.exists(), store.apply(&[append(21, &large)])), (true, Err(StoreFault::Full)));
         assert_eq!(store.commit(), Err(StoreFault::Full));
         assert_eq!((held(&mut store), ballast.exists()), (19, false));
-        // Nothing to acknowledge: one attempt is refused out of hand, the next one is made.
+        // Nothing to acknowledge: one attempt is refused out of hand, and one since the last ballast was of no use. The next
+        // one is made.
         set(&store, 1 << 30);
+        assert_eq!(store.apply(&[append(21, &large)]), Err(StoreFault::Full));
         assert_eq!(store.apply(&[append(21, &large)]), Err(StoreFault::Full));
         assert_eq!(store.apply(&[append(21, &large)]), Ok(()));
         assert_eq!(store.commit(), Ok(()));
@@ -374,6 +438,53 @@ mod tests {
     }
 
     #[test]
+    fn a_ballast_that_is_of_no_use_is_seldom_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        store.apply(&[StoreOp::Open { queue: NODE, epoch: Epoch(1) }]).unwrap();
+        store.commit().unwrap();
+        let pages = pragma(&store.conn, "PRAGMA page_count").unwrap();
+        store.conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+        let records = record(200_000);
+        let mut made = 0;
+        for _ in 0..200 {
+            let was = store.ballast.is_released();
+            assert_eq!(store.apply(&[append(1, &records)]), Err(StoreFault::Full));
+            // It was there, or was made, and the attempt has failed.
+            made += u32::from(!store.ballast.is_growth_allowed() && was);
+        }
+        assert!((3..10).contains(&made), "{made}");
+    }
+
+    #[test]
+    fn what_was_refused_is_let_in_again_when_there_is_more_room_than_just_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        store.apply(&[StoreOp::Open { queue: NODE, epoch: Epoch(1) }]).unwrap();
+        let records = record(10_000);
+        for number in 1..=100 {
+            store.apply(&[append(number, &records)]).unwrap();
+        }
+        store.commit().unwrap();
+        store.ballast.release();
+        std::fs::create_dir(folder.path().join("liner.db.ballast")).unwrap();
+        // Each takes twice as much as one that is acknowledged gives up.
+        let larger = record(20_000);
+        let (mut last, mut works, mut turned) = (100, true, 0);
+        for through in 1..=100 {
+            store.apply(&[StoreOp::Trim { queue: NODE, through }]).unwrap();
+            store.commit().unwrap();
+            let fits = store.apply(&[append(last + 1, &larger)]).is_ok();
+            store.commit().unwrap();
+            last += u64::from(fits);
+            turned += u32::from(fits != works);
+            works = fits;
+        }
+        assert!(last > 125, "{last}");
+        assert!((3..20).contains(&turned), "{turned}");
+    }
+
+    #[test]
     fn after_an_unknown_outcome_it_says_no_more() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = open(folder.path());
@@ -388,6 +499,20 @@ mod tests {
         let mut store = open(folder.path());
         assert!(store.opened().unclean);
         assert_eq!(store.load(NODE, 0, &mut []), Ok(Loaded::Nothing));
+    }
+
+    /// What happens to the file while the commit waits for the disk cannot be undone.
+    #[test]
+    #[cfg(unix)]
+    fn a_commit_into_a_deleted_file_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        store.apply(&[StoreOp::Open { queue: NODE, epoch: Epoch(1) }]).unwrap();
+        store.run("COMMIT").unwrap();
+        std::fs::rename(folder.path().join("liner.db"), folder.path().join("elsewhere")).unwrap();
+        assert_eq!(store.finish_turn(), Err(StoreFault::Unknown));
+        assert!(store.last_error().is_some_and(|words| words.contains("deleted or replaced")));
+        assert_eq!(store.commit(), Err(StoreFault::Unavailable));
     }
 
     #[test]
@@ -411,7 +536,7 @@ mod tests {
     fn a_file_that_somebody_else_writes_to_is_unavailable() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = open(folder.path());
-        store.conn.busy_timeout(core::time::Duration::ZERO).unwrap();
+        store.conn.busy_timeout(Duration::ZERO).unwrap();
         let other = Connection::open(folder.path().join("liner.db")).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let group = [StoreOp::Open { queue: NODE, epoch: Epoch(1) }];

@@ -5,6 +5,7 @@ use std::env;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use liner_proto::effect::{Queue, StoreOp};
 use liner_proto::id::{Class, Epoch};
@@ -21,11 +22,16 @@ const FOLDER: &str = "LINER_TEST_CRASH_FOLDER";
 const OTHER: Queue<'static> = Queue::Node("other");
 const ROUNDS: u64 = 8;
 
+/// A child holds the locks of this process between its fork and the start of its program: while one test starts a child, no other
+/// may give up the lock of a name that it takes again.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 #[test]
 fn what_was_committed_survives_the_death_of_the_process() {
     if let Some(folder) = env::var_os(FOLDER) {
         store_until_killed(&PathBuf::from(folder));
     }
+    let _alone = ONE_AT_A_TIME.lock();
     let test = "what_was_committed_survives_the_death_of_the_process";
     for durability in [Class::Process, Class::Power] {
         let folder = tempdir().expect("a folder");
@@ -113,6 +119,7 @@ fn what_was_inserted_by_hand_is_there_once_whenever_the_process_dies() {
     if let Some(folder) = env::var_os(FOLDER) {
         insert_until_killed(&PathBuf::from(folder));
     }
+    let _alone = ONE_AT_A_TIME.lock();
     let test = "what_was_inserted_by_hand_is_there_once_whenever_the_process_dies";
     let folder = tempdir().expect("a folder");
     apply(&mut open(folder.path(), "sensor"), &[OPEN]);

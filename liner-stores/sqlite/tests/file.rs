@@ -154,9 +154,10 @@ fn a_database_of_another_program_is_left_alone() {
 }
 
 #[test]
-fn what_is_no_database_is_put_aside() {
+fn what_is_no_database_any_more_is_put_aside() {
     let folder = tempdir().expect("a folder");
     let path = folder.path().join("liner.db");
+    drop(open(folder.path(), "sensor"));
     for round in 1..=2 {
         fs::write(&path, format!("no database, {round}, but long enough to look like one {:0200}", 0))
             .expect("it is written");
@@ -303,12 +304,12 @@ fn messages_of_a_stream_whose_row_is_gone_become_dead_letters() {
 }
 
 #[test]
-fn errors_say_what_to_do() {
+fn a_store_without_room_for_a_ballast_says_how_much_it_needs() {
     let folder = tempdir().expect("a folder");
-    let missing = folder.path().join("missing");
-    let error = try_open(&missing, &options("sensor")).expect_err("there is no such folder");
-    assert!(error.to_string().contains("make sure that its folder exists"), "{error}");
-    let _first = open(folder.path(), "sensor");
-    let error = try_open(folder.path(), &options("sensor")).expect_err("the name is in use");
-    assert!(error.to_string().contains("stop it or choose another name"), "{error}");
+    assert_eq!(open(folder.path(), "sensor").opened().needs_free, None);
+    let ballast = folder.path().join("liner.db.ballast");
+    fs::remove_file(&ballast).expect("it is removed");
+    // A folder in its place keeps it from being made.
+    fs::create_dir(ballast).expect("it is made");
+    assert_eq!(open(folder.path(), "sensor").opened().needs_free, Some(3 << 20));
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Config, INPUT, Lines, MESSAGE_MAX, Notice, Payloads, Status, drive};
+use super::{Config, End, INPUT, Lines, MESSAGE_MAX, Notice, Payloads, Status, drive};
 use crate::args::DeviceArgs;
+use crate::event;
 use crate::failure::Failure;
-use crate::out::{self, Out, tell};
+use crate::out::{Out, Report, tell};
 use crate::reading::{Machine, Reading};
 use crate::watch::Stop;
 
 pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
-    let stop = Stop::on_signals()?;
     let from_stdin = args.payload_from.is_some();
     let config = Config {
         name: args.name.clone(),
@@ -28,58 +28,74 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
     } else {
         Payloads::Readings(Machine::new())
     };
+    let stop = Stop::on_signals()?;
     tell(format_args!("{} sends to {} at {}", config.name, config.topic, config.connect));
-    let mut screen = Screen::new(Out::new(args.json));
-    let (status, done) = drive(&config, payloads, stop, &mut |notice| screen.show(&notice))?;
-    screen.status(&status)?;
+    let mut screen = Screen::new(&config, Out::new(args.json));
+    let (status, end) = drive(&config, payloads, stop, &mut |notice| screen.show(&notice))?;
+    screen.status(&status);
     let endless = config.count.is_none() && !from_stdin;
-    let left = status.sent - status.acked;
-    match (done || endless, left) {
-        (true, 0) => Ok(()),
-        (true, _) => {
-            tell(format_args!("{left} messages were in RAM and not acknowledged"));
+    match end {
+        End::Done => Ok(()),
+        End::Stopped if endless => {
+            tell(account(&status, from_stdin));
             Ok(())
         }
-        (false, _) => Err(Failure::Unfinished(format!(
-            "stopped with {left} of {} messages not acknowledged: they were in RAM, send them again",
-            status.sent
-        ))),
+        End::Stopped => {
+            Err(Failure::Unfinished(format!("stopped before all was done: {}", account(&status, from_stdin))))
+        }
+        End::Failed(failure) => {
+            tell(account(&status, from_stdin));
+            Err(failure)
+        }
     }
+}
+
+/// What became of the messages that were taken.
+fn account(status: &Status, from_stdin: bool) -> String {
+    let Status { sent, acked, .. } = status;
+    let left = sent - acked;
+    let next = if from_stdin { ", send them again" } else { "" };
+    if left == 0 {
+        return format!("taken {sent}, acknowledged {acked}: none was left in RAM");
+    }
+    format!("taken {sent}, acknowledged {acked}: the last {left} were in RAM only{next}")
 }
 
 /// Prints what happens to a device.
-struct Screen {
-    out: Out,
+struct Screen<'a> {
+    config: &'a Config,
+    report: Report,
     shown: Status,
 }
 
-impl Screen {
-    fn new(out: Out) -> Self {
-        Self { out, shown: Status::default() }
+impl<'a> Screen<'a> {
+    fn new(config: &'a Config, out: Out) -> Self {
+        Self { config, report: Report::new(out), shown: Status::default() }
     }
 
-    fn show(&mut self, notice: &Notice<'_>) -> Result<(), Failure> {
+    fn show(&mut self, notice: &Notice<'_>) {
         match notice {
             Notice::Line(None) => tell("connected"),
             Notice::Line(Some(why)) => tell(format_args!("away: {why}; trying again")),
+            Notice::Unanswered => tell(event::nobody_answers(&self.config.connect)),
+            Notice::TopicFull => tell(format_args!(
+                "{} is full at the gateway: waiting for somebody to subscribe with a name",
+                self.config.topic
+            )),
+            Notice::TopicFree => tell(format_args!("{} takes messages again", self.config.topic)),
             Notice::Message { topic, payload } => {
-                tell(format_args!("{topic}: {}", String::from_utf8_lossy(payload).escape_debug()));
+                tell(format_args!("{topic}: {}", String::from_utf8_lossy(payload)));
             }
-            Notice::Status(status) => return self.status(status),
+            Notice::Status(status) => self.status(status),
         }
-        Ok(())
     }
 
-    fn status(&mut self, status: &Status) -> Result<(), Failure> {
+    fn status(&mut self, status: &Status) {
         if *status == self.shown {
-            return Ok(());
+            return;
         }
         self.shown = *status;
-        let line = StatusLine::new(status);
-        self.out
-            .line(words(status), &line)
-            .and_then(|()| self.out.flush())
-            .map_err(|error| out::failed(&error))
+        self.report.write(|out| out.line(words(status), &StatusLine::new(status)));
     }
 }
 
@@ -127,6 +143,18 @@ fn words(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_to_be_sent_again_when_all_is_acknowledged() {
+        let status = Status { sent: 5, acked: 5, ..Status::default() };
+        assert_eq!(account(&status, true), "taken 5, acknowledged 5: none was left in RAM");
+        let left = Status { acked: 3, ..status };
+        assert_eq!(
+            account(&left, true),
+            "taken 5, acknowledged 3: the last 2 were in RAM only, send them again"
+        );
+        assert_eq!(account(&left, false), "taken 5, acknowledged 3: the last 2 were in RAM only");
+    }
 
     #[test]
     fn a_status_says_what_waits() {

@@ -89,9 +89,26 @@ impl Lines {
         self.ready = true;
     }
 
-    /// Whether more can be read at once.
-    pub(crate) const fn is_ready(&self) -> bool {
+    /// Whether a line can be had, or more be read, at once.
+    pub(crate) fn is_ready(&self) -> bool {
+        let rest = self.buffer.get(self.scanned..).unwrap_or_default();
+        self.can_read() || rest.contains(&b'\n') || (self.end && !self.is_over())
+    }
+
+    const fn can_read(&self) -> bool {
         !self.end && (self.ready || self.always_ready)
+    }
+
+    /// Reads no more, and drops what was not taken.
+    pub(crate) fn give_up(&mut self, registry: &Registry) {
+        if !self.end && !self.always_ready {
+            // If the poll keeps it, a wake-up for nothing is all that comes of it.
+            let _ = registry.deregister(&mut SourceFd(&self.file.as_raw_fd()));
+        }
+        self.end = true;
+        self.buffer.clear();
+        self.start = 0;
+        self.scanned = 0;
     }
 
     /// Whether every line was taken and no more will come.
@@ -101,7 +118,7 @@ impl Lines {
 
     /// The next line without its end; take it with [`take`](Self::take). Reads if none is there, and it can be read.
     pub(crate) fn peek(&mut self, registry: &Registry) -> Result<Option<&[u8]>, Failure> {
-        while self.line_end().is_none() && self.is_ready() {
+        while self.line_end().is_none() && self.can_read() {
             self.read(registry)?;
         }
         let Some(end) = self.line_end() else { return Ok(None) };
@@ -204,6 +221,42 @@ mod tests {
         write.write_all(b"a\n\nb c").unwrap();
         drop(write);
         assert_eq!(all(&mut lines, &mut poll), [&b"a"[..], b"", b"b c"]);
+    }
+
+    #[test]
+    fn a_line_that_was_read_is_ready_although_nothing_more_comes() {
+        let poll = Poll::new().unwrap();
+        let (read, mut write) = UnixStream::pair().unwrap();
+        let mut lines = Lines::new(read.into(), TOKEN, 100);
+        lines.register(poll.registry()).unwrap();
+        write.write_all(b"a\nb\nc").unwrap();
+        lines.set_ready();
+        assert_eq!(lines.peek(poll.registry()).unwrap(), Some(&b"a"[..]));
+        lines.take();
+        assert!(lines.is_ready());
+        assert_eq!(lines.peek(poll.registry()).unwrap(), Some(&b"b"[..]));
+        lines.take();
+        assert!(!lines.is_ready(), "half a line is none");
+        drop(write);
+        lines.set_ready();
+        assert_eq!(lines.peek(poll.registry()).unwrap(), Some(&b"c"[..]));
+        assert!(lines.is_ready());
+        lines.take();
+        assert!(!lines.is_ready() && lines.is_over());
+    }
+
+    #[test]
+    fn what_is_given_up_is_over() {
+        let poll = Poll::new().unwrap();
+        let (read, mut write) = UnixStream::pair().unwrap();
+        let mut lines = Lines::new(read.into(), TOKEN, 100);
+        lines.register(poll.registry()).unwrap();
+        write.write_all(b"a\nb\nc").unwrap();
+        lines.set_ready();
+        assert!(lines.peek(poll.registry()).unwrap().is_some());
+        lines.give_up(poll.registry());
+        assert!(lines.is_over() && !lines.is_ready());
+        assert_eq!(lines.peek(poll.registry()).unwrap(), None);
     }
 
     #[test]

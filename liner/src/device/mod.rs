@@ -61,7 +61,7 @@ pub(crate) struct Status {
     pub(crate) sent: u64,
     /// Messages that the gateway has committed.
     pub(crate) acked: u64,
-    /// Readings left out because RAM was full.
+    /// Readings left out because RAM was full, or the topic at the gateway.
     pub(crate) skipped: u64,
     pub(crate) reading: Option<Reading>,
 }
@@ -71,19 +71,39 @@ pub(crate) struct Status {
 pub(crate) enum Notice<'a> {
     /// The line came or went; why it went.
     Line(Option<&'static str>),
+    /// Nobody has answered yet. Comes once.
+    Unanswered,
+    /// The gateway keeps no more of the topic, which nobody has subscribed to. Comes once until it takes messages again.
+    TopicFull,
+    /// It takes messages again.
+    TopicFree,
     /// A message to the device.
     Message { topic: &'a str, payload: &'a [u8] },
     /// Something has changed.
     Status(&'a Status),
 }
 
-/// Runs a device until its messages are all acknowledged, or until the stop. Says how far it came and whether that was all.
+/// How a device ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// All that was to be sent is acknowledged.
+    Done,
+    /// The stop came before that.
+    Stopped,
+    /// It could not go on. What was taken from its input before a fault there is acknowledged, unless the stop came.
+    Failed(Failure),
+}
+
+/// Runs a device until its messages are all acknowledged, or until the stop. Says how far it came.
+///
+/// # Errors
+/// If it did not begin: nothing was taken then.
 pub(crate) fn drive(
     config: &Config,
     payloads: Payloads,
     stop: Stop,
-    notice: &mut dyn FnMut(Notice<'_>) -> Result<(), Failure>,
-) -> Result<(Status, bool), Failure> {
+    notice: &mut dyn FnMut(Notice<'_>),
+) -> Result<(Status, End), Failure> {
     let topics = [config.topic.as_str()];
     let seeds = RandomState::new();
     let seed = [seeds.hash_one(0), seeds.hash_one(1)];
@@ -105,27 +125,12 @@ pub(crate) fn drive(
         status: Status::default(),
         buffer: vec![0; 64 * 1024],
         full: false,
+        told_full: false,
+        fault: None,
     };
-    let mut shown = Ticks::new(Duration::ZERO, config.status_every);
-    let mut last = Status::default();
-    loop {
-        run.turn(&mut watch, notice)?;
-        let done = run.is_done();
-        if run.status != last && (done || shown.take(clock.elapsed())) {
-            last = run.status;
-            notice(Notice::Status(&last))?;
-        }
-        if done || watch.is_stopped() {
-            run.close();
-            return Ok((run.status, done));
-        }
-        let mut timeout = run.timeout();
-        if run.status != last {
-            timeout = earlier(timeout, Some(shown.left(clock.elapsed())));
-        }
-        watch.wait(timeout)?;
-        run.note_ready(&watch);
-    }
+    let end = run.work(&mut watch, notice).unwrap_or_else(End::Failed);
+    run.close();
+    Ok((run.status, end))
 }
 
 /// A device with everything around it.
@@ -139,21 +144,51 @@ struct Run<'a> {
     due: Option<Ticks>,
     status: Status,
     buffer: Vec<u8>,
-    /// RAM had no room for the next message.
+    /// RAM had no room for the next message, or the topic has none at the gateway.
     full: bool,
+    /// It was told that the topic is full.
+    told_full: bool,
+    /// Why nothing more is taken from its input.
+    fault: Option<Failure>,
 }
 
 impl Run<'_> {
+    /// Works until all is acknowledged, or until the stop.
+    fn work(&mut self, watch: &mut Watch, notice: &mut dyn FnMut(Notice<'_>)) -> Result<End, Failure> {
+        let mut shown = Ticks::new(Duration::ZERO, self.config.status_every);
+        let mut last = Status::default();
+        loop {
+            let outcome = self.turn(watch, notice);
+            self.status.acked = self.device.acked();
+            self.status.connected = self.device.is_up();
+            outcome?;
+            let done = self.is_done();
+            if self.status != last && (done || shown.take(self.clock.elapsed())) {
+                last = self.status;
+                notice(Notice::Status(&last));
+            }
+            if done || watch.is_stopped() {
+                return match self.fault.take() {
+                    Some(fault) => Err(fault),
+                    None => Ok(if done { End::Done } else { End::Stopped }),
+                };
+            }
+            let mut timeout = self.timeout();
+            if self.status != last {
+                timeout = earlier(timeout, Some(shown.left(self.clock.elapsed())));
+            }
+            watch.wait(timeout)?;
+            self.note_ready(watch);
+        }
+    }
+
     /// Everything that can be done now.
-    fn turn(
-        &mut self,
-        watch: &mut Watch,
-        notice: &mut dyn FnMut(Notice<'_>) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    fn turn(&mut self, watch: &Watch, notice: &mut dyn FnMut(Notice<'_>)) -> Result<(), Failure> {
         self.device.handle_timeout(self.clock.now());
-        match self.link.advance(self.clock.elapsed(), watch.registry()) {
+        match self.link.advance(self.clock, watch.registry()) {
             Change::Up => self.device.handle_link_up(self.clock.now()),
             Change::Down => self.device.handle_link_down(self.clock.now()),
+            Change::Unanswered => notice(Notice::Unanswered),
             Change::None => {}
         }
         self.read(notice)?;
@@ -161,10 +196,7 @@ impl Run<'_> {
         self.serve()?;
         self.events(notice)?;
         self.write();
-        self.events(notice)?;
-        self.status.acked = self.device.acked();
-        self.status.connected = self.device.is_up();
-        Ok(())
+        self.events(notice)
     }
 
     fn note_ready(&mut self, watch: &Watch) {
@@ -178,7 +210,7 @@ impl Run<'_> {
         }
     }
 
-    fn read(&mut self, notice: &mut dyn FnMut(Notice<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    fn read(&mut self, notice: &mut dyn FnMut(Notice<'_>)) -> Result<(), Failure> {
         loop {
             let mut buffer = std::mem::take(&mut self.buffer);
             let outcome = self.link.read(&mut buffer);
@@ -205,25 +237,35 @@ impl Run<'_> {
         }
     }
 
-    fn events(&mut self, notice: &mut dyn FnMut(Notice<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    fn events(&mut self, notice: &mut dyn FnMut(Notice<'_>)) -> Result<(), Failure> {
         let mut over = false;
         while let Some(event) = self.device.poll_event() {
             match event {
                 Event::Connected { .. } => {
-                    self.link.set_session(self.clock.elapsed());
-                    notice(Notice::Line(None))?;
+                    self.link.set_session();
+                    notice(Notice::Line(None));
                 }
                 Event::Disconnected(CloseReason::NameInUse) => return Err(name_in_use(&self.config.name)),
                 Event::Disconnected(reason) => {
                     over = true;
-                    notice(Notice::Line(Some(reason_words(reason))))?;
+                    notice(Notice::Line(Some(reason_words(reason))));
                 }
                 Event::TooLarge => {
                     return Err(Failure::Work(
                         "the gateway takes no message as long as the next one: send shorter ones".to_owned(),
                     ));
                 }
-                Event::Message { topic, payload, .. } => notice(Notice::Message { topic, payload })?,
+                Event::TopicFull { .. } if !std::mem::replace(&mut self.told_full, true) => {
+                    notice(Notice::TopicFull);
+                }
+                Event::TopicFree { .. } => {
+                    // At the end of a session nothing is known of the next.
+                    if self.device.is_up() {
+                        self.told_full = false;
+                        notice(Notice::TopicFree);
+                    }
+                }
+                Event::Message { topic, payload, .. } => notice(Notice::Message { topic, payload }),
                 // A device of this kind is sent no commands yet, and what became of its own messages shows in its numbers.
                 Event::Gap { .. } | Event::Regressed | _ => {}
             }
@@ -243,16 +285,25 @@ impl Run<'_> {
     /// Puts into RAM what is due and fits.
     fn produce(&mut self, watch: &Watch) -> Result<(), Failure> {
         self.full = false;
-        while self.config.count.is_none_or(|count| self.status.sent + self.status.skipped < count) {
+        while !self.is_over() {
             if self.due.is_some_and(|due| self.clock.elapsed() < due.next()) {
                 return Ok(());
             }
-            let Some(outcome) = self.produce_one(watch)? else { return Ok(()) };
+            let outcome = match self.produce_one(watch) {
+                Ok(Some(outcome)) => outcome,
+                Ok(None) => return Ok(()),
+                Err(fault) => {
+                    self.give_up_input(fault, watch);
+                    return Ok(());
+                }
+            };
             match (outcome, &self.payloads) {
                 (Ok(_), _) => self.status.sent += 1,
                 // A reading that finds no room is out of date when there is some.
-                (Err(SendError::Full), Payloads::Readings(_)) => self.status.skipped += 1,
-                (Err(SendError::Full), Payloads::Lines(_)) => {
+                (Err(SendError::Full | SendError::TopicFull), Payloads::Readings(_)) => {
+                    self.status.skipped += 1;
+                }
+                (Err(SendError::Full | SendError::TopicFull), Payloads::Lines(_)) => {
                     self.full = true;
                     return Ok(());
                 }
@@ -291,6 +342,14 @@ impl Run<'_> {
         Ok(Some(pump::send(&mut self.device, &mut *self.store, self.clock.now(), message, Overflow::Refuse)))
     }
 
+    /// Takes no more: what is in RAM is still sent, as at the end of the input.
+    fn give_up_input(&mut self, fault: Failure, watch: &Watch) {
+        if let Payloads::Lines(lines) = &mut self.payloads {
+            lines.give_up(watch.registry());
+        }
+        self.fault = Some(fault);
+    }
+
     fn serve(&mut self) -> Result<(), Failure> {
         let now = self.clock.now();
         pump::serve(&mut self.device, &mut *self.store, now, &mut self.buffer)
@@ -314,14 +373,19 @@ impl Run<'_> {
         }
     }
 
-    /// Whether all that was to be sent is acknowledged.
-    fn is_done(&self) -> bool {
+    /// Whether no message is to come any more.
+    fn is_over(&self) -> bool {
         let enough = self.config.count.is_some_and(|count| self.status.sent + self.status.skipped >= count);
-        let over = match &self.payloads {
+        let at_end = match &self.payloads {
             Payloads::Readings(_) => false,
             Payloads::Lines(lines) => lines.is_over(),
         };
-        (enough || over) && self.device.queued() == 0
+        enough || at_end || self.fault.is_some()
+    }
+
+    /// Whether all that was to be sent is acknowledged.
+    fn is_done(&self) -> bool {
+        self.is_over() && self.device.queued() == 0
     }
 
     /// Tells the gateway, if it can still be told at once.
@@ -334,8 +398,7 @@ impl Run<'_> {
         let now = self.clock.elapsed();
         let core = self.device.poll_timeout().map(|(at, _)| at.since(self.clock.now()));
         let link = self.link.deadline().map(|at| at.saturating_sub(now));
-        let enough = self.config.count.is_some_and(|count| self.status.sent + self.status.skipped >= count);
-        let due = self.due.filter(|_| !enough && !self.full).map(|due| due.left(now));
+        let due = self.due.filter(|_| !self.is_over() && !self.full).map(|due| due.left(now));
         let due = match &self.payloads {
             Payloads::Readings(_) => due,
             // There may be nothing to send when it is time.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::{SECOND, STOP_PATIENCE, Setup, connect, ignore, survives};
 use crate::args::GatewayArgs;
 use crate::clock::{Clock, Ticks};
-use crate::device::{self, Config, Notice, Payloads, Status};
+use crate::device::{self, Config, End as DeviceEnd, Notice, Payloads, Status};
 use crate::event;
 use crate::failure::Failure;
 use crate::out::{self, Out, tell};
@@ -89,7 +89,7 @@ pub(super) fn run(args: &GatewayArgs) -> Result<(), Failure> {
 
 /// The device in its thread.
 struct Device {
-    thread: JoinHandle<Result<(Status, bool), Failure>>,
+    thread: JoinHandle<Result<(Status, DeviceEnd), Failure>>,
     statuses: Receiver<Status>,
     stop: UnixStream,
 }
@@ -113,7 +113,6 @@ impl Device {
                 if let Notice::Status(status) = notice {
                     let _ = sender.try_send(*status);
                 }
-                Ok(())
             })
         };
         let thread = thread::Builder::new().name("device".to_owned()).spawn(work);
@@ -128,6 +127,7 @@ impl Device {
     fn end(self) -> Result<Status, Failure> {
         drop(self.stop);
         match self.thread.join() {
+            Ok(Ok((_, DeviceEnd::Failed(failure)))) => Err(failure),
             Ok(outcome) => outcome.map(|(status, _)| status),
             Err(_) => Err(Failure::Work("the device's thread has failed".to_owned())),
         }
@@ -179,7 +179,7 @@ impl Show {
             while let Some(event) = node.poll_event() {
                 // Coming and going is what the start and the end look like.
                 if !matches!(event, Event::PeerUp { .. } | Event::PeerDown { .. })
-                    && let Some(words) = event::words(&event)
+                    && let Some(words) = event::words(&event, node.store_error().as_deref())
                 {
                     tell(words);
                 }

@@ -3,7 +3,7 @@
 mod demo;
 mod status;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use liner_mio::{Class, Framing, Message, Node};
@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::args::{DEVICES_ADDRESS, Durability, GatewayArgs, PEERS_ADDRESS};
 use crate::clock::{Clock, Ticks};
 use crate::failure::Failure;
-use crate::out::{self, Out, tell};
+use crate::out::{Out, Report, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
@@ -27,7 +27,6 @@ pub(crate) fn run(args: &GatewayArgs) -> Result<(), Failure> {
     if args.demo {
         return demo::run(args);
     }
-    let stop = Stop::on_signals()?;
     let mut node = connect(&Setup {
         name: &args.name,
         store: &args.store,
@@ -37,11 +36,12 @@ pub(crate) fn run(args: &GatewayArgs) -> Result<(), Failure> {
         peers: &args.peer,
         insecure: args.insecure,
     })?;
-    let mut watch = Watch::new(stop)?;
+    // Not before: opening may check a large file, and a signal ends that at once.
+    let mut watch = Watch::new(Stop::on_signals()?)?;
     watch.register(&mut [&mut node])?;
-    let mut out = Out::new(args.json);
-    say_started(&mut out, args, &node).map_err(|error| out::failed(&error))?;
-    serve(&mut node, &mut watch, &mut out)?;
+    let mut report = Report::new(Out::new(args.json));
+    report.write(|out| say_started(out, args, &node));
+    serve(&mut node, &mut watch, &mut report)?;
     node.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error))
 }
 
@@ -85,25 +85,25 @@ pub(super) fn connect(setup: &Setup<'_>) -> Result<Node, Failure> {
 pub(super) const fn ignore(_: &Message<'_>) {}
 
 /// Works until the stop.
-fn serve(node: &mut Node, watch: &mut Watch, out: &mut Out) -> Result<(), Failure> {
+fn serve(node: &mut Node, watch: &mut Watch, report: &mut Report) -> Result<(), Failure> {
     let clock = Clock::start();
     let mut ticks = Ticks::new(SECOND, SECOND);
     let mut told = Told::default();
     let mut before = Counts::of(node);
     while !watch.is_stopped() {
         // Without traffic there is nothing to say, and no reason to wake up.
-        let changed = Counts::of(node) != before || told.is_owed();
+        let changed = before.is_outdated(node) || told.is_owed();
         watch.wait_for(&mut [node], changed.then(|| ticks.left(clock.elapsed())))?;
         node.drive(Some(Duration::ZERO), &mut ignore).map_err(|error| drive_failure(&error))?;
         while let Some(event) = node.poll_event() {
-            told.take(&event);
+            told.take(&event, node.store_error().as_deref());
         }
         if ticks.take(clock.elapsed()) || watch.is_stopped() {
             told.drain().into_iter().for_each(tell);
             let counts = Counts::of(node);
             if counts != before {
                 let status = Status::new(&counts, &before);
-                out.line(status, &status).and_then(|()| out.flush()).map_err(|error| out::failed(&error))?;
+                report.write(|out| out.line(status, &status));
                 before = counts;
             }
         }
@@ -125,8 +125,7 @@ fn say_started(out: &mut Out, args: &GatewayArgs, node: &Node) -> std::io::Resul
     let (peers, devices) = (addresses.next(), addresses.next());
     if out.is_json() {
         out.object(&Started::Started { name: &args.name, store, class: class.to_string() })?;
-        out.object(&Started::Listening { peers, devices })?;
-        return out.flush();
+        return out.object(&Started::Listening { peers, devices });
     }
     out.title(&format!("liner gateway {}", args.name))?;
     let line = |label: &str, text: &str| format!("  {label:<9}{text}");
@@ -140,7 +139,7 @@ fn say_started(out: &mut Out, args: &GatewayArgs, node: &Node) -> std::io::Resul
     for text in lines {
         out.raw(&[text.as_bytes()])?;
     }
-    out.flush()
+    Ok(())
 }
 
 pub(super) const fn survives(class: Class) -> &'static str {
@@ -151,10 +150,35 @@ pub(super) const fn survives(class: Class) -> &'static str {
     }
 }
 
-/// The option that leads to an address, unless it is the default.
+/// The option that leads here from this machine, unless it is the default.
 fn option(name: &str, address: Option<SocketAddr>, default: &str) -> String {
-    match address.map(|address| address.to_string()) {
+    match address.map(|address| reachable(address).to_string()) {
         Some(address) if address != default => format!(" {name} {address}"),
         _ => String::new(),
+    }
+}
+
+/// What listens on every address is dialled on one of them.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_suggested_can_be_dialled() {
+        let option = |address: &str| option("--peer", address.parse().ok(), PEERS_ADDRESS);
+        assert_eq!(option("127.0.0.1:7420"), "");
+        assert_eq!(option("0.0.0.0:7420"), "");
+        assert_eq!(option("0.0.0.0:7000"), " --peer 127.0.0.1:7000");
+        assert_eq!(option("[::]:7420"), " --peer [::1]:7420");
+        assert_eq!(option("192.168.1.10:7420"), " --peer 192.168.1.10:7420");
     }
 }

@@ -21,6 +21,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// Lists those who are connected: for once a second, not for every turn.
     pub(super) fn of(node: &Node) -> Self {
         Self {
             connected: node.peers_up().len(),
@@ -28,6 +29,12 @@ impl Counts {
             in_custody: node.queued(),
             handed_on: node.handed_on(),
         }
+    }
+
+    /// Whether messages have moved since. Who has come or gone is told by events.
+    pub(super) fn is_outdated(&self, node: &Node) -> bool {
+        let Self { taken, in_custody, handed_on, .. } = *self;
+        (taken, in_custody, handed_on) != (node.taken(), node.queued(), node.handed_on())
     }
 }
 
@@ -77,8 +84,8 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn take(&mut self, event: &Event) {
-        let Some(words) = event::words(event) else { return };
+    pub(super) fn take(&mut self, event: &Event, said: Option<&str>) {
+        let Some(words) = event::words(event, said) else { return };
         if self.lines.len() < LINES_MAX {
             self.lines.push(words);
         } else {
@@ -120,7 +127,7 @@ mod tests {
         let mut told = Told::default();
         assert!(!told.is_owed());
         for _ in 0..1000 {
-            told.take(&Event::StoreRecovered);
+            told.take(&Event::StoreRecovered, None);
         }
         let lines = told.drain();
         assert_eq!(lines.len(), 11);

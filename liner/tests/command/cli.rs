@@ -1,6 +1,7 @@
 //! What the command says, and how it ends, when it is asked for what it cannot do.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -87,6 +88,29 @@ fn a_name_in_use_is_named() {
 }
 
 #[test]
+fn a_second_program_of_one_name_is_told_and_the_first_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gateway, peers, devices) = gateway(folder.path(), &[]);
+    let sub =
+        |store| ["sub", "t", "--name", "w", "--store", store, "--count", "1", "--json", "--peer", &peers];
+    let first_sub = Liner::start(folder.path(), &sub("sqlite:a.db"));
+    first_sub.error_with("gateway is connected");
+    assert_refused(&run(folder.path(), &sub("sqlite:b.db")), 3, &["connected as w", "--name"]);
+    gateway.error_with("another program wants to connect as w");
+
+    let device = ["device", "--topic", "t", "--connect", &devices];
+    let once = [&device[..], &["--payload-from", "-"]].concat();
+    let mut first = Liner::start(folder.path(), &once);
+    first.error_with("connected");
+    let second = run(folder.path(), &device);
+    assert_refused(&Ended { lines: Vec::new(), ..second }, 3, &["connected as", "--name"]);
+    first.stdin().write_all(b"still here\n").unwrap();
+    assert_eq!(first.end().code, Some(0));
+    assert_eq!(first_sub.json()["payload"], "still here");
+    assert_eq!(first_sub.end().code, Some(0));
+}
+
+#[test]
 fn files_that_are_no_store_of_ours_are_refused_or_put_aside() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
@@ -113,10 +137,40 @@ fn files_that_are_no_store_of_ours_are_refused_or_put_aside() {
     drop(newer);
     assert_refused(&run(folder.path(), &args("sqlite:newer.db")), 1, &["schema 9999", "release"]);
 
+    fs::write(path("diary.txt"), "my diary").unwrap();
+    assert_refused(&run(folder.path(), &args("sqlite:diary.txt")), 1, &["diary.txt is no database"]);
+    assert_eq!(fs::read(path("diary.txt")).unwrap(), b"my diary");
+    start_and_stop(folder.path(), &args("sqlite:noise.db"));
     fs::write(path("noise.db"), [0x5a; 9000]).unwrap();
     let errors = start_and_stop(folder.path(), &args("sqlite:noise.db"));
     assert!(errors.iter().any(|line| line.contains("noise.db was damaged")), "{errors:?}");
     assert!(path("noise.db.corrupt-1").is_file());
+}
+
+#[test]
+fn damaged_rows_are_counted_and_what_follows_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, _, devices) = gateway(folder.path(), &[]);
+    let device = ["device", "--topic", "t", "--connect", &devices, "--count", "1"];
+    assert_eq!(run(folder.path(), &device).code, Some(0));
+    running.signal(Signal::INT);
+    assert_eq!(running.end().code, Some(0));
+    let store = rusqlite::Connection::open(folder.path().join("liner-gateway.db")).unwrap();
+    assert_eq!(store.execute("UPDATE inbound_cursor SET crc = crc + 1", []).unwrap(), 1);
+    drop(store);
+    let args = ["gateway", "--listen", "127.0.0.1:0", "--device-listen", "127.0.0.1:0"];
+    let errors = start_and_stop(folder.path(), &args).join("\n");
+    assert!(errors.contains("1 damaged rows") && errors.contains("may come twice"), "{errors}");
+}
+
+#[test]
+fn the_longest_name_has_a_default_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let sub =
+        Liner::start(folder.path(), &["sub", "t", "--name", &"n".repeat(255), "--listen", "127.0.0.1:0"]);
+    sub.error_with("listening on ");
+    sub.signal(Signal::TERM);
+    assert_eq!(sub.end().code, Some(0));
 }
 
 /// Waits until the gateway works, and ends it. Returns its standard error.
@@ -165,7 +219,7 @@ fn help_names_every_option_with_its_default_and_the_exit_codes() {
         let help = run(folder.path(), &[command, "--help"]);
         assert_eq!(help.code, Some(0));
         let text = help.lines.join("\n");
-        for code in 0..=4 {
+        for code in ["0", "1", "2", "3", "4", "130, 143"] {
             assert!(text.contains(&format!("\n  {code}  ")), "exit code {code} of {command}: {text}");
         }
         assert!(text.contains("Examples:") && text.contains(&format!("  liner {command}")), "{text}");

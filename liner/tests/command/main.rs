@@ -9,7 +9,11 @@
 mod board;
 mod cli;
 mod demo;
+mod device;
 mod kills;
 mod path;
 mod process;
+mod signals;
+mod strangers;
+mod unread;
 mod wal;

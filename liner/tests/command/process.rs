@@ -33,11 +33,21 @@ pub(crate) struct Ended {
 impl Liner {
     /// Starts the command in a folder.
     pub(crate) fn start(folder: &Path, args: &[&str]) -> Self {
+        Self::start_with(folder, args, Stdio::piped())
+    }
+
+    /// The same with a standard output that nobody reads.
+    pub(crate) fn start_unread(folder: &Path, args: &[&str]) -> Self {
+        let (_, write) = std::io::pipe().unwrap();
+        Self::start_with(folder, args, write.into())
+    }
+
+    fn start_with(folder: &Path, args: &[&str], stdout: Stdio) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_liner"));
         command.args(args).current_dir(folder).env("TMPDIR", folder);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let lines = follow(child.stdout.take().unwrap());
+        let lines = child.stdout.take().map_or_else(|| channel().1, follow);
         let errors = follow(child.stderr.take().unwrap());
         Self { stdin: child.stdin.take(), child, lines, errors, what: args.join(" ") }
     }
@@ -84,6 +94,14 @@ impl Liner {
                 Err(_) => panic!("`liner {}` does not say {words:?}", self.what),
             }
         }
+    }
+
+    /// Whether it has this file open.
+    pub(crate) fn has_open(&self, file: &Path) -> bool {
+        let file = file.canonicalize();
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        open.flatten()
+            .any(|fd| file.as_ref().is_ok_and(|file| fd.path().read_link().is_ok_and(|to| to == *file)))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -81,6 +81,8 @@ pub struct Report {
     pub closed: u64,
     /// Subscribers that were given up and came back.
     pub revived: u64,
+    /// Streams that wait for a subscriber of a full topic at the end.
+    pub waiting: u64,
     /// Events in all.
     pub events: u64,
     /// When it was over, in microseconds.
@@ -108,6 +110,7 @@ impl Report {
             loads: 0,
             closed: 0,
             revived: 0,
+            waiting: 0,
             events: 0,
             ended: 0,
             hash: 0xcbf2_9ce4_8422_2325,
@@ -218,6 +221,7 @@ impl World {
         self.report.arrivals = self.checker.arrivals();
         self.report.repeats = self.checker.repeats();
         (self.report.closed, self.report.revived) = self.checker.ends_and_returns();
+        self.report.waiting = self.checker.waiting();
         self.report.ended = self.now;
         self.report
     }
@@ -268,7 +272,9 @@ impl World {
             }
             let Some(router) = &node.router else { return false };
             let names = self.nodes.iter().map(|peer| &peer.plan.config.name);
-            let names = names.filter(|name| !self.checker.is_held_peer(index, name));
+            let held =
+                |name: &str| self.checker.is_held_peer(index, name) || self.checker.is_full(index, name);
+            let names = names.filter(|name| !held(name));
             let streams: u64 = names.map(|name| router.queued_for(name)).sum();
             // What is kept for a subscriber that there is none of stays where it is.
             let emptied = router.is_idle() || (streams == 0 && self.checker.only_keeps(index));

@@ -70,6 +70,10 @@ impl World {
         let transmit = router.poll_transmit(now, conn);
         let answer = [transmit.head, transmit.body].concat();
         router.handle_written(now, conn, answer.len());
+        if self.nodes[index].stopping {
+            // Whoever comes now is turned away.
+            return router.handle_closed(now, conn);
+        }
         let Some(session) = session_of(&answer) else {
             return self.checker.fail(Rule::Liveness, || "a hello gets no answer".into());
         };

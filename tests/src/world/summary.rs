@@ -26,6 +26,8 @@ pub struct Summary {
     pub closed: u64,
     /// Subscribers that were given up and came back.
     pub revived: u64,
+    /// Streams that waited for a subscriber of a full topic in the end.
+    pub waiting: u64,
     /// Virtual time in all, in microseconds.
     pub time: u64,
     messages: Vec<u64>,
@@ -83,6 +85,7 @@ impl Summary {
         self.loads += report.loads;
         self.closed += report.closed;
         self.revived += report.revived;
+        self.waiting += report.waiting;
         self.time += report.ended;
         self.messages.push(report.messages);
         self.nodes.push(report.nodes);
@@ -105,6 +108,7 @@ impl Summary {
         self.loads += other.loads;
         self.closed += other.closed;
         self.revived += other.revived;
+        self.waiting += other.waiting;
         self.time += other.time;
         self.messages.extend(other.messages);
         self.nodes.extend(other.nodes);
@@ -141,7 +145,10 @@ impl Summary {
                 "{} faults, {} restarts ({} in a commit, {} with loss of memory), {} marked repeats, {} reads of queues",
                 self.faults, self.restarts, self.torn, self.losses, self.repeats, self.loads
             ),
-            format!("{} queues forgotten, {} subscribers given up that came back", self.closed, self.revived),
+            format!(
+                "{} queues forgotten, {} subscribers given up that came back, {} streams waiting for full topics",
+                self.closed, self.revived, self.waiting
+            ),
             format!("rules put to the test: {}", rules.join(", ")),
         ]
     }

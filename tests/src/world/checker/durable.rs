@@ -174,6 +174,8 @@ impl Checker {
             || sent.dropped
             || sent.arrived()
             || sent.dead[node]
+            // The sender has put it aside, and told the gateway of a gap.
+            || self.asides.iter().any(|aside| (aside.from, aside.to, aside.id) == (from, node, id))
             || self.nodes[node].loss.is_some();
         if already || self.nodes[node].subscribes.contains(&sent.topic) {
             return;

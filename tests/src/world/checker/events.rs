@@ -41,7 +41,7 @@ impl Checker {
         if let Event::WeakAcks { name, .. } = event {
             self.nodes[node].held.push(name.to_string());
         }
-        if let Event::PeerDown { name, reason } = event {
+        if let Event::PeerDown { name, reason, .. } = event {
             self.check_accord(node, name, *reason);
         }
         let Event::Gap { from, count, reason } = event else { return };

@@ -87,7 +87,7 @@ impl Checker {
     pub fn only_keeps(&self, node: usize) -> bool {
         let kept = |key: &Key| match key {
             Key::Topic(_) => true,
-            Key::Node(name) => self.is_held_peer(node, name),
+            Key::Node(name) => self.is_held_peer(node, name) || self.is_full(node, name),
             Key::Address(_) => false,
         };
         let queues = &self.nodes[node].shadow.queues;
@@ -99,11 +99,40 @@ impl Checker {
         self.nodes[node].held.iter().any(|held| held == name)
     }
 
-    /// Whether it waits for someone to whom its node sends nothing.
+    /// Whether it waits for someone to whom its node sends nothing, or nothing like it.
     fn is_held(&self, id: u32) -> bool {
-        self.nodes
-            .iter()
-            .any(|node| node.held.iter().any(|name| node.shadow.holds_in(&Key::Node(name.clone()), id)))
+        (0..self.nodes.len()).any(|node| {
+            self.nodes.iter().any(|peer| {
+                let is_queued = self.nodes[node].shadow.holds_in(&Key::Node(peer.name.clone()), id);
+                is_queued && (self.is_held_peer(node, &peer.name) || self.is_full(node, &peer.name))
+            })
+        })
+    }
+
+    /// Whether all that the node has for the peer of this name waits for subscribers that there are none of, and the peer keeps
+    /// messages to the same topics already.
+    pub fn is_full(&self, node: usize, name: &str) -> bool {
+        let queue = self.nodes[node].shadow.queues.get(&Key::Node(name.into()));
+        let Some((peer, queue)) = self.node_named(name).zip(queue) else { return false };
+        let peer = &self.nodes[peer];
+        let topics = queue.records.values().filter_map(|id| self.ledger.get(*id)).map(|sent| sent.topic);
+        let mut topics = topics.peekable();
+        topics.peek().is_some()
+            && topics.all(|topic| {
+                let text = &self.topics[topic];
+                let kept = peer.shadow.queues.get(&Key::Topic(text.clone()));
+                let mut rows = peer.shadow.rows.keys().filter(|(of, _)| of == text);
+                let is_taken =
+                    peer.subscribes.contains(&topic) || rows.any(|(_, by)| *by != self.nodes[node].name);
+                kept.is_some_and(|kept| !kept.records.is_empty()) && !is_taken
+            })
+    }
+
+    /// Streams that wait for a subscriber of a topic of which their peers keep no more.
+    pub fn waiting(&self) -> u64 {
+        let pairs =
+            (0..self.nodes.len()).flat_map(|node| self.nodes.iter().map(move |peer| (node, &peer.name)));
+        pairs.filter(|(node, name)| self.is_full(*node, name)).count() as u64
     }
 
     /// Whether it waits for a subscriber that there is none of.

@@ -101,6 +101,8 @@ impl Checker {
             | Body::Ack(_)
             | Body::Page(_)
             | Body::TopicFull(_)
+            | Body::Probe(_)
+            | Body::Echo(_)
             | Body::Data(_)
             | Body::Skipped(_)
             | _ => self.on_session_frame(view, course, body),
@@ -148,6 +150,8 @@ impl Checker {
             | Body::Bind(_)
             | Body::Page(_)
             | Body::TopicFull(_)
+            | Body::Probe(_)
+            | Body::Echo(_)
             | Body::Skipped(_)
             | _ => {}
         }
@@ -202,16 +206,14 @@ impl Checker {
     /// That messages were too long is told after they are durable as dead letters.
     fn check_aside(&mut self, stream: (usize, usize, Epoch), first: u64, last: u64) {
         let (from, to, epoch) = stream;
-        let dead = self.ledger.on_wire(stream, first - 1, last).filter(|(_, id)| {
-            let sent = self.ledger.get(*id);
-            sent.is_some_and(|sent| sent.dead[from])
-        });
-        let all = dead.count() as u64 == last + 1 - first;
+        let known = || self.ledger.on_wire(stream, first - 1, last);
+        let is_dead = |id| self.ledger.get(id).is_some_and(|sent| sent.dead[from]);
+        let all = known().filter(|(_, id)| is_dead(*id)).count() as u64 == last + 1 - first;
+        // Of what was put aside in an earlier epoch only the gap has a number in this one.
+        let earlier = |aside: &Aside| (aside.from, aside.to) == (from, to) && aside.epoch != epoch;
+        let moved = known().next().is_none() && self.asides.iter().any(earlier);
         let silent = self.nodes[from].silent;
-        // What was put aside in the epoch before has a number in this one that was never seen with a message.
-        let before = |aside: &Aside| (aside.from, aside.to) == (from, to) && aside.epoch != epoch;
-        let renumbered = self.asides.iter().any(before);
-        self.check(Rule::Gaps, all || silent || renumbered, |this| {
+        self.check(Rule::Gaps, all || moved || silent, |this| {
             let (from, to) = (&this.nodes[from].name, &this.nodes[to].name);
             format!("{from} tells {to} that {first} to {last} are too large, and has not put them aside")
         });
