@@ -124,7 +124,8 @@ impl Checker {
                 let mut rows = peer.shadow.rows.keys().filter(|(of, _)| of == text);
                 let is_taken =
                     peer.subscribes.contains(&topic) || rows.any(|(_, by)| *by != self.nodes[node].name);
-                kept.is_some_and(|kept| !kept.records.is_empty()) && !is_taken
+                // What is damaged takes its place among them until it is read.
+                kept.is_some_and(|kept| peer.damaged || !kept.records.is_empty()) && !is_taken
             })
     }
 
