@@ -89,8 +89,8 @@ impl Builder {
     }
 
     /// Names a peer by its address `host:port`. It is dialled for as long as the node runs, and is the next hop for topics
-    /// that nobody is known for. A host's name is looked up at each dial, in a thread named `liner-lookup` that is started for
-    /// the first one, so that the loop does not wait for it; numeric addresses need no thread.
+    /// that nobody is known for. A host's name is looked up at each dial, in a thread of its own named `liner-lookup`, so
+    /// that the loop does not wait for it; numeric addresses need no thread.
     pub fn peer(mut self, addr: &str) -> Self {
         self.peers.push(addr.to_owned());
         self

@@ -4,7 +4,12 @@
 
 mod nodes;
 
+use liner_proto::delivery::{Next, Outbound, SendMode};
+use liner_proto::effect::GapReason;
+use liner_proto::id::Epoch;
+use liner_proto::memory::{Cursor, Segments};
 use liner_proto::router::Message;
+use liner_proto::time::Instant;
 use liner_proto::wire::record::Mode;
 use nodes::{Node, cut, link, meet, settle};
 
@@ -88,4 +93,51 @@ fn what_was_never_handed_on_is_not_marked_as_a_repeat() {
     meet(&mut from, &mut to);
     let marked: Vec<u8> = to.got.iter().filter(|(_, again)| *again).map(|(payload, _)| payload[0]).collect();
     assert_eq!((to.got.len(), marked), (20, vec![1, 2, 3, 4]));
+}
+
+#[test]
+fn a_repeat_behind_a_long_gap_is_marked() {
+    let mut from = Node::start("from", |config| config.send_mode = SendMode::Asynchronous);
+    let mut to = Node::start("to", |config| {
+        config.durable = true;
+        config.repeat_max = 4;
+    });
+    to.router.subscribe(to.now, "t");
+    let line = meet(&mut from, &mut to);
+    from.router.send(from.now, "t", &[0], Mode::All).expect("there is room");
+    settle(&mut from, &mut to, line);
+    cut(&mut from, &mut to, line);
+    // What its former self had reserved is a gap of thousands of numbers now.
+    from.restart();
+    from.router.send(from.now, "t", &[1], Mode::All).expect("its topic is known");
+    let line = link(&mut from, &mut to);
+    while to.got.len() < 2 {
+        from.serve();
+        let (ahead, back) = (from.give(line.0), to.give(line.1));
+        assert!(!(ahead.is_empty() && back.is_empty()), "{:?}", to.got);
+        to.take(line.1, ahead);
+        from.take(line.0, back);
+    }
+    // It is killed before it has committed anything of that.
+    from.router.handle_closed(from.now, line.0);
+    to.restart();
+    to.router.subscribe(to.now, "t");
+    meet(&mut from, &mut to);
+    assert_eq!(to.got, [(vec![0], false), (vec![1], false), (vec![1], true)]);
+}
+
+#[test]
+fn a_gap_in_memory_is_dropped_as_a_whole() {
+    let mut out = Outbound::new(Segments::new(1 << 16), SendMode::Stored, Epoch(1));
+    out.push_gap(5, GapReason::Corrupt);
+    out.push(Instant::ZERO, 1, false, |record| record.fill(0x40)).expect("there is room");
+    assert!(out.poll_append(1, true, usize::MAX).is_some());
+    out.handle_stored(1);
+    assert!(out.drop_oldest(GapReason::Dropped));
+    let Next::Gap { first: 1, last: 5, .. } = out.next_piece(u64::MAX, usize::MAX) else {
+        panic!("{:?}", out.next_piece(u64::MAX, usize::MAX))
+    };
+    out.advance(Instant::ZERO, Cursor { number: 6, offset: 0 });
+    let Next::Run { begin, end, .. } = out.next_piece(u64::MAX, usize::MAX) else { panic!("no message") };
+    assert_eq!((begin.number, end.number), (6, 7));
 }

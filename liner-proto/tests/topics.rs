@@ -139,3 +139,22 @@ fn when_all_topics_are_in_use_another_waits_until_one_is_not() {
     meet(&mut subscribers[19], &mut gateway);
     assert_eq!(gateway.held().rows.len(), 4);
 }
+
+#[test]
+fn a_row_that_changes_leaves_none_behind() {
+    let mut gateway = small_gateway();
+    for (address, durable) in [("", false), ("", true), ("127.0.0.1:1", true), ("127.0.0.1:2", true)] {
+        let mut sub = Node::start("w", |config| {
+            config.durable = durable;
+            config.address = address.to_owned();
+        });
+        sub.router.subscribe(sub.now, "t");
+        let line = meet(&mut sub, &mut gateway);
+        cut(&mut sub, &mut gateway, line);
+        assert_eq!(gateway.held().rows, [("t".to_owned(), "w".to_owned())], "{address:?} {durable}");
+    }
+    // It is durable after a restart, too.
+    gateway.restart();
+    gateway.pass(LEASE);
+    assert_eq!(gateway.held().rows.len(), 1);
+}

@@ -109,7 +109,7 @@ pub(crate) const fn reason_words(reason: CloseReason) -> &'static str {
         CloseReason::Violation => "it did what the protocol forbids",
         CloseReason::Timeout => "nothing was heard for too long",
         CloseReason::Unauthorised => "it may not connect",
-        CloseReason::Overloaded => "there is no room for one more",
+        CloseReason::Overloaded => "there is no room for more of its names, topics or dead letters",
         CloseReason::SealBroken => "a frame failed its check",
         CloseReason::OutOfSequence => "messages are missing on the link",
         CloseReason::Regressed => "its queue had gone back in time",

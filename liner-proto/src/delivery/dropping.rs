@@ -1,6 +1,6 @@
 //! Numbers of a queue that carry no message, or not any more.
 
-use super::outbound::{Outbound, bytes_through};
+use super::outbound::{Outbound, bytes_through, prefix};
 use crate::memory::Ring;
 use crate::wire::record::{self, GapReason};
 
@@ -36,7 +36,7 @@ impl<R: Ring> Outbound<R> {
     /// Returns how many numbers were dropped.
     pub fn drop_through(&mut self, through: u64, reason: GapReason) -> u64 {
         // Only what is stored can be dropped there; the rest of the queue stays in order behind it.
-        let through = through.min(self.stored.number - 1);
+        let through = self.record_end(through.min(self.stored.number - 1));
         let from = self.gone_through();
         if through <= from {
             return 0;
@@ -45,6 +45,16 @@ impl<R: Ring> Outbound<R> {
         self.gap_stored = false;
         self.forget_through(through);
         through - from
+    }
+
+    /// The last number of the record in memory that `through` belongs to: the rest of a gap record would have numbers that
+    /// are not its own.
+    fn record_end(&self, through: u64) -> u64 {
+        if through >= self.gap_record {
+            return through;
+        }
+        let Some(run) = self.ring.run_of(through) else { return through };
+        prefix(run.bytes, run.begin.number, run.bytes.len(), |first, _| first <= through).1 - 1
     }
 
     /// The store has dropped everything up to `through` already: the peer is told of a gap in its place.

@@ -22,6 +22,8 @@ pub struct Inbound {
     cursors: Pending<(u64, u64)>,
     /// Messages up to this one that were sent before may have been handled by a life of this node that has forgotten it.
     doubt: u64,
+    /// How many of them that life can have handed to its application.
+    doubt_left: u64,
     /// Bytes of records that arrived since the session began.
     bytes_received: u64,
     /// Those of them that were new, and those of the new ones that are committed.
@@ -73,6 +75,7 @@ impl Inbound {
             committed: 0,
             cursors: Pending::new(),
             doubt: 0,
+            doubt_left: u64::MAX,
             bytes_received: 0,
             bytes_new: 0,
             bytes_committed: 0,
@@ -83,14 +86,15 @@ impl Inbound {
         }
     }
 
-    /// Takes the cursor that a store remembered. At most `repeat_max` messages above it were ever handed on.
+    /// Takes the cursor that a store remembered. At most `repeat_max` messages above it were ever handed to an application.
     pub const fn restore(&mut self, epoch: Epoch, through: u64, repeat_max: u64) {
         self.epoch = epoch;
         self.received = through;
         self.emitted = through;
         self.committed = through;
-        // Anything of these that the sender sends again may have been handled before.
-        self.doubt = through.saturating_add(repeat_max);
+        // Until the sender says how far it had got, anything it sends again may have been handled before.
+        self.doubt = u64::MAX;
+        self.doubt_left = repeat_max;
     }
 
     /// The sender's epoch.
@@ -101,6 +105,11 @@ impl Inbound {
     /// The last number that was taken.
     pub const fn received(&self) -> u64 {
         self.received
+    }
+
+    /// The last number that the store was told of, or is being told.
+    pub const fn emitted(&self) -> u64 {
+        self.emitted
     }
 
     /// What the handshake says about this end.
@@ -129,6 +138,7 @@ impl Inbound {
                 self.committed = self.received;
                 self.emitted = self.received;
                 self.doubt = theirs.next - 1;
+                self.doubt_left = u64::MAX;
                 return Resumption::Fresh;
             };
             let last = theirs.next - 1;
@@ -146,6 +156,7 @@ impl Inbound {
         self.received = theirs.oldest - 1;
         // This side has gone back, or the sender has: who knows what was handed on.
         self.doubt = theirs.next - 1;
+        self.doubt_left = u64::MAX;
         // The sender has these acknowledged: its window begins behind them, and so does this one.
         self.committed = self.committed.max(self.received);
         Resumption::Lost(lost)
@@ -184,9 +195,18 @@ impl Inbound {
         }
     }
 
-    /// Whether a message with this number that was sent before may have been handled already.
+    /// Whether a message with this number that was sent before may have been taken already.
     pub const fn in_doubt(&self, number: u64) -> bool {
         number <= self.doubt
+    }
+
+    /// The same for a message that goes to the application. Ask once for each: it can have had only so many.
+    pub const fn in_doubt_once(&mut self, number: u64) -> bool {
+        if !self.in_doubt(number) || self.doubt_left == 0 {
+            return false;
+        }
+        self.doubt_left -= 1;
+        true
     }
 
     // ------------------------------------------------------------------ marks
@@ -259,11 +279,8 @@ impl Inbound {
     }
 
     /// Everything that is with the store is void; it will be emitted again.
-    /// Says whether there was anything.
-    pub const fn handle_void(&mut self) -> bool {
+    pub const fn handle_void(&mut self) {
         self.cursors = Pending::new();
-        let changed = self.emitted != self.committed;
         self.emitted = self.committed;
-        changed
     }
 }

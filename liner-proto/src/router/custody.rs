@@ -126,7 +126,7 @@ impl Router {
         had: bool,
     ) {
         let Some(state) = self.peers.get_mut(from.0) else { return };
-        state.took_custody = true;
+        state.took_custody();
         self.taken += 1;
         let name = state.name.clone();
         let origin = Origin { name: &name, epoch: state.inbound.epoch(), number };

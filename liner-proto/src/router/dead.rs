@@ -121,7 +121,7 @@ impl Router {
         self.storage.put_aside += 1;
         let record = written_out(header, self.topics.text(topic), payload);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
-        state.took_custody = true;
+        state.took_custody();
         let peer = state.name.clone();
         self.storage.stage(Staged::Dead { peer, topic, reason, record });
     }

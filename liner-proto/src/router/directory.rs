@@ -91,7 +91,12 @@ impl Router {
                         state.durable |= row.durable;
                         state.rows_seen.push(topic);
                     }
-                    if self.add_row(topic, peer, &address_of(&row)) {
+                    let subscribed = self.add_row(topic, peer, &address_of(&row));
+                    let is_new = subscribed != Subscribed::Before;
+                    if let Subscribed::Elsewhere(address) = subscribed {
+                        self.storage.stage(Staged::Unsubscribe { topic, address });
+                    }
+                    if is_new {
                         self.storage.stage(Staged::Subscribe { topic, peer });
                     }
                 }
@@ -130,8 +135,8 @@ impl Router {
         }
     }
 
-    /// Says whether the store has to hear of it.
-    pub(super) fn add_row(&mut self, topic: TopicId, peer: PeerId, address: &str) -> bool {
+    /// Adds a row, or changes its address.
+    pub(super) fn add_row(&mut self, topic: TopicId, peer: PeerId, address: &str) -> Subscribed {
         let subscribed = self.topics.subscribe(topic, peer, address);
         if let Some(state) = self.peers.get_mut(peer.0)
             && subscribed == Subscribed::New
@@ -140,7 +145,7 @@ impl Router {
             state.subscribed = true;
             self.reopen_topic(topic);
         }
-        subscribed != Subscribed::Before
+        subscribed
     }
 
     /// Takes a peer out of every topic but those to `keep`.

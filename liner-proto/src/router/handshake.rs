@@ -150,6 +150,7 @@ impl Router {
             return Err(CloseReason::Regressed);
         }
         outbox.numbers_max = outbox.numbers_max.min(about.bindings_max as usize);
+        let (epoch, pending) = (state.inbound.epoch(), state.owes_custody());
         match state.inbound.resume(stream) {
             Resumption::Continued | Resumption::Fresh => {}
             Resumption::Lost(count) => {
@@ -157,8 +158,11 @@ impl Router {
                 self.events.push(Event::Gap { from, count, reason: GapReason::Missing });
             }
         }
-        // What was taken in another epoch, and is not committed, may have its rows still on their way.
-        state.took_custody |= state.inbound.owes_cursor();
+        if state.inbound.epoch() != epoch {
+            // What was taken in another epoch, and is not committed, may have its rows still on their way.
+            let pending = pending || state.inbound.owes_cursor();
+            state.custody_through = if pending { state.inbound.received() } else { 0 };
+        }
         state.conn = Some(id);
         state.about = Some(about);
         // On a line the marks have 16 bits and the window has 8: what is in flight must stay far below the former.

@@ -328,7 +328,12 @@ impl Router {
                 if arrival == Arrival::Duplicate {
                     return Ok(());
                 }
-                let in_doubt = sent_before && state.inbound.in_doubt(number);
+                let in_doubt = sent_before
+                    && if self.topics.is_own(topic) {
+                        state.inbound.in_doubt_once(number)
+                    } else {
+                        state.inbound.in_doubt(number)
+                    };
                 self.dispatch(peer, number, (topic, header, payload), header.repeat || in_doubt, application);
                 Ok(())
             }

@@ -213,7 +213,8 @@ impl Router {
                 let topic = self.topics.intern(topic);
                 let peer = self.peer_named(name);
                 if let Some(peer) = self.peers.get_mut(peer.0) {
-                    peer.durable = !directory::is_ephemeral(address);
+                    // One row of an earlier life that was durable is enough.
+                    peer.durable |= !directory::is_ephemeral(address);
                 }
                 self.add_row(topic, peer, address);
             }
@@ -317,7 +318,7 @@ impl Router {
 
     /// Copies that peers have acknowledged since the start, gaps with their numbers.
     pub fn handed_on(&self) -> u64 {
-        let live = self.outboxes.iter().filter(|outbox| !outbox.is_moved());
+        let live = self.outboxes.iter().filter(|outbox| matches!(outbox.key, Key::Node(_)));
         self.handed_on_before + live.map(Outbox::acked_since_start).sum::<u64>()
     }
 

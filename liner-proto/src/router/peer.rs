@@ -33,8 +33,9 @@ pub(super) struct Peer {
     pub(super) bound: usize,
     /// Topics of the peer's numbers, from 1, in this session.
     pub(super) topics: Vec<Option<TopicId>>,
-    /// Whether messages since the last cursor were queued for others: the cursor goes into the group that stores them.
-    pub(super) took_custody: bool,
+    /// The last message of it that was queued for others, or put aside: a cursor that covers it for the first time goes into the
+    /// group that stores that. Any other one goes first, so that a full store takes it.
+    pub(super) custody_through: u64,
     /// Whether it stands in the list of peers whose cursor the store has to hear of.
     pub(super) listed: bool,
     /// Its acknowledgements stand for too little: nothing is sent to it.
@@ -84,7 +85,7 @@ impl Peer {
             batch_max: 1,
             bound: 0,
             topics: Vec::new(),
-            took_custody: false,
+            custody_through: 0,
             listed: false,
             held: false,
             durable: false,
@@ -116,6 +117,16 @@ impl Peer {
         }
         self.full_news.iter().for_each(|(topic, _)| each(*topic));
         self.left.iter().for_each(|(topic, _)| each(*topic));
+    }
+
+    /// The message that arrived last is queued for others, or put aside.
+    pub(super) const fn took_custody(&mut self) {
+        self.custody_through = self.inbound.received();
+    }
+
+    /// Whether the cursor that is owed covers messages whose rows no cursor was emitted with.
+    pub(super) const fn owes_custody(&self) -> bool {
+        self.inbound.emitted() < self.custody_through
     }
 
     /// A batch with so many bytes of records is on its way.

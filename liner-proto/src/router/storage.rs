@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::dead::topics_of;
 use super::event::Event;
 use super::loads::{LoadRequest, Loads};
-use super::outbox::{Aside, Opened};
+use super::outbox::{Aside, Opened, Outbox};
 use super::{OutboxId, PeerId, Router};
 use crate::delivery::{BATCHES_MAX, SendMode};
 use crate::effect::{Batch, BatchId, DeadReason, Outcome, StoreFault, StoreOp};
@@ -130,8 +130,15 @@ impl Router {
     pub(super) fn retry_store(&mut self) {
         let now = self.now;
         self.storage.retry_at = self.storage.retry_at.filter(|at| *at > now);
-        for outbox in self.storage.loads.due(now) {
-            self.list_conn_of(outbox);
+        for id in self.storage.loads.due(now) {
+            let outbox = self.outboxes.get(id.0);
+            let conn = outbox.and_then(|outbox| self.peers.get(outbox.peer?.0)?.conn);
+            if conn.is_none() && !outbox.is_some_and(Outbox::is_moved) {
+                // Nobody waits for it: it is asked for when somebody does.
+                self.storage.loads.forget(|failing| failing == id);
+                self.tell_recovered();
+            }
+            self.list_conn_of(id);
         }
     }
 
@@ -334,8 +341,7 @@ impl Router {
         if !peer.inbound.owes_cursor() {
             return;
         }
-        let late = core::mem::take(&mut peer.took_custody);
-        if late && !self.config.planted.has(Fault::CursorOutsideTransaction) {
+        if peer.owes_custody() && !self.config.planted.has(Fault::CursorOutsideTransaction) {
             flight.peers_late.push(id);
             return;
         }
@@ -472,10 +478,7 @@ impl Router {
         }
         for id in self.peers.ids().into_iter().map(PeerId) {
             let Some(peer) = self.peers.get_mut(id.0) else { continue };
-            if peer.inbound.handle_void() {
-                // Whether it had taken custody is not remembered: with the rows is always right.
-                peer.took_custody = true;
-            }
+            peer.inbound.handle_void();
             if !peer.listed && peer.inbound.owes_cursor() {
                 peer.listed = true;
                 self.storage.peers.push(id);

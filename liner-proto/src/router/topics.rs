@@ -52,12 +52,12 @@ pub(super) struct Row {
 }
 
 /// What a subscription changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subscribed {
     /// There was none of the peer.
     New,
-    /// There was one with another address.
-    Elsewhere,
+    /// There was one with this address instead.
+    Elsewhere(Box<str>),
     /// Nothing.
     Before,
 }
@@ -145,9 +145,10 @@ impl Topics {
     pub(super) fn subscribe(&mut self, id: TopicId, peer: PeerId, address: &str) -> Subscribed {
         let Some(topic) = self.topics.get_mut(id.0) else { return Subscribed::Before };
         if let Some(row) = topic.rows.iter_mut().find(|row| row.peer == peer) {
-            let same = &*row.address == address;
-            row.address = address.into();
-            return if same { Subscribed::Before } else { Subscribed::Elsewhere };
+            if &*row.address == address {
+                return Subscribed::Before;
+            }
+            return Subscribed::Elsewhere(core::mem::replace(&mut row.address, address.into()));
         }
         topic.rows.push(Row { peer, address: address.into() });
         Subscribed::New
