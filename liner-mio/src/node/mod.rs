@@ -217,12 +217,17 @@ impl Node {
         self.router.queued()
     }
 
+    /// Messages that are queued for anyone, not acknowledged, and stored.
+    pub fn queued_stored(&self) -> u64 {
+        self.router.queued_stored()
+    }
+
     /// Messages that are queued for the node `name` and not acknowledged.
     pub fn queued_for(&self, name: &str) -> u64 {
         self.router.queued_for(name)
     }
 
-    /// Messages of peers that were taken over for others since the start.
+    /// Messages of peers that were taken over for others since the start, and are stored.
     pub fn taken(&self) -> u64 {
         self.router.taken()
     }

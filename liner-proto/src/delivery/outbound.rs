@@ -287,6 +287,11 @@ impl<R: Ring> Outbound<R> {
         (self.next - 1).saturating_sub(self.gone_through())
     }
 
+    /// Those of them that are stored.
+    pub const fn queued_stored(&self) -> u64 {
+        (self.stored.number - 1).saturating_sub(self.acked)
+    }
+
     /// Whether everything that is queued is stored.
     pub const fn is_stored(&self) -> bool {
         self.stored.number == self.next

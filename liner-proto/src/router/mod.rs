@@ -136,7 +136,7 @@ pub struct Router {
     sends: SendId,
     /// Version of the node's own rows in the directory.
     rows_version: u64,
-    /// Messages of peers taken over since the start.
+    /// Messages of peers taken over since the start, whether they are stored by now or not.
     taken: u64,
     /// Copies that were acknowledged from queues that are closed.
     handed_on_before: u64,
@@ -311,9 +311,14 @@ impl Router {
         self.peers.iter().filter(|peer| peer.conn.is_some()).map(|peer| &*peer.name)
     }
 
-    /// Messages of peers that were taken over for others since the start.
+    /// Messages that are queued for anyone, and stored.
+    pub fn queued_stored(&self) -> u64 {
+        self.outboxes.iter().map(|outbox| outbox.out.queued_stored()).sum()
+    }
+
+    /// Messages of peers that were taken over for others since the start, and are stored.
     pub const fn taken(&self) -> u64 {
-        self.taken
+        self.storage.taken
     }
 
     /// Copies that peers have acknowledged since the start, gaps with their numbers.

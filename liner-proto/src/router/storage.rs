@@ -33,6 +33,7 @@ struct InFlight {
     trims: Option<usize>,
     data: Option<usize>,
     sends: SendId,
+    taken: u64,
     staged: usize,
     inbox: bool,
     outboxes: Vec<OutboxId>,
@@ -54,6 +55,8 @@ pub(super) enum Staged {
 pub(super) struct Storage {
     pub(super) regressed: bool,
     pub(super) sends_stored: SendId,
+    /// Messages of peers that were taken over since the start, and are committed.
+    pub(super) taken: u64,
     pub(super) last: u64,
     generation: u64,
     in_flight: VecDeque<InFlight>,
@@ -285,6 +288,7 @@ impl Router {
         if self.config.send_mode == SendMode::Stored {
             flight.sends = self.sends;
         }
+        flight.taken = self.taken;
         let before = batch.groups_len();
         batch.end_group();
         if batch.groups_len() > before || split {
@@ -448,6 +452,7 @@ impl Router {
         }
         if data {
             self.storage.sends_stored = self.storage.sends_stored.max(flight.sends);
+            self.storage.taken = self.storage.taken.max(flight.taken);
             self.storage.staged.drain(..flight.staged.min(self.storage.staged.len()));
             self.storage.staged_asked -= flight.staged;
             if flight.staged > 0 && !self.storage.is_littered() {

@@ -26,7 +26,7 @@ impl Counts {
         Self {
             connected: node.peers_up().len(),
             taken: node.taken(),
-            in_custody: node.queued(),
+            in_custody: node.queued_stored(),
             handed_on: node.handed_on(),
         }
     }
@@ -34,7 +34,7 @@ impl Counts {
     /// Whether messages have moved since. Who has come or gone is told by events.
     pub(super) fn is_outdated(&self, node: &Node) -> bool {
         let Self { taken, in_custody, handed_on, .. } = *self;
-        (taken, in_custody, handed_on) != (node.taken(), node.queued(), node.handed_on())
+        (taken, in_custody, handed_on) != (node.taken(), node.queued_stored(), node.handed_on())
     }
 }
 
