@@ -212,3 +212,26 @@ impl Router {
         Err(SendError::TooLarge { max: state.record_max.saturating_sub(head).min(self.payload_max()) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Epoch;
+    use crate::wire::TEXT_MAX;
+    use crate::wire::record::{Age, Mode, Origin};
+
+    #[test]
+    fn no_head_is_longer_than_what_is_taken_for_the_longest() {
+        let text = "x".repeat(TEXT_MAX);
+        let header = Header {
+            mode: Mode::All,
+            topic: Topic::Text(&text),
+            repeat: true,
+            origin: Some(Origin { name: &text, epoch: Epoch(u64::MAX), number: u64::MAX }),
+            hops: Some(u8::MAX),
+            ttl_ms: Some(u32::MAX),
+            age: Some(Age { ms: u64::MAX, unknown: true }),
+        };
+        assert!(header.len() + varint::LEN_MAX <= RECORD_HEAD_MAX, "with the length of its record");
+    }
+}
