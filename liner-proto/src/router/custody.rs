@@ -6,7 +6,7 @@ use super::dial::Dials;
 use super::event::Event;
 use super::outbox::Key;
 use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
-use crate::delivery::{Next, PushError, SendMode};
+use crate::delivery::{Next, PushError};
 use crate::effect::{DeadReason, GapReason};
 use crate::memory::{Cursor, SEGMENT_BYTES};
 use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
@@ -217,6 +217,7 @@ impl Router {
     }
 
     /// Whether as much is queued for a node as may be.
+    #[inline]
     pub(super) fn is_queue_full(&mut self, id: OutboxId) -> bool {
         let Some(quota) = self.config.queue_quota else { return false };
         let outbox = self.outboxes.get_mut(id.0).filter(|outbox| matches!(outbox.key, Key::Node(_)));
@@ -234,16 +235,13 @@ impl Router {
         let text = self.topics.text(topic);
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return Err(PushError::Full) };
         outbox.own_through = outbox.push(self.now, (topic, text), header, payload, over)?;
+        outbox.out.handle_write_behind(self.now, self.config.timing.write_behind);
         let conn = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn);
-        let asynchronous = outbox.out.mode() == SendMode::Asynchronous;
         if !outbox.listed {
             self.list(id);
         }
         if let Some(conn) = conn {
             self.conns.list(conn);
-        }
-        if asynchronous {
-            self.check_write_behind(id);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::conn::Framing;
 use super::outbox::{Letter, Outbox};
 use super::peer::Peer;
 use super::topics::Topics;
-use super::{PeerId, Router, SendError, TopicId};
+use super::{PeerId, RECORD_HEAD_MAX, Router, SendError, TopicId};
 use crate::effect::DeadReason;
 use crate::memory::Cursor;
 use crate::seal;
@@ -174,6 +174,7 @@ impl Router {
     }
 
     /// Whether the peer takes such a message of this node's, as far as it has said.
+    #[inline]
     pub(super) fn check_fits(
         &self,
         peer: PeerId,
@@ -181,7 +182,23 @@ impl Router {
         header: &Header<'_>,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        let Some(state) = self.peers.get(peer.0) else { return Ok(()) };
+        match self.peers.get(peer.0) {
+            // The common case needs no exact length.
+            Some(state) if payload.len() + RECORD_HEAD_MAX > state.record_max => {
+                self.check_len_for(state, topic, header, payload)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn check_len_for(
+        &self,
+        state: &Peer,
+        topic: TopicId,
+        header: &Header<'_>,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get(id.0)) else { return Ok(()) };
         let text = self.topics.text(topic);
         let topic = match outbox.topic(topic, text) {
@@ -193,5 +210,28 @@ impl Router {
             return Ok(());
         }
         Err(SendError::TooLarge { max: state.record_max.saturating_sub(head).min(self.payload_max()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Epoch;
+    use crate::wire::TEXT_MAX;
+    use crate::wire::record::{Age, Mode, Origin};
+
+    #[test]
+    fn no_head_is_longer_than_what_is_taken_for_the_longest() {
+        let text = "x".repeat(TEXT_MAX);
+        let header = Header {
+            mode: Mode::All,
+            topic: Topic::Text(&text),
+            repeat: true,
+            origin: Some(Origin { name: &text, epoch: Epoch(u64::MAX), number: u64::MAX }),
+            hops: Some(u8::MAX),
+            ttl_ms: Some(u32::MAX),
+            age: Some(Age { ms: u64::MAX, unknown: true }),
+        };
+        assert!(header.len() + varint::LEN_MAX <= RECORD_HEAD_MAX, "with the length of its record");
     }
 }

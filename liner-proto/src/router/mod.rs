@@ -453,10 +453,16 @@ impl Router {
     }
 
     /// The queue of a peer's stream, made if there is none.
+    #[inline]
     fn outbox_of(&mut self, peer: PeerId) -> OutboxId {
         if let Some(id) = self.peers.get(peer.0).and_then(|peer| peer.outbox) {
             return id;
         }
+        self.make_outbox(peer)
+    }
+
+    #[cold]
+    fn make_outbox(&mut self, peer: PeerId) -> OutboxId {
         let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
         let id = self.new_outbox(Key::Node(name));
         self.own_outbox(peer, id);

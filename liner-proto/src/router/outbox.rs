@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::dead::gap_of;
-use super::{PeerId, Quota, TopicId};
+use super::{PeerId, Quota, RECORD_HEAD_MAX, TopicId};
 use crate::delivery::{Emission, Outbound, Pending, PushError, SendMode};
 use crate::effect::{Batch, DeadReason, Queue, StoreOp};
 use crate::id::{Epoch, Predecessor};
@@ -75,6 +75,13 @@ impl Aside {
     const fn last(&self) -> u64 {
         self.first + self.letters.len() as u64 - 1
     }
+}
+
+/// The bytes of a message's record with its length, and with its topic written out.
+#[cold]
+fn written_len(text: &str, header: &Header<'_>, payload: &[u8]) -> usize {
+    let len = record::message_len(&Header { topic: Topic::Text(text), ..*header }, payload.len());
+    len + varint::varint_len(len as u64)
 }
 
 #[derive(Debug)]
@@ -241,8 +248,8 @@ impl Outbox {
         over: bool,
     ) -> Result<u64, PushError> {
         // It may be moved to a queue that has no number for its topic, and what fits one queue must fit every other.
-        let longest = record::message_len(&Header { topic: Topic::Text(text), ..*header }, payload.len());
-        if longest + varint::varint_len(longest as u64) > self.out.record_max() {
+        let max = self.out.record_max();
+        if payload.len() + RECORD_HEAD_MAX > max && written_len(text, header, payload) > max {
             return Err(PushError::TooLarge);
         }
         let header = Header { topic: self.numbered_topic(topic, text), ..*header };

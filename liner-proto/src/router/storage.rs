@@ -422,7 +422,7 @@ impl Router {
                 self.handle_closed_queue(outbox_id);
                 continue;
             }
-            if (trims && flight.outboxes_early.contains(&outbox_id)) || data {
+            if data || (trims && flight.outboxes_early.contains(&outbox_id)) {
                 outbox.out.handle_trimmed(id);
                 if outbox.returning {
                     // A handshake may have waited for that.

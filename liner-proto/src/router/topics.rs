@@ -1,7 +1,7 @@
 //! Topics, and who has subscribed to them.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::{OutboxId, PeerId, TopicId};
@@ -12,6 +12,8 @@ pub(super) struct Topics {
     ids: BTreeMap<Box<str>, TopicId>,
     /// Places of topics that are forgotten.
     free: Vec<TopicId>,
+    /// Topics that something is kept for.
+    kept: BTreeSet<TopicId>,
     /// The topic that was looked up last: applications send many messages to one.
     last: Option<TopicId>,
 }
@@ -163,13 +165,14 @@ impl Topics {
 
     /// Takes a peer out of every topic but those to `keep`.
     pub(super) fn remove_peer(&mut self, peer: PeerId, keep: &[TopicId]) -> Vec<(TopicId, Row)> {
+        let mut keep = keep.to_vec();
+        keep.sort_unstable();
         let mut removed = Vec::new();
         for (index, topic) in self.topics.iter_mut().enumerate() {
-            if keep.contains(&TopicId(index)) {
-                continue;
+            let Some(row) = topic.rows.iter().position(|row| row.peer == peer) else { continue };
+            if keep.binary_search(&TopicId(index)).is_err() {
+                removed.push((TopicId(index), topic.rows.remove(row)));
             }
-            let rows = topic.rows.extract_if(.., |row| row.peer == peer);
-            removed.extend(rows.map(|row| (TopicId(index), row)));
         }
         removed
     }
@@ -198,6 +201,7 @@ impl Topics {
         if let Some(topic) = self.topics.get_mut(id.0) {
             topic.kept = Some(kept);
             topic.keeper = keeper;
+            self.kept.insert(id);
         }
     }
 
@@ -205,13 +209,13 @@ impl Topics {
     pub(super) fn clear_kept(&mut self, id: TopicId) -> Option<PeerId> {
         let topic = self.topics.get_mut(id.0)?;
         topic.kept = None;
+        self.kept.remove(&id);
         topic.keeper.take()
     }
 
     /// Every topic something is kept for.
     pub(super) fn all_kept(&self) -> impl Iterator<Item = (TopicId, OutboxId)> {
-        let kept = |(index, topic): (usize, &TopicState)| Some((TopicId(index), topic.kept?));
-        self.topics.iter().enumerate().filter_map(kept)
+        self.kept.iter().filter_map(|&id| Some((id, self.kept(id)?)))
     }
 
     /// Notes whether the topic takes no more, and says whether that was so before.
