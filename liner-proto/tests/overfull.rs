@@ -100,3 +100,18 @@ fn bytes_are_counted_and_come_free_again() {
         cut(&mut away, &mut gateway, line);
     }
 }
+
+#[test]
+fn what_waits_for_an_address_is_bounded_too() {
+    let mut sender = Node::start("sender", |config| {
+        config.queue_quota = Some(Quota { messages: 5, bytes: u64::MAX });
+    });
+    sender.router.add_peer(sender.now, "there");
+    for mode in [Mode::One, Mode::All] {
+        while sender.router.send(sender.now, "t", b"x", mode).is_ok() {
+            sender.serve();
+        }
+        assert_eq!(sender.router.queued(), 5);
+    }
+    assert_eq!(sender.router.send(sender.now, "t", b"x", Mode::All), Err(SendError::Busy));
+}

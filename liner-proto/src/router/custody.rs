@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::dial::Dials;
 use super::event::Event;
-use super::outbox::Key;
+use super::outbox::{Key, Outbox};
 use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError};
 use crate::effect::{DeadReason, GapReason};
@@ -81,6 +81,7 @@ impl Router {
                 self.check_fits(peer, topic, header, payload)?;
             }
             let target = self.dial_target(dial);
+            self.check_quota(target)?;
             if !one && !self.outboxes.get_mut(target.0).is_some_and(|outbox| outbox.out.make_room(need)) {
                 return Err(SendError::Busy);
             }
@@ -216,11 +217,12 @@ impl Router {
         if self.is_queue_full(id) { Err(SendError::Busy) } else { Ok(()) }
     }
 
-    /// Whether as much is queued for a node as may be.
+    /// Whether as much is queued for a node, or for whoever answers at an address, as may be.
     #[inline]
     pub(super) fn is_queue_full(&mut self, id: OutboxId) -> bool {
         let Some(quota) = self.config.queue_quota else { return false };
-        let outbox = self.outboxes.get_mut(id.0).filter(|outbox| matches!(outbox.key, Key::Node(_)));
+        let is_bounded = |outbox: &&mut Outbox| matches!(outbox.key, Key::Node(_) | Key::Address(_));
+        let outbox = self.outboxes.get_mut(id.0).filter(is_bounded);
         outbox.is_some_and(|outbox| outbox.is_over(quota))
     }
 
