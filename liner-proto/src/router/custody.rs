@@ -8,6 +8,7 @@ use super::outbox::{Key, Outbox};
 use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError};
 use crate::effect::{DeadReason, GapReason};
+use crate::id::Epoch;
 use crate::memory::{Cursor, SEGMENT_BYTES};
 use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
 
@@ -375,7 +376,8 @@ impl Router {
         if let Some(id) = self.topics.kept(topic) {
             return id;
         }
-        let id = self.new_outbox(Key::Topic(self.topics.text(topic).into()));
+        let epoch = Epoch(self.rng.next_nonzero());
+        let id = self.new_outbox(Key::Topic(self.topics.text(topic).into()), epoch);
         self.topics.set_kept(topic, id, keeper);
         if let Some(keeper) = keeper.and_then(|peer| self.peers.get_mut(peer.0)) {
             keeper.kept += 1;
@@ -387,7 +389,8 @@ impl Router {
         if let Some(id) = self.dials.outbox(dial) {
             return id;
         }
-        let id = self.new_outbox(Key::Address(self.dials.address(dial).into()));
+        let epoch = Epoch(self.rng.next_nonzero());
+        let id = self.new_outbox(Key::Address(self.dials.address(dial).into()), epoch);
         self.dials.set_outbox(dial, id);
         id
     }

@@ -77,15 +77,7 @@ impl Router {
         self.check_room(&caller.name)?;
         let peer = self.peer_named(&caller.name);
         if self.peers.get(peer.0).is_some_and(|peer| peer.outbox.is_none()) {
-            let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
-            let outbox = super::Outbox::new(
-                super::Key::Node(name),
-                self.config.send_mode,
-                self.config.queue_bytes,
-                caller.fresh,
-            );
-            let outbox = self.add_outbox(outbox);
-            self.own_outbox(peer, outbox);
+            self.make_outbox(peer, caller.fresh);
         }
         let epoch = self
             .peers

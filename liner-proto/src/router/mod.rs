@@ -458,13 +458,20 @@ impl Router {
         if let Some(id) = self.peers.get(peer.0).and_then(|peer| peer.outbox) {
             return id;
         }
-        self.make_outbox(peer)
+        self.begin_stream(peer)
     }
 
     #[cold]
-    fn make_outbox(&mut self, peer: PeerId) -> OutboxId {
+    fn begin_stream(&mut self, peer: PeerId) -> OutboxId {
         let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
-        let id = self.new_outbox(Key::Node(name));
+        let epoch = self.fresh_epoch(&name);
+        self.make_outbox(peer, epoch)
+    }
+
+    /// Makes the queue of a peer's stream.
+    fn make_outbox(&mut self, peer: PeerId, epoch: Epoch) -> OutboxId {
+        let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
+        let id = self.new_outbox(Key::Node(name), epoch);
         self.own_outbox(peer, id);
         id
     }
@@ -479,11 +486,7 @@ impl Router {
         }
     }
 
-    fn new_outbox(&mut self, key: Key) -> OutboxId {
-        let epoch = match &key {
-            Key::Node(name) => self.fresh_epoch(name),
-            Key::Topic(_) | Key::Address(_) => Epoch(self.rng.next_nonzero()),
-        };
+    fn new_outbox(&mut self, key: Key, epoch: Epoch) -> OutboxId {
         self.add_outbox(Outbox::new(key, self.config.send_mode, self.config.queue_bytes, epoch))
     }
 
