@@ -1,7 +1,7 @@
 //! What a node's events mean to whoever runs the command.
 
 use liner_mio::Event;
-use liner_proto::effect::DeadReason;
+use liner_proto::effect::{DeadReason, GapReason};
 use liner_proto::wire::control::CloseReason;
 
 use crate::failure::Failure;
@@ -18,7 +18,9 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
             format!("a connection ended before it was one of ours: {}", reason_words(*reason))
         }
         Event::DialFailed { address } => nobody_answers(address),
-        Event::Gap { from, count, reason } => format!("{count} messages of {from} will not come: {reason:?}"),
+        Event::Gap { from, count, reason } => {
+            format!("{} of {from} will not come: {}", messages(*count), gap_words(*reason))
+        }
         Event::WeakAcks { name, class, .. } => {
             format!(
                 "{name} acknowledges what it may lose; messages for it wait until it keeps them at class {class}"
@@ -72,6 +74,21 @@ pub(crate) fn nobody_answers(address: &str) -> String {
 
 fn messages(count: u64) -> String {
     if count == 1 { "a message".to_owned() } else { format!("{count} messages") }
+}
+
+const fn gap_words(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Dropped => "its queue was full, and the oldest gave way",
+        GapReason::Crashed => "it died before it had stored what it may have sent under these numbers",
+        GapReason::Corrupt => "they were damaged in its store",
+        GapReason::Expired => "they are too old",
+        GapReason::Cleared => {
+            "they were taken out, by an operator or because this node takes their topic no more"
+        }
+        GapReason::Missing => "they are in its store no more",
+        GapReason::TooLarge => "they are longer than this node takes",
+        _ => "for a reason that this version does not know",
+    }
 }
 
 const fn dead_words(reason: DeadReason) -> &'static str {

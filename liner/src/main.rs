@@ -6,6 +6,7 @@ mod device;
 mod duration;
 mod event;
 mod failure;
+mod gaps;
 mod gateway;
 mod out;
 mod reading;

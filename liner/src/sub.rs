@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use liner_mio::{Class, Framing, Handler, Message, Node};
+use liner_mio::{Class, Event, Framing, Handler, Message, Node};
 use serde::Serialize;
 
 use crate::args::{PEERS_ADDRESS, SubArgs};
+use crate::clock::Clock;
 use crate::event;
 use crate::failure::Failure;
+use crate::gaps::Gaps;
 use crate::out::{Out, field, shown, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
@@ -35,8 +37,9 @@ pub(crate) fn run(args: &SubArgs) -> Result<(), Failure> {
         tell(format_args!("listening on {address}"));
     }
     let enough = |printer: &Printer| args.count.is_some_and(|count| printer.printed >= count);
+    let (clock, mut gaps) = (Clock::start(), Gaps::default());
     while !(enough(&printer) && node.is_idle()) {
-        watch.wait_for(&mut [&mut node], None)?;
+        watch.wait_for(&mut [&mut node], gaps.left(clock.elapsed()))?;
         if watch.is_stopped() {
             break;
         }
@@ -45,17 +48,25 @@ pub(crate) fn run(args: &SubArgs) -> Result<(), Failure> {
             if let Some(failure) = event::fatal(&event, &name) {
                 return Err(failure);
             }
-            if let Some(words) = event::words(&event, node.store_error().as_deref()) {
-                tell(words);
+            if let Some(event) = gaps.take(event) {
+                tell_event(&event, &node);
             }
         }
+        gaps.due(clock.elapsed()).iter().for_each(|gap| tell_event(gap, &node));
     }
+    gaps.rest().iter().for_each(|gap| tell_event(gap, &node));
     node.stop(STOP_PATIENCE, &mut printer).map_err(|error| stop_failure(&error))?;
     match args.count {
         Some(count) if printer.printed < count => {
             Err(unfinished(printer.printed, count, args.name.is_some()))
         }
         _ => Ok(()),
+    }
+}
+
+fn tell_event(event: &Event, node: &Node) {
+    if let Some(words) = event::words(event, node.store_error().as_deref()) {
+        tell(words);
     }
 }
 
