@@ -6,7 +6,7 @@ mod nodes;
 
 use liner_proto::delivery::{Next, Outbound, SendMode};
 use liner_proto::effect::GapReason;
-use liner_proto::id::Epoch;
+use liner_proto::id::{ConnId, Epoch};
 use liner_proto::memory::{Cursor, Segments};
 use liner_proto::router::Message;
 use liner_proto::time::Instant;
@@ -70,9 +70,9 @@ fn one_link(from: &mut Node, to: &mut Node) {
     cut(from, to, line);
 }
 
-#[test]
-fn what_was_never_handed_on_is_not_marked_as_a_repeat() {
-    let mut from = Node::start("from", |_| {});
+/// A sender, and a receiver that hands four messages on at most before a commit, after one that went all the way.
+fn after_one_message(mode: SendMode) -> (Node, Node, (ConnId, ConnId)) {
+    let mut from = Node::start("from", |config| config.send_mode = mode);
     let mut to = Node::start("to", |config| {
         config.durable = true;
         config.repeat_max = 4;
@@ -81,6 +81,12 @@ fn what_was_never_handed_on_is_not_marked_as_a_repeat() {
     let line = meet(&mut from, &mut to);
     from.router.send(from.now, "t", &[0], Mode::All).expect("there is room");
     settle(&mut from, &mut to, line);
+    (from, to, line)
+}
+
+#[test]
+fn what_was_never_handed_on_is_not_marked_as_a_repeat() {
+    let (mut from, mut to, line) = after_one_message(SendMode::Stored);
     // On their way, and never read: a process of this node had the first four of them at most.
     for number in 1..20 {
         from.router.send(from.now, "t", &[number], Mode::All).expect("there is room");
@@ -97,15 +103,7 @@ fn what_was_never_handed_on_is_not_marked_as_a_repeat() {
 
 #[test]
 fn a_repeat_behind_a_long_gap_is_marked() {
-    let mut from = Node::start("from", |config| config.send_mode = SendMode::Asynchronous);
-    let mut to = Node::start("to", |config| {
-        config.durable = true;
-        config.repeat_max = 4;
-    });
-    to.router.subscribe(to.now, "t");
-    let line = meet(&mut from, &mut to);
-    from.router.send(from.now, "t", &[0], Mode::All).expect("there is room");
-    settle(&mut from, &mut to, line);
+    let (mut from, mut to, line) = after_one_message(SendMode::Asynchronous);
     cut(&mut from, &mut to, line);
     // What its former self had reserved is a gap of thousands of numbers now.
     from.restart();

@@ -34,7 +34,7 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
         }
         Event::StoreFailed(fault) => {
             let said = said.map(|said| format!(" ({said})")).unwrap_or_default();
-            format!("{fault}: nothing is acknowledged until it works again{said}")
+            format!("{fault}: what it cannot take is not acknowledged, and is tried again{said}")
         }
         Event::StoreRecovered => "the store works again".to_owned(),
         Event::TopicFull { topic } => {
@@ -146,7 +146,7 @@ mod tests {
     fn a_store_that_fails_is_told_in_its_own_words() {
         let failed = Event::StoreFailed(StoreFault::Unavailable);
         let told = words(&failed, Some("the file was deleted")).unwrap();
-        assert!(told.ends_with("works again (the file was deleted)"), "{told}");
+        assert!(told.ends_with("tried again (the file was deleted)"), "{told}");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub enum CloseReason {
     Shutdown,
     /// The other side may not connect.
     Unauthorised,
-    /// The node has no room for one more session.
+    /// The node has no room for more of the peer: its session, name, topics, rows or dead letters.
     Overloaded,
     /// A frame failed its check on a link that does not damage frames.
     SealBroken,
