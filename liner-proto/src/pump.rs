@@ -23,8 +23,8 @@ pub enum Overflow {
 /// again, and all the rest was done. `scratch` holds at least the largest message with two bytes more, and
 /// [`Endpoint::TRANSMIT_MIN`]. Call it when bytes have arrived, after every [`send`], when [`Endpoint::poll_timeout`] is due, and again
 /// as soon as the line has taken what a turn returned.
-pub fn turn<'s, S: Store, const QUEUE: usize, const FRAME: usize>(
-    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+pub fn turn<'s, S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME, MESSAGE>,
     store: &mut S,
     now: Instant,
     mut received: &[u8],
@@ -54,8 +54,8 @@ pub fn turn<'s, S: Store, const QUEUE: usize, const FRAME: usize>(
 ///
 /// # Errors
 /// If it is not in the store: nothing of it remains, and the caller still has it.
-pub fn send<S: Store, const QUEUE: usize, const FRAME: usize>(
-    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+pub fn send<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME, MESSAGE>,
     store: &mut S,
     now: Instant,
     (topic, payload): (TopicIndex, &[u8]),
@@ -85,8 +85,8 @@ pub fn send<S: Store, const QUEUE: usize, const FRAME: usize>(
 ///
 /// # Errors
 /// What the store said; the endpoint asks again.
-pub fn serve<S: Store, const QUEUE: usize, const FRAME: usize>(
-    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+pub fn serve<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME, MESSAGE>,
     store: &mut S,
     now: Instant,
     scratch: &mut [u8],
@@ -101,24 +101,24 @@ pub fn serve<S: Store, const QUEUE: usize, const FRAME: usize>(
     Ok(())
 }
 
-fn free<S: Store, const QUEUE: usize, const FRAME: usize>(
-    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+fn free<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME, MESSAGE>,
     store: &mut S,
     now: Instant,
 ) -> Result<(), StoreFault> {
     step(endpoint, store, now, Step::Free)
 }
 
-fn fill<S: Store, const QUEUE: usize, const FRAME: usize>(
-    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+fn fill<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME, MESSAGE>,
     store: &mut S,
     now: Instant,
 ) -> Result<(), StoreFault> {
     step(endpoint, store, now, Step::Fill)
 }
 
-fn step<S: Store, const QUEUE: usize, const FRAME: usize>(
-    endpoint: &mut Endpoint<'_, QUEUE, FRAME>,
+fn step<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>(
+    endpoint: &mut Endpoint<'_, QUEUE, FRAME, MESSAGE>,
     store: &mut S,
     now: Instant,
     step: Step,

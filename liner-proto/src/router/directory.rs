@@ -190,6 +190,10 @@ impl Router {
     pub(super) fn check_stalls(&mut self) {
         for peer in self.peers.iter() {
             let Some(conn) = peer.conn else { continue };
+            // A line sends again what does not arrive, and goes on with that.
+            if self.conns.get(conn).is_some_and(|conn| conn.line.is_some()) {
+                continue;
+            }
             let Some(outbox) = peer.outbox.and_then(|id| self.outboxes.get(id.0)) else { continue };
             if outbox.out.stalled_since().is_some_and(|since| since + self.config.timing.stall <= self.now) {
                 self.conns.close(conn, CloseReason::Timeout);

@@ -29,6 +29,8 @@ pub(super) struct Peer {
     /// Numbers that the next batch may have. Each is twice as long as the one before it, from one in every session: a link that is
     /// cut again and again lets some through each time.
     pub(super) batch_max: u64,
+    /// The number that it said it would use next, on a line: what a start of it without its memory has lost.
+    pub(super) next_told: u64,
     /// Topic numbers of this node that were told to the peer in this session.
     pub(super) bound: usize,
     /// Topics of the peer's numbers, from 1, in this session.
@@ -83,6 +85,7 @@ impl Peer {
             bytes_limit: 0,
             bytes_sent: 0,
             batch_max: 1,
+            next_told: 0,
             bound: 0,
             topics: Vec::new(),
             custody_through: 0,

@@ -5,7 +5,14 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::text::check_text;
-use super::{DecodeError, NUMBER_MAX};
+use super::varint::{put_varint, take_varint};
+use super::{DecodeError, NUMBER_MAX, tag};
+
+/// Bytes in front of the body of a [`Numbered`] frame.
+pub const NUMBERED_HEAD: usize = 3;
+
+/// The most bytes in front of the piece in a [`Fragment`].
+pub const FRAGMENT_HEAD_MAX: usize = 1 + 5;
 
 /// The last frame of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,23 +72,48 @@ pub struct Marks {
     pub next: u64,
 }
 
-/// What marks are on a lossy line: few bytes, always as many.
+/// What marks are on a lossy line: few bytes, always as many. Frames are counted in the session, records in their stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
-    /// Low bits of the last number below which nothing is missing.
+    /// The last frame below which none is missing.
     #[serde(with = "postcard::fixint::le")]
-    pub received_low: u16,
-    /// Low bits of the last number that is committed.
-    #[serde(with = "postcard::fixint::le")]
-    pub acked_low: u16,
-    /// Bit `i` is set if the number `received + 2 + i` has arrived.
+    pub received: u16,
+    /// Bit `i` is set if the frame `received + 2 + i` has arrived.
     #[serde(with = "postcard::fixint::le")]
     pub bitmap: u32,
-    /// Messages that the peer may send above `received`.
+    /// Low bits of the number of the last record that is committed: see [`widen`](super::data::widen).
+    #[serde(with = "postcard::fixint::le")]
+    pub acked_low: u32,
+    /// Frames that the peer may send above `received`.
     pub window: u8,
     /// Low bits of the number that the sender of the ack will use next.
     #[serde(with = "postcard::fixint::le")]
-    pub next_low: u16,
+    pub next_low: u32,
+}
+
+/// The number of the record that comes next on a lossy line. Those after it follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The number.
+    pub number: u64,
+}
+
+/// A frame on a lossy line that has to arrive, and in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbered<'a> {
+    /// Which frame of the session it is, counted from 1 and from 65,535 on to 0.
+    pub frame: u16,
+    /// The body of the frame.
+    pub body: &'a [u8],
+}
+
+/// A piece of a body that is too long for one frame. The pieces of a body follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment<'a> {
+    /// Bytes of the body from this piece on; 0: what was begun is given up.
+    pub left: u32,
+    /// The piece.
+    pub bytes: &'a [u8],
 }
 
 /// Binds a topic's number for the rest of the session.
@@ -114,6 +146,47 @@ pub struct Probe {
 pub struct Echo {
     /// The number of the probe.
     pub number: u64,
+}
+
+impl<'a> Numbered<'a> {
+    /// What stands in front of the body of frame `frame`.
+    pub const fn head(frame: u16) -> [u8; NUMBERED_HEAD] {
+        let [low, high] = frame.to_le_bytes();
+        [tag::NUMBERED, low, high]
+    }
+
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let Some((&number, body)) = bytes.split_first_chunk() else { return Err(DecodeError::Truncated) };
+        match body.first() {
+            None => Err(DecodeError::Truncated),
+            // A frame has one number.
+            Some(&tag @ (tag::NUMBERED | tag::DATA_FIRST..=tag::DATA_LAST)) => Err(DecodeError::Unsupported(tag)),
+            Some(_) => Ok(Self { frame: u16::from_le_bytes(number), body }),
+        }
+    }
+}
+
+impl<'a> Fragment<'a> {
+    /// Writes what stands in front of a piece. Returns the bytes written.
+    pub fn head(left: u32) -> ([u8; FRAGMENT_HEAD_MAX], usize) {
+        let mut head = [0; FRAGMENT_HEAD_MAX];
+        let mut len = 0;
+        if let Some((first, rest)) = head.split_first_mut() {
+            *first = tag::FRAGMENT;
+            len = 1 + put_varint(rest, u64::from(left)).unwrap_or(0);
+        }
+        (head, len)
+    }
+
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let (left, bytes) = take_varint(bytes)?;
+        let left = u32::try_from(left).map_err(|_| DecodeError::Varint)?;
+        // The last piece ends with the body.
+        if bytes.len() as u64 > u64::from(left) || (bytes.is_empty() && left > 0) {
+            return Err(DecodeError::Range);
+        }
+        Ok(Self { left, bytes })
+    }
 }
 
 impl From<u8> for CloseReason {
@@ -218,6 +291,13 @@ impl<'a> Bind<'a> {
         let bind: Self = super::take(bytes)?;
         check_text(bind.text)?;
         if bind.number == 0 { Err(DecodeError::Range) } else { Ok(bind) }
+    }
+}
+
+impl Begin {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let begin: Self = super::take(bytes)?;
+        if (1..=NUMBER_MAX).contains(&begin.number) { Ok(begin) } else { Err(DecodeError::Range) }
     }
 }
 

@@ -133,6 +133,8 @@ pub enum GapReason {
     Missing = 6,
     /// The message is longer than the peer takes; it is among the sender's dead letters.
     TooLarge = 7,
+    /// They were in the memory of a node that has started anew without it.
+    Restarted = 8,
 }
 
 impl GapReason {
@@ -146,6 +148,7 @@ impl GapReason {
             5 => Self::Cleared,
             6 => Self::Missing,
             7 => Self::TooLarge,
+            8 => Self::Restarted,
             _ => return None,
         })
     }
@@ -327,6 +330,11 @@ pub fn decode_split(first: u8, ext: u8, rest: &[u8]) -> Result<Record<'_>, Decod
 /// Whether a record is a message, and not a gap.
 pub fn is_message(record: &[u8]) -> bool {
     record.first().is_some_and(|first| first & KIND_MASK != KIND_GAP)
+}
+
+/// Whether a record with this first byte is a message without a number.
+pub(super) const fn is_best_effort(first: u8) -> bool {
+    first & KIND_MASK == KIND_BEST_EFFORT
 }
 
 /// How many numbers a record covers: those of a gap, or one. One, too, for what is no record.
