@@ -361,7 +361,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         let held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
         self.notice.weak = held.then_some(about.acks);
         let line = (self.config.line, self.config.planted);
-        self.peer = Some(Peer::new(self.now, held, line, (self.out.acked(), about.window_messages)));
+        self.peer = Some(Peer::new(self.now, held, line, (self.out.acked(), about.window_messages, self.config.window)));
         self.takes = Takes::of(&about, Self::RECORD_MAX, MESSAGE > FRAME);
         self.notice.connected = Some(resumed == Resumed::Continued);
         Ok(())

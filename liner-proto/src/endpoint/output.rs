@@ -143,7 +143,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         let Some(peer) = &mut self.peer else { return 0 };
         let (received, bitmap) = peer.receiving.marks();
         let next = self.out.next();
-        peer.receiving.acked();
+        peer.receiving.acked(window);
         peer.told_next = (next, self.now);
         let ack = Ack {
             received,

@@ -52,14 +52,14 @@ impl Peer {
         now: Instant,
         held: bool,
         (line, planted): (LineConfig, Planted),
-        (acked, window): (u64, u32),
+        (acked, window, own): (u64, u32, u8),
     ) -> Self {
         let window = window.min(u32::from(FRAMES_MAX)) as u8;
         Self {
             since: now,
             held,
             sending: Sending::new(line, planted, Carried::Other(0), window),
-            receiving: Receiving::new(planted),
+            receiving: Receiving::new(planted, own),
             assembly: Assembly::EMPTY,
             expected: 0,
             announced: 0,

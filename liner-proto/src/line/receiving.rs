@@ -34,12 +34,14 @@ pub struct Receiving {
     /// When the peer is to hear what has arrived.
     ack_at: Option<Instant>,
     unacked: u8,
+    /// Frames that the peer may still send, as it was told.
+    left: u8,
 }
 
 impl Receiving {
-    /// A session begins.
-    pub const fn new(planted: Planted) -> Self {
-        Self { planted, received: 0, ahead: 0, ack_at: None, unacked: 0 }
+    /// A session begins: the peer may send `window` frames.
+    pub const fn new(planted: Planted, window: u8) -> Self {
+        Self { left: window, planted, received: 0, ahead: 0, ack_at: None, unacked: 0 }
     }
 
     /// A frame with this number has arrived.
@@ -62,8 +64,10 @@ impl Receiving {
     pub fn taken(&mut self, now: Instant) {
         self.received = self.received.wrapping_add(1);
         self.unacked = self.unacked.saturating_add(1);
-        // As soon as a hole is filled the sender learns it.
-        let by = if self.unacked >= ACK_FRAMES || self.ahead != 0 { now } else { now + ACK_DELAY };
+        self.left = self.left.saturating_sub(1);
+        // As soon as a hole is filled, and when the sender may send no more, it learns it.
+        let at_once = self.unacked >= ACK_FRAMES || self.ahead != 0 || self.left == 0;
+        let by = if at_once { now } else { now + ACK_DELAY };
         self.ahead >>= 1;
         self.ack_at = Some(self.ack_at.map_or(by, |at| at.min(by)));
     }
@@ -93,8 +97,9 @@ impl Receiving {
         self.ack_at = Some(now);
     }
 
-    /// The peer has been told.
-    pub const fn acked(&mut self) {
+    /// The peer has been told, and that it may send `window` frames more.
+    pub const fn acked(&mut self, window: u8) {
+        self.left = window;
         self.ack_at = None;
         self.unacked = 0;
     }

@@ -7,6 +7,7 @@ use super::{PeerId, Router};
 use crate::delivery::{Resumed, Resumption};
 use crate::effect::GapReason;
 use crate::id::{ConnId, Epoch};
+use crate::line::FRAMES_MAX;
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::{About, Assigned, StreamFields};
 
@@ -178,7 +179,8 @@ impl Router {
             // There the window is counted in frames.
             state.messages_limit = u64::MAX;
             let line = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut());
-            line.into_iter().for_each(|line| line.begin(outbox.out.acked(), about.window_messages));
+            let (acked, own) = (outbox.out.acked(), state.inbound.frames_window(FRAMES_MAX));
+            line.into_iter().for_each(|line| line.begin(acked, about.window_messages, own));
         }
         state.bytes_limit = u64::from(about.window_bytes);
         state.bytes_sent = 0;

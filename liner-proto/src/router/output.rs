@@ -118,7 +118,7 @@ impl Router {
             match writer.framing {
                 Framing::Length => {
                     self.build_binds(peer, &mut writer);
-                    self.build_pages(peer, &mut writer);
+                    self.build_pages(peer, |page| writer.encoded(page));
                     self.build_full(peer, &mut writer);
                     self.build_marks(peer, &mut writer, false);
                     self.build_loose(id, &mut writer);
@@ -450,10 +450,6 @@ struct GapRun {
 impl GapRun {
     fn bytes(&self) -> &[u8] {
         self.bytes.get(..=self.len).unwrap_or_default()
-    }
-
-    fn record(&self) -> &[u8] {
-        self.bytes.get(1..=self.len).unwrap_or_default()
     }
 }
 

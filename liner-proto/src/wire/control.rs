@@ -157,11 +157,13 @@ impl<'a> Numbered<'a> {
 
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let Some((&number, body)) = bytes.split_first_chunk() else { return Err(DecodeError::Truncated) };
-        match body.first() {
+        match body.first().copied() {
             None => Err(DecodeError::Truncated),
-            // A frame has one number.
-            Some(&tag @ (tag::NUMBERED | tag::DATA_FIRST..=tag::DATA_LAST)) => Err(DecodeError::Unsupported(tag)),
-            Some(_) => Ok(Self { frame: u16::from_le_bytes(number), body }),
+            Some(
+                tag::BIND | tag::TOPIC_FULL | tag::PAGE | tag::BEGIN | tag::FRAGMENT | tag::SKIPPABLE_FIRST..,
+            ) => Ok(Self { frame: u16::from_le_bytes(number), body }),
+            // All others have a number of their own, or none.
+            Some(tag) => Err(DecodeError::Unsupported(tag)),
         }
     }
 }
@@ -357,11 +359,11 @@ mod tests {
 
     #[test]
     fn an_ack_is_always_as_long() {
-        let ack = Ack { received_low: 1, acked_low: 0, bitmap: 2, window: 3, next_low: 4 };
+        let ack = Ack { received: 1, bitmap: 2, acked_low: 0, window: 3, next_low: 4 };
         let large =
-            Ack { received_low: 0xffff, acked_low: 0xffff, bitmap: u32::MAX, window: 255, next_low: 0xffff };
+            Ack { received: 0xffff, bitmap: u32::MAX, acked_low: u32::MAX, window: 255, next_low: u32::MAX };
         for ack in [ack, large] {
-            assert_eq!(encode(&Body::Ack(ack), &mut [0; 12]), Ok(12));
+            assert_eq!(encode(&Body::Ack(ack), &mut [0; 16]), Ok(16));
             assert_eq!(round_trip(&Body::Ack(ack), &mut [0; 300]), Ok(Body::Ack(ack)));
         }
     }

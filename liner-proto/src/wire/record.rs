@@ -614,7 +614,7 @@ mod tests {
         );
         assert_eq!(decode(b"\x40\x80\x80\x80\x80\x10"), Err(DecodeError::Range));
         assert_eq!(decode(b"\x44\x02\xff\xff"), Err(DecodeError::Text));
-        assert_eq!(decode(&[0x43, 8, 1]), Err(DecodeError::Range));
+        assert_eq!(decode(&[0x43, 9, 1]), Err(DecodeError::Range));
         assert_eq!(decode(&[0x43, 0, 1]), Err(DecodeError::Range));
         assert_eq!(decode(&[0x43, 1, 0]), Err(DecodeError::Range));
         assert_eq!(encode_gap(GapReason::Dropped, 0, &mut [0; GAP_LEN_MAX]), None);

@@ -42,6 +42,8 @@ pub(super) struct Line {
     ahead: Vec<(u16, Box<[u8]>)>,
     /// Bodies under way that are no records, by their frames.
     others: VecDeque<(u16, Box<[u8]>)>,
+    /// Pages of the directory that are to be sent.
+    pages: VecDeque<Box<[u8]>>,
     assembly: Assembly,
     /// What is put together of a message in pieces. Takes memory only while there is some.
     message: Vec<u8>,
@@ -67,9 +69,10 @@ impl Line {
             planted,
             rng,
             sending: Sending::new(config, planted, Carried::Other(0), 0),
-            receiving: Receiving::new(planted),
+            receiving: Receiving::new(planted, 0),
             ahead: Vec::new(),
             others: VecDeque::new(),
+            pages: VecDeque::new(),
             assembly: Assembly::EMPTY,
             message: Vec::new(),
             expected: 0,
@@ -81,15 +84,17 @@ impl Line {
         }
     }
 
-    /// A session begins, in which the peer lets `window` frames be sent and has had everything through `acked`.
-    pub(super) fn begin(&mut self, acked: u64, window: u32) {
+    /// A session begins, in which the peer lets `window` frames be sent and has had everything through `acked`. It may send `own`
+    /// itself.
+    pub(super) fn begin(&mut self, acked: u64, window: u32, own: u8) {
         let stats = self.sending.stats();
         let window = window.min(u32::from(FRAMES_MAX)) as u8;
         self.sending = Sending::new(self.config, self.planted, Carried::Other(0), window);
         *self.sending.stats_mut() = LineStats { rtt: None, ..stats };
-        self.receiving = Receiving::new(self.planted);
+        self.receiving = Receiving::new(self.planted, own);
         self.ahead = Vec::new();
         self.others = VecDeque::new();
+        self.pages = VecDeque::new();
         self.assembly = Assembly::EMPTY;
         self.message = Vec::new();
         (self.expected, self.announced, self.arrived, self.partial) = (0, 0, acked, (0, 0));

@@ -1,5 +1,6 @@
 //! What is written on a line.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::super::limits::Spelling;
@@ -94,14 +95,15 @@ impl Router {
         }
         let next = state.outbox.and_then(|id| self.outboxes.get(id.0)).map_or(1, |outbox| outbox.out.next());
         let (received, bitmap) = line.receiving.marks();
-        line.receiving.acked();
+        let window = state.inbound.frames_window(FRAMES_MAX);
+        line.receiving.acked(window);
         state.inbound.set_told();
         let before = writer.len();
         writer.frame(&Body::Ack(Ack {
             received,
             bitmap,
             acked_low: state.inbound.acked() as u32,
-            window: state.inbound.frames_window(FRAMES_MAX),
+            window,
             next_low: next as u32,
         }));
         line.occupy(now, writer.len() - before);
@@ -137,8 +139,12 @@ impl Router {
     }
 
     /// The next frame that is no record, put among those under way: the number of a topic before a message uses it, and news of
-    /// topics that are full.
+    /// topics, of subscriptions and of those that are full.
     fn build_other(&mut self, id: ConnId, peer: PeerId) -> Option<u16> {
+        let mut pages: Vec<Box<[u8]>> = Vec::new();
+        self.build_pages(peer, |page| pages.push(page.into()));
+        let line = self.conns.get_mut(id)?.line.as_mut()?;
+        line.pages.extend(pages);
         let state = self.peers.get_mut(peer.0)?;
         let keeps = state.bindings_max();
         let outbox = state.outbox.and_then(|id| self.outboxes.get(id.0));
@@ -149,6 +155,11 @@ impl Router {
             let bind = Bind { number: state.bound as u32, text: self.topics.text(topic) };
             wire::encode(&Body::Bind(bind), &mut body)
         } else {
+            if let Some(page) = line.pages.pop_front() {
+                let frame = line.sending.next();
+                line.others.push_back((frame, page));
+                return Some(frame);
+            }
             if state.full_news.is_empty() {
                 return None;
             }
