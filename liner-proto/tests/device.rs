@@ -517,9 +517,10 @@ fn sessions_that_end_at_once_do_not_shorten_the_pause() {
         path.device.handle_bytes(path.now, &greet[..len]);
         path.settle();
         assert!(path.device.is_up(), "a greeting alone ends nothing");
-        path.now = path.now + Duration::from_millis(490);
+        path.now = path.now + Duration::from_millis(500);
+        path.device.handle_timeout(path.now);
+        let ended = path.now + Duration::from_micros(50);
         path.settle();
-        let ended = path.now;
         assert!(!path.device.has_link() && !path.device.wants_link(path.now));
         let (due, _) = path.device.poll_timeout().expect("it tries again");
         path.now = due;

@@ -179,7 +179,8 @@ fn add_control(vectors: &mut Vectors) {
     let marks =
         Marks { received: 1000, acked: 900, messages_limit: 66_436, bytes_limit: 16_800_000, next: 42 };
     add_body(vectors, "marks", &Body::Marks(marks));
-    let ack = Ack { received: 0x0102, bitmap: 0b101, acked_low: 0x0403_0201, window: 4, next_low: 0xffff_fffe };
+    let ack =
+        Ack { received: 0x0102, bitmap: 0b101, acked_low: 0x0403_0201, window: 4, next_low: 0xffff_fffe };
     add_body(vectors, "ack", &Body::Ack(ack));
     add_body(vectors, "begin", &Body::Begin(Begin { number: 300 }));
     add_body(vectors, "greet", &Body::Greet);

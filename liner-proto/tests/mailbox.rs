@@ -106,7 +106,7 @@ fn transmit(device: &mut Device) -> Vec<Vec<u8>> {
                 consumed
             }
             CobsSplit::Empty { consumed } => consumed,
-            _ => break,
+            CobsSplit::Incomplete | CobsSplit::Bad { .. } | CobsSplit::TooLong { .. } => break,
         };
         rest.drain(..consumed);
     }

@@ -12,7 +12,7 @@ use crate::line::{Piece, Turn};
 use crate::seal;
 use crate::session::{Heard, Session};
 use crate::time::Instant;
-use crate::wire::control::{Ack, CloseReason};
+use crate::wire::control::{Ack, CloseReason, Content};
 use crate::wire::data::{self, Data};
 use crate::wire::handshake::{About, Acks, Assigned, StreamFields};
 use crate::wire::record::{Mode, Record, Topic};
@@ -243,46 +243,53 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
                 return Ok(());
             }
         }
+        let held =
+            Held { end: frame_len, in_pieces: false, consumed, numbered: true, maybe_redelivered: false };
+        self.handle_body(held)
+    }
+
+    /// What a frame of the session says, as it stands in the buffer.
+    fn handle_body(&mut self, held: Held) -> Result<(), CloseReason> {
+        let now = self.now;
         let Some(peer) = &mut self.peer else { return Ok(()) };
-        let brought = match body {
-            Body::Ack(ack) => return self.handle_ack(&ack),
-            Body::Data(data) if data.is_best_effort() => {
+        let bytes = self.rx.get(seal::LEN..held.end).unwrap_or_default();
+        let body = wire::decode(bytes).map_err(CloseReason::from)?;
+        if let Body::Ack(ack) = &body {
+            return self.handle_ack(ack);
+        }
+        let brought = if let Body::Data(data) = &body {
+            if data.is_best_effort() {
                 Brought::Message { numbered: false, maybe_redelivered: false }
-            }
-            Body::Data(data) => {
-                if peer.receiving.handle_frame(now, data.frame) != Turn::Next {
-                    return Ok(());
-                }
+            } else if peer.receiving.handle_frame(now, data.frame) == Turn::Next {
                 peer.receiving.taken(now);
-                take_record(peer, &mut self.inbound, &data)?
+                take_record(peer, &mut self.inbound, data)?
+            } else {
+                Brought::Nothing
             }
-            Body::Numbered(numbered) => {
-                if peer.receiving.handle_frame(now, numbered.frame) != Turn::Next {
-                    return Ok(());
-                }
-                peer.receiving.taken(now);
-                match wire::decode(numbered.body).map_err(CloseReason::from)? {
-                    Body::Fragment(fragment) => {
-                        return self.handle_fragment(fragment.left, frame_len, consumed, fragment.bytes.len());
-                    }
-                    Body::Begin(begin) => {
-                        peer.assembly.drop_begun();
-                        peer.expected = begin.number;
-                        Brought::Nothing
-                    }
-                    Body::TopicFull(full) => {
-                        peer.handle_topic_full(self.config.topics, &full);
-                        Brought::Nothing
-                    }
-                    // A device keeps no directory, and topics come as text.
-                    Body::Bind(_) | Body::Page(_) | Body::Skipped(_) => Brought::Nothing,
-                    _ => return Err(CloseReason::Violation),
-                }
+        } else if let Body::Numbered(numbered) = &body {
+            if peer.receiving.handle_frame(now, numbered.frame) != Turn::Next {
+                return Ok(());
             }
-            Body::Skipped(_) => Brought::Nothing,
-            _ => return Err(CloseReason::Violation),
+            peer.receiving.taken(now);
+            match numbered.content().map_err(CloseReason::from)? {
+                Content::Fragment(fragment) => {
+                    return self.handle_fragment(fragment.left, fragment.bytes.len(), held);
+                }
+                Content::Begin(begin) => {
+                    peer.assembly.drop_begun();
+                    peer.expected = begin.number;
+                }
+                Content::TopicFull(full) => peer.handle_topic_full(self.config.topics, &full),
+                // A device keeps no directory, and topics come as text.
+                Content::Bind(_) | Content::Page(_) | Content::Skipped => {}
+            }
+            Brought::Nothing
+        } else if let Body::Skipped(_) = &body {
+            Brought::Nothing
+        } else {
+            return Err(CloseReason::Violation);
         };
-        self.note(&brought, Held { end: frame_len, in_pieces: false, consumed, numbered: true, maybe_redelivered: false });
+        self.note(&brought, held);
         Ok(())
     }
 
@@ -298,13 +305,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
     }
 
     /// A piece of a record, of `len` bytes at the end of the frame.
-    fn handle_fragment(
-        &mut self,
-        left: u32,
-        frame_len: usize,
-        consumed: usize,
-        len: usize,
-    ) -> Result<(), CloseReason> {
+    fn handle_fragment(&mut self, left: u32, len: usize, held: Held) -> Result<(), CloseReason> {
         let Some(peer) = &mut self.peer else { return Ok(()) };
         let piece = peer.assembly.handle(left, len, MESSAGE).ok_or(CloseReason::Violation)?;
         let (at, end) = match piece {
@@ -312,7 +313,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
             Piece::More(at) => (at, None),
             Piece::Last(at, end) => (at, Some(end)),
         };
-        let bytes = self.rx.get(frame_len - len..frame_len).unwrap_or_default();
+        let bytes = self.rx.get(held.end - len..held.end).unwrap_or_default();
         if let Some(room) = self.message.get_mut(at..at + len) {
             room.copy_from_slice(bytes);
         }
@@ -320,7 +321,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         let body = wire::decode(self.message.get(..end).unwrap_or_default()).map_err(CloseReason::from)?;
         let Body::Data(data) = body else { return Err(CloseReason::Violation) };
         let brought = take_record(peer, &mut self.inbound, &data)?;
-        self.note(&brought, Held { end, in_pieces: true, consumed, numbered: true, maybe_redelivered: false });
+        self.note(&brought, Held { end, in_pieces: true, ..held });
         Ok(())
     }
 
@@ -361,7 +362,12 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         let held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
         self.notice.weak = held.then_some(about.acks);
         let line = (self.config.line, self.config.planted);
-        self.peer = Some(Peer::new(self.now, held, line, (self.out.acked(), about.window_messages, self.config.window)));
+        self.peer = Some(Peer::new(
+            self.now,
+            held,
+            line,
+            (self.out.acked(), about.window_messages, self.config.window),
+        ));
         self.takes = Takes::of(&about, Self::RECORD_MAX, MESSAGE > FRAME);
         self.notice.connected = Some(resumed == Resumed::Continued);
         Ok(())
@@ -417,7 +423,9 @@ fn take_record(peer: &mut Peer, inbound: &mut Inbound, data: &Data<'_>) -> Resul
     peer.assembly.drop_begun();
     let number = peer.expected;
     let (last, gap) = match data.record.decode().map_err(CloseReason::from)? {
-        Record::Message { header, .. } if header.mode == Mode::BestEffort => return Err(CloseReason::Violation),
+        Record::Message { header, .. } if header.mode == Mode::BestEffort => {
+            return Err(CloseReason::Violation);
+        }
         Record::Message { .. } => (number, None),
         Record::Gap { reason, count } => {
             (number.checked_add(count - 1).ok_or(CloseReason::Violation)?, Some((count, reason)))

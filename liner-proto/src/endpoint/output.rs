@@ -145,13 +145,8 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         let next = self.out.next();
         peer.receiving.acked(window);
         peer.told_next = (next, self.now);
-        let ack = Ack {
-            received,
-            bitmap,
-            acked_low: self.inbound.acked() as u32,
-            window,
-            next_low: next as u32,
-        };
+        let ack =
+            Ack { received, bitmap, acked_low: self.inbound.acked() as u32, window, next_low: next as u32 };
         self.inbound.set_told();
         self.control_frame(&[], &Body::Ack(ack), out)
     }
@@ -338,13 +333,8 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
             from..to
         };
         let [a, b, c] = [head, front, payload].map(cut);
-        let piece = [
-            &Numbered::head(frame)[..],
-            fragment.get(..len)?,
-            head.get(a)?,
-            front.get(b)?,
-            payload.get(c)?,
-        ];
+        let piece =
+            [&Numbered::head(frame)[..], fragment.get(..len)?, head.get(a)?, front.get(b)?, payload.get(c)?];
         Some(sealed(self.seal_out(), &piece, out))
     }
 }

@@ -110,7 +110,10 @@ impl Peer {
         let tell = self.owes_next(out).then_some(self.told_next.1 + TELL).filter(|at| *at > now);
         let nudge = self.waits(out).then_some(self.nudge_at.unwrap_or(now + NUDGE));
         earlier(
-            earlier(at(self.sending.deadline(), Wakeup::Retransmit), at(self.receiving.deadline(), Wakeup::Ack)),
+            earlier(
+                at(self.sending.deadline(), Wakeup::Retransmit),
+                at(self.receiving.deadline(), Wakeup::Ack),
+            ),
             earlier(at(ready, Wakeup::Line), earlier(at(tell, Wakeup::Ack), at(nudge, Wakeup::Probe))),
         )
     }

@@ -82,7 +82,10 @@ mod tests {
         }
         assert!(rtt.smoothed().unwrap().abs_diff(Duration::from_millis(400)) < Duration::from_millis(1));
         let (least, most) = bounds(&rtt);
-        assert!(least >= Duration::from_millis(400) && most < Duration::from_millis(510), "{least:?} {most:?}");
+        assert!(
+            least >= Duration::from_millis(400) && most < Duration::from_millis(510),
+            "{least:?} {most:?}"
+        );
     }
 
     #[test]

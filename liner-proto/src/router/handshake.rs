@@ -4,8 +4,7 @@ use super::conn::{Caller, Framing};
 use super::event::Event;
 use super::limits::record_max;
 use super::{PeerId, Router};
-use crate::delivery::{Resumed, Resumption};
-use crate::effect::GapReason;
+use crate::delivery::Resumed;
 use crate::id::{ConnId, Epoch};
 use crate::line::FRAMES_MAX;
 use crate::wire::control::CloseReason;
@@ -146,30 +145,11 @@ impl Router {
             return Err(CloseReason::Regressed);
         }
         outbox.numbers_max = outbox.numbers_max.min(about.bindings_max as usize);
-        let (epoch, pending) = (state.inbound.epoch(), state.owes_custody());
-        let received = state.inbound.received();
-        let next_told = core::mem::take(&mut state.next_told);
         let on_line = self.conns.get(id).is_some_and(|conn| conn.line.is_some());
         state.inbound.set_on_line(on_line);
-        match state.inbound.resume(stream) {
-            Resumption::Continued => {}
-            Resumption::Fresh => {
-                // It has started without what it held: it had said how much that was.
-                let count = next_told.saturating_sub(1).saturating_sub(received);
-                if !epoch.is_none() && count > 0 {
-                    let (from, reason) = (state.name.clone(), GapReason::Restarted);
-                    self.events.push(Event::Gap { from, count, reason });
-                }
-            }
-            Resumption::Lost(count) => {
-                let from = state.name.clone();
-                self.events.push(Event::Gap { from, count, reason: GapReason::Missing });
-            }
-        }
-        if state.inbound.epoch() != epoch {
-            // What was taken in another epoch, and is not committed, may have its rows still on their way.
-            let pending = pending || state.inbound.owes_cursor();
-            state.custody_through = if pending { state.inbound.received() } else { 0 };
+        if let Some((count, reason)) = state.resume(stream) {
+            let from = state.name.clone();
+            self.events.push(Event::Gap { from, count, reason });
         }
         state.conn = Some(id);
         state.about = Some(about);

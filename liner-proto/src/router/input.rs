@@ -1,8 +1,8 @@
 //! What arrives on connections.
 
 use super::conn::Framing;
-use super::line::{self, Line};
 use super::event::{Application, Event, Message};
+use super::line::{self, Line};
 use super::{DialId, PeerId, Router, TopicId};
 use alloc::boxed::Box;
 
@@ -181,9 +181,9 @@ impl Router {
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         let (body, plain) = conn.session.open(frame).map_err(|_| CloseReason::SealBroken)?;
         let body = wire::decode(body).map_err(CloseReason::from)?;
-        match conn.session.handle(now, &body, plain)? {
-            Heard::Other => {}
-            heard => return self.handle_heard(id, heard),
+        let heard = conn.session.handle(now, &body, plain)?;
+        if heard != Heard::Other {
+            return self.handle_heard(id, heard);
         }
         let Some(peer) = self.conns.get(id).and_then(|conn| conn.peer) else { return Ok(()) };
         match body {

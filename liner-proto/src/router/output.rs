@@ -161,14 +161,11 @@ impl Router {
         let before = writer.len();
         writer.seal = conn.speaking(now).seal_out();
         match owed {
-            Owed::Hello { nonce } => writer.frame(&Body::Hello(Hello {
-                version_min: VERSION,
-                version_max: VERSION,
-                name: &config.name,
-                instance: config.instance,
-                nonce,
-                about,
-            })),
+            Owed::Hello { nonce } => {
+                let (version_min, version_max) = (VERSION, VERSION);
+                let (name, instance) = (&*config.name, config.instance);
+                writer.frame(&Body::Hello(Hello { version_min, version_max, name, instance, nonce, about }));
+            }
             Owed::Answer { echo, nonce } => {
                 let Some(caller) = &conn.caller else { return };
                 let peer = self.names.get(&*caller.name).copied();

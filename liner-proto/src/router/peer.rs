@@ -5,11 +5,12 @@ use alloc::vec::Vec;
 
 use super::topics::Row;
 use super::{NodeConfig, OutboxId, TopicId};
-use crate::delivery::Inbound;
+use crate::delivery::{Inbound, Resumption};
+use crate::effect::GapReason;
 use crate::id::ConnId;
 use crate::time::Instant;
 use crate::wire::batch::NUMBERS_MAX;
-use crate::wire::handshake::About;
+use crate::wire::handshake::{About, StreamFields};
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -130,6 +131,28 @@ impl Peer {
     /// Whether the cursor that is owed covers messages whose rows no cursor was emitted with.
     pub(super) const fn owes_custody(&self) -> bool {
         self.inbound.emitted() < self.custody_through
+    }
+
+    /// Takes what the peer says of its stream. Gives what is lost of it, and why.
+    pub(super) fn resume(&mut self, stream: &StreamFields) -> Option<(u64, GapReason)> {
+        let (epoch, pending) = (self.inbound.epoch(), self.owes_custody());
+        let received = self.inbound.received();
+        let next_told = core::mem::take(&mut self.next_told);
+        let lost = match self.inbound.resume(stream) {
+            Resumption::Continued => None,
+            Resumption::Lost(count) => Some((count, GapReason::Missing)),
+            Resumption::Fresh => {
+                // It has started without what it held: it had said how much that was.
+                let count = next_told.saturating_sub(1).saturating_sub(received);
+                (!epoch.is_none() && count > 0).then_some((count, GapReason::Restarted))
+            }
+        };
+        if self.inbound.epoch() != epoch {
+            // What was taken in another epoch, and is not committed, may have its rows still on their way.
+            let pending = pending || self.inbound.owes_cursor();
+            self.custody_through = if pending { self.inbound.received() } else { 0 };
+        }
+        lost
     }
 
     /// A batch with so many bytes of records is on its way.

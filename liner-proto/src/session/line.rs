@@ -7,9 +7,11 @@
 use super::{Owed, Session, State};
 use crate::config::LineConfig;
 use crate::id::SessionId;
+use crate::planted::Fault;
 use crate::time::{Duration, Instant};
 use crate::timer::{Deadline, Wakeup, earlier};
 use crate::wire::Body;
+use crate::wire::control::CloseReason;
 
 /// How long to wait for the next step of the handshake, at first; each time twice as long, up to [`AGAIN_MAX`].
 const AGAIN: Duration = Duration::from_millis(200);
@@ -133,7 +135,7 @@ impl Session {
                 true
             }
             (State::Up, Body::Hello(_) | Body::Confirm(_)) => true,
-            (State::Up, _) => plain && !self.planted.has(super::Fault::CrcNotSeeded),
+            (State::Up, _) => plain && !self.planted.has(Fault::CrcNotSeeded),
             (State::AwaitAnswer, Body::Answer(answer)) => answer.echo != self.nonce,
             (State::AwaitAnswer, Body::Close(_)) => false,
             (State::AwaitAnswer, Body::Greet) => {
@@ -159,9 +161,14 @@ impl Session {
                 true
             }
             (State::AwaitHello, Body::Hello(_)) => false,
-            (State::Greeting | State::AwaitAnswer | State::Confirming | State::AwaitHello | State::Answering, _) => {
-                true
-            }
+            (
+                State::Greeting
+                | State::AwaitAnswer
+                | State::Confirming
+                | State::AwaitHello
+                | State::Answering,
+                _,
+            ) => true,
         }
     }
 
@@ -198,14 +205,14 @@ impl Session {
         let Some(line) = &mut self.line else { return };
         if line.again_at.is_some_and(|at| at <= now) {
             line.again_at = None;
-            match self.state {
-                State::AwaitAnswer => self.state = State::Greeting,
-                State::AwaitConfirm => self.answer_again(),
-                _ => {}
+            if self.state == State::AwaitAnswer {
+                self.state = State::Greeting;
+            } else if self.state == State::AwaitConfirm {
+                self.answer_again();
             }
         } else if self.state == State::Up && line.doubt.is_some_and(|doubt| doubt.until <= now) {
             line.doubt = None;
-            self.close(crate::wire::control::CloseReason::Timeout);
+            self.close(CloseReason::Timeout);
         }
     }
 
@@ -217,7 +224,12 @@ impl Session {
                 let doubt = line.doubt?;
                 earlier(Some((doubt.ask_at, Wakeup::Probe)), Some((doubt.until, Wakeup::Probe)))
             }
-            _ => None,
+            State::Greeting
+            | State::Confirming
+            | State::AwaitHello
+            | State::Answering
+            | State::Closing(_)
+            | State::Closed => None,
         }
     }
 }

@@ -437,10 +437,9 @@ impl Session {
             | State::Confirming
             | State::AwaitHello
             | State::Answering
-            | State::AwaitConfirm => earlier(
-                self.line_deadline(),
-                self.handshake_until().map(|until| (until, Wakeup::Handshake)),
-            ),
+            | State::AwaitConfirm => {
+                earlier(self.line_deadline(), self.handshake_until().map(|until| (until, Wakeup::Handshake)))
+            }
         }
     }
 }
@@ -563,6 +562,9 @@ mod tests {
         let mut session = Session::accept(NOW, 8, Timing::DEFAULT);
         session.handle(NOW, &hello(ABOUT), true).unwrap();
         session.sent(NOW);
-        assert_eq!(session.handle(NOW, &Body::Probe(Probe { number: 1 }), false), Err(CloseReason::Violation));
+        assert_eq!(
+            session.handle(NOW, &Body::Probe(Probe { number: 1 }), false),
+            Err(CloseReason::Violation)
+        );
     }
 }

@@ -4,6 +4,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::page::Page;
 use super::text::check_text;
 use super::varint::{put_varint, take_varint};
 use super::{DecodeError, NUMBER_MAX, tag};
@@ -107,6 +108,24 @@ pub struct Numbered<'a> {
     pub body: &'a [u8],
 }
 
+/// What a [`Numbered`] frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Content<'a> {
+    /// The number of the next record.
+    Begin(Begin),
+    /// A topic's number.
+    Bind(Bind<'a>),
+    /// A topic takes no more.
+    TopicFull(TopicFull<'a>),
+    /// Rows of a directory.
+    Page(Page<'a>),
+    /// A piece of a body.
+    Fragment(Fragment<'a>),
+    /// Something that need not be understood.
+    Skipped,
+}
+
 /// A piece of a body that is too long for one frame. The pieces of a body follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment<'a> {
@@ -155,16 +174,30 @@ impl<'a> Numbered<'a> {
         [tag::NUMBERED, low, high]
     }
 
+    /// What it says.
+    ///
+    /// # Errors
+    /// If it is nothing that this version knows.
+    pub fn content(&self) -> Result<Content<'a>, DecodeError> {
+        let Some((&tag, rest)) = self.body.split_first() else { return Err(DecodeError::Truncated) };
+        Ok(match tag {
+            tag::BEGIN => Content::Begin(Begin::decode(rest)?),
+            tag::BIND => Content::Bind(Bind::decode(rest)?),
+            tag::TOPIC_FULL => Content::TopicFull(TopicFull::decode(rest)?),
+            tag::PAGE => Content::Page(Page::decode(rest)?),
+            tag::FRAGMENT => Content::Fragment(Fragment::decode(rest)?),
+            tag::SKIPPABLE_FIRST.. => Content::Skipped,
+            // All others have a number of their own, or none.
+            _ => return Err(DecodeError::Unsupported(tag)),
+        })
+    }
+
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let Some((&number, body)) = bytes.split_first_chunk() else { return Err(DecodeError::Truncated) };
-        match body.first().copied() {
-            None => Err(DecodeError::Truncated),
-            Some(
-                tag::BIND | tag::TOPIC_FULL | tag::PAGE | tag::BEGIN | tag::FRAGMENT | tag::SKIPPABLE_FIRST..,
-            ) => Ok(Self { frame: u16::from_le_bytes(number), body }),
-            // All others have a number of their own, or none.
-            Some(tag) => Err(DecodeError::Unsupported(tag)),
+        if body.is_empty() {
+            return Err(DecodeError::Truncated);
         }
+        Ok(Self { frame: u16::from_le_bytes(number), body })
     }
 }
 

@@ -10,7 +10,7 @@ use super::Line;
 use crate::id::ConnId;
 use crate::line::{Piece, Turn};
 use crate::session::{Heard, Session};
-use crate::wire::control::{Ack, CloseReason, Fragment};
+use crate::wire::control::{Ack, CloseReason, Content, Fragment};
 use crate::wire::data::{self, Data};
 use crate::wire::handshake::{About, Hello};
 use crate::wire::record::Record;
@@ -71,7 +71,9 @@ impl Router {
         let body = match wire::decode(bytes) {
             Ok(body) => body,
             // Anyone can seal for no session; but whoever does not speak this version is told so.
-            Err(_) if plain && (conn.session.is_up() || bytes.first() != Some(&wire::tag::HELLO)) => return Ok(()),
+            Err(_) if plain && (conn.session.is_up() || bytes.first() != Some(&wire::tag::HELLO)) => {
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         };
         if let Body::Hello(hello) = &body
@@ -86,31 +88,30 @@ impl Router {
             let stats = line.sending.stats_mut();
             stats.frames_received = stats.frames_received.wrapping_add(1);
         }
-        match heard {
-            Heard::Other => {}
-            Heard::Ignored => {
-                // It may have shown that a frame of this side's was lost.
-                self.conns.list(id);
-                return Ok(());
-            }
-            Heard::Probe => {
-                // An acknowledgement goes with the answer.
-                conn.line.iter_mut().for_each(|line| line.receiving.ask(now));
-                self.conns.list(id);
-                return Ok(());
-            }
-            other => return self.handle_heard(id, other),
+        if heard == Heard::Probe {
+            // An acknowledgement goes with the answer.
+            conn.line.iter_mut().for_each(|line| line.receiving.ask(now));
         }
-        let Some(peer) = conn.peer else { return Ok(()) };
-        let frame = match &body {
-            Body::Ack(ack) => return self.handle_ack(id, peer, ack),
-            Body::Data(data) if data.is_best_effort() => return self.handle_loose(peer, data, application),
-            Body::Data(data) => data.frame,
-            Body::Numbered(numbered) => numbered.frame,
-            Body::Skipped(_) => return Ok(()),
-            _ => return Err(CloseReason::Violation),
-        };
-        self.handle_numbered(id, peer, frame, bytes, application)
+        // What comes out of place may have shown that a frame of this side's was lost.
+        self.conns.list(id);
+        if heard != Heard::Other {
+            return self.handle_heard(id, heard);
+        }
+        let Some(peer) = self.conns.get(id).and_then(|conn| conn.peer) else { return Ok(()) };
+        if let Body::Ack(ack) = &body {
+            self.handle_ack(id, peer, ack)
+        } else if let Body::Data(data) = &body {
+            if data.is_best_effort() {
+                return self.handle_loose(peer, data, application);
+            }
+            self.handle_numbered(id, peer, data.frame, bytes, application)
+        } else if let Body::Numbered(numbered) = &body {
+            self.handle_numbered(id, peer, numbered.frame, bytes, application)
+        } else if let Body::Skipped(_) = &body {
+            Ok(())
+        } else {
+            Err(CloseReason::Violation)
+        }
     }
 
     /// A frame that the session's seal does not open: of another session, or damaged.
@@ -169,7 +170,8 @@ impl Router {
         }
         let Some(line) = &conn.line else { return Ok(true) };
         let mut session = line.session(Session::accept(now, self.rng.next_nonzero(), self.config.timing));
-        let Ok(Heard::Hello { name, instance, about }) = session.handle(now, &Body::Hello(*hello), true) else {
+        let Ok(Heard::Hello { name, instance, about }) = session.handle(now, &Body::Hello(*hello), true)
+        else {
             return Ok(true);
         };
         let is_up = conn.session.is_up();
@@ -229,23 +231,22 @@ impl Router {
         let now = self.now;
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
         line.receiving.taken(now);
-        let body = match wire::decode(body).map_err(CloseReason::from)? {
-            Body::Numbered(numbered) => wire::decode(numbered.body).map_err(CloseReason::from)?,
-            body => body,
-        };
-        match body {
-            Body::Data(data) => self.handle_data(id, peer, &data, application),
-            Body::Fragment(fragment) => self.handle_fragment(id, peer, &fragment, application),
-            Body::Begin(begin) => {
+        let body = wire::decode(body).map_err(CloseReason::from)?;
+        if let Body::Data(data) = &body {
+            return self.handle_data(id, peer, data, application);
+        }
+        let Body::Numbered(numbered) = &body else { return Err(CloseReason::Violation) };
+        match numbered.content().map_err(CloseReason::from)? {
+            Content::Fragment(fragment) => self.handle_fragment(id, peer, &fragment, application),
+            Content::Begin(begin) => {
                 line.assembly.drop_begun();
                 line.expected = begin.number;
                 Ok(())
             }
-            Body::Bind(bind) => self.handle_bind(peer, &bind),
-            Body::Page(page) => self.handle_page(peer, &page),
-            Body::TopicFull(full) => self.handle_topic_full(peer, &full),
-            Body::Skipped(_) => Ok(()),
-            _ => Err(CloseReason::Violation),
+            Content::Bind(bind) => self.handle_bind(peer, &bind),
+            Content::Page(page) => self.handle_page(peer, &page),
+            Content::TopicFull(full) => self.handle_topic_full(peer, &full),
+            Content::Skipped => Ok(()),
         }
     }
 

@@ -134,7 +134,8 @@ impl Conn {
         let Some(line) = &self.line else { return false };
         let up = self.session.is_up() && line.sending.ready_at() <= now;
         self.next.as_ref().is_some_and(|next| next.owed(now).is_some())
-            || (up && (line.receiving.owes_ack(now) || line.sending.lost().is_some() || line.sending.may_send()))
+            || (up
+                && (line.receiving.owes_ack(now) || line.sending.lost().is_some() || line.sending.may_send()))
     }
 
     pub(super) fn line_deadline(&self, now: Instant) -> Option<Deadline> {

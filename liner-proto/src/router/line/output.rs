@@ -17,7 +17,7 @@ use crate::wire::control::{
     Ack, Begin, Bind, FRAGMENT_HEAD_MAX, Fragment, NUMBERED_HEAD, Numbered, TopicFull,
 };
 use crate::wire::data::{DataHead, widen};
-use crate::wire::record::{self, GAP_LEN_MAX, Record};
+use crate::wire::record::{self, GAP_LEN_MAX, GapReason, Record};
 use crate::wire::{self, Body};
 
 /// The most bytes in front of a piece of a record, in its frame.
@@ -85,12 +85,18 @@ impl Router {
     }
 
     /// The peer hears how far this side has come, if it is to; `always` if it is to in any case.
-    pub(in super::super) fn build_ack(&mut self, id: ConnId, peer: PeerId, writer: &mut Writer, always: bool) {
+    pub(in super::super) fn build_ack(
+        &mut self,
+        id: ConnId,
+        peer: PeerId,
+        writer: &mut Writer,
+        always: bool,
+    ) {
         let now = self.now;
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return };
         let owed = line.receiving.owes_ack(now) || (line.has_turn() && state.inbound.owes_marks());
-        if !(owed && line.is_ready(now)) && !always {
+        if !(always || owed && line.is_ready(now)) {
             return;
         }
         let next = state.outbox.and_then(|id| self.outboxes.get(id.0)).map_or(1, |outbox| outbox.out.next());
@@ -149,7 +155,8 @@ impl Router {
         let keeps = state.bindings_max();
         let outbox = state.outbox.and_then(|id| self.outboxes.get(id.0));
         let mut body = [0; OTHER_MAX];
-        let unbound = outbox.and_then(|outbox| outbox.topics.get(state.bound)).filter(|_| state.bound < keeps);
+        let unbound =
+            outbox.and_then(|outbox| outbox.topics.get(state.bound)).filter(|_| state.bound < keeps);
         let len = if let Some(&topic) = unbound {
             state.bound += 1;
             let bind = Bind { number: state.bound as u32, text: self.topics.text(topic) };
@@ -262,49 +269,54 @@ impl Router {
     fn carry(&self, id: ConnId, peer: PeerId, (frame, carried): (u16, Carried), writer: &mut Writer) {
         let Some(line) = self.conns.get(id).and_then(|conn| conn.line.as_ref()) else { return };
         let head = Numbered::head(frame);
-        let written = match carried {
-            Carried::Other(_) => line.other(frame).map(|body| writer.parts(&[&head, body])),
+        match carried {
+            Carried::Other(_) => writer.parts(&[&head, line.other(frame).unwrap_or_default()]),
             Carried::Begin(number) => {
                 let begin = Body::Begin(Begin { number: widen(number, line.arrived) });
                 let mut body = [0; 16];
                 let len = wire::encode(&begin, &mut body).unwrap_or(0);
-                Some(writer.parts(&[&head, body.get(..len).unwrap_or_default()]))
+                writer.parts(&[&head, body.get(..len).unwrap_or_default()]);
             }
             Carried::Gap(first, count) => {
-                self.carry_gap(peer, frame, (widen(first, line.arrived), count), writer)
+                self.carry_gap(peer, frame, (widen(first, line.arrived), count), writer);
             }
             Carried::Record(number) => {
                 let number = widen(number, line.arrived);
-                self.carry_record(peer, frame, (number, None), writer)
-                    .or_else(|| self.carry_gap(peer, frame, (number, 1), writer))
+                if self.carry_record(peer, frame, (number, None), writer).is_none() {
+                    self.carry_gap(peer, frame, (number, 1), writer);
+                }
             }
             Carried::LastPiece(number, at) => {
                 let number = widen(number, line.arrived);
-                self.carry_record(peer, frame, (number, Some(at)), writer)
-                    .or_else(|| self.carry_gap(peer, frame, (number, 1), writer))
+                if self.carry_record(peer, frame, (number, Some(at)), writer).is_none() {
+                    self.carry_gap(peer, frame, (number, 1), writer);
+                }
             }
             Carried::Piece(number, at) => {
                 let number = widen(number, line.arrived);
-                self.carry_record(peer, frame, (number, Some(at)), writer).or_else(|| {
+                if self.carry_record(peer, frame, (number, Some(at)), writer).is_none() {
                     let (given_up, len) = Fragment::head(0);
-                    Some(writer.parts(&[&head, given_up.get(..len)?]))
-                })
+                    writer.parts(&[&head, given_up.get(..len).unwrap_or_default()]);
+                }
             }
-        };
-        debug_assert!(written.is_some(), "what was to be sent can be sent");
+        }
     }
 
-    fn carry_gap(&self, peer: PeerId, frame: u16, (first, count): (u64, u32), writer: &mut Writer) -> Option<()> {
-        let out = &self.outboxes.get(self.peers.get(peer.0)?.outbox?.0)?.out;
-        let reason = match out.record_at(first).and_then(|record| record::decode(record).ok()) {
+    fn carry_gap(&self, peer: PeerId, frame: u16, (first, count): (u64, u32), writer: &mut Writer) {
+        let outbox = self.peers.get(peer.0).and_then(|peer| self.outboxes.get(peer.outbox?.0));
+        let stored = outbox.and_then(|outbox| record::decode(outbox.out.record_at(first)?).ok());
+        let reason = match stored {
             Some(Record::Gap { reason, .. }) => reason,
-            Some(Record::Message { .. }) | None => out.gone_reason(first),
+            Some(Record::Message { .. }) | None => {
+                outbox.map_or(GapReason::Dropped, |outbox| outbox.out.gone_reason(first))
+            }
         };
         let mut gap = [0; GAP_LEN_MAX];
-        let len = record::encode_gap(reason, u64::from(count), &mut gap)?;
-        let parts = DataHead { sent_before: false, frame, added_age_ms: 0 }.encode(gap.get(..len)?)?;
-        writer.parts(&parts.slices());
-        Some(())
+        let len = record::encode_gap(reason, u64::from(count), &mut gap).unwrap_or(0);
+        let head = DataHead { sent_before: false, frame, added_age_ms: 0 };
+        if let Some(parts) = head.encode(gap.get(..len).unwrap_or_default()) {
+            writer.parts(&parts.slices());
+        }
     }
 
     /// A record, whole or from a byte of its body on; nothing if it is not there any more.
