@@ -239,3 +239,106 @@ impl<P: Read + ReadReady + Write, const OUT: usize, const IN: usize> Port<P, OUT
         Ok(len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+    use core::convert::Infallible;
+
+    use embedded_io::{ErrorKind, ErrorType};
+
+    use super::*;
+    use crate::rng::Rng;
+
+    /// Takes a few bytes, none, or fails.
+    struct Moody {
+        rng: Rng,
+        taken: Vec<u8>,
+    }
+
+    impl ErrorType for Moody {
+        type Error = ErrorKind;
+    }
+
+    impl Read for Moody {
+        fn read(&mut self, _: &mut [u8]) -> Result<usize, ErrorKind> {
+            unreachable!("it has nothing")
+        }
+    }
+
+    impl ReadReady for Moody {
+        fn read_ready(&mut self) -> Result<bool, ErrorKind> {
+            Ok(false)
+        }
+    }
+
+    impl Write for Moody {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+            let len = self.rng.below(9) as usize;
+            if len == 0 {
+                return Err(ErrorKind::Other);
+            }
+            let piece = &bytes[..len.min(bytes.len())];
+            self.taken.extend_from_slice(piece);
+            Ok(piece.len())
+        }
+
+        fn flush(&mut self) -> Result<(), ErrorKind> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_byte_is_written_once_and_in_order() {
+        for seed in 1..200 {
+            let mut port = Port::<_, 256, 7>::new(Moody { rng: Rng::new([seed, 1]), taken: Vec::new() });
+            port.out = core::array::from_fn(|place| place as u8);
+            (port.begin, port.end) = (3, 250);
+            let mut rooms = Rng::new([seed, 2]);
+            while port.pending() > 0 {
+                let (before, taken) = (port.pending(), port.io.taken.len());
+                let written = port.write(|_| Ok(rooms.below(12) as usize)).unwrap_or(0);
+                assert_eq!((port.pending(), port.io.taken.len()), (before - written, taken + written));
+            }
+            assert_eq!(port.into_io().taken, (3..250).collect::<Vec<u8>>(), "seed {seed}");
+        }
+    }
+
+    /// Says that it took and gave more than there was.
+    struct Liar;
+
+    impl ErrorType for Liar {
+        type Error = Infallible;
+    }
+
+    impl Read for Liar {
+        fn read(&mut self, into: &mut [u8]) -> Result<usize, Infallible> {
+            Ok(into.len() + 1)
+        }
+    }
+
+    impl ReadReady for Liar {
+        fn read_ready(&mut self) -> Result<bool, Infallible> {
+            Ok(true)
+        }
+    }
+
+    impl Write for Liar {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+            Ok(bytes.len() + 1)
+        }
+
+        fn flush(&mut self) -> Result<(), Infallible> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_driver_that_counts_wrongly_breaks_nothing() {
+        let mut port = Port::<_, 16, 4>::new(Liar);
+        assert_eq!(port.read(), Ok(4));
+        port.end = 6;
+        assert_eq!(port.write(|_| Ok(16)), Ok(6));
+        assert_eq!(port.pending(), 0);
+    }
+}

@@ -65,8 +65,13 @@ pub(super) fn speak<S: Store, const QUEUE: usize, const FRAME: usize>(
     scratch: &mut [u8],
     events: &mut impl FnMut(Event<'_>),
 ) -> (usize, Result<(), StoreFault>) {
-    let served = serve(endpoint, store, now, scratch);
-    let len = endpoint.poll_transmit(now, scratch);
+    let mut served = serve(endpoint, store, now, scratch);
+    let mut len = endpoint.poll_transmit(now, scratch);
+    if len == 0 && served.is_ok() {
+        // What is above the queue waits in the store until a transmit that finds nothing asks for it.
+        served = serve(endpoint, store, now, scratch);
+        len = endpoint.poll_transmit(now, scratch);
+    }
     // What was found out on the way does not wait for the next turn, which may be far.
     tell(endpoint, events);
     (len, served)
@@ -124,7 +129,9 @@ pub fn serve<S: Store, const QUEUE: usize, const FRAME: usize>(
 ) -> Result<(), StoreFault> {
     settle(endpoint, store, now)?;
     if let Some((queue, after)) = endpoint.poll_load() {
-        let loaded = store.load(queue, after, scratch);
+        // More than the queue has room for would never be taken.
+        let room = scratch.len().min(QUEUE);
+        let loaded = store.load(queue, after, scratch.get_mut(..room).unwrap_or_default());
         endpoint.handle_loaded(now, after, loaded, scratch);
         loaded?;
     }
