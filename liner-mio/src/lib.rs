@@ -42,4 +42,7 @@ pub use liner_proto::id::{Class, SendId};
 pub use liner_proto::router::{Event, Framing, Message, NodeConfig, Quota, SendError};
 pub use liner_proto::store::{HeapStore, Store};
 pub use liner_proto::wire::record::Mode;
+pub use link::{
+    LineEvent, LineState, LineUrl, LineUrlError, Parity, SerialError, SerialPort, SerialSettings,
+};
 pub use node::{Node, Progress};
