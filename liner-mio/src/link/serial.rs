@@ -70,7 +70,8 @@ pub enum SerialError {
 impl SerialPort {
     /// Opens a port and sets it up.
     ///
-    /// Another process that has it locked, or opened it exclusively, is respected; this one does both.
+    /// Another process that has it locked, or opened it exclusively, is respected; this one does both. A pseudo-terminal is locked
+    /// only.
     ///
     /// # Errors
     /// See [`SerialError`]. Nothing is open then.
@@ -87,8 +88,12 @@ impl SerialPort {
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         configure(&file, settings)?;
-        ioctl_tiocexcl(&file).map_err(failed)?;
-        hasten(path);
+        let device = path.canonicalize().unwrap_or_default();
+        // One end of a pseudo-terminal would stay exclusive for as long as the other end is open, whoever has closed it.
+        if !device.starts_with("/dev/pts") {
+            ioctl_tiocexcl(&file).map_err(failed)?;
+        }
+        hasten(&device);
         let baud = settings.baud as usize;
         // On the slowest lines no piece takes longer than 5 s: a write that makes no progress for 10 s counts as broken.
         let piece = (baud / 200).max(512).min(baud / 2);
@@ -226,9 +231,8 @@ const fn choice(
 
 /// Lets a USB adapter of FTDI hand bytes over after 1 ms instead of 16, where this process may say so. It is what the driver
 /// does for `ASYNC_LOW_LATENCY` too; the call for that flag has no safe form, and other drivers have no such delay.
-fn hasten(path: &Path) {
-    let Ok(port) = path.canonicalize() else { return };
-    let Some(name) = port.file_name() else { return };
+fn hasten(device: &Path) {
+    let Some(name) = device.file_name() else { return };
     let timer = Path::new("/sys/class/tty").join(name).join("device/latency_timer");
     if let Ok(mut timer) = OpenOptions::new().write(true).open(timer) {
         // Refused, the port works all the same.
