@@ -74,11 +74,8 @@ pub(crate) fn nobody_answers(address: &str) -> String {
 
 /// Why a port is not open, and that this is not the end.
 pub(crate) fn not_open(error: &SerialError) -> String {
-    match error {
-        // Its own words say that it is waited for.
-        SerialError::Away(_) => error.to_string(),
-        _ => format!("{error}; it is tried again until it opens"),
-    }
+    // One that is not there says itself that it is waited for.
+    if error.is_away() { error.to_string() } else { format!("{error}; it is tried again until it opens") }
 }
 
 fn messages(count: u64) -> String {

@@ -67,6 +67,13 @@ pub enum SerialError {
     },
 }
 
+impl SerialError {
+    /// Whether the port is not there, so that it can only be waited for.
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Away(_))
+    }
+}
+
 impl SerialPort {
     /// Opens a port and sets it up.
     ///

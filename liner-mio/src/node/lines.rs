@@ -85,12 +85,5 @@ impl Node {
 }
 
 fn state_of(error: &SerialError) -> LineState {
-    match error {
-        SerialError::Away(_) => LineState::Away,
-        SerialError::Busy(_)
-        | SerialError::Permission(_)
-        | SerialError::NoPort(_)
-        | SerialError::Unsupported { .. }
-        | SerialError::Io { .. } => LineState::Refused { why: error.to_string() },
-    }
+    if error.is_away() { LineState::Away } else { LineState::Refused { why: error.to_string() } }
 }

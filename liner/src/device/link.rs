@@ -206,7 +206,7 @@ impl Link {
             }
             Err(error) => {
                 self.drop_line(now);
-                let expected = self.is_told && matches!(error, SerialError::Away(_));
+                let expected = self.is_told && error.is_away();
                 self.is_told = true;
                 let trouble = event::not_open(&error);
                 let is_new = trouble != self.trouble;
@@ -231,9 +231,13 @@ impl Link {
                 self.state = State::Resting { port, until };
                 Change::Down
             }
-            state => {
+            State::Up(Stream::Tcp(_)) => {
+                self.state = State::Down { retry_at: self.rest(now) };
+                Change::Down
+            }
+            state @ (State::Down { .. } | State::Dialling { .. } | State::Resting { .. }) => {
                 self.state = state;
-                self.drop_line(now)
+                Change::None
             }
         }
     }
