@@ -79,7 +79,7 @@ impl Builder {
 
     /// Opens a line on which a device begins: a serial port or a serial-to-TCP bridge, as a [`LineUrl`] says. It is opened again
     /// whenever it was lost, a port within half a second after it is back; what becomes of it is told by
-    /// [`Node::poll_line`]. May be called several times.
+    /// [`Node::poll_line`]. May be called several times. The name of a bridge's host is looked up as a [`peer`](Self::peer)'s is.
     pub fn line(mut self, url: &str) -> Self {
         self.lines.push(url.to_owned());
         self

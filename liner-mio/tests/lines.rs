@@ -216,6 +216,30 @@ fn a_port_that_comes_and_goes_loses_nothing() {
 }
 
 #[test]
+fn sessions_come_and_go_while_the_port_stays_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = Port::new(folder.path(), "port");
+    let mut gateway = Gateway::new(&[&port.url()]);
+    let patience = Patience::new();
+    for (seed, name) in [(1, "one"), (2, "two"), (3, "three")] {
+        let mut end = port.end.as_ref().unwrap();
+        // Noise, and something that is no frame of ours.
+        end.write_all(b"\xff\x11GET / HTTP/1.1\0\x05abcd\0").unwrap();
+        let mut device = Device::new(name, seed);
+        while !device.is_done(20) {
+            patience.check();
+            device.turn(end, 20);
+            gateway.turn();
+        }
+        device.line.close(device.now);
+        device.turn(end, 20);
+        assert!(gateway.has(name, 20));
+        assert!(matches!(port.open(), Err(SerialError::Busy(_))), "it was given up");
+    }
+    assert_eq!(gateway.states(), [&LineState::Open]);
+}
+
+#[test]
 fn a_port_that_another_has_is_told_of_once_and_taken_when_it_is_free() {
     let folder = tempfile::tempdir().unwrap();
     let port = Port::new(folder.path(), "port");

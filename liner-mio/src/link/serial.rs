@@ -246,3 +246,24 @@ fn hasten(device: &Path) {
         let _ = timer.write_all(b"1");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_port_closed_is_told_with_what_to_do() {
+        for (error, words) in [
+            (Errno::NOENT, "/dev/p is not there"),
+            (Errno::NODEV, "/dev/p is not there"),
+            (Errno::IO, "/dev/p is not there"),
+            (Errno::BUSY, "/dev/p is in use by another program: stop that one"),
+            (Errno::ACCESS, "no permission to open /dev/p: add the user"),
+            (Errno::NOTTY, "/dev/p is no serial port: name one"),
+            (Errno::NOMEM, "/dev/p cannot be opened"),
+        ] {
+            let told = classify(Path::new("/dev/p"), error).to_string();
+            assert!(told.contains(words), "{told}");
+        }
+    }
+}

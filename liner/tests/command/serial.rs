@@ -207,6 +207,30 @@ fn a_port_that_comes_and_goes_is_told_of_and_loses_nothing() {
 }
 
 #[test]
+fn a_gateway_that_is_killed_takes_the_line_up_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let modem = NullModem::new(folder.path());
+    let line = ["--device", &modem.gateway_url()];
+    let args = ["device", "--topic", "t", "--serial", modem.device_path(), "--payload-from", "-", "--json"];
+    let mut device = Liner::start(folder.path(), &args);
+    let mut stdin = device.stdin();
+    for round in 1..=3 {
+        let (gateway, ..) = gateway(folder.path(), &line);
+        let next: String = (round * 100 - 99..=round * 100).map(|n| format!("{n}\n")).collect();
+        stdin.write_all(next.as_bytes()).unwrap();
+        while device.json()["acknowledged"] != round * 100 {}
+        gateway.kill();
+    }
+    drop(stdin);
+    let (_gateway, peers, _) = gateway(folder.path(), &line);
+    assert_eq!(device.end().code, Some(0));
+    let lines = sub(folder.path(), &peers, 300).end().lines;
+    // What the device sent while nobody was there is marked: it cannot know that it did not arrive.
+    let unmarked: Vec<String> = lines.iter().map(|line| line.replacen("* ", " ", 1)).collect();
+    assert_eq!(unmarked, wanted(300));
+}
+
+#[test]
 fn a_bridge_leads_to_a_device() {
     let folder = tempfile::tempdir().unwrap();
     let bridge = TcpListener::bind("127.0.0.1:0").unwrap();
