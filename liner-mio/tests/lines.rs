@@ -200,6 +200,11 @@ fn a_port_that_comes_and_goes_loses_nothing() {
         device.line.handle_link_down(device.now);
         let told = gateway.told.len();
         gateway.turn_until(|gateway| gateway.told.len() > told);
+        // Once it stays away for longer, and is looked for as often as before.
+        let away = Patience::new();
+        while round == 10 && !away.used(Duration::from_millis(1600)) {
+            gateway.turn();
+        }
     }
     assert!(slowest <= Duration::from_secs(1), "traffic began {slowest:?} after the port was back");
     port.plug_in();
