@@ -143,7 +143,9 @@ fn say_started(out: &mut Out, args: &GatewayArgs, node: &Node) -> std::io::Resul
         line("peers", &peers.map(|address| address.to_string()).unwrap_or_default()),
         line("devices", &devices.map(|address| address.to_string()).unwrap_or_default()),
     ];
-    screen.extend(lines.iter().map(|text| line("", &shown(text))));
+    for (index, text) in lines.iter().enumerate() {
+        screen.push(line(if index == 0 { "lines" } else { "" }, &shown(text)));
+    }
     screen.extend([
         line("next", &format!("liner sub readings --name w{}", option("--peer", peers, PEERS_ADDRESS))),
         line("", &format!("liner device --topic readings{}", option("--connect", devices, DEVICES_ADDRESS))),
