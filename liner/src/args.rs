@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use liner_mio::LineUrl;
 
 use crate::duration;
 use crate::failure::EXIT_CODES;
@@ -59,6 +60,11 @@ pub(crate) struct GatewayArgs {
     /// Where devices connect: COBS frames over TCP, as a serial-to-TCP bridge gives
     #[arg(long, value_name = "ADDR", default_value = DEVICES_ADDRESS, conflicts_with = "demo")]
     pub(crate) device_listen: String,
+    /// A line to a device, opened again whenever it comes back; may be given several times: a serial port as
+    /// serial:///dev/ttyUSB0?baud=115200 (and parity=, stop=, flow=, duplex=), or tcp://HOST:PORT, which dials a
+    /// serial-to-TCP bridge [default: none]
+    #[arg(long, value_name = "URL", conflicts_with = "demo")]
+    pub(crate) device: Vec<LineUrl>,
     /// A node to connect to, again and again until it answers; may be given several times [default: none]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) peer: Vec<String>,
@@ -86,6 +92,7 @@ Examples:
   liner gateway --demo
   liner gateway --store sqlite:/var/lib/liner/gateway.db
   liner gateway --device-listen 192.168.1.10:7421 --insecure
+  liner gateway --device serial:///dev/ttyUSB0?baud=115200 --device tcp://192.168.1.20:4001
 
 {EXIT_CODES}"
     )
@@ -105,6 +112,10 @@ pub(crate) struct DeviceArgs {
     /// The gateway's address for devices; one that is away is waited for
     #[arg(long, value_name = "ADDR", default_value = DEVICES_ADDRESS, value_parser = address)]
     pub(crate) connect: String,
+    /// The serial port that leads to the gateway, instead of an address: a path, or serial:///dev/ttyUSB0?baud=115200 (and
+    /// parity=, stop=, flow=, duplex=); one that is not there is waited for [default: none]
+    #[arg(long, value_name = "PATH", conflicts_with = "connect", value_parser = serial)]
+    pub(crate) serial: Option<LineUrl>,
     /// The topic it sends to, up to 64 bytes
     #[arg(long, value_parser = device_topic)]
     pub(crate) topic: String,
@@ -137,6 +148,7 @@ Examples:
   liner device --topic readings
   liner device --topic readings --name boiler --every 1s --count 60
   seq 1000 | liner device --topic numbers --payload-from -
+  liner device --topic readings --serial /dev/ttyUSB1
 
 {EXIT_CODES}"
     )
@@ -226,6 +238,16 @@ fn address(address: &str) -> Result<String, String> {
     }
 }
 
+/// A port's path, or its URL.
+fn serial(text: &str) -> Result<LineUrl, String> {
+    let url = if text.contains("://") { text.parse() } else { LineUrl::from_path(text) };
+    let url = url.map_err(|error| error.to_string())?;
+    if url.serial().is_none() {
+        return Err("a bridge has an address: write --connect HOST:PORT".to_owned());
+    }
+    Ok(url)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -245,5 +267,13 @@ mod tests {
         for bad in ["", "7420", ":7420", "localhost", "localhost:", "localhost:0", "localhost:70000"] {
             assert!(address(bad).is_err(), "{bad}");
         }
+    }
+    #[test]
+    fn a_serial_line_is_a_path_or_a_url() {
+        let url = |text: &str| serial(text).map(|url| url.to_string());
+        assert_eq!(url("/dev/ttyS0").as_deref(), Ok("serial:///dev/ttyS0"));
+        assert_eq!(url("serial:///dev/ttyS0?baud=9600").as_deref(), Ok("serial:///dev/ttyS0?baud=9600"));
+        assert!(serial("/dev/ttyS0?baud=x").unwrap_err().contains("baud=115200"));
+        assert!(serial("tcp://a:1").unwrap_err().contains("--connect HOST:PORT"));
     }
 }

@@ -1,6 +1,6 @@
 //! What a node's events mean to whoever runs the command.
 
-use liner_mio::Event;
+use liner_mio::{Event, SerialError};
 use liner_proto::effect::{DeadReason, GapReason};
 use liner_proto::wire::control::CloseReason;
 
@@ -70,6 +70,12 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
 
 pub(crate) fn nobody_answers(address: &str) -> String {
     format!("nobody answers at {address} yet: it is tried again until somebody does")
+}
+
+/// Why a port is not open, and that this is not the end.
+pub(crate) fn not_open(error: &SerialError) -> String {
+    // One that is not there says itself that it is waited for.
+    if error.is_away() { error.to_string() } else { format!("{error}; it is tried again until it opens") }
 }
 
 fn messages(count: u64) -> String {

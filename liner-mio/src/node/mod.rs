@@ -1,5 +1,6 @@
 //! The node as its application sees it.
 
+mod lines;
 mod turn;
 
 use std::fmt;
@@ -20,7 +21,7 @@ use crate::builder::Builder;
 use crate::clock::Clock;
 use crate::error::{BlockingSendError, StopError};
 use crate::handler::Handler;
-use crate::link::Links;
+use crate::link::{Line, LineEvent, Links};
 use crate::resolver::Resolver;
 use crate::storage::Stores;
 use turn::Input;
@@ -187,6 +188,12 @@ impl Node {
         self.router.poll_event()
     }
 
+    /// What has become of a line ([`Builder::line`]) since this was asked the last time: how it stands now, once for each line
+    /// until that changes. A port that is not there is told of once, not with every try.
+    pub fn poll_line(&mut self) -> Option<LineEvent> {
+        self.links.lines.iter_mut().find_map(Line::poll)
+    }
+
     /// How long from now [`drive`](Self::drive) has nothing to do, if nothing arrives; zero if there is something now, nothing
     /// if there never will be.
     pub fn next_deadline(&self) -> Option<Duration> {
@@ -266,6 +273,7 @@ impl Node {
     pub fn stop(&mut self, patience: Duration, handler: &mut dyn Handler) -> Result<(), StopError> {
         let until = self.clock.now() + patience;
         self.close_listeners();
+        self.end_lines();
         self.router.close(self.clock.now());
         self.dirty = true;
         loop {

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Config, End, INPUT, Lines, MESSAGE_MAX, Notice, Payloads, Status, drive};
+use super::{Config, End, INPUT, Lines, MESSAGE_MAX, Notice, Payloads, Place, Status, drive};
 use crate::args::DeviceArgs;
-use crate::event;
 use crate::failure::Failure;
 use crate::out::{Out, Report, tell};
 use crate::reading::{Machine, Reading};
@@ -18,7 +17,10 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
     let config = Config {
         name: args.name.clone(),
         topic: args.topic.clone(),
-        connect: args.connect.clone(),
+        place: match &args.serial {
+            Some(url) => Place::Serial(url.clone()),
+            None => Place::Tcp(args.connect.clone()),
+        },
         every: args.every.or((!from_stdin).then_some(Duration::from_millis(100))),
         count: args.count,
         status_every: Duration::from_secs(1),
@@ -29,7 +31,7 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
         Payloads::Readings(Machine::new())
     };
     let stop = Stop::on_signals()?;
-    tell(format_args!("{} sends to {} at {}", config.name, config.topic, config.connect));
+    tell(format_args!("{} sends to {} at {}", config.name, config.topic, config.place));
     let mut screen = Screen::new(&config, Out::new(args.json));
     let (status, end) = drive(&config, payloads, stop, &mut |notice| screen.show(&notice))?;
     screen.status(&status);
@@ -77,7 +79,7 @@ impl<'a> Screen<'a> {
         match notice {
             Notice::Line(None) => tell("connected"),
             Notice::Line(Some(why)) => tell(format_args!("away: {why}; trying again")),
-            Notice::Unanswered => tell(event::nobody_answers(&self.config.connect)),
+            Notice::Unanswered(why) => tell(why),
             Notice::TopicFull => tell(format_args!(
                 "{} is full at the gateway: waiting for somebody to subscribe with a name",
                 self.config.topic

@@ -22,6 +22,7 @@ use crate::event::{name_in_use, reason_words};
 use crate::failure::Failure;
 use crate::reading::Reading;
 use crate::watch::{Stop, Watch};
+pub(crate) use link::Place;
 use link::{Change, Link};
 
 /// What the store keeps at most.
@@ -43,8 +44,8 @@ pub(crate) const INPUT: Token = Token(1);
 pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) topic: String,
-    /// The gateway's address.
-    pub(crate) connect: String,
+    /// Where the gateway is.
+    pub(crate) place: Place,
     /// The time between two messages; none sends as fast as messages come and fit.
     pub(crate) every: Option<Duration>,
     /// How many to send.
@@ -71,8 +72,8 @@ pub(crate) struct Status {
 pub(crate) enum Notice<'a> {
     /// The line came or went; why it went.
     Line(Option<&'static str>),
-    /// Nobody has answered yet. Comes once.
-    Unanswered,
+    /// Why there is no line yet. Comes once for each reason.
+    Unanswered(&'a str),
     /// The gateway keeps no more of the topic, which nobody has subscribed to. Comes once until it takes messages again.
     TopicFull,
     /// It takes messages again.
@@ -119,7 +120,7 @@ pub(crate) fn drive(
         clock,
         device: Box::new(Endpoint::new(core, clock.now())),
         store: Box::new(RamStore::new()),
-        link: Link::new(config.connect.clone(), LINE, Rng::new([seed[1], seed[0]])),
+        link: Link::new(config.place.clone(), LINE, Rng::new([seed[1], seed[0]])),
         payloads,
         due: config.every.map(|every| Ticks::new(Duration::ZERO, every)),
         status: Status::default(),
@@ -188,7 +189,7 @@ impl Run<'_> {
         match self.link.advance(self.clock, watch.registry()) {
             Change::Up => self.device.handle_link_up(self.clock.now()),
             Change::Down => self.device.handle_link_down(self.clock.now()),
-            Change::Unanswered => notice(Notice::Unanswered),
+            Change::Unanswered => notice(Notice::Unanswered(self.link.trouble())),
             Change::None => {}
         }
         self.read(notice)?;
@@ -270,8 +271,8 @@ impl Run<'_> {
                 Event::Gap { .. } | Event::Regressed | _ => {}
             }
         }
-        if over {
-            self.drop_line();
+        if over && self.link.end_session(self.clock.elapsed()) == Change::Down {
+            self.device.handle_link_down(self.clock.now());
         }
         Ok(())
     }
