@@ -22,6 +22,8 @@ pub(super) struct Line {
     coupled: bool,
     /// A cut resets connections.
     resets_at_cut: bool,
+    /// The ends that were taken away.
+    absent: [bool; 2],
     connections: u64,
     resets: u64,
     removals: u64,
@@ -41,6 +43,7 @@ impl Line {
             ),
             resets_at_cut: ends.iter().any(End::is_tcp),
             ends,
+            absent: [false; 2],
             directions: [direction(0), direction(1)],
             connections: 0,
             resets: 0,
@@ -79,7 +82,25 @@ impl Line {
     pub(super) fn remove(&mut self, side: Side) -> io::Result<()> {
         self.removals += 1;
         self.lose_all();
+        self.set_absent(side, true);
+        if self.coupled {
+            self.ends.iter_mut().for_each(End::go_down);
+        }
         self.end(side).remove()
+    }
+
+    /// Brings it back.
+    pub(super) fn bring_back(&mut self, side: Side) -> io::Result<()> {
+        self.set_absent(side, false);
+        self.end(side).bring_back()
+    }
+
+    const fn set_absent(&mut self, side: Side, absent: bool) {
+        let [a, b] = &mut self.absent;
+        match side {
+            Side::A => *a = absent,
+            Side::B => *b = absent,
+        }
     }
 
     /// Cuts what is connected by TCP, and loses what was under way.
@@ -118,14 +139,16 @@ impl Line {
 
     /// Whoever is there at an end now.
     fn come_up(&mut self, now: Duration) -> io::Result<()> {
-        let [a, b] = &mut self.ends;
         if !self.coupled {
-            self.connections += u64::from(a.come_up(now)?) + u64::from(b.come_up(now)?);
+            for (end, absent) in self.ends.iter_mut().zip(self.absent) {
+                self.connections += u64::from(!absent && end.come_up(now)?);
+            }
             return Ok(());
         }
+        let [a, b] = &mut self.ends;
         let (listens, dials) = if matches!(a, End::Listen { .. }) { (a, b) } else { (b, a) };
         if listens.come_up(now)? {
-            if dials.dial()? {
+            if self.absent == [false; 2] && dials.dial()? {
                 self.connections += 1;
             } else {
                 // Nobody is there: so it is for the one that has come.
@@ -154,8 +177,10 @@ impl Line {
                 sides.push(side);
             }
         }
+        let there = self.ends.iter().zip(self.absent).filter(|(_, absent)| self.coupled || !absent);
+        let accepting = there.map(|(end, _)| end);
         fds.extend(
-            self.ends.iter().filter_map(End::accept_fd).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+            accepting.filter_map(End::accept_fd).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
         );
         let ends = self.ends.iter().filter(|_| !self.coupled);
         let left = ends.filter_map(|end| end.left(now));

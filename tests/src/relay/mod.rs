@@ -175,7 +175,7 @@ impl Relay {
         self.ask(Line::cut)
     }
 
-    /// Takes a terminal away as if its plug had been pulled, its link first; a TCP end is only cut.
+    /// Takes a terminal away as if its plug had been pulled, its link first; at a TCP end nobody is there any more.
     ///
     /// # Errors
     /// If the relay has ended, or the link was not there any more.
@@ -183,12 +183,12 @@ impl Relay {
         self.ask(move |line| line.remove(side))?
     }
 
-    /// Brings a terminal back that was taken away: another one, behind the same link.
+    /// Brings an end back that was taken away: another terminal, behind the same link.
     ///
     /// # Errors
     /// If the relay has ended, or the terminal cannot be made.
     pub fn bring_back(&self, side: Side) -> io::Result<()> {
-        self.ask(move |line| line.end(side).bring_back())?
+        self.ask(move |line| line.bring_back(side))?
     }
 
     /// Lets nothing from this side pass until it is released.
