@@ -110,6 +110,8 @@ impl fmt::Display for Line {
 /// What a message says: its number in a life of its device, and text that only this number has.
 pub(crate) fn payload(seed: u64, life: u64, n: u64) -> String {
     let mut rng = Rng::new([seed ^ life << 32, n]);
+    // Seeds that are alike begin alike.
+    (0..16).for_each(|_| _ = rng.next());
     let len = 32 + usize::try_from(rng.below(150)).unwrap();
     let mut text = format!("{life}.{n} ");
     while text.len() < len {
