@@ -56,6 +56,7 @@ impl Line {
         let kind = Kind::asked();
         let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let (port, path) = (free_port(), |name: &str| folder.join(name));
+        let serial = |name: &str| format!("serial://{}?baud={BAUD}", path(name).display());
         let (a, b) = match kind {
             Kind::Tcp => (Port::Listen(local(0)), Port::Dial(local(port))),
             Kind::Pty => (Port::Pty(path("ttyDevice")), Port::Pty(path("ttyGateway"))),
@@ -68,13 +69,8 @@ impl Line {
                 text(&["--connect", &address.to_string()]),
             ),
             None => (
-                text(&[
-                    "--device-listen",
-                    "127.0.0.1:0",
-                    "--device",
-                    &format!("serial://{}?baud={BAUD}", path("ttyGateway").display()),
-                ]),
-                text(&["--serial", &path("ttyDevice").display().to_string()]),
+                text(&["--device-listen", "127.0.0.1:0", "--device", &serial("ttyGateway")]),
+                text(&["--serial", &serial("ttyDevice")]),
             ),
         };
         let peers = local(free_port()).to_string();
