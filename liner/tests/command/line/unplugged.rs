@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use liner::proto::rng::Rng;
 use liner_tests::relay::Rates;
 
-use super::setup::{Arrivals, BAUD, Feeder, GATEWAY, Line};
+use super::setup::{Arrivals, BAUD, DEVICE, Feeder, GATEWAY, Line};
 use super::{asked, seed};
 
 /// How soon messages come again once the port is back.
@@ -24,13 +24,14 @@ fn traffic_goes_on_within_a_second_after_the_port_is_back() {
     for _ in 0..times {
         let until = arrivals.last + 20 + rng.below(50);
         arrivals.take_until(&sub, until);
-        line.relay.remove(GATEWAY).unwrap();
+        let side = if rng.below(2) == 0 { GATEWAY } else { DEVICE };
+        line.relay.remove(side).unwrap();
         // What the gateway has already is on its way: nothing else comes.
         let back = Instant::now() + Duration::from_millis(400 + rng.below(1600));
         while let Some(line) = sub.line_within(back.saturating_duration_since(Instant::now())) {
             arrivals.take(&serde_json::from_str(&line).unwrap());
         }
-        line.relay.bring_back(GATEWAY).unwrap();
+        line.relay.bring_back(side).unwrap();
         let begun = Instant::now();
         arrivals.take(&sub.json());
         longest = longest.max(begun.elapsed());
