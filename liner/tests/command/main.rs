@@ -11,6 +11,7 @@ mod cli;
 mod demo;
 mod device;
 mod kills;
+mod line;
 mod path;
 mod process;
 mod serial;
