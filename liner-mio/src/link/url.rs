@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use liner_proto::config::LineConfig;
+
 /// What a serial line runs at, if nothing else is said.
 const BAUD: u32 = 115_200;
 
@@ -144,6 +146,11 @@ impl LineUrl {
     /// Whether only one side can send at a time.
     pub const fn is_half_duplex(&self) -> bool {
         self.half_duplex
+    }
+
+    /// What the core has to know of it.
+    pub const fn config(&self) -> LineConfig {
+        LineConfig { baud: self.baud, half_duplex: self.half_duplex }
     }
 
     pub(crate) const fn place(&self) -> &Place {

@@ -1,15 +1,15 @@
 //! The node's lines to devices.
 
 use liner_proto::id::ConnId;
-use liner_proto::router::{Framing, Router};
+use liner_proto::router::Router;
 use liner_proto::time::Instant;
 
 use super::Node;
 use crate::link::{Line, LineState, LineUrl, Place, SerialError, SerialPort, State, Stream, Target};
 
 /// A line is open, and the device at its other end is the one to begin.
-fn accept(router: &mut Router, now: Instant, _line: &LineUrl) -> ConnId {
-    router.handle_accepted(now, Framing::Cobs)
+fn accept(router: &mut Router, now: Instant, line: &LineUrl) -> ConnId {
+    router.handle_line(now, line.config())
 }
 
 impl Node {

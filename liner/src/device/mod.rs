@@ -109,7 +109,10 @@ pub(crate) fn drive(
     let seeds = RandomState::new();
     let seed = [seeds.hash_one(0), seeds.hash_one(1)];
     let clock = Clock::start();
-    let core = DeviceConfig::new(&config.name, &topics, seed);
+    let mut core = DeviceConfig::new(&config.name, &topics, seed);
+    if let Place::Serial(url) = &config.place {
+        core.line = url.config();
+    }
     let mut watch = Watch::new(stop)?;
     let mut payloads = payloads;
     if let Payloads::Lines(lines) = &mut payloads {
