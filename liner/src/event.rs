@@ -72,11 +72,11 @@ pub(crate) fn nobody_answers(address: &str) -> String {
     format!("nobody answers at {address} yet: it is tried again until somebody does")
 }
 
-fn messages(count: u64) -> String {
+pub(crate) fn messages(count: u64) -> String {
     if count == 1 { "a message".to_owned() } else { format!("{count} messages") }
 }
 
-const fn gap_words(reason: GapReason) -> &'static str {
+pub(crate) const fn gap_words(reason: GapReason) -> &'static str {
     match reason {
         GapReason::Dropped => "its queue was full, and the oldest gave way",
         GapReason::Crashed => "it died before it had stored what it may have sent under these numbers",

@@ -320,7 +320,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             Topic::Number(_) => "",
         };
         let maybe_redelivered = header.repeat || held.maybe_redelivered;
-        Some(Event::Message { topic, payload, maybe_redelivered })
+        Some(Event::Message { topic, payload, origin: header.origin, maybe_redelivered })
     }
 }
 

@@ -31,7 +31,7 @@ use crate::time::Instant;
 use crate::timer::{BackOff, Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::{About, Acks};
-use crate::wire::record::{self, Header, Mode, Topic};
+use crate::wire::record::{self, Header, Mode, Origin, Topic};
 use topics::TopicSet;
 
 /// The longest name of a device, and of its gateway.
@@ -121,6 +121,8 @@ pub enum Event<'a> {
         topic: &'a str,
         /// What was sent.
         payload: &'a [u8],
+        /// Who sent it first; nothing if that was the gateway itself.
+        origin: Option<Origin<'a>>,
         /// Whether it may have been handed over before.
         maybe_redelivered: bool,
     },

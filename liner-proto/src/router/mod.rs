@@ -25,6 +25,7 @@ mod input;
 mod leaving;
 mod limits;
 mod loads;
+mod mailbox;
 mod outbox;
 mod output;
 mod peer;

@@ -13,6 +13,7 @@ mod device;
 mod kills;
 mod path;
 mod process;
+mod publish;
 mod signals;
 mod strangers;
 mod unread;
