@@ -84,7 +84,7 @@ impl Device {
                         self.got.push((payload, from, maybe_redelivered));
                     }
                     Event::Gap { count, reason } => self.gaps.push((count, reason)),
-                    _ => {}
+                    Event::Connected { .. } | Event::Disconnected(_) | _ => {}
                 }
             }
             if bytes.is_empty() {
