@@ -21,10 +21,11 @@ const EXAMPLES: &str = "\
 To see it work, on this machine alone:
   liner gateway --demo
 
-The same path by hand, in three terminals:
+The same path by hand, in terminals of their own:
   liner gateway
   liner sub readings --name w
   liner device --topic readings
+  liner pub device hello
 
 `liner COMMAND --help` explains one command.";
 
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Device(DeviceArgs),
     /// Print the messages of one or more topics, a line each
     Sub(SubArgs),
+    /// Send one message to a topic, or to a device by its name
+    Pub(PubArgs),
 }
 
 /// What the gateway's and a subscriber's command lines share.
@@ -144,6 +147,9 @@ a topic that nobody has subscribed to, a reading is left out and counted, and st
 What is in RAM when this program is stopped or killed is lost: a stop says how much that is. A line has up to 4,096 bytes: a
 longer one ends the program after all lines before it are acknowledged. Nobody has to read the status lines.
 
+What is sent to the device's name (`liner pub NAME PAYLOAD`) is printed as `liner sub` prints it: `TOPIC FROM#SEQ PAYLOAD`, with `*`
+behind SEQ if it may have come before. With --json such a line has \"event\":\"message\".
+
 Examples:
   liner device --topic readings
   liner device --topic readings --name boiler --every 1s --count 60
@@ -199,6 +205,50 @@ Examples:
   liner sub readings
   liner sub readings alarms --name w --json
   liner sub numbers --name w --count 1000
+
+{EXIT_CODES}"
+    )
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = pub_help())]
+pub(crate) struct PubArgs {
+    /// The topic; for a device it is the device's name
+    #[arg(value_name = "TOPIC|NAME", value_parser = topic)]
+    pub(crate) topic: String,
+    /// What to send: the text itself, or - for all of standard input
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) payload: String,
+    /// The gateway's address for peers
+    #[arg(long, value_name = "ADDR", default_value = PEERS_ADDRESS, value_parser = address)]
+    pub(crate) peer: String,
+    /// How long to wait for the acknowledgement
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    pub(crate) wait: Duration,
+    /// Its name, by which the receiver knows who sent the message [default: one of 1,024 made up]
+    #[arg(long, value_parser = name)]
+    pub(crate) name: Option<String>,
+    /// Where the message waits until it is acknowledged: sqlite:PATH, together with --name, or ram:
+    #[arg(long, value_name = "URL", default_value = "ram:")]
+    pub(crate) store: StoreUrl,
+    /// Print one JSON object a line [default: off]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn pub_help() -> String {
+    format!(
+        "\
+It ends when the message is acknowledged, and says by whom and at which class: `ram` lives in the gateway's memory,
+`process` survives the death of the gateway, `power` the loss of power, `processed` means that the receiver has handled it. It goes
+to everybody who takes the topic. A device takes the topic of its own name; for one that is away, or was never seen, the
+gateway keeps it, up to 100,000 messages or 256 MiB a topic.
+
+A line is `TOPIC NAME#NUMBER acknowledged by GATEWAY (CLASS)`: NAME#NUMBER is what the receiver prints.
+
+Examples:
+  liner pub boiler 'set 60'
+  liner pub firmware - --peer 192.168.1.10:7420 < notes.txt
 
 {EXIT_CODES}"
     )

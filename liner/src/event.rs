@@ -78,11 +78,11 @@ pub(crate) fn not_open(error: &SerialError) -> String {
     if error.is_away() { error.to_string() } else { format!("{error}; it is tried again until it opens") }
 }
 
-fn messages(count: u64) -> String {
+pub(crate) fn messages(count: u64) -> String {
     if count == 1 { "a message".to_owned() } else { format!("{count} messages") }
 }
 
-const fn gap_words(reason: GapReason) -> &'static str {
+pub(crate) const fn gap_words(reason: GapReason) -> &'static str {
     match reason {
         GapReason::Dropped => "its queue was full, and the oldest gave way",
         GapReason::Crashed => "it died before it had stored what it may have sent under these numbers",

@@ -12,6 +12,7 @@ use std::time::Duration;
 use liner_proto::id::{Class, SendId};
 use liner_proto::router::{Event, Router, SendError};
 use liner_proto::time::Instant;
+use liner_proto::wire::handshake::Acks;
 use liner_proto::wire::record::Mode;
 use mio::event::Source;
 use mio::unix::SourceFd;
@@ -247,6 +248,21 @@ impl Node {
     /// Names of the peers that are connected.
     pub fn peers_up(&self) -> Vec<String> {
         self.router.peers_up().map(str::to_owned).collect()
+    }
+
+    /// What the acknowledgements of the node `name` stand for; nothing if it has never been connected.
+    pub fn acks_of(&self, name: &str) -> Option<Acks> {
+        self.router.acks_of(name)
+    }
+
+    /// The last number of this node's stream to the node `name` that it has acknowledged; 0 if there is none.
+    pub fn acked_by(&self, name: &str) -> u64 {
+        self.router.acked_by(name)
+    }
+
+    /// Whether the node `name` is connected and takes messages of the topic: it hands them on, or has subscribed to it itself.
+    pub fn is_taken_by(&self, topic: &str, name: &str) -> bool {
+        self.router.is_taken_by(topic, name)
     }
 
     /// What a stored message survives.

@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::{Config, End, INPUT, Lines, MESSAGE_MAX, Notice, Payloads, Place, Status, drive};
 use crate::args::DeviceArgs;
+use crate::event;
 use crate::failure::Failure;
+use crate::line::Line;
 use crate::out::{Out, Report, tell};
 use crate::reading::{Machine, Reading};
 use crate::watch::Stop;
@@ -68,11 +70,12 @@ struct Screen<'a> {
     config: &'a Config,
     report: Report,
     shown: Status,
+    line: Vec<u8>,
 }
 
 impl<'a> Screen<'a> {
     fn new(config: &'a Config, out: Out) -> Self {
-        Self { config, report: Report::new(out), shown: Status::default() }
+        Self { config, report: Report::new(out), shown: Status::default(), line: Vec::new() }
     }
 
     fn show(&mut self, notice: &Notice<'_>) {
@@ -85,11 +88,25 @@ impl<'a> Screen<'a> {
                 self.config.topic
             )),
             Notice::TopicFree => tell(format_args!("{} takes messages again", self.config.topic)),
-            Notice::Message { topic, payload } => {
-                tell(format_args!("{topic}: {}", String::from_utf8_lossy(payload)));
-            }
+            Notice::Message(line) => self.message(line),
+            Notice::Gap { count, reason } => tell(format_args!(
+                "{} to this device will not come: {}",
+                event::messages(*count),
+                event::gap_words(*reason)
+            )),
             Notice::Status(status) => self.status(status),
         }
+    }
+
+    fn message(&mut self, line: &Line<'_>) {
+        self.report.write(|out| {
+            if out.is_json() {
+                return out.object(&MessageLine { event: "message", line });
+            }
+            self.line.clear();
+            line.write(&mut self.line);
+            out.raw(&[&self.line])
+        });
     }
 
     fn status(&mut self, status: &Status) {
@@ -99,6 +116,14 @@ impl<'a> Screen<'a> {
         self.shown = *status;
         self.report.write(|out| out.line(words(status), &StatusLine::new(status)));
     }
+}
+
+/// A message to the device as JSON.
+#[derive(Serialize)]
+struct MessageLine<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    line: &'a Line<'a>,
 }
 
 /// A status as JSON.

@@ -7,6 +7,7 @@ mod link;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
+use liner_proto::effect::GapReason;
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, TopicIndex};
 use liner_proto::pump::{self, Overflow};
 use liner_proto::rng::Rng;
@@ -20,6 +21,7 @@ pub(crate) use input::{Lines, Payloads};
 use crate::clock::{Clock, Ticks};
 use crate::event::{name_in_use, reason_words};
 use crate::failure::Failure;
+use crate::line::Line;
 use crate::reading::Reading;
 use crate::watch::{Stop, Watch};
 pub(crate) use link::Place;
@@ -79,7 +81,9 @@ pub(crate) enum Notice<'a> {
     /// It takes messages again.
     TopicFree,
     /// A message to the device.
-    Message { topic: &'a str, payload: &'a [u8] },
+    Message(Line<'a>),
+    /// Messages to the device that will not come.
+    Gap { count: u64, reason: GapReason },
     /// Something has changed.
     Status(&'a Status),
 }
@@ -269,9 +273,13 @@ impl Run<'_> {
                         notice(Notice::TopicFree);
                     }
                 }
-                Event::Message { topic, payload, .. } => notice(Notice::Message { topic, payload }),
-                // A device of this kind is sent no commands yet, and what became of its own messages shows in its numbers.
-                Event::Gap { .. } | Event::Regressed | _ => {}
+                Event::Message { topic, payload, origin, maybe_redelivered } => {
+                    let origin = origin.map(|origin| (origin.name, origin.number));
+                    notice(Notice::Message(Line::new(topic, origin, payload, maybe_redelivered)));
+                }
+                Event::Gap { count, reason } => notice(Notice::Gap { count, reason }),
+                // What became of its own messages shows in its numbers.
+                Event::Regressed | _ => {}
             }
         }
         if over && self.link.end_session(self.clock.elapsed()) == Change::Down {

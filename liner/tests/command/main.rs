@@ -14,6 +14,7 @@ mod kills;
 mod line;
 mod path;
 mod process;
+mod publish;
 mod serial;
 mod signals;
 mod strangers;
