@@ -35,11 +35,11 @@ type Line = Endpoint<'static, QUEUE, FRAME>;
 /// A device's process.
 #[derive(Debug)]
 pub(super) struct Device {
-    line: Box<Line>,
+    pub(super) line: Box<Line>,
     /// The store of a device without a disk.
     ram: Option<Box<RamStore<RAM>>>,
     /// Its connection: the link, of which it is end 0.
-    link: Option<usize>,
+    pub(super) link: Option<usize>,
     /// Frames that the link had no room for.
     unwritten: Vec<u8>,
     overflow: Overflow,
@@ -65,7 +65,11 @@ impl World {
         node.device = Some(Device { line, ram, link: None, unwritten: Vec::new(), overflow, sends: 0 });
         node.wake = None;
         self.trace(|world| format!("{} begins, life {}", world.name(index), world.nodes[index].life));
-        self.dial_for_device(index, 0);
+        if self.plan.nodes[index].wire.is_some() {
+            self.plug_device(index);
+        } else {
+            self.dial_for_device(index, 0);
+        }
         self.drive_device(index);
     }
 
@@ -114,6 +118,7 @@ impl World {
 
     /// Drains every output of a device.
     pub(super) fn drive_device(&mut self, index: usize) {
+        self.greet_on_wire(index);
         loop {
             let before = self.report.hash;
             self.device_store(index);
@@ -168,11 +173,10 @@ impl World {
             if device.unwritten.is_empty() {
                 return;
             }
-            let plan = &self.plan.link;
-            let pipe = &mut self.links[link].pipes[0];
-            let len = device.unwritten.len().min(pipe.room(plan)).min(plan.chunk);
+            let (room, most) = self.links[link].room(0, &self.plan.link);
+            let len = device.unwritten.len().min(room).min(most);
             if len == 0 {
-                pipe.blocked = true;
+                self.links[link].pipes[0].blocked = true;
                 return;
             }
             let chunk: Vec<u8> = device.unwritten.drain(..len).collect();
@@ -189,7 +193,13 @@ impl World {
         while let Some(device) = &mut self.nodes[index].device {
             let over = match device.line.poll_event() {
                 None => break,
-                Some(Event::Disconnected(_)) => device.link,
+                Some(Event::Disconnected(reason)) => {
+                    let link = device.link;
+                    if let Some(link) = link {
+                        self.checker.on_line_end(&self.links[link].view, 0, index, reason);
+                    }
+                    link
+                }
                 Some(Event::Message { .. }) => {
                     self.checker
                         .fail(Rule::OnlyFromPeers, || "a device takes messages that nobody sends".into());
@@ -208,7 +218,7 @@ impl World {
             };
             any = true;
             self.mix(0xe4e8);
-            if let Some(link) = over {
+            if let Some(link) = over.filter(|link| self.links[*link].wire.is_none()) {
                 self.trace(|world| format!("{} closes link {link}", world.name(index)));
                 self.hang_up(link, 0);
                 self.device_lost(index);
