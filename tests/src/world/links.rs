@@ -152,7 +152,7 @@ impl World {
                 format!("{} closes link {link}", world.name(world.links[link].ends[end].node))
             });
             if self.links[link].wire.is_some() {
-                return self.open_wire(router, link);
+                return self.reopen_wire(link, end);
             }
             self.hang_up(link, end);
         }

@@ -154,8 +154,8 @@ pub struct Wire {
     pub plan: WirePlan,
     /// Until then everything on it is lost, and nobody knows.
     pub cut_until: u64,
-    /// The gateway's port is gone until the event that brings it back.
-    pub away: bool,
+    /// Until then the gateway's port is gone.
+    pub away_until: u64,
     lanes: [Lane; 2],
 }
 
@@ -196,7 +196,7 @@ impl Wire {
             recent: VecDeque::new(),
             records: Recorder::default(),
         };
-        Self { plan, cut_until: 0, away: false, lanes: [lane(dice), lane(dice)] }
+        Self { plan, cut_until: 0, away_until: 0, lanes: [lane(dice), lane(dice)] }
     }
 
     /// What arrives of a chunk, and when.
@@ -227,6 +227,7 @@ impl Wire {
     /// Nothing is wrong any more.
     pub(super) fn heal(&mut self) {
         self.cut_until = 0;
+        self.away_until = 0;
         for lane in &mut self.lanes {
             lane.ongoing = None;
         }

@@ -56,8 +56,10 @@ impl World {
     pub(super) fn open_wire(&mut self, router: &mut Router, link: usize) {
         let now = self.instant();
         let state = &mut self.links[link];
-        let is_away = state.wire.as_ref().is_some_and(|wire| wire.away);
-        state.ends[1].conn = (!is_away).then(|| listen(router, now));
+        let is_away = state.wire.as_ref().is_some_and(|wire| wire.away_until > self.now);
+        // Whoever stops turns everybody away.
+        let is_closed = is_away || self.nodes[state.ends[1].node].stopping;
+        state.ends[1].conn = (!is_closed).then(|| listen(router, now));
         state.ends[1].arrived.clear();
         self.checker.on_begin(&mut state.view, 1);
         self.mix(0x3197);
@@ -101,7 +103,7 @@ impl World {
         let before = self.report.harms.sum();
         let tally = (!healed).then_some(&mut self.report.harms);
         let (mut arriving, at) = wire.carry(end, self.now, chunk, &mut self.dice, tally);
-        if wire.cut_until > self.now || wire.away {
+        if wire.cut_until.max(wire.away_until) > self.now {
             arriving.clear();
         }
         self.report.faults += self.report.harms.sum() - before;
@@ -119,8 +121,8 @@ impl World {
             wire.cut_until = wire.cut_until.max(self.now + time);
             return;
         }
-        wire.away = true;
-        self.agenda.put(self.now + time, Due::Plug { link });
+        wire.away_until = wire.away_until.max(self.now + time);
+        self.agenda.put(wire.away_until, Due::Plug { link });
         let gateway = ends[1].node;
         if let (Some(conn), Some(router)) = (ends[1].conn.take(), &mut self.nodes[gateway].router) {
             ends[1].arrived.clear();
@@ -129,11 +131,15 @@ impl World {
         }
     }
 
-    /// The port is back.
+    /// The gateway is done with a session on the wire. It listens again as soon as it has done what it is about.
+    pub(super) fn reopen_wire(&mut self, link: usize, end: usize) {
+        self.unplug(link, end);
+        self.agenda.put(self.now, Due::Plug { link });
+    }
+
+    /// The port is back, or free.
     pub(super) fn plug_in(&mut self, link: usize) {
         let state = &mut self.links[link];
-        let Some(wire) = &mut state.wire else { return };
-        wire.away = false;
         let gateway = state.ends[1].node;
         if state.ends[1].conn.is_some() {
             return;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use liner_proto::frame::cobs;
-use liner_proto::id::SessionId;
+use liner_proto::id::{Epoch, SessionId};
 use liner_proto::seal;
 use liner_proto::wire::control::CloseReason;
 use liner_proto::wire::handshake::{About, StreamFields};
@@ -52,6 +52,8 @@ pub(super) struct Line {
     sessions: Vec<Session>,
     /// What each end has written, by the hash of its bytes.
     frames: [BTreeMap<u64, Vec<(usize, Said)>>; 2],
+    /// The newest record that each end has sent, as long as frames have the numbers of their records.
+    newest: [(Epoch, u64); 2],
     /// When each end last heard that there is no session at the other one.
     greeted: [Option<u64>; 2],
 }
@@ -207,7 +209,10 @@ impl Checker {
                 self.check_patience(&line.sessions[at].sides[end], course);
                 let said = match tag {
                     ACK => self.on_line_ack(&mut line.sessions[at], course, rest),
-                    NUMBERED | 0x40..=0x7f => self.on_numbered(&mut line.sessions[at], course, body),
+                    NUMBERED | 0x40..=0x7f => {
+                        let newest = &mut line.newest[end];
+                        self.on_numbered(&mut line.sessions[at], newest, course, body)
+                    }
                     _ => self.on_plain(course, body),
                 };
                 line.note(end, raw, at, said);
@@ -260,7 +265,13 @@ impl Checker {
 
     // ------------------------------------------------------------------ what is sent
 
-    fn on_numbered(&mut self, session: &mut Session, course: Course, body: &[u8]) -> Said {
+    fn on_numbered(
+        &mut self,
+        session: &mut Session,
+        newest: &mut (Epoch, u64),
+        course: Course,
+        body: &[u8],
+    ) -> Said {
         let Some((&[tag, low, high], inner)) = body.split_first_chunk::<3>() else { return Said::Other };
         let low = u16::from_le_bytes([low, high]);
         let Session { abouts, streams, sides, .. } = session;
@@ -306,7 +317,13 @@ impl Checker {
             of = if carried { of } else { 0 };
         }
         let now = self.now;
-        let frame = side.frames.entry(number).or_insert(Frame { record: of, first: now, ..Frame::default() });
+        // What an earlier session has brought may be there already.
+        let arrived = !side.framed && newest.0 == own.epoch && number <= newest.1;
+        if !arrived {
+            *newest = (own.epoch, side.last);
+        }
+        let fresh = Frame { record: of, first: now, arrived, ..Frame::default() };
+        let frame = side.frames.entry(number).or_insert(fresh);
         frame.last = now;
         frame.writes += 1;
         Said::Frame(number)
@@ -376,7 +393,7 @@ impl Checker {
         };
         let (low, bitmap, acked, window) = ack;
         let received = nearest(u64::from(low), 1 << 16, near);
-        let whole = received <= near
+        let whole = (received <= near || !side.framed)
             && side
                 .frames
                 .range(side.seen + 1..=received.max(side.seen + 1))
@@ -477,11 +494,14 @@ impl Session {
             }
             Said::Ack { received, bitmap, limit } => {
                 own.limit = own.limit.max(limit);
-                let holes = (0..32).filter(|bit| bitmap >> bit & 1 != 0).map(|bit| received + 2 + bit);
-                let below = own.acked + 1..=received.max(own.acked + 1);
-                let numbers: Vec<u64> = below.filter(|number| *number <= received).chain(holes).collect();
-                for number in numbers {
-                    let Some(frame) = own.frames.get_mut(&number) else { continue };
+                let is_hole = |number: u64| match number.checked_sub(received + 2) {
+                    Some(bit) => bit >= 32 || bitmap >> bit & 1 == 0,
+                    None => number > received,
+                };
+                for (number, frame) in own.frames.range_mut(own.acked + 1..) {
+                    if is_hole(*number) {
+                        continue;
+                    }
                     if frame.writes == 1 && !frame.acked {
                         own.round = own.round.max(now - frame.first);
                     }
