@@ -27,6 +27,9 @@ const QUEUE: usize = 1024;
 const FRAME: usize = 400;
 const RAM: usize = 1536;
 
+/// How long a device waits while its line is full, at least, in microseconds.
+const FULL_LINE: u64 = SECOND / 100;
+
 /// How long a device waits before it dials again, in microseconds.
 const REDIAL: u64 = SECOND / 10;
 
@@ -131,7 +134,9 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[index];
         let Some(device) = &node.device else { return };
-        let deadline = device.line.poll_timeout().map(|(at, _)| at.as_micros().max(now));
+        // What is due and has to be written waits for the line: nothing tells when a stalled one goes on.
+        let soonest = if device.unwritten.is_empty() { now } else { now + FULL_LINE };
+        let deadline = device.line.poll_timeout().map(|(at, _)| at.as_micros().max(soonest));
         if let Some(at) = deadline
             && node.wake != Some(at)
         {

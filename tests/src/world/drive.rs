@@ -190,7 +190,12 @@ impl World {
         let spins = node.spins.1;
         let at = liner_proto::time::Instant::from_micros(now);
         if let Some(device) = &mut node.device {
+            let due = device.line.poll_timeout();
             device.handle_timeout(at);
+            if spins > SPINS_MAX {
+                let name = self.name(index).to_string();
+                return self.checker.fail(Rule::Liveness, || format!("{name} wakes for ever for {due:?}"));
+            }
             return self.drive_device(index);
         }
         let Some(router) = &mut node.router else { return };

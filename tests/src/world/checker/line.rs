@@ -400,7 +400,7 @@ impl Checker {
                 .all(|(number, frame)| *number > received || frame.arrived);
         let holes = (0..32).filter(|bit| side.framed && bitmap >> bit & 1 != 0).map(|bit| received + 2 + bit);
         let known = |number| side.frames.get(&number).is_some_and(|frame| frame.arrived);
-        let whole = whole && holes.clone().all(known);
+        let whole = whole && holes.into_iter().all(known);
         self.check(Rule::Frames, whole, |this| {
             let name = &this.nodes[course.from].name;
             format!("{name} says it has {received} and {bitmap:#x} of this session, and they did not come")
@@ -410,7 +410,6 @@ impl Checker {
         if side.framed {
             let above = |frame: &Frame| frame.record > acked;
             let held = side.frames.range(..=received).filter(|(_, frame)| above(frame)).count();
-            let held = held + holes.filter(|number| side.frames.get(number).is_some_and(above)).count();
             let most = session.abouts[end].window_messages as usize;
             self.check(
                 Rule::Window,
@@ -474,7 +473,7 @@ impl Checker {
         self.check_patience(side, Course { end, from: node, to: node });
         let silent = self.now - side.heard >= SILENCE;
         let stalled = side.oldest().is_some_and(|(_, frame)| self.now - frame.first >= STALL);
-        let greeted = view.line.greeted[end].is_some_and(|at| self.now - at <= 2 * SECOND);
+        let greeted = view.line.greeted[end].is_some_and(|at| self.now - at <= SECOND + 3 * STALL_MAX);
         self.check(Rule::Liveness, silent || stalled || greeted, |this| {
             format!("{} gives up a session in which it is spoken to", this.nodes[node].name)
         });
