@@ -201,7 +201,7 @@ impl World {
                 Some(Event::Disconnected(reason)) => {
                     let link = device.link;
                     if let Some(link) = link {
-                        self.checker.on_line_end(&self.links[link].view, 0, index, reason);
+                        self.checker.on_line_end(&mut self.links[link].view, 0, index, reason);
                     }
                     link
                 }

@@ -87,12 +87,12 @@ impl World {
     /// A gateway says that a device is gone.
     pub(super) fn line_end(&mut self, index: usize, event: &Event) {
         let Event::PeerDown { name, reason, .. } = event else { return };
-        let of = |link: &Link| {
+        let named = |node: usize| self.plan.nodes[node].config.name == **name;
+        for link in &mut self.links {
             let [device, gateway] = &link.ends;
-            link.wire.is_some() && gateway.node == index && *self.name(device.node) == **name
-        };
-        if let Some(link) = self.links.iter().find(|link| of(link)) {
-            self.checker.on_line_end(&link.view, 1, index, *reason);
+            if link.wire.is_some() && gateway.node == index && named(device.node) {
+                self.checker.on_line_end(&mut link.view, 1, index, *reason);
+            }
         }
     }
 

@@ -45,6 +45,8 @@ const CLOSE: u8 = 0x04;
 pub(super) struct Line {
     /// Bytes of each end that are no whole frame yet.
     written: [Vec<u8>; 2],
+    /// How long that is if it is a frame that lacks its zero only: noise may be one, or what the next process begins with.
+    whole: [usize; 2],
     /// The same of what arrived at each end.
     arrived: [Vec<u8>; 2],
     /// Nonces of the device.
@@ -75,6 +77,8 @@ struct Session {
     abouts: [About; 2],
     streams: [Option<StreamFields>; 2],
     sides: [Side; 2],
+    /// Which ends have said that it is over.
+    over: [bool; 2],
 }
 
 /// What an end has sent in a session.
@@ -125,6 +129,13 @@ impl Line {
         known.or_else(newest).map(|(at, _)| *at)
     }
 
+    /// Whether this is a whole frame of a session, without its zero.
+    fn is_sealed(&self, raw: &[u8]) -> bool {
+        let frame = decoded(raw);
+        let ids = self.sessions.iter().rev().take(8).map(|session| session.id);
+        frame.len() > seal::LEN && ids.chain([SessionId::HANDSHAKE]).any(|id| seal::open(id, &frame).is_ok())
+    }
+
     fn note(&mut self, end: usize, raw: &[u8], session: usize, said: Said) {
         let known = self.frames[end].entry(hash(raw)).or_default();
         if !known.contains(&(session, said)) {
@@ -164,6 +175,7 @@ impl Checker {
     /// The process at `end` of a line begins: what the one before it had begun to write or to read is gone.
     pub fn on_begin(&self, view: &mut View, end: usize) {
         view.line.written[end].clear();
+        view.line.whole[end] = 0;
         view.line.arrived[end].clear();
     }
 
@@ -175,22 +187,22 @@ impl Checker {
                 continue;
             }
             let raw = core::mem::take(part);
-            if !raw.is_empty() {
+            let known = core::mem::take(&mut line.whole[course.end]);
+            if raw.len() > known {
                 self.on_line_frame(line, course, &raw);
             }
+        }
+        let raw = line.written[course.end].clone();
+        let known = line.whole[course.end];
+        if raw.len() > known && line.is_sealed(&raw) {
+            line.whole[course.end] = raw.len();
+            self.on_line_frame(line, course, &raw);
         }
     }
 
     fn on_line_frame(&mut self, line: &mut Line, course: Course, raw: &[u8]) {
         let Course { end, from, .. } = course;
-        let mut bytes = [raw, &[0]].concat();
-        let frame = match cobs::split(&mut bytes, usize::MAX >> 1) {
-            cobs::CobsSplit::Frame { frame, .. } => bytes.get(frame).unwrap_or_default(),
-            cobs::CobsSplit::Empty { .. }
-            | cobs::CobsSplit::Incomplete
-            | cobs::CobsSplit::Bad { .. }
-            | cobs::CobsSplit::TooLong { .. } => &[],
-        };
+        let frame = &decoded(raw)[..];
         let Some((&tag, rest)) = frame.get(seal::LEN..).and_then(<[u8]>::split_first) else {
             return self
                 .fail(Rule::NoCorruption, || format!("node {from} wrote what is no frame: {raw:02x?}"));
@@ -249,6 +261,7 @@ impl Checker {
                 abouts: [about, answer.about],
                 streams: [None, Some(answer.stream)],
                 sides: [Side::default(), Side::default()],
+                over: [false; 2],
             });
         } else if let Ok(Body::Confirm(confirm)) = decoded {
             let session = line.sessions.iter_mut().rev().find(|session| session.nonce == confirm.echo);
@@ -462,20 +475,30 @@ impl Checker {
     }
 
     /// A node says that its session on this line is over.
-    pub fn on_line_end(&mut self, view: &View, end: usize, node: usize, reason: CloseReason) {
-        let Some(session) = view.line.sessions.iter().rev().find(|session| session.is_up(end)) else {
-            return;
-        };
-        let side = &session.sides[end];
+    pub fn on_line_end(&mut self, view: &mut View, end: usize, node: usize, reason: CloseReason) {
+        let line = &mut view.line;
+        // A handshake that came to nothing is no session.
+        let session = line.sessions.iter().rev().find(|session| session.is_up(end) && !session.over[end]);
+        let side = session.map(|session| &session.sides[end]);
+        if let Some(side) = side {
+            self.check_end(side, line.greeted[end], Course { end, from: node, to: node }, reason);
+        }
+        // What replaces a session has begun already.
+        let newer = usize::from(reason == CloseReason::Replaced);
+        let over = line.sessions.iter_mut().rev().skip(newer);
+        over.for_each(|session| session.over[end] = true);
+    }
+
+    fn check_end(&mut self, side: &Side, greeted: Option<u64>, course: Course, reason: CloseReason) {
         if reason != CloseReason::Timeout || !side.framed {
             return;
         }
-        self.check_patience(side, Course { end, from: node, to: node });
+        self.check_patience(side, course);
         let silent = self.now - side.heard >= SILENCE;
         let stalled = side.oldest().is_some_and(|(_, frame)| self.now - frame.first >= STALL);
-        let greeted = view.line.greeted[end].is_some_and(|at| self.now - at <= SECOND + 3 * STALL_MAX);
+        let greeted = greeted.is_some_and(|at| self.now - at <= SECOND + 3 * STALL_MAX);
         self.check(Rule::Liveness, silent || stalled || greeted, |this| {
-            format!("{} gives up a session in which it is spoken to", this.nodes[node].name)
+            format!("{} gives up a session in which it is spoken to", this.nodes[course.from].name)
         });
     }
 }
@@ -510,6 +533,18 @@ impl Session {
             }
             Said::Greet | Said::Other => {}
         }
+    }
+}
+
+/// The frame that stands for these bytes; nothing if there is none.
+fn decoded(raw: &[u8]) -> Vec<u8> {
+    let mut bytes = [raw, &[0]].concat();
+    match cobs::split(&mut bytes, usize::MAX >> 1) {
+        cobs::CobsSplit::Frame { frame, .. } => bytes.get(frame).unwrap_or_default().to_vec(),
+        cobs::CobsSplit::Empty { .. }
+        | cobs::CobsSplit::Incomplete
+        | cobs::CobsSplit::Bad { .. }
+        | cobs::CobsSplit::TooLong { .. } => Vec::new(),
     }
 }
 
