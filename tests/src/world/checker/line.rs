@@ -66,6 +66,7 @@ enum Said {
     Frame(u64),
     Ack { received: u64, bitmap: u32, limit: u64 },
     Greet,
+    Close,
     Other,
 }
 
@@ -105,6 +106,8 @@ struct Side {
     round: u64,
     /// When this end last heard the other one in this session.
     heard: u64,
+    /// Whether the other end has said that it is over.
+    told: bool,
 }
 
 /// A frame with a number.
@@ -211,7 +214,11 @@ impl Checker {
         match tag {
             1..=3 => self.on_greeting(line, course, body),
             GREET => line.note(end, raw, usize::MAX, Said::Greet),
-            CLOSE => {}
+            CLOSE => {
+                if let Some(at) = line.session_of(end, frame) {
+                    line.note(end, raw, at, Said::Close);
+                }
+            }
             _ => {
                 let session = line.session_of(end, frame).filter(|at| line.sessions[*at].is_up(end));
                 self.check(Rule::OnlyFromPeers, session.is_some(), |_| {
@@ -490,7 +497,7 @@ impl Checker {
     }
 
     fn check_end(&mut self, side: &Side, greeted: Option<u64>, course: Course, reason: CloseReason) {
-        if reason != CloseReason::Timeout || !side.framed {
+        if reason != CloseReason::Timeout || !side.framed || side.told {
             return;
         }
         self.check_patience(side, course);
@@ -531,6 +538,7 @@ impl Session {
                 }
                 own.acked = own.acked.max(received);
             }
+            Said::Close => own.told = true,
             Said::Greet | Said::Other => {}
         }
     }
