@@ -557,6 +557,29 @@ impl<R: Ring> Outbound<R> {
         Ok(())
     }
 
+    /// The record of a number that is in memory, the first number of a gap; without its length.
+    pub fn record_at(&self, number: u64) -> Option<&[u8]> {
+        let at = if number == self.sent.number { self.sent } else { self.place(number)? };
+        record::split_first(self.ring.area(at)?.bytes).map(|(record, _)| record)
+    }
+
+    /// Whether the record of a number may have been sent before the present session.
+    pub const fn is_doubtful(&self, number: u64) -> bool {
+        number <= self.doubt
+    }
+
+    /// Why a number that was sent carries no message any more.
+    pub fn gone_reason(&self, number: u64) -> GapReason {
+        self.gap.filter(|(through, _)| number <= *through).map_or(GapReason::Dropped, |(_, reason)| reason)
+    }
+
+    /// Gives the queue of a device that can make no epoch the one that its gateway has made.
+    pub const fn assign(&mut self, epoch: Epoch) {
+        if self.epoch.is_none() {
+            self.epoch = epoch;
+        }
+    }
+
     /// Since when what is in flight has not been received; nothing if nothing is in flight.
     pub const fn stalled_since(&self) -> Option<Instant> {
         if self.received + 1 < self.sent.number { Some(self.stalled_since) } else { None }

@@ -4,8 +4,16 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::page::Page;
 use super::text::check_text;
-use super::{DecodeError, NUMBER_MAX};
+use super::varint::{put_varint, take_varint};
+use super::{DecodeError, NUMBER_MAX, tag};
+
+/// Bytes in front of the body of a [`Numbered`] frame.
+pub const NUMBERED_HEAD: usize = 3;
+
+/// The most bytes in front of the piece in a [`Fragment`].
+pub const FRAGMENT_HEAD_MAX: usize = 1 + 5;
 
 /// The last frame of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,23 +73,66 @@ pub struct Marks {
     pub next: u64,
 }
 
-/// What marks are on a lossy line: few bytes, always as many.
+/// What marks are on a lossy line: few bytes, always as many. Frames are counted in the session, records in their stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
-    /// Low bits of the last number below which nothing is missing.
+    /// The last frame below which none is missing.
     #[serde(with = "postcard::fixint::le")]
-    pub received_low: u16,
-    /// Low bits of the last number that is committed.
-    #[serde(with = "postcard::fixint::le")]
-    pub acked_low: u16,
-    /// Bit `i` is set if the number `received + 2 + i` has arrived.
+    pub received: u16,
+    /// Bit `i` is set if the frame `received + 2 + i` has arrived.
     #[serde(with = "postcard::fixint::le")]
     pub bitmap: u32,
-    /// Messages that the peer may send above `received`.
+    /// Low bits of the number of the last record that is committed: see [`widen`](super::data::widen).
+    #[serde(with = "postcard::fixint::le")]
+    pub acked_low: u32,
+    /// Frames that the peer may send above `received`.
     pub window: u8,
     /// Low bits of the number that the sender of the ack will use next.
     #[serde(with = "postcard::fixint::le")]
-    pub next_low: u16,
+    pub next_low: u32,
+}
+
+/// The number of the record that comes next on a lossy line. Those after it follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The number.
+    pub number: u64,
+}
+
+/// A frame on a lossy line that has to arrive, and in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbered<'a> {
+    /// Which frame of the session it is, counted from 1 and from 65,535 on to 0.
+    pub frame: u16,
+    /// The body of the frame.
+    pub body: &'a [u8],
+}
+
+/// What a [`Numbered`] frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Content<'a> {
+    /// The number of the next record.
+    Begin(Begin),
+    /// A topic's number.
+    Bind(Bind<'a>),
+    /// A topic takes no more.
+    TopicFull(TopicFull<'a>),
+    /// Rows of a directory.
+    Page(Page<'a>),
+    /// A piece of a body.
+    Fragment(Fragment<'a>),
+    /// Something that need not be understood.
+    Skipped,
+}
+
+/// A piece of a body that is too long for one frame. The pieces of a body follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment<'a> {
+    /// Bytes of the body from this piece on; 0: what was begun is given up.
+    pub left: u32,
+    /// The piece.
+    pub bytes: &'a [u8],
 }
 
 /// Binds a topic's number for the rest of the session.
@@ -114,6 +165,63 @@ pub struct Probe {
 pub struct Echo {
     /// The number of the probe.
     pub number: u64,
+}
+
+impl<'a> Numbered<'a> {
+    /// What stands in front of the body of frame `frame`.
+    pub const fn head(frame: u16) -> [u8; NUMBERED_HEAD] {
+        let [low, high] = frame.to_le_bytes();
+        [tag::NUMBERED, low, high]
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// If it is nothing that this version knows.
+    pub fn content(&self) -> Result<Content<'a>, DecodeError> {
+        let Some((&tag, rest)) = self.body.split_first() else { return Err(DecodeError::Truncated) };
+        Ok(match tag {
+            tag::BEGIN => Content::Begin(Begin::decode(rest)?),
+            tag::BIND => Content::Bind(Bind::decode(rest)?),
+            tag::TOPIC_FULL => Content::TopicFull(TopicFull::decode(rest)?),
+            tag::PAGE => Content::Page(Page::decode(rest)?),
+            tag::FRAGMENT => Content::Fragment(Fragment::decode(rest)?),
+            tag::SKIPPABLE_FIRST.. => Content::Skipped,
+            // All others have a number of their own, or none.
+            _ => return Err(DecodeError::Unsupported(tag)),
+        })
+    }
+
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let Some((&number, body)) = bytes.split_first_chunk() else { return Err(DecodeError::Truncated) };
+        if body.is_empty() {
+            return Err(DecodeError::Truncated);
+        }
+        Ok(Self { frame: u16::from_le_bytes(number), body })
+    }
+}
+
+impl<'a> Fragment<'a> {
+    /// Writes what stands in front of a piece. Returns the bytes written.
+    pub fn head(left: u32) -> ([u8; FRAGMENT_HEAD_MAX], usize) {
+        let mut head = [0; FRAGMENT_HEAD_MAX];
+        let mut len = 0;
+        if let Some((first, rest)) = head.split_first_mut() {
+            *first = tag::FRAGMENT;
+            len = 1 + put_varint(rest, u64::from(left)).unwrap_or(0);
+        }
+        (head, len)
+    }
+
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let (left, bytes) = take_varint(bytes)?;
+        let left = u32::try_from(left).map_err(|_| DecodeError::Varint)?;
+        // The last piece ends with the body.
+        if bytes.len() as u64 > u64::from(left) || (bytes.is_empty() && left > 0) {
+            return Err(DecodeError::Range);
+        }
+        Ok(Self { left, bytes })
+    }
 }
 
 impl From<u8> for CloseReason {
@@ -221,6 +329,13 @@ impl<'a> Bind<'a> {
     }
 }
 
+impl Begin {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let begin: Self = super::take(bytes)?;
+        if (1..=NUMBER_MAX).contains(&begin.number) { Ok(begin) } else { Err(DecodeError::Range) }
+    }
+}
+
 impl<'a> TopicFull<'a> {
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let full: Self = super::take(bytes)?;
@@ -277,11 +392,11 @@ mod tests {
 
     #[test]
     fn an_ack_is_always_as_long() {
-        let ack = Ack { received_low: 1, acked_low: 0, bitmap: 2, window: 3, next_low: 4 };
+        let ack = Ack { received: 1, bitmap: 2, acked_low: 0, window: 3, next_low: 4 };
         let large =
-            Ack { received_low: 0xffff, acked_low: 0xffff, bitmap: u32::MAX, window: 255, next_low: 0xffff };
+            Ack { received: 0xffff, bitmap: u32::MAX, acked_low: u32::MAX, window: 255, next_low: u32::MAX };
         for ack in [ack, large] {
-            assert_eq!(encode(&Body::Ack(ack), &mut [0; 12]), Ok(12));
+            assert_eq!(encode(&Body::Ack(ack), &mut [0; 16]), Ok(16));
             assert_eq!(round_trip(&Body::Ack(ack), &mut [0; 300]), Ok(Body::Ack(ack)));
         }
     }

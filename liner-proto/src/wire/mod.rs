@@ -14,7 +14,7 @@ mod text;
 pub mod varint;
 
 use batch::Batch;
-use control::{Ack, Bind, Close, Echo, Marks, Probe, TopicFull};
+use control::{Ack, Begin, Bind, Close, Echo, Fragment, Marks, Numbered, Probe, TopicFull};
 use data::Data;
 use handshake::{Answer, Confirm, Hello};
 use page::Page;
@@ -59,6 +59,10 @@ pub mod tag {
     pub const PROBE: u8 = 0x0b;
     /// [`Echo`](super::control::Echo).
     pub const ECHO: u8 = 0x0c;
+    /// [`Begin`](super::control::Begin).
+    pub const BEGIN: u8 = 0x0d;
+    /// There is no session here: the other side is to say hello.
+    pub const GREET: u8 = 0x0e;
     /// Reserved for a request to a queue or a log.
     pub const CALL: u8 = 0x10;
     /// Reserved for the reply to a request.
@@ -67,8 +71,10 @@ pub mod tag {
     pub const STREAM: u8 = 0x12;
     /// Reserved for the handshake of a seal with keys.
     pub const SEAL_HANDSHAKE: u8 = 0x13;
-    /// Reserved for pieces of a message that is larger than a frame.
+    /// [`Fragment`](super::control::Fragment).
     pub const FRAGMENT: u8 = 0x14;
+    /// [`Numbered`](super::control::Numbered).
+    pub const NUMBERED: u8 = 0x15;
     /// From here to [`DATA_LAST`]: a record on a lossy line, [`Data`](super::data::Data).
     pub const DATA_FIRST: u8 = 0x40;
     /// The last tag of a record on a lossy line.
@@ -105,6 +111,14 @@ pub enum Body<'a> {
     Probe(Probe),
     /// It is.
     Echo(Echo),
+    /// The number of the next record, on a lossy line.
+    Begin(Begin),
+    /// There is no session here, on a lossy line: the other side is to say hello.
+    Greet,
+    /// A frame with a number, on a lossy line.
+    Numbered(Numbered<'a>),
+    /// A piece of a body.
+    Fragment(Fragment<'a>),
     /// One record, on a lossy line.
     Data(Data<'a>),
     /// A frame with this tag that need not be understood.
@@ -176,6 +190,10 @@ pub fn decode(body: &[u8]) -> Result<Body<'_>, DecodeError> {
         tag::TOPIC_FULL => Body::TopicFull(TopicFull::decode(rest)?),
         tag::PROBE => Body::Probe(take(rest)?),
         tag::ECHO => Body::Echo(take(rest)?),
+        tag::BEGIN => Body::Begin(Begin::decode(rest)?),
+        tag::GREET => Body::Greet,
+        tag::NUMBERED => Body::Numbered(Numbered::decode(rest)?),
+        tag::FRAGMENT => Body::Fragment(Fragment::decode(rest)?),
         tag::SKIPPABLE_FIRST.. => Body::Skipped(tag),
         _ => return Err(DecodeError::Unsupported(tag)),
     })
@@ -221,6 +239,13 @@ pub fn encode(body: &Body<'_>, out: &mut [u8]) -> Result<usize, BufferFull> {
         }
         Body::Probe(probe) => tagged(tag::PROBE, out, |out| put(probe, out)),
         Body::Echo(echo) => tagged(tag::ECHO, out, |out| put(echo, out)),
+        Body::Begin(begin) => tagged(tag::BEGIN, out, |out| put(begin, out)),
+        Body::Greet => copy(&[&[tag::GREET]], out),
+        Body::Numbered(numbered) => copy(&[&Numbered::head(numbered.frame), numbered.body], out),
+        Body::Fragment(fragment) => {
+            let (head, len) = Fragment::head(fragment.left);
+            copy(&[head.get(..len).unwrap_or_default(), fragment.bytes], out)
+        }
         Body::Data(data) => copy(&data.parts().slices(), out),
         Body::Skipped(tag) => copy(&[&[*tag]], out),
     }
@@ -273,7 +298,10 @@ mod tests {
             let body = [first];
             let decoded = decode(&body);
             match first {
-                0x01..=0x0c | 0x40..=0x7f => assert_eq!(decoded, Err(DecodeError::Truncated), "{first:#04x}"),
+                0x0e => assert_eq!(decoded, Ok(Body::Greet)),
+                0x01..=0x0d | 0x14 | 0x15 | 0x40..=0x7f => {
+                    assert_eq!(decoded, Err(DecodeError::Truncated), "{first:#04x}")
+                }
                 0x80.. => assert_eq!(decoded, Ok(Body::Skipped(first))),
                 _ => assert_eq!(decoded, Err(DecodeError::Unsupported(first))),
             }
