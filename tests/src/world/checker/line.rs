@@ -23,8 +23,8 @@ use crate::world::wire::STALL_MAX;
 /// Frames in flight, whatever the window.
 const IN_FLIGHT_MAX: u64 = 32;
 
-/// The longest time between two tries, jitter included.
-const PATIENCE_MAX: u64 = 30 * SECOND * 5 / 4;
+/// The longest time between two tries, and what a line may be behind.
+const PATIENCE: u64 = 31 * SECOND + 2 * STALL_MAX;
 
 /// A side that heard nothing for so long may give a session up; a bit less, as bytes take their time.
 const SILENCE: u64 = 14 * SECOND;
@@ -102,8 +102,6 @@ struct Side {
     seen: u64,
     /// The last record that the other end has called committed.
     committed: u64,
-    /// The longest time from a frame to its acknowledgement.
-    round: u64,
     /// When this end last heard the other one in this session.
     heard: u64,
     /// Whether the other end has said that it is over.
@@ -164,13 +162,6 @@ impl Side {
     fn oldest(&self) -> Option<(u64, Frame)> {
         let mut waiting = self.frames.range(self.acked + 1..).filter(|(_, frame)| !frame.acked);
         waiting.next().map(|(number, frame)| (*number, *frame))
-    }
-
-    /// How long the frame may wait before it is sent again.
-    fn patience(&self, frame: &Frame) -> u64 {
-        let base = (4 * self.round).max(SECOND);
-        let doubled = base.saturating_mul(1 << frame.writes.saturating_sub(1).min(10));
-        (doubled * 5 / 4).min(PATIENCE_MAX) + STALL_MAX + SECOND
     }
 }
 
@@ -474,8 +465,7 @@ impl Checker {
     fn check_patience(&mut self, side: &Side, course: Course) {
         let Some((number, frame)) = side.oldest().filter(|_| side.framed) else { return };
         let waits = self.now - frame.last;
-        let patience = side.patience(&frame);
-        self.check(Rule::Liveness, waits <= patience, |this| {
+        self.check(Rule::Liveness, waits <= PATIENCE, |this| {
             let name = &this.nodes[course.from].name;
             format!("{name} has not sent frame {number} again for {waits} us, after {} times", frame.writes)
         });
@@ -530,9 +520,6 @@ impl Session {
                 for (number, frame) in own.frames.range_mut(own.acked + 1..) {
                     if is_hole(*number) {
                         continue;
-                    }
-                    if frame.writes == 1 && !frame.acked {
-                        own.round = own.round.max(now - frame.first);
                     }
                     frame.acked = true;
                 }
