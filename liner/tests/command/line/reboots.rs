@@ -100,13 +100,14 @@ fn status(device: &Liner) -> (u64, u64) {
     (line["sent"].as_u64().unwrap_or_default(), line["acknowledged"].as_u64().unwrap_or_default())
 }
 
-/// The next gap that the gateway tells of. TO BE ADJUSTED to what the gateway will really print after a reboot: an object with
-/// the event `gap`, the device's name in `from`, and in `count` how many messages will not come.
+/// The next gap that the gateway tells of. An object with the event `gap`, the device's name in
+/// `from`, and in `count` how many messages will not come.
 fn gap(gateway: &Liner) -> (String, u64) {
     loop {
         let line = gateway.json();
         if line["event"] == "gap" {
             let count = line["count"].as_u64().unwrap_or_else(|| panic!("{line} has no count"));
+            assert_eq!(line["reason"], "restarted", "{line}");
             return (line["from"].as_str().unwrap_or_default().to_owned(), count);
         }
     }
