@@ -241,7 +241,9 @@ impl Checker {
             self.check(Rule::OnlyFromPeers, end == 1 && about.is_some(), |_| "an answer out of turn".into());
             self.check_epoch(from, answer.stream.epoch);
             let id = session_id(answer.echo, answer.nonce);
-            let Some(about) = about.filter(|_| line.sessions.iter().all(|session| session.id != id)) else {
+            let Some(about) =
+                about.filter(|_| line.sessions.iter().all(|session| session.id != id || session.over[0]))
+            else {
                 return;
             };
             line.sessions.push(Session {
@@ -258,7 +260,8 @@ impl Checker {
             self.check_epoch(from, confirm.stream.epoch);
             if let Some(session) = session.filter(|session| session.streams[0].is_none()) {
                 session.streams[0] = Some(confirm.stream);
-                session.sides.iter_mut().for_each(|side| side.heard = self.now);
+                // The gateway has the session from the first frame on that comes in it.
+                session.sides[0].heard = self.now;
             }
         } else {
             self.fail(Rule::NoCorruption, || format!("node {from} sent a bad frame: {body:02x?}"));
@@ -377,8 +380,11 @@ impl Checker {
             format!("{name} says it has {received} and {bitmap:#x} of this session, and they did not come")
         });
         side.seen = side.seen.max(received);
-        // Records follow one another: below one that is committed all are.
-        let above = |frame: &&Frame| frame.record == 0 || frame.record > acked;
+        // Records follow one another: below one that is committed all are. What is durable may not be acknowledged yet.
+        let cursor = self.nodes[course.from].shadow.cursors.get(&self.nodes[course.to].name);
+        let durable = cursor.filter(|(epoch, _)| *epoch == other.epoch).map_or(0, |(_, through)| *through);
+        let done = acked.max(durable);
+        let above = |frame: &&Frame| frame.record == 0 || frame.record > done;
         let held = side.frames.range(..=received).rev().map(|(_, frame)| frame).take_while(above);
         let held = held.filter(|frame| frame.record > 0).count();
         let most = session.abouts[end].window_messages as usize;
@@ -441,7 +447,7 @@ impl Checker {
     }
 
     fn check_end(&mut self, side: &Side, greeted: Option<u64>, course: Course, reason: CloseReason) {
-        if reason != CloseReason::Timeout || side.told {
+        if reason != CloseReason::Timeout || side.told || side.heard == 0 {
             return;
         }
         self.check_patience(side, course);
