@@ -409,10 +409,22 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or when [`wants_link`](Self::wants_link), and why.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let redial = self.redial.map(|at| (at, Wakeup::Dial));
-        let session = self.session.as_ref().map_or(redial, |session| session.deadline(false));
-        let peer = self.peer.as_ref().filter(|_| self.is_up());
-        earlier(session, peer.and_then(|peer| peer.deadline(self.now, &self.out)))
+        let Some(session) = &self.session else { return self.redial.map(|at| (at, Wakeup::Dial)) };
+        let Some(peer) = &self.peer else { return session.deadline(false) };
+        let owed = self.is_up().then(|| peer.deadline(self.now, &self.out)).flatten();
+        let soonest = earlier(session.deadline(!self.has_turn()), owed);
+        let ready = peer.sending.ready_at();
+        if ready <= self.now {
+            return soonest;
+        }
+        // What is due already leaves as soon as the line takes it.
+        earlier(soonest.filter(|(at, _)| *at > self.now), Some((ready, Wakeup::Line)))
+    }
+
+    /// Whether a frame that nobody waits for may go now: it does not interrupt a side that may not be heard.
+    fn has_turn(&self) -> bool {
+        let is_free = |peer: &Peer| peer.sending.in_flight() == 0;
+        !self.config.line.half_duplex || self.peer.as_ref().is_none_or(is_free)
     }
 
     /// Time has passed.

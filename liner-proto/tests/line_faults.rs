@@ -1,0 +1,209 @@
+//! What a line, a reboot and a restart can do to a session, case by case: nothing is stuck, nobody is busy for nothing, and what was
+//! sent comes out once and in order.
+
+#![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
+
+mod serial;
+
+use liner_proto::config::LineConfig;
+use liner_proto::time::{Duration, Instant};
+use liner_proto::wire::tag;
+use serial::{World, device_config, gateway_config, numbered, tag_of};
+
+type Small = World<2048, 256, 0>;
+
+const SECOND: Duration = Duration::from_secs(1);
+const UNKNOWN: LineConfig = LineConfig { baud: None, half_duplex: false };
+const KNOWN: LineConfig = LineConfig { baud: Some(115_200), half_duplex: false };
+
+fn world(line: LineConfig) -> Small {
+    World::new(device_config(1, line), gateway_config(1), Some(115_200))
+}
+
+/// Everything is taken that the device sends, and it has nothing left.
+fn send_all(world: &mut Small, messages: &[Vec<u8>], most: Duration) {
+    let until = world.now + most;
+    let mut rest = messages;
+    while !rest.is_empty() || world.device.queued() > 0 {
+        while let Some((message, after)) = rest.split_first()
+            && world.send(message)
+        {
+            rest = after;
+        }
+        let stats = world.device.line_stats();
+        assert!(world.step(until), "{} not sent, {} queued, {stats:?}", rest.len(), world.device.queued());
+    }
+}
+
+/// Loses the frames of a direction whose bits are set in `lost`.
+fn lose(lost: u32) -> serial::Fate {
+    Box::new(move |place, frame| {
+        if place < 32 && lost & (1 << place) != 0 {
+            frame.clear();
+        }
+    })
+}
+
+#[test]
+fn whatever_is_lost_of_the_first_frames_the_session_comes_up() {
+    let mut longest = Duration::ZERO;
+    // Every subset of eight frames each way.
+    for lost in 0..1 << 16 {
+        let (up, down) = (lost & 0xff, lost >> 8);
+        let mut world = world(if lost % 3 == 0 { KNOWN } else { UNKNOWN });
+        world.up.fate = lose(up);
+        world.down.fate = lose(down);
+        assert!(world.send(b"a reading"));
+        let took = world.run_while(20 * SECOND, |world| world.gateway.got.is_empty());
+        let took = took.unwrap_or_else(|| panic!("up {up:b}, down {down:b}: nothing got through"));
+        assert!(world.command(b"a command"));
+        let more = world.run_while(10 * SECOND, |world| world.commands.is_empty());
+        let more = more.unwrap_or_else(|| panic!("up {up:b}, down {down:b}: no command got through"));
+        longest = longest.max(took + more);
+        assert!(took + more < 12 * SECOND, "up {up:b}, down {down:b}: {took:?} {more:?}");
+        world.run(10 * SECOND);
+        assert_eq!(world.payloads(), [b"a reading"]);
+        assert_eq!(world.commands.len(), 1);
+        assert_eq!(world.device.queued(), 0);
+        assert_eq!(world.gateway.router.queued_for("dev"), 0);
+        assert_eq!(world.disconnects, [], "up {up:b}, down {down:b}");
+    }
+    assert!(longest > SECOND, "{longest:?}: so many losses take a while");
+}
+
+#[test]
+fn frames_are_counted_round_and_round() {
+    let mut world: Small = World::new(device_config(1, UNKNOWN), gateway_config(1), Some(20_000_000));
+    let mut random = liner_proto::rng::Rng::new([3, 4]);
+    world.up.fate = Box::new(move |_, frame| {
+        if random.below(50) == 0 {
+            frame.clear();
+        }
+    });
+    let mut random = liner_proto::rng::Rng::new([5, 6]);
+    world.down.fate = Box::new(move |_, frame| {
+        if random.below(300) == 0 {
+            frame.clear();
+        }
+    });
+    let (mut sent, mut commanded) = (0_u32, 0_u32);
+    while world.gateway.got.len() < 140_000 || world.commands.len() < 70_000 {
+        while sent < 140_000 && world.send(&sent.to_le_bytes()) {
+            sent += 1;
+        }
+        while commanded < 70_000
+            && commanded < world.commands.len() as u32 + 16
+            && world.command(&commanded.to_le_bytes())
+        {
+            commanded += 1;
+        }
+        let counts = (world.gateway.got.len(), world.commands.len());
+        assert!(world.step(Instant::ZERO + 7200 * SECOND), "{counts:?} {:?}", world.disconnects);
+    }
+    assert_eq!(world.disconnects, []);
+    let got = world.gateway.got.iter().map(|(_, payload, _)| payload.clone());
+    assert!(got.eq((0..140_000_u32).map(|n| n.to_le_bytes().to_vec())));
+    assert!(world.gateway.got.iter().all(|(_, _, again)| !again), "nothing is in doubt");
+    let got = world.commands.iter().map(|(payload, _)| payload.clone());
+    assert!(got.eq((0..70_000_u32).map(|n| n.to_le_bytes().to_vec())));
+    let stats = world.gateway.router.line_stats(world.gateway.conn).expect("a line");
+    assert!(stats.retransmissions > 100 && world.device.line_stats().retransmissions > 1000, "{stats:?}");
+}
+
+/// The payloads of the gateway without those that are marked and have come before.
+fn fresh(world: &Small) -> Vec<Vec<u8>> {
+    let mut seen: Vec<Vec<u8>> = Vec::new();
+    for (_, payload, again) in &world.gateway.got {
+        if seen.contains(payload) {
+            assert!(*again, "what comes again says so");
+        } else {
+            seen.push(payload.clone());
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_gateway_may_start_anew_at_any_frame() {
+    for line in [KNOWN, UNKNOWN] {
+        for frames in 0..40 {
+            for delay in [0, 1, 40, 300] {
+                let mut world = world(line);
+                let messages = numbered(12, 40);
+                messages.iter().for_each(|message| assert!(world.send(message)));
+                let most = 5 * SECOND;
+                let so = |world: &Small| world.up.frames + world.down.frames < frames;
+                if world.run_while(most, so).is_none() {
+                    break;
+                }
+                world.run(Duration::from_millis(delay));
+                world.restart(77);
+                let took = world.run_while(8 * SECOND, |world| world.device.queued() > 0);
+                assert!(took.is_some(), "{frames} {delay}: {} queued", world.device.queued());
+                assert_eq!(fresh(&world), messages, "{frames} {delay}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_may_start_anew_at_any_frame() {
+    for without_epochs in [false, true] {
+        for frames in 0..40 {
+            for delay in [0, 1, 40, 300] {
+                let case = format!("{without_epochs} {frames} {delay}");
+                let mut settings = device_config(1, KNOWN);
+                settings.without_epochs = without_epochs;
+                let mut world: Small = World::new(settings, gateway_config(1), Some(115_200));
+                numbered(12, 40).iter().for_each(|message| assert!(world.send(message)));
+                let so = |world: &Small| world.up.frames + world.down.frames < frames;
+                if world.run_while(5 * SECOND, so).is_none() {
+                    break;
+                }
+                world.run(Duration::from_millis(delay));
+                // What the line holds is lost with the power of the device: half of the time.
+                if frames % 2 == 0 {
+                    world.down.cut();
+                }
+                settings.seed = if without_epochs { settings.seed } else { [99, 1] };
+                world.reboot(settings);
+                let before = world.gateway.got.len();
+                let messages = numbered(10, 48);
+                messages.iter().for_each(|message| assert!(world.send(message)));
+                let took = world.run_while(8 * SECOND, |world| world.device.queued() > 0);
+                assert!(took.is_some(), "{case}: {} queued", world.device.queued());
+                let new: Vec<_> = world.gateway.got[before..]
+                    .iter()
+                    .filter(|(_, payload, _)| payload.len() == 48)
+                    .map(|(_, payload, _)| payload.clone())
+                    .collect();
+                assert_eq!(new, messages, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_close_that_is_lost_does_no_harm() {
+    for from_device in [false, true] {
+        let mut world = world(KNOWN);
+        send_all(&mut world, &numbered(3, 40), 5 * SECOND);
+        let closes = |_: u32, frame: &mut Vec<u8>| {
+            if tag_of(frame) == tag::CLOSE {
+                frame.clear();
+            }
+        };
+        world.up.fate = Box::new(closes);
+        world.down.fate = Box::new(closes);
+        if from_device {
+            world.device.close(world.now);
+        } else {
+            // A gateway closes all it has, and its successor begins without a word of it.
+            world.gateway.close(world.now, &mut world.down);
+            world.restart(5);
+        }
+        world.run(Duration::from_millis(50));
+        send_all(&mut world, &numbered(3, 50), 8 * SECOND);
+        assert_eq!(world.gateway.got.len(), 6);
+    }
+}
