@@ -1,6 +1,7 @@
 //! What is written on a line.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::super::limits::Spelling;
@@ -147,10 +148,13 @@ impl Router {
     /// The next frame that is no record, put among those under way: the number of a topic before a message uses it, and news of
     /// topics, of subscriptions and of those that are full.
     fn build_other(&mut self, id: ConnId, peer: PeerId) -> Option<u16> {
-        let mut pages: Vec<Box<[u8]>> = Vec::new();
-        self.build_pages(peer, |page| pages.push(page.into()));
+        // One state of the directory at a time: however often it changes meanwhile, the newest one follows.
+        if self.conns.get(id)?.line.as_ref()?.pages.is_empty() {
+            let mut pages: VecDeque<Box<[u8]>> = VecDeque::new();
+            self.build_pages(peer, |page| pages.push_back(page.into()));
+            self.conns.get_mut(id)?.line.as_mut()?.pages = pages;
+        }
         let line = self.conns.get_mut(id)?.line.as_mut()?;
-        line.pages.extend(pages);
         let state = self.peers.get_mut(peer.0)?;
         let keeps = state.bindings_max();
         let outbox = state.outbox.and_then(|id| self.outboxes.get(id.0));
