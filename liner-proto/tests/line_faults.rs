@@ -239,3 +239,32 @@ fn what_the_old_session_still_says_does_not_spoil_the_new_one() {
     assert_eq!(world.disconnects, []);
     assert_eq!(world.gateway.got.len(), 6);
 }
+
+/// Every command up to the longest one that is taken arrives.
+fn commands_of_every_length<const F: usize, const M: usize>(around: usize) {
+    let mut world: World<4096, F, M> = World::new(device_config(1, KNOWN), gateway_config(1), Some(921_600));
+    world.run_while(SECOND, |world| !world.device.is_up()).expect("it comes up");
+    let mut taken = Vec::new();
+    for len in around - 40..around + 20 {
+        let command = vec![len as u8; len];
+        if world.command(&command) {
+            taken.push(command);
+        }
+        world.run(SECOND);
+    }
+    assert!(taken.len() > 20 && taken.len() < 60, "{} were taken", taken.len());
+    assert_eq!(world.disconnects, [], "{F} {M}");
+    let got: Vec<_> = world.commands.iter().map(|(command, _)| command.len()).collect();
+    assert_eq!(got, taken.iter().map(Vec::len).collect::<Vec<_>>(), "{F} {M}");
+}
+
+#[test]
+fn the_longest_message_that_a_device_takes_arrives() {
+    commands_of_every_length::<256, 0>(240);
+    commands_of_every_length::<254, 0>(240);
+    commands_of_every_length::<1300, 0>(1285);
+    commands_of_every_length::<2000, 0>(1985);
+    commands_of_every_length::<2048, 0>(2033);
+    commands_of_every_length::<256, 300>(290);
+    commands_of_every_length::<256, 1024>(1010);
+}

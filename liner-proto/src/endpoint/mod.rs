@@ -455,7 +455,9 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
     }
 
     fn limits(config: &DeviceConfig<'_>) -> Limits {
-        let message_max = if MESSAGE > FRAME { MESSAGE } else { FRAME - HEAD_MAX } as u32;
+        // With the longest head it has to fit one frame, or the memory for pieces.
+        let in_pieces = MESSAGE.saturating_sub(crate::wire::data::HEAD_LEN_MAX);
+        let message_max = if MESSAGE > FRAME { in_pieces } else { Self::FRAME_MAX - HEAD_MAX } as u32;
         Limits {
             frame_max: Self::FRAME_MAX as u32,
             message_max,
