@@ -6,8 +6,10 @@
 mod serial;
 
 use liner_proto::config::LineConfig;
+use liner_proto::effect::GapReason;
 use liner_proto::frame::cobs;
 use liner_proto::id::SessionId;
+use liner_proto::router::Event;
 use liner_proto::seal;
 use liner_proto::time::{Duration, Instant};
 use liner_proto::wire::tag;
@@ -267,4 +269,44 @@ fn the_longest_message_that_a_device_takes_arrives() {
     commands_of_every_length::<2048, 0>(2033);
     commands_of_every_length::<256, 300>(290);
     commands_of_every_length::<256, 1024>(1010);
+}
+
+#[test]
+fn what_is_left_of_a_dropped_message_is_not_taken_for_another_one() {
+    for shift in [0, 1, 2, 3_usize] {
+        for lost in 1..16_u32 {
+            let mut world: World<4096, 256, 1024> =
+                World::new(device_config(1, KNOWN), gateway_config(1), Some(115_200));
+            let mut pieces = 0;
+            world.up.fate = Box::new(move |_, frame| {
+                if tag_of(frame) == tag::FRAGMENT {
+                    if pieces < 4 && lost & (1 << pieces) != 0 {
+                        frame.clear();
+                    }
+                    pieces += 1;
+                }
+            });
+            assert!(world.send(b"before"));
+            let took = world.run_while(SECOND, |world| world.device.queued() > 0);
+            assert!(took.is_some());
+            // Wherever a piece begins, one of these looks like a frame with a message.
+            let long: Vec<u8> = [0x40, 0, 0, 1].into_iter().cycle().skip(shift).take(850).collect();
+            let frames = world.up.frames;
+            assert!(world.send(&long));
+            let so = |world: &World<4096, 256, 1024>| world.up.frames < frames + 4;
+            assert!(world.run_while(SECOND, so).is_some());
+            world.device.drop_oldest();
+            assert!(world.send(b"after"));
+            let case = format!("shift {shift}, lost {lost:b}");
+            let took = world.run_while(10 * SECOND, |world| world.device.queued() > 0);
+            assert!(took.is_some(), "{case}: {:?}", world.gateway.got.len());
+            let got: Vec<_> =
+                world.gateway.got.iter().map(|(seq, payload, _)| (*seq, &payload[..])).collect();
+            assert_eq!(got, [(1, &b"before"[..]), (3, b"after")], "{case}");
+            assert_eq!(world.disconnects, [], "{case}");
+            let is_gap =
+                |event: &&Event| matches!(event, Event::Gap { count: 1, reason: GapReason::Dropped, .. });
+            assert_eq!(world.gateway.events.iter().filter(is_gap).count(), 1, "{case}");
+        }
+    }
 }

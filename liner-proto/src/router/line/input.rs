@@ -7,6 +7,7 @@ use super::super::event::Application;
 use super::super::input::close_reason;
 use super::super::{PeerId, Router};
 use super::Line;
+use crate::effect::GapReason;
 use crate::id::ConnId;
 use crate::line::{Piece, Turn};
 use crate::session::{Heard, Session};
@@ -266,6 +267,10 @@ impl Router {
         let piece = line.assembly.handle(fragment.left, fragment.bytes.len(), max);
         match piece.ok_or(CloseReason::Violation)? {
             Piece::GivenUp => line.message = alloc::vec::Vec::new(),
+            Piece::Gone => {
+                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
+                return self.handle_in_place(id, peer, (false, &gap, 0), application);
+            }
             Piece::More(at) => {
                 line.message.truncate(at);
                 line.message.extend_from_slice(fragment.bytes);
@@ -293,6 +298,17 @@ impl Router {
     ) -> Result<(), CloseReason> {
         self.check_len(data.record.len())?;
         let record = data.record.decode().map_err(CloseReason::from)?;
+        self.handle_in_place(id, peer, (data.sent_before, &record, data.record.len()), application)
+    }
+
+    /// The same once it is read, with its length.
+    fn handle_in_place(
+        &mut self,
+        id: ConnId,
+        peer: PeerId,
+        (sent_before, record, len): (bool, &Record<'_>, usize),
+        application: &mut dyn Application,
+    ) -> Result<(), CloseReason> {
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
         // A record in place of the rest of another one: that one was given up.
         line.assembly.drop_begun();
@@ -302,11 +318,11 @@ impl Router {
             return Err(CloseReason::Violation);
         }
         let count = match record {
-            Record::Gap { count, .. } => count,
+            Record::Gap { count, .. } => *count,
             Record::Message { .. } => 1,
         };
         line.expected = number.checked_add(count).ok_or(CloseReason::Violation)?;
-        self.handle_record(peer, number, data.sent_before, &record, data.record.len(), application)?;
+        self.handle_record(peer, number, sent_before, record, len, application)?;
         self.list_peer(peer);
         Ok(())
     }
