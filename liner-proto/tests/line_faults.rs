@@ -310,3 +310,38 @@ fn what_is_left_of_a_dropped_message_is_not_taken_for_another_one() {
         }
     }
 }
+
+#[test]
+fn a_message_that_is_under_way_in_pieces_stays_in_memory() {
+    const LONG: usize = 14_000;
+    let mut config = gateway_config(1);
+    config.queue_bytes = 20 * 1024;
+    let mut world: World<4096, 256, { 16 * 1024 }> =
+        World::new(device_config(1, KNOWN), config, Some(115_200));
+    world.run_while(SECOND, |world| !world.device.is_up()).expect("it comes up");
+    let mut pieces = 0;
+    world.down.fate = Box::new(move |_, frame| {
+        if tag_of(frame) == tag::FRAGMENT {
+            pieces += 1;
+            if pieces % 7 == 0 {
+                frame.clear();
+            }
+        }
+    });
+    let commands = numbered(6, LONG);
+    assert!(world.command(&commands[0]));
+    // Others come while it is under way: the queue has no room for them all.
+    world.run(Duration::from_millis(300));
+    let mut rest = &commands[1..];
+    while world.commands.len() < 6 {
+        while let Some((command, after)) = rest.split_first()
+            && world.command(command)
+        {
+            rest = after;
+        }
+        let step = world.step(Instant::ZERO + 60 * SECOND);
+        assert!(step, "{} came, {:?}", world.commands.len(), world.gaps);
+    }
+    assert!(world.commands.iter().map(|(command, _)| command).eq(&commands));
+    assert_eq!((&world.gaps[..], &world.disconnects[..]), (&[][..], &[][..]));
+}

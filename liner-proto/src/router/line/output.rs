@@ -196,17 +196,19 @@ impl Router {
         line.spoke = Some(now);
         line.sending.push(now, carried, writer.len() - before, &mut line.rng);
         let near = line.arrived;
+        let outbox = self.peers.get(peer.0).and_then(|peer| peer.outbox);
+        let Some(outbox) = outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return true };
         match carried {
             Carried::Other(_) => {}
             Carried::Begin(number) => line.announced = widen(number, near),
-            Carried::Piece(number, at) => line.partial = (widen(number, near), at + room as u32),
+            Carried::Piece(number, at) => {
+                line.partial = (widen(number, near), at + room as u32);
+                outbox.out.begin_record();
+            }
             Carried::Record(_) | Carried::LastPiece(..) | Carried::Gap(..) => {
                 let number = carried.completes(near).map_or(0, |last| last + 1);
                 (line.partial, line.announced) = ((0, 0), number);
-                let outbox = self.peers.get(peer.0).and_then(|peer| peer.outbox);
-                if let Some(outbox) = outbox.and_then(|id| self.outboxes.get_mut(id.0)) {
-                    outbox.out.advance(now, Cursor { number, offset: 0 });
-                }
+                outbox.out.advance(now, Cursor { number, offset: 0 });
             }
         }
         true
