@@ -345,3 +345,18 @@ fn a_message_that_is_under_way_in_pieces_stays_in_memory() {
     assert!(world.commands.iter().map(|(command, _)| command).eq(&commands));
     assert_eq!((&world.gaps[..], &world.disconnects[..]), (&[][..], &[][..]));
 }
+
+#[test]
+fn a_line_that_is_slower_than_anyone_knows_is_not_filled_with_frames_sent_again() {
+    for (latency, baud) in [(700, None), (0, Some(2400)), (300, Some(9600))] {
+        let mut world: Small = World::new(device_config(1, UNKNOWN), gateway_config(1), baud);
+        world.up.latency = Duration::from_millis(latency);
+        world.down.latency = Duration::from_millis(latency);
+        let messages = numbered(200, 60);
+        send_all(&mut world, &messages, 300 * SECOND);
+        assert_eq!(world.payloads(), messages);
+        let stats = world.device.line_stats();
+        // Until it is measured, a few windows of 16 frames.
+        assert!(stats.retransmissions < 120 && stats.rtt.is_some(), "{latency} {baud:?}: {stats:?}");
+    }
+}
