@@ -360,3 +360,23 @@ fn a_line_that_is_slower_than_anyone_knows_is_not_filled_with_frames_sent_again(
         assert!(stats.retransmissions < 120 && stats.rtt.is_some(), "{latency} {baud:?}: {stats:?}");
     }
 }
+
+#[test]
+fn what_came_ahead_is_handed_out_as_soon_as_the_application_has_room() {
+    let mut world = world(KNOWN);
+    send_all(&mut world, &numbered(1, 40), 5 * SECOND);
+    world.gateway.room = 1;
+    let mut count = 0;
+    world.up.fate = Box::new(move |_, frame| {
+        if (tag::DATA_FIRST..=tag::DATA_LAST).contains(&tag_of(frame)) {
+            count += 1;
+            if count == 1 {
+                frame.clear();
+            }
+        }
+    });
+    numbered(6, 40).iter().for_each(|message| assert!(world.send(message)));
+    let took = world.run_while(5 * SECOND, |world| world.gateway.got.len() < 7);
+    assert!(took.is_some_and(|took| took < Duration::from_millis(100)), "{took:?}");
+    assert_eq!(world.device.line_stats().retransmissions, 1);
+}

@@ -5,7 +5,7 @@
 //! The short form runs with all other tests. The long form, a million streams:
 //!
 //! ```text
-//! LINER_STREAMS=1000000 cargo test --release -p liner-proto --test mutated_lines
+//! LINER_STREAMS=1000000 cargo test -p liner-proto --test mutated_lines
 //! ```
 
 #![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
@@ -23,6 +23,7 @@ use liner_proto::router::NodeConfig;
 use liner_proto::seal;
 use liner_proto::store::RamStore;
 use liner_proto::time::{Duration, Instant};
+use liner_proto::wire::control::{Fragment, Numbered};
 use liner_proto::wire::{self, Body};
 use serial::{Gateway, Wire, World, body_of, device_config, gateway_config};
 
@@ -191,15 +192,21 @@ fn damage_sealed(rng: &mut Rng, line: &mut Vec<u8>, session: SessionId) {
 
 /// Damages a stream in some of its frames, with those of `other`, another session. Says whether a frame was sealed again.
 fn mutate(rng: &mut Rng, stream: &mut Stream, other: &Stream, session: SessionId) -> bool {
-    let mut sealed = false;
+    let (mut sealed, forges) = (false, rng.below(4) == 0);
     for _ in 0..=rng.below(6) {
         let count = stream.len() as u64;
         if count == 0 {
             break;
         }
-        let at = rng.below(count) as usize;
+        // Rather late, so that the session comes up in most of them.
+        let at = rng.below(count).max(rng.below(count)) as usize;
         let from = rng.below(count) as usize;
-        match rng.below(14) {
+        if forges && rng.below(2) == 0 {
+            damage_sealed(rng, &mut stream[at].1, session);
+            sealed = true;
+            continue;
+        }
+        match rng.below(13) {
             0..=2 => damage(rng, &mut stream[at].1),
             3 => drop(stream.remove(at)),
             4 => {
@@ -244,17 +251,11 @@ fn mutate(rng: &mut Rng, stream: &mut Stream, other: &Stream, session: SessionId
                 }
             }
             11 => stream.truncate(at),
-            12 => {
+            _ => {
                 // What was sent comes once more, from some place on.
                 let again = stream[from..].to_vec();
                 stream.truncate(at);
                 stream.extend(again);
-            }
-            _ => {
-                if rng.below(3) == 0 {
-                    damage_sealed(rng, &mut stream[at].1, session);
-                    sealed = true;
-                }
             }
         }
     }
@@ -459,4 +460,40 @@ fn a_device_takes_no_message_that_was_not_sent() {
         into_device(recording, &stream, sealed, &mut counts);
     }
     assert_varied(&counts, streams());
+}
+
+/// A frame of the session with this number that carries so many bytes of a body of `left` bytes.
+fn piece(session: SessionId, frame: u16, left: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut inner = [0; 2048];
+    let len = wire::encode(&Body::Fragment(Fragment { left, bytes }), &mut inner).expect("room");
+    let mut body = [0; 2048];
+    let numbered = Body::Numbered(Numbered { frame, body: &inner[..len] });
+    let len = wire::encode(&numbered, &mut body).expect("room");
+    let body = &body[..len];
+    encoded(&[&seal::seal(session, &[body])[..], body].concat())
+}
+
+#[test]
+fn frames_ahead_and_pieces_take_no_more_memory_than_there_is_for_them() {
+    let recording = Recording::new(0);
+    for (begin, forged) in [(40_u16, false), (40, true), (9, false), (9, true)] {
+        let mut stream: Stream = recording.to_gateway.iter().take(8).cloned().collect();
+        let at = stream[7].0;
+        for n in 0..5000_u16 {
+            let left = if forged { u32::MAX } else { 16_000 - 2000 * u32::from(n % 8) };
+            stream.push((at, piece(recording.session, begin.wrapping_add(n), left, &[7; 2000])));
+        }
+        let mut counts = Counts::default();
+        let stream_bytes = stream.len() * 2000;
+        let taken = measure(|| into_gateway(&recording, &stream, true, &mut counts));
+        assert!(stream_bytes > 10 * BUDGET as usize && taken.bytes_max < BUDGET, "{}", taken.bytes_max);
+    }
+    let mut counts = Counts::default();
+    let mut stream: Stream = recording.to_gateway.iter().take(8).cloned().collect();
+    let at = stream[7].0;
+    for frame in 10..42 {
+        stream.push((at, piece(recording.session, frame, 2000, &[7; 2000])));
+    }
+    let taken = measure(|| into_gateway(&recording, &stream, true, &mut counts));
+    assert!(taken.bytes_max > 20 * 2000, "frames are kept: {}", taken.bytes_max);
 }

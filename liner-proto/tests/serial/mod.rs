@@ -12,7 +12,7 @@ use liner_proto::endpoint::{DeviceConfig, Endpoint, Event as DeviceEvent, TopicI
 use liner_proto::frame::cobs;
 use liner_proto::id::{Class, ConnId};
 use liner_proto::pump::{self, Overflow};
-use liner_proto::router::{Event, Message, NodeConfig, Router, StoreRequest};
+use liner_proto::router::{Application, Event, Message, NodeConfig, Router, StoreRequest};
 use liner_proto::seal;
 use liner_proto::store::{HeapStore, RamStore, Store, execute};
 use liner_proto::time::{Duration, Instant};
@@ -104,6 +104,24 @@ pub(crate) struct Gateway {
     pub(crate) events: Vec<Event>,
     unread: Vec<u8>,
     closing: bool,
+    /// Messages that its application takes at a time.
+    pub(crate) room: usize,
+}
+
+struct Taker<'a> {
+    got: &'a mut Vec<(u64, Vec<u8>, bool)>,
+    room: usize,
+}
+
+impl Application for Taker<'_> {
+    fn message(&mut self, message: &Message<'_>) {
+        self.room -= 1;
+        self.got.push((message.seq, message.payload.to_vec(), message.maybe_redelivered));
+    }
+
+    fn is_full(&self) -> bool {
+        self.room == 0
+    }
 }
 
 impl Gateway {
@@ -114,7 +132,17 @@ impl Gateway {
         router.subscribe(Instant::ZERO, "readings");
         let conn = router.handle_line(Instant::ZERO, line);
         let (store, got) = (HeapStore::new(1 << 26), Vec::new());
-        Self { router, store, conn, line, got, events: Vec::new(), unread: Vec::new(), closing: false }
+        Self {
+            router,
+            store,
+            conn,
+            line,
+            got,
+            events: Vec::new(),
+            unread: Vec::new(),
+            closing: false,
+            room: usize::MAX,
+        }
     }
 
     /// It dies, and another process takes its place on the line.
@@ -152,10 +180,16 @@ impl Gateway {
 
     pub(crate) fn hear(&mut self, now: Instant, bytes: &[u8]) {
         self.unread.extend_from_slice(bytes);
-        let got = &mut self.got;
-        let mut application = |m: &Message<'_>| got.push((m.seq, m.payload.to_vec(), m.maybe_redelivered));
-        let taken = self.router.handle_bytes(now, self.conn, &mut self.unread, &mut application);
-        self.unread.drain(..taken);
+        loop {
+            let mut application = Taker { got: &mut self.got, room: self.room };
+            let taken = self.router.handle_bytes(now, self.conn, &mut self.unread, &mut application);
+            let is_full = application.is_full();
+            self.unread.drain(..taken);
+            // An application that has room again is asked for only if there is something for it.
+            if !is_full || self.unread.is_empty() {
+                return;
+            }
+        }
     }
 
     /// Does all that is owed, and no more.
@@ -297,7 +331,9 @@ impl<const Q: usize, const F: usize, const M: usize> World<Q, F, M> {
         if gateway.is_some_and(|at| at <= now) {
             self.gateway.router.handle_timeout(now);
         }
-        self.gateway.hear(now, &arrived);
+        if !arrived.is_empty() {
+            self.gateway.hear(now, &arrived);
+        }
         self.gateway.drain(now, &mut self.down);
         true
     }

@@ -39,6 +39,12 @@ impl Router {
         self.conns.list(id);
     }
 
+    /// Whether the next frame is here already.
+    pub(in super::super) fn has_next(&self, id: ConnId) -> bool {
+        let line = self.conns.get(id).and_then(|conn| conn.line.as_ref());
+        line.is_some_and(|line| line.ahead.iter().any(|(frame, _)| *frame == line.receiving.next()))
+    }
+
     /// Frames that came ahead, and whose turn it is now: as many as the application takes.
     pub(in super::super) fn handle_ahead(
         &mut self,
