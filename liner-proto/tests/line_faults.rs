@@ -380,3 +380,60 @@ fn what_came_ahead_is_handed_out_as_soon_as_the_application_has_room() {
     assert!(took.is_some_and(|took| took < Duration::from_millis(100)), "{took:?}");
     assert_eq!(world.device.line_stats().retransmissions, 1);
 }
+
+#[test]
+fn a_close_that_waits_for_the_line_leaves_by_itself() {
+    // A slow line, which the device knows: what it was given takes a while.
+    let line = LineConfig { baud: Some(1200), half_duplex: false };
+    let mut world: Small = World::new(device_config(1, line), gateway_config(1), Some(1200));
+    world.run_while(20 * SECOND, |world| !world.device.is_up()).expect("it comes up");
+    world.run(2 * SECOND);
+    let frames = world.up.frames;
+    assert!(world.send(&[1; 200]));
+    world.run_while(SECOND, |world| world.up.frames == frames).expect("it sends");
+    world.device.close(world.now);
+    let took = world.run_while(4 * SECOND, |world| world.disconnects.is_empty());
+    assert!(took.is_some(), "{:?}", world.device.poll_timeout());
+    let took = world.run_while(20 * SECOND, |world| world.gateway.got.is_empty());
+    assert!(took.is_some());
+}
+
+#[test]
+fn two_who_disturb_each_other_get_everything_through() {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    for seed in 1..20 {
+        let line = LineConfig { baud: Some(19_200), half_duplex: true };
+        let mut world: Small = World::new(device_config(seed, line), gateway_config(seed), Some(19_200));
+        // A frame that meets one of the other side is lost. It is put there when its sender begins with it.
+        let busy = [Rc::new(Cell::new(0_u64)), Rc::new(Cell::new(0_u64))];
+        let clock = Rc::new(Cell::new(0_u64));
+        let fate = |own: usize| -> serial::Fate {
+            let (mine, other, clock) = (busy[own].clone(), busy[1 - own].clone(), clock.clone());
+            Box::new(move |_, frame| {
+                let begin = mine.get().max(clock.get());
+                mine.set(begin + frame.len() as u64 * 10_000_000 / 19_200);
+                if other.get() > begin {
+                    frame.clear();
+                }
+            })
+        };
+        (world.up.fate, world.down.fate) = (fate(0), fate(1));
+        let (readings, commands) = (numbered(30, 40), numbered(30, 40));
+        let (mut sent, mut commanded) = (0, 0);
+        while world.gateway.got.len() < 30 || world.commands.len() < 30 {
+            while sent < 30 && world.send(&readings[sent]) {
+                sent += 1;
+            }
+            while commanded < 30 && world.command(&commands[commanded]) {
+                commanded += 1;
+            }
+            let counts = (world.gateway.got.len(), world.commands.len());
+            assert!(world.step(Instant::ZERO + 120 * SECOND), "{counts:?} {:?}", world.disconnects);
+            clock.set(world.now.as_micros());
+        }
+        assert_eq!(world.payloads(), readings);
+        assert!(world.commands.iter().map(|(command, _)| command).eq(&commands));
+    }
+}
