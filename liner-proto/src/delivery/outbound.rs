@@ -45,6 +45,8 @@ pub struct Outbound<R> {
     pub(super) received: u64,
     /// The next record to send.
     pub(super) sent: Cursor,
+    /// Some of that record is on its way already, in pieces: it stays in memory.
+    pub(super) begun: bool,
     /// The highest number that was ever on a wire.
     pub(super) sent_max: u64,
     /// What was on a wire before the present session: told as `sent_before`.
@@ -189,6 +191,7 @@ impl<R: Ring> Outbound<R> {
             acked: 0,
             received: 0,
             sent: start,
+            begun: false,
             sent_max: 0,
             doubt: 0,
             stored: start,
@@ -342,7 +345,7 @@ impl<R: Ring> Outbound<R> {
     /// Makes room for `bytes` bytes in memory, as far as the store has what is there. Says whether there is that much.
     pub fn make_room(&mut self, bytes: usize) -> bool {
         while self.ring.len() + bytes > self.ring.capacity() {
-            if !self.ring.evict(self.sent.number, self.stored.number - 1) {
+            if !self.ring.evict(self.sent.number + u64::from(self.begun), self.stored.number - 1) {
                 return false;
             }
         }
@@ -433,6 +436,7 @@ impl<R: Ring> Outbound<R> {
         self.received = 0;
         self.trimmed = 0;
         self.sent = Cursor { number: 1, offset: 0 };
+        self.begun = false;
         self.loading = false;
         self.damaged = 0;
         predecessor
@@ -464,6 +468,7 @@ impl<R: Ring> Outbound<R> {
         };
         self.received = self.acked;
         self.sent = self.cursor(self.acked + 1);
+        self.begun = false;
         resumed
     }
 
@@ -521,7 +526,13 @@ impl<R: Ring> Outbound<R> {
     pub fn handle_link_down(&mut self) {
         self.received = self.acked;
         self.sent = self.cursor(self.acked + 1);
+        self.begun = false;
         self.doubt = self.sent_max;
+    }
+
+    /// A part of the record that is sent next is on its way: [`advance`](Self::advance) follows with the last one.
+    pub const fn begin_record(&mut self) {
+        self.begun = true;
     }
 
     /// Everything before `end` is on its way.
@@ -530,6 +541,7 @@ impl<R: Ring> Outbound<R> {
         if self.received + 1 == self.sent.number {
             self.stalled_since = now;
         }
+        self.begun = false;
         // Behind a gap the record may stand anywhere in its run.
         self.sent = if end.offset == 0 { self.cursor(end.number) } else { end };
         self.sent_max = self.sent_max.max(end.number - 1);
@@ -546,7 +558,10 @@ impl<R: Ring> Outbound<R> {
         }
         if received >= self.sent.number {
             let through = self.whole_records(received);
-            self.sent = if through >= self.sent.number { self.cursor(through + 1) } else { self.sent };
+            if through >= self.sent.number {
+                self.sent = self.cursor(through + 1);
+                self.begun = false;
+            }
         }
         let received = received.min(self.sent.number - 1);
         if received > self.received {

@@ -310,6 +310,12 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         let piece = peer.assembly.handle(left, len, MESSAGE).ok_or(CloseReason::Violation)?;
         let (at, end) = match piece {
             Piece::GivenUp => return Ok(()),
+            Piece::Gone => {
+                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
+                let brought = take_in_place(peer, &mut self.inbound, (false, &gap, 0))?;
+                self.note(&brought, held);
+                return Ok(());
+            }
             Piece::More(at) => (at, None),
             Piece::Last(at, end) => (at, Some(end)),
         };
@@ -419,10 +425,20 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
 
 /// Takes a record that comes in its place.
 fn take_record(peer: &mut Peer, inbound: &mut Inbound, data: &Data<'_>) -> Result<Brought, CloseReason> {
+    let record = data.record.decode().map_err(CloseReason::from)?;
+    take_in_place(peer, inbound, (data.sent_before, &record, data.record.len()))
+}
+
+/// The same once it is read, with its length.
+fn take_in_place(
+    peer: &mut Peer,
+    inbound: &mut Inbound,
+    (sent_before, record, len): (bool, &Record<'_>, usize),
+) -> Result<Brought, CloseReason> {
     // A record in place of the rest of another one: that one was given up.
     peer.assembly.drop_begun();
     let number = peer.expected;
-    let (last, gap) = match data.record.decode().map_err(CloseReason::from)? {
+    let (last, gap) = match *record {
         Record::Message { header, .. } if header.mode == Mode::BestEffort => {
             return Err(CloseReason::Violation);
         }
@@ -434,13 +450,13 @@ fn take_record(peer: &mut Peer, inbound: &mut Inbound, data: &Data<'_>) -> Resul
     if number == 0 {
         return Err(CloseReason::Violation);
     }
-    let arrival = inbound.handle_arrival(number, last, data.record.len()).map_err(close_reason)?;
+    let arrival = inbound.handle_arrival(number, last, len).map_err(close_reason)?;
     peer.expected = last + 1;
     Ok(match (arrival, gap) {
         (Arrival::Duplicate, _) => Brought::Nothing,
         (Arrival::New, Some((count, reason))) => Brought::Gap(count, reason),
         (Arrival::New, None) => {
-            let maybe_redelivered = data.sent_before && inbound.in_doubt(number);
+            let maybe_redelivered = sent_before && inbound.in_doubt(number);
             Brought::Message { numbered: true, maybe_redelivered }
         }
     })

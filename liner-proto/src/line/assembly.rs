@@ -3,8 +3,10 @@
 /// Where a piece goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// The body was given up: what is there of it is dropped.
+    /// The body was given up: what is there of it, and what comes of it yet, is dropped.
     GivenUp,
+    /// The last piece of a body that was given up: a gap of one number takes the place of its record.
+    Gone,
     /// At this place in the body, which is not whole yet.
     More(usize),
     /// At this place, and the body is whole: so many bytes.
@@ -16,11 +18,13 @@ pub enum Piece {
 pub struct Assembly {
     len: u32,
     left: u32,
+    /// Pieces are those of a body that was given up, up to its last one.
+    given_up: bool,
 }
 
 impl Assembly {
     /// Nothing has begun.
-    pub const EMPTY: Self = Self { len: 0, left: 0 };
+    pub const EMPTY: Self = Self { len: 0, left: 0, given_up: false };
 
     /// Whether a body has begun and is not whole.
     pub const fn is_begun(&self) -> bool {
@@ -33,14 +37,23 @@ impl Assembly {
     /// Nothing if the peer may not send that.
     pub const fn handle(&mut self, left: u32, bytes: usize, max: usize) -> Option<Piece> {
         if left == 0 {
-            *self = Self::EMPTY;
+            *self = Self { given_up: true, ..Self::EMPTY };
             return Some(Piece::GivenUp);
+        }
+        if self.given_up {
+            if bytes == 0 || bytes > left as usize {
+                return None;
+            }
+            // Pieces that arrived before one of them was given up are no beginning of another body.
+            let is_last = bytes == left as usize;
+            self.given_up = !is_last;
+            return Some(if is_last { Piece::Gone } else { Piece::GivenUp });
         }
         if self.left == 0 {
             if left as usize > max {
                 return None;
             }
-            *self = Self { len: 0, left };
+            *self = Self { left, ..Self::EMPTY };
         }
         if self.left != left || bytes == 0 || bytes > left as usize {
             return None;
@@ -95,8 +108,12 @@ mod tests {
     fn what_was_begun_can_be_given_up() {
         let mut assembly = Assembly::EMPTY;
         assert_eq!(assembly.handle(0, 0, 10), Some(Piece::GivenUp));
+        assert_eq!(assembly.handle(6, 4, 10), Some(Piece::GivenUp), "it belongs to that");
+        assert_eq!(assembly.handle(2, 3, 10), None);
+        assert_eq!(assembly.handle(2, 2, 10), Some(Piece::Gone));
         assert_eq!(assembly.handle(10, 4, 10), Some(Piece::More(0)));
         assert_eq!(assembly.handle(0, 0, 10), Some(Piece::GivenUp));
+        assembly.drop_begun();
         assert_eq!(assembly.handle(9, 4, 10), Some(Piece::More(0)));
     }
 }

@@ -136,6 +136,9 @@ impl Router {
                 self.conns.close(id, reason);
                 return bytes.len();
             }
+            if on_line && application.is_full() {
+                return taken;
+            }
             let Some(conn) = self.conns.get(id) else { return bytes.len() };
             let Some(rest) = bytes.get_mut(taken..) else { return taken };
             let split = match conn.framing {
@@ -166,6 +169,10 @@ impl Router {
                         return bytes.len();
                     }
                     taken += consumed;
+                    // The next frame came before this one, and waits for room: the zero behind this one brings the rest back.
+                    if on_line && application.is_full() && self.has_next(id) {
+                        return taken - 1;
+                    }
                 }
             }
         }

@@ -157,7 +157,7 @@ impl Router {
         let shut = self.is_shut(caller.or(dialled));
         let about = self.about(shut, conn.line.is_some());
         let config = &self.config;
-        let mut told = Epoch::NONE;
+        let mut told = None;
         let before = writer.len();
         writer.seal = conn.speaking(now).seal_out();
         match owed {
@@ -174,7 +174,7 @@ impl Router {
                 }
                 let mut stream = self.fields(peer, caller.fresh);
                 stream.assigned = caller.assigned;
-                told = stream.epoch;
+                told = Some(stream.epoch);
                 writer.frame(&Body::Answer(Answer {
                     version: VERSION,
                     echo,
@@ -205,7 +205,8 @@ impl Router {
             Owed::Close(reason) => writer.frame(&Body::Close(Close { reason, text: "" })),
         }
         if let Some(conn) = self.conns.get_mut(id) {
-            if let Some(caller) = &mut conn.caller {
+            // The session before this handshake may have something to say in between.
+            if let (Some(caller), Some(told)) = (&mut conn.caller, told) {
                 caller.told = told;
             }
             conn.told_shut |= shut && matches!(owed, Owed::Hello { .. } | Owed::Answer { .. });

@@ -7,12 +7,13 @@ use super::super::event::Application;
 use super::super::input::close_reason;
 use super::super::{PeerId, Router};
 use super::Line;
+use crate::effect::GapReason;
 use crate::id::ConnId;
 use crate::line::{Piece, Turn};
 use crate::session::{Heard, Session};
 use crate::wire::control::{Ack, CloseReason, Content, Fragment};
 use crate::wire::data::{self, Data};
-use crate::wire::handshake::{About, Hello};
+use crate::wire::handshake::Hello;
 use crate::wire::record::Record;
 use crate::wire::{self, Body};
 
@@ -36,6 +37,12 @@ impl Router {
         }
         conn.session.handle_unopened(now);
         self.conns.list(id);
+    }
+
+    /// Whether the next frame is here already.
+    pub(in super::super) fn has_next(&self, id: ConnId) -> bool {
+        let line = self.conns.get(id).and_then(|conn| conn.line.as_ref());
+        line.is_some_and(|line| line.ahead.iter().any(|(frame, _)| *frame == line.receiving.next()))
     }
 
     /// Frames that came ahead, and whose turn it is now: as many as the application takes.
@@ -126,8 +133,11 @@ impl Router {
                 self.conns.list(id);
                 return Ok(());
             };
-            self.begin_next(id);
-            return self.handle_confirm(id, &stream);
+            let before = self.begin_next(id);
+            let begun = self.handle_confirm(id, &stream);
+            // Another device may have taken its place.
+            before.into_iter().for_each(|peer| self.leave(peer));
+            return begun;
         }
         if let Some(line) = &mut conn.line {
             let stats = line.sending.stats_mut();
@@ -139,17 +149,18 @@ impl Router {
     }
 
     /// The other side has begun anew, and has proved that it takes part in this handshake: the session before it is over.
-    fn begin_next(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let Some(next) = conn.next.take() else { return };
+    /// Gives whom that was with.
+    fn begin_next(&mut self, id: ConnId) -> Option<PeerId> {
+        let conn = self.conns.get_mut(id)?;
+        let next = conn.next.take()?;
         conn.session = *next;
-        if let Some(peer) = conn.peer {
-            let dialed = conn.dial.is_some();
+        // What waited there was for whoever it was with.
+        conn.loose = alloc::vec::Vec::new();
+        let (before, dialed) = (conn.peer.take(), conn.dial.is_some());
+        if let Some(peer) = before {
             self.peer_down(peer, id, CloseReason::Replaced, dialed);
-            if let Some(conn) = self.conns.get_mut(id) {
-                conn.peer = None;
-            }
         }
+        before
     }
 
     /// A hello that this session did not begin with: the other side may have started anew, or it comes late. It is answered, and
@@ -157,15 +168,15 @@ impl Router {
     fn handle_another_hello(&mut self, id: ConnId, hello: &Hello<'_>) -> Result<bool, CloseReason> {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return Ok(true) };
-        // Without a random source its nonces may come again, and so each hello is another one.
-        let repeats = hello.about.roles & About::ROLE_WITHOUT_EPOCHS != 0;
-        if let Some(next) = conn.next.as_mut().filter(|next| !repeats && !next.is_news(hello.nonce)) {
+        // The nonces of a device without a random source may come again. As long as its answer is not confirmed it may hear it
+        // once more, even if it has started anew: nothing was taken in that session.
+        if let Some(next) = conn.next.as_mut().filter(|next| !next.is_ending() && !next.is_news(hello.nonce))
+        {
             let _ = next.handle(now, &Body::Hello(*hello), true);
             self.conns.list(id);
             return Ok(true);
         }
-        let begun = conn.session.is_news(hello.nonce) || (repeats && conn.session.is_news(!hello.nonce));
-        if !begun {
+        if !conn.session.is_news(hello.nonce) {
             return Ok(false);
         }
         let Some(line) = &conn.line else { return Ok(true) };
@@ -262,6 +273,10 @@ impl Router {
         let piece = line.assembly.handle(fragment.left, fragment.bytes.len(), max);
         match piece.ok_or(CloseReason::Violation)? {
             Piece::GivenUp => line.message = alloc::vec::Vec::new(),
+            Piece::Gone => {
+                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
+                return self.handle_in_place(id, peer, (false, &gap, 0), application);
+            }
             Piece::More(at) => {
                 line.message.truncate(at);
                 line.message.extend_from_slice(fragment.bytes);
@@ -289,6 +304,17 @@ impl Router {
     ) -> Result<(), CloseReason> {
         self.check_len(data.record.len())?;
         let record = data.record.decode().map_err(CloseReason::from)?;
+        self.handle_in_place(id, peer, (data.sent_before, &record, data.record.len()), application)
+    }
+
+    /// The same once it is read, with its length.
+    fn handle_in_place(
+        &mut self,
+        id: ConnId,
+        peer: PeerId,
+        (sent_before, record, len): (bool, &Record<'_>, usize),
+        application: &mut dyn Application,
+    ) -> Result<(), CloseReason> {
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
         // A record in place of the rest of another one: that one was given up.
         line.assembly.drop_begun();
@@ -298,11 +324,11 @@ impl Router {
             return Err(CloseReason::Violation);
         }
         let count = match record {
-            Record::Gap { count, .. } => count,
+            Record::Gap { count, .. } => *count,
             Record::Message { .. } => 1,
         };
         line.expected = number.checked_add(count).ok_or(CloseReason::Violation)?;
-        self.handle_record(peer, number, data.sent_before, &record, data.record.len(), application)?;
+        self.handle_record(peer, number, sent_before, record, len, application)?;
         self.list_peer(peer);
         Ok(())
     }

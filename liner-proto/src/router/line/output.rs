@@ -1,6 +1,7 @@
 //! What is written on a line.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::super::limits::Spelling;
@@ -147,10 +148,13 @@ impl Router {
     /// The next frame that is no record, put among those under way: the number of a topic before a message uses it, and news of
     /// topics, of subscriptions and of those that are full.
     fn build_other(&mut self, id: ConnId, peer: PeerId) -> Option<u16> {
-        let mut pages: Vec<Box<[u8]>> = Vec::new();
-        self.build_pages(peer, |page| pages.push(page.into()));
+        // One state of the directory at a time: however often it changes meanwhile, the newest one follows.
+        if self.conns.get(id)?.line.as_ref()?.pages.is_empty() {
+            let mut pages: VecDeque<Box<[u8]>> = VecDeque::new();
+            self.build_pages(peer, |page| pages.push_back(page.into()));
+            self.conns.get_mut(id)?.line.as_mut()?.pages = pages;
+        }
         let line = self.conns.get_mut(id)?.line.as_mut()?;
-        line.pages.extend(pages);
         let state = self.peers.get_mut(peer.0)?;
         let keeps = state.bindings_max();
         let outbox = state.outbox.and_then(|id| self.outboxes.get(id.0));
@@ -192,17 +196,19 @@ impl Router {
         line.spoke = Some(now);
         line.sending.push(now, carried, writer.len() - before, &mut line.rng);
         let near = line.arrived;
+        let outbox = self.peers.get(peer.0).and_then(|peer| peer.outbox);
+        let Some(outbox) = outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return true };
         match carried {
             Carried::Other(_) => {}
             Carried::Begin(number) => line.announced = widen(number, near),
-            Carried::Piece(number, at) => line.partial = (widen(number, near), at + room as u32),
+            Carried::Piece(number, at) => {
+                line.partial = (widen(number, near), at + room as u32);
+                outbox.out.begin_record();
+            }
             Carried::Record(_) | Carried::LastPiece(..) | Carried::Gap(..) => {
                 let number = carried.completes(near).map_or(0, |last| last + 1);
                 (line.partial, line.announced) = ((0, 0), number);
-                let outbox = self.peers.get(peer.0).and_then(|peer| peer.outbox);
-                if let Some(outbox) = outbox.and_then(|id| self.outboxes.get_mut(id.0)) {
-                    outbox.out.advance(now, Cursor { number, offset: 0 });
-                }
+                outbox.out.advance(now, Cursor { number, offset: 0 });
             }
         }
         true
