@@ -165,6 +165,12 @@ impl Inbound {
         Resumption::Lost(lost)
     }
 
+    /// Whether a record that is new and counts so many bytes may arrive now. One whole message always has room.
+    pub const fn has_room(&self, bytes: usize) -> bool {
+        let held = self.bytes_new - self.bytes_committed;
+        held == 0 || held.saturating_add(bytes as u64) <= self.window_bytes
+    }
+
     /// A record, or a gap, for the numbers `first..=last` has arrived. `bytes` counts against the window.
     ///
     /// # Errors
@@ -181,9 +187,7 @@ impl Inbound {
         if first > self.received + 1 {
             return Err(Violation::UndeclaredGap);
         }
-        // One whole message always has room.
-        let held = self.bytes_new - self.bytes_committed;
-        let beyond = held > 0 && held + bytes as u64 > self.window_bytes && !self.on_line;
+        let beyond = !self.has_room(bytes) && !self.on_line;
         if beyond || first > self.messages_limit() {
             return Err(Violation::Window);
         }

@@ -45,6 +45,8 @@ pub struct Outbound<R> {
     pub(super) received: u64,
     /// The next record to send.
     pub(super) sent: Cursor,
+    /// The record that leaves in pieces, or was the last to: as long as it is the next one to send it stays in memory.
+    pub(super) in_pieces: u64,
     /// The highest number that was ever on a wire.
     pub(super) sent_max: u64,
     /// What was on a wire before the present session: told as `sent_before`.
@@ -189,6 +191,7 @@ impl<R: Ring> Outbound<R> {
             acked: 0,
             received: 0,
             sent: start,
+            in_pieces: 0,
             sent_max: 0,
             doubt: 0,
             stored: start,
@@ -339,10 +342,12 @@ impl<R: Ring> Outbound<R> {
 
     // ------------------------------------------------------------------ queueing
 
-    /// Makes room for `bytes` bytes in memory, as far as the store has what is there. Says whether there is that much.
+    /// Makes room for `bytes` bytes in memory, as far as the store has what is there. Says whether there is that much, or nothing
+    /// else is there.
     pub fn make_room(&mut self, bytes: usize) -> bool {
-        while self.ring.len() + bytes > self.ring.capacity() {
-            if !self.ring.evict(self.sent.number, self.stored.number - 1) {
+        while !self.ring.is_empty() && self.ring.len() + bytes > self.ring.capacity() {
+            let from = self.sent.number + u64::from(self.in_pieces == self.sent.number);
+            if !self.ring.evict(from, self.stored.number - 1) {
                 return false;
             }
         }
@@ -443,6 +448,7 @@ impl<R: Ring> Outbound<R> {
     /// Takes the peer's word about this stream from the handshake.
     pub fn resume(&mut self, now: Instant, known: Option<Known>) -> Resumed {
         self.doubt = self.sent_max;
+        self.in_pieces = 0;
         self.stalled_since = now;
         let resumed = match known {
             Some(known) if known.epoch == self.epoch => {
@@ -519,9 +525,16 @@ impl<R: Ring> Outbound<R> {
 
     /// The link is gone: nothing is in flight any more.
     pub fn handle_link_down(&mut self) {
+        self.in_pieces = 0;
         self.received = self.acked;
         self.sent = self.cursor(self.acked + 1);
         self.doubt = self.sent_max;
+    }
+
+    /// The next record leaves in pieces. It stays in memory until [`advance`](Self::advance) says that the last of them is on its way:
+    /// those that are under way may have to be sent again.
+    pub const fn begin_pieces(&mut self) {
+        self.in_pieces = self.sent.number;
     }
 
     /// Everything before `end` is on its way.

@@ -262,7 +262,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
                 Brought::Message { numbered: false, maybe_redelivered: false }
             } else if peer.receiving.handle_frame(now, data.frame) == Turn::Next {
                 peer.receiving.taken(now);
-                take_record(peer, &mut self.inbound, data)?
+                take_data(peer, &mut self.inbound, data)?
             } else {
                 Brought::Nothing
             }
@@ -309,7 +309,14 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         let Some(peer) = &mut self.peer else { return Ok(()) };
         let piece = peer.assembly.handle(left, len, MESSAGE).ok_or(CloseReason::Violation)?;
         let (at, end) = match piece {
-            Piece::GivenUp => return Ok(()),
+            Piece::GivenUp | Piece::Skipped => return Ok(()),
+            Piece::LastSkipped => {
+                // Its sender dropped it when all of it but a lost piece was on its way.
+                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
+                let brought = take_record(peer, &mut self.inbound, &gap, (0, false))?;
+                self.note(&brought, held);
+                return Ok(());
+            }
             Piece::More(at) => (at, None),
             Piece::Last(at, end) => (at, Some(end)),
         };
@@ -320,7 +327,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         let Some(end) = end else { return Ok(()) };
         let body = wire::decode(self.message.get(..end).unwrap_or_default()).map_err(CloseReason::from)?;
         let Body::Data(data) = body else { return Err(CloseReason::Violation) };
-        let brought = take_record(peer, &mut self.inbound, &data)?;
+        let brought = take_data(peer, &mut self.inbound, &data)?;
         self.note(&brought, Held { end, in_pieces: true, ..held });
         Ok(())
     }
@@ -417,12 +424,23 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
     }
 }
 
-/// Takes a record that comes in its place.
-fn take_record(peer: &mut Peer, inbound: &mut Inbound, data: &Data<'_>) -> Result<Brought, CloseReason> {
+/// Takes a frame with a record that comes in its place.
+fn take_data(peer: &mut Peer, inbound: &mut Inbound, data: &Data<'_>) -> Result<Brought, CloseReason> {
+    let record = data.record.decode().map_err(CloseReason::from)?;
+    take_record(peer, inbound, &record, (data.record.len(), data.sent_before))
+}
+
+/// Takes a record of so many bytes that comes in its place.
+fn take_record(
+    peer: &mut Peer,
+    inbound: &mut Inbound,
+    record: &Record<'_>,
+    (len, sent_before): (usize, bool),
+) -> Result<Brought, CloseReason> {
     // A record in place of the rest of another one: that one was given up.
     peer.assembly.drop_begun();
     let number = peer.expected;
-    let (last, gap) = match data.record.decode().map_err(CloseReason::from)? {
+    let (last, gap) = match *record {
         Record::Message { header, .. } if header.mode == Mode::BestEffort => {
             return Err(CloseReason::Violation);
         }
@@ -434,13 +452,13 @@ fn take_record(peer: &mut Peer, inbound: &mut Inbound, data: &Data<'_>) -> Resul
     if number == 0 {
         return Err(CloseReason::Violation);
     }
-    let arrival = inbound.handle_arrival(number, last, data.record.len()).map_err(close_reason)?;
+    let arrival = inbound.handle_arrival(number, last, len).map_err(close_reason)?;
     peer.expected = last + 1;
     Ok(match (arrival, gap) {
         (Arrival::Duplicate, _) => Brought::Nothing,
         (Arrival::New, Some((count, reason))) => Brought::Gap(count, reason),
         (Arrival::New, None) => {
-            let maybe_redelivered = data.sent_before && inbound.in_doubt(number);
+            let maybe_redelivered = sent_before && inbound.in_doubt(number);
             Brought::Message { numbered: true, maybe_redelivered }
         }
     })

@@ -171,8 +171,8 @@ pub enum Event<'a> {
 /// store. `FRAME` bytes hold one frame on its way in, at least 194. Everything lives in here, so that a `static` of
 /// it is all the memory there is.
 ///
-/// With `MESSAGE` above 0 messages may be longer than a frame, in both directions: they travel in pieces. One of up to `MESSAGE`
-/// bytes, with its record's head, is put together here.
+/// With `MESSAGE` above `FRAME` messages may be longer than a frame, in both directions: they travel in pieces. One of up to `MESSAGE`
+/// bytes, with its record's head and 8 more, is put together here.
 #[derive(Debug)]
 pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize = 0> {
     config: DeviceConfig<'a>,
@@ -443,7 +443,9 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
     }
 
     fn limits(config: &DeviceConfig<'_>) -> Limits {
-        let message_max = if MESSAGE > FRAME { MESSAGE } else { FRAME - HEAD_MAX } as u32;
+        // What is put together has the head of its frame.
+        let head = crate::wire::data::HEAD_LEN_MAX;
+        let message_max = if MESSAGE > FRAME { MESSAGE - head } else { FRAME - HEAD_MAX } as u32;
         Limits {
             frame_max: Self::FRAME_MAX as u32,
             message_max,

@@ -5,10 +5,12 @@ use alloc::boxed::Box;
 use super::super::conn::Conn;
 use super::super::event::Application;
 use super::super::input::close_reason;
+use super::super::pieces::Arrived;
 use super::super::{PeerId, Router};
 use super::Line;
+use crate::effect::GapReason;
 use crate::id::ConnId;
-use crate::line::{Piece, Turn};
+use crate::line::Turn;
 use crate::session::{Heard, Session};
 use crate::wire::control::{Ack, CloseReason, Content, Fragment};
 use crate::wire::data::{self, Data};
@@ -239,7 +241,7 @@ impl Router {
         match numbered.content().map_err(CloseReason::from)? {
             Content::Fragment(fragment) => self.handle_fragment(id, peer, &fragment, application),
             Content::Begin(begin) => {
-                line.assembly.drop_begun();
+                line.arriving.drop_begun();
                 line.expected = begin.number;
                 Ok(())
             }
@@ -259,24 +261,18 @@ impl Router {
     ) -> Result<(), CloseReason> {
         let max = self.config.limits.message_max as usize + data::HEAD_LEN_MAX;
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
-        let piece = line.assembly.handle(fragment.left, fragment.bytes.len(), max);
-        match piece.ok_or(CloseReason::Violation)? {
-            Piece::GivenUp => line.message = alloc::vec::Vec::new(),
-            Piece::More(at) => {
-                line.message.truncate(at);
-                line.message.extend_from_slice(fragment.bytes);
-            }
-            Piece::Last(at, _) => {
-                line.message.truncate(at);
-                line.message.extend_from_slice(fragment.bytes);
-                let body = core::mem::take(&mut line.message);
-                let Body::Data(data) = wire::decode(&body).map_err(CloseReason::from)? else {
-                    return Err(CloseReason::Violation);
-                };
-                return self.handle_data(id, peer, &data, application);
+        match line.arriving.handle(fragment, max)? {
+            Arrived::Nothing => Ok(()),
+            Arrived::Body(body) => match wire::decode(&body).map_err(CloseReason::from)? {
+                Body::Data(data) => self.handle_data(id, peer, &data, application),
+                _ => Err(CloseReason::Violation),
+            },
+            Arrived::Rest => {
+                // Its sender dropped it when all of it but a lost piece was on its way.
+                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
+                self.handle_placed_record(id, peer, (&gap, 0), false, application)
             }
         }
-        Ok(())
     }
 
     /// A record in its place.
@@ -289,20 +285,30 @@ impl Router {
     ) -> Result<(), CloseReason> {
         self.check_len(data.record.len())?;
         let record = data.record.decode().map_err(CloseReason::from)?;
+        self.handle_placed_record(id, peer, (&record, data.record.len()), data.sent_before, application)
+    }
+
+    fn handle_placed_record(
+        &mut self,
+        id: ConnId,
+        peer: PeerId,
+        (record, len): (&Record<'_>, usize),
+        sent_before: bool,
+        application: &mut dyn Application,
+    ) -> Result<(), CloseReason> {
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
         // A record in place of the rest of another one: that one was given up.
-        line.assembly.drop_begun();
-        line.message = alloc::vec::Vec::new();
+        line.arriving.drop_begun();
         let number = line.expected;
         if number == 0 {
             return Err(CloseReason::Violation);
         }
         let count = match record {
-            Record::Gap { count, .. } => count,
+            Record::Gap { count, .. } => *count,
             Record::Message { .. } => 1,
         };
         line.expected = number.checked_add(count).ok_or(CloseReason::Violation)?;
-        self.handle_record(peer, number, data.sent_before, &record, data.record.len(), application)?;
+        self.handle_record(peer, number, sent_before, record, len, application)?;
         self.list_peer(peer);
         Ok(())
     }
