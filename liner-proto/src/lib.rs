@@ -44,3 +44,8 @@ pub mod store;
 pub mod time;
 pub mod timer;
 pub mod wire;
+
+/// The guide's examples, so that they are compiled.
+#[cfg(all(doctest, feature = "embedded-io"))]
+#[doc = include_str!("../../docs/devices.md")]
+struct Guide;

@@ -185,7 +185,7 @@ fn add_control(vectors: &mut Vectors) {
     add_body(vectors, "begin", &Body::Begin(Begin { number: 300 }));
     add_body(vectors, "greet", &Body::Greet);
     let mut begin = [0; 16];
-    let len = wire::encode(&Body::Begin(Begin { number: 300 }), &mut begin).unwrap();
+    let Ok(len) = wire::encode(&Body::Begin(Begin { number: 300 }), &mut begin) else { panic!("no room") };
     add_body(vectors, "numbered", &Body::Numbered(Numbered { frame: 0x0102, body: &begin[..len] }));
     add_body(vectors, "fragment", &Body::Fragment(Fragment { left: 300, bytes: b"piece" }));
     add_body(vectors, "fragment.given-up", &Body::Fragment(Fragment { left: 0, bytes: b"" }));

@@ -420,7 +420,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
             Topic::Number(_) => "",
         };
         let maybe_redelivered = header.repeat || held.maybe_redelivered;
-        Some(Event::Message { topic, payload, maybe_redelivered })
+        Some(Event::Message { topic, payload, origin: header.origin, maybe_redelivered })
     }
 }
 

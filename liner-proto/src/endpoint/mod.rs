@@ -34,7 +34,7 @@ use crate::time::Instant;
 use crate::timer::{BackOff, Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::{About, Acks};
-use crate::wire::record::{self, Header, Mode, Topic};
+use crate::wire::record::{self, Header, Mode, Origin, Topic};
 use peer::Peer;
 use topics::TopicSet;
 
@@ -132,6 +132,8 @@ pub enum Event<'a> {
         topic: &'a str,
         /// What was sent.
         payload: &'a [u8],
+        /// Who sent it first; nothing if that was the gateway itself.
+        origin: Option<Origin<'a>>,
         /// Whether it may have been handed over before.
         maybe_redelivered: bool,
     },

@@ -297,7 +297,8 @@ impl Conns {
                 conn.reason.get_or_insert(CloseReason::Timeout);
             }
             conn.handle_line_timeout(now);
-            if conn.unwritten() > 0 && conn.progress + stall <= now {
+            // A port may be held for as long as its other side likes; whether somebody is there is for the session to find out.
+            if conn.unwritten() > 0 && conn.progress + stall <= now && !conn.is_patient() {
                 conn.reason.get_or_insert(CloseReason::Timeout);
                 self.finish(id);
                 continue;
@@ -313,7 +314,7 @@ impl Conns {
     pub(super) fn deadline(&self, now: Instant, stall: Duration) -> Option<Deadline> {
         self.iter().fold(None, |soonest, (_, conn)| {
             let full = conn.unwritten() > 0;
-            let write = full.then_some((conn.progress + stall, Wakeup::WriteStall));
+            let write = (full && !conn.is_patient()).then_some((conn.progress + stall, Wakeup::WriteStall));
             let contest = conn.caller.as_ref().and_then(|caller| caller.contest?.deadline());
             let session = earlier(conn.session.deadline(full), conn.line_deadline(now));
             earlier(earlier(soonest, contest), earlier(session, write))

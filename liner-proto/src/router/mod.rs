@@ -26,6 +26,7 @@ mod leaving;
 mod limits;
 mod line;
 mod loads;
+mod mailbox;
 mod outbox;
 mod output;
 mod peer;

@@ -5,13 +5,13 @@ use alloc::vec::Vec;
 
 use super::pieces::{Arriving, FRAME_BYTES_MAX, Partial};
 use super::topics::Row;
-use super::{NodeConfig, OutboxId, TopicId};
+use super::{NodeConfig, OutboxId, Router, TopicId};
 use crate::delivery::{Inbound, Resumption};
 use crate::effect::GapReason;
 use crate::id::ConnId;
 use crate::time::Instant;
 use crate::wire::batch::NUMBERS_MAX;
-use crate::wire::handshake::{About, StreamFields};
+use crate::wire::handshake::{About, Acks, StreamFields};
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -197,5 +197,31 @@ impl Peer {
         self.full = Vec::new();
         self.told_full = Vec::new();
         self.full_news = Vec::new();
+    }
+}
+
+impl Router {
+    /// What the acknowledgements of the node `name` stand for, as it said in its present session or the last one; nothing if it
+    /// has never been connected.
+    pub fn acks_of(&self, name: &str) -> Option<Acks> {
+        Some(self.peer(name)?.about?.acks)
+    }
+
+    /// The last number of this node's stream to the node `name` that it has acknowledged, in the present epoch; 0 if there is
+    /// none.
+    pub fn acked_by(&self, name: &str) -> u64 {
+        let outbox = self.peer(name).and_then(|peer| self.outboxes.get(peer.outbox?.0));
+        outbox.map_or(0, |outbox| outbox.out.acked())
+    }
+
+    /// Whether the node `name` is connected and takes messages of the topic: it hands them on, or has subscribed to it itself.
+    pub fn is_taken_by(&self, topic: &str, name: &str) -> bool {
+        let Some((&id, peer)) = self.names.get(name).zip(self.peer(name)) else { return false };
+        let subscribed = || self.topics.find(topic).is_some_and(|topic| self.topics.has_row(topic, id));
+        peer.conn.is_some() && (peer.takes_custody() || subscribed())
+    }
+
+    fn peer(&self, name: &str) -> Option<&Peer> {
+        self.peers.get(self.names.get(name)?.0)
     }
 }
