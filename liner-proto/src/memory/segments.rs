@@ -74,7 +74,8 @@ impl Ring for Segments {
         over: bool,
         write: impl FnOnce(&mut [u8]),
     ) -> bool {
-        (over || self.chain.is_empty() || self.len + len <= self.capacity) && self.append(number, count, len, write)
+        (over || self.chain.is_empty() || self.len + len <= self.capacity)
+            && self.append(number, count, len, write)
     }
 
     fn insert(&mut self, first: u64, last: u64, records: &[u8]) -> bool {

@@ -326,12 +326,7 @@ impl Router {
     }
 
     /// Whether a message that this node is to hand on would end among the dead letters.
-    pub(super) fn would_put_aside(
-        &self,
-        from: PeerId,
-        topic: TopicId,
-        header: &Header<'_>,
-    ) -> bool {
+    pub(super) fn would_put_aside(&self, from: PeerId, topic: TopicId, header: &Header<'_>) -> bool {
         if self.topics.is_own(topic) || !self.config.takes_custody || header.origin.is_some() {
             return false;
         }

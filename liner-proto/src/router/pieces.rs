@@ -118,7 +118,9 @@ impl Router {
     /// Bytes of memory that messages take which arrive in pieces and are not whole.
     pub fn assembling(&self) -> usize {
         let peers = self.peers.iter().map(|peer| peer.arriving.held());
-        peers.chain(self.conns.iter().filter_map(|(_, conn)| conn.line.as_ref()).map(|line| line.held())).sum()
+        peers
+            .chain(self.conns.iter().filter_map(|(_, conn)| conn.line.as_ref()).map(|line| line.held()))
+            .sum()
     }
 
     /// The largest payload of a best-effort message. It is in one frame, so that a node with shorter ones does not get it.

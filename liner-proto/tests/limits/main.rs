@@ -75,7 +75,8 @@ fn a_frame_is_full_to_the_last_byte() {
         let all: Vec<usize> = (most..most + 40).collect();
         assert_eq!((pair.payloads(), pair.records.len()), (all, 1));
         assert!((40..=78).contains(&pair.pieces), "{} pieces of 39 messages", pair.pieces);
-        assert_eq!(pair.longest, frame_max as usize);
+        // A piece leaves room for the longest head.
+        assert!((frame_max as usize - 4..=frame_max as usize).contains(&pair.longest), "{}", pair.longest);
     }
 }
 

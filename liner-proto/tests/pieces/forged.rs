@@ -98,9 +98,11 @@ impl Stranger {
     fn is_up(&mut self) -> bool {
         let _ = self.victim.give(self.conn);
         self.victim.reap();
-        let ended = self.victim.events().into_iter().any(|event| {
-            matches!(event, Event::PeerDown { reason: CloseReason::Violation, .. })
-        });
+        let ended = self
+            .victim
+            .events()
+            .into_iter()
+            .any(|event| matches!(event, Event::PeerDown { reason: CloseReason::Violation, .. }));
         let up = self.victim.router.peers_up().count() == 1;
         assert_eq!(ended, !up);
         assert!(up || self.victim.router.assembling() == 0, "it is given back with the session");

@@ -124,14 +124,17 @@ fn long_messages_arrive_whole_among_small_ones() {
             let mut world = World::new(FAULTS, seed);
             let lens = [20, LONG, 20, 300, LONG, LONG - 1, 20, 480, 500, 520];
             let messages: Vec<_> = lens.iter().zip(0..).map(|(len, seed)| payload(*len, seed)).collect();
-            let commands: Vec<_> = [30, LONG, 30].iter().zip(50..).map(|(len, seed)| payload(*len, seed)).collect();
+            let commands: Vec<_> =
+                [30, LONG, 30].iter().zip(50..).map(|(len, seed)| payload(*len, seed)).collect();
             for command in &commands {
                 world.gateway.router.send(world.now, "dev", command, Mode::One).expect("it is queued");
             }
             let begun = world.now;
             let mut rest = &messages[..];
             while world.screen.got.len() < messages.len() || world.commands.len() < commands.len() {
-                while let Some((message, after)) = rest.split_first().filter(|(message, _)| world.send(message)) {
+                while let Some((message, after)) =
+                    rest.split_first().filter(|(message, _)| world.send(message))
+                {
                     let _ = message;
                     rest = after;
                 }
@@ -143,7 +146,15 @@ fn long_messages_arrive_whole_among_small_ones() {
                     world.screen.got.len(),
                     world.commands.len(),
                     (world.disconnects, world.device.queued(), rest.len(), world.device.line_stats()),
-                    (world.gateway.events(), world.gateway.router.line_stats(world.line), world.gateway.router.queued(), world.unread.len(), world.gateway.router.poll_timeout(), world.device.poll_timeout(), world.now)
+                    (
+                        world.gateway.events(),
+                        world.gateway.router.line_stats(world.line),
+                        world.gateway.router.queued(),
+                        world.unread.len(),
+                        world.gateway.router.poll_timeout(),
+                        world.device.poll_timeout(),
+                        world.now
+                    )
                 );
                 assert!(world.gateway.router.assembling() <= MESSAGE);
             }
@@ -181,7 +192,11 @@ fn a_message_that_is_dropped_in_the_middle_is_whole_or_a_gap() {
             assert!(world.send(b"after") && world.send(&long));
             while world.device.queued() > 0 || world.screen.got.last().is_none_or(|(last, _)| *last != long) {
                 world.step();
-                assert!(world.now < Instant::ZERO + Duration::from_secs(60), "{moment}: {:?}", world.disconnects);
+                assert!(
+                    world.now < Instant::ZERO + Duration::from_secs(60),
+                    "{moment}: {:?}",
+                    world.disconnects
+                );
             }
             for _ in 0..100 {
                 world.step();

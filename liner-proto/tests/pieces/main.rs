@@ -39,7 +39,10 @@ fn short_frames(config: &mut NodeConfig) {
 }
 
 /// A sender that knows its subscriber, and the link between them.
-fn pair(sender: impl FnOnce(&mut NodeConfig), screen: impl FnOnce(&mut NodeConfig)) -> (Node, Node, (ConnId, ConnId)) {
+fn pair(
+    sender: impl FnOnce(&mut NodeConfig),
+    screen: impl FnOnce(&mut NodeConfig),
+) -> (Node, Node, (ConnId, ConnId)) {
     let (mut from, mut to) = (Node::start("sender", sender), subscriber(screen));
     let link = meet(&mut from, &mut to);
     (from, to, link)
@@ -113,7 +116,11 @@ fn a_mebibyte_arrives_among_small_messages() {
 fn limits_are_those_of_the_node_and_not_of_the_peer() {
     let (mut from, mut to, line) = pair(|_| {}, |config| config.limits.message_max = 8 << 20);
     let refused = from.router.send(from.now, "t", &vec![1; MIB + 1], Mode::One);
-    assert_eq!(refused, Err(SendError::TooLarge { max: MIB }), "what this node does not take it does not send");
+    assert_eq!(
+        refused,
+        Err(SendError::TooLarge { max: MIB }),
+        "what this node does not take it does not send"
+    );
     settle(&mut from, &mut to, line);
     // With larger limits on both sides, and a queue with less memory than a message has.
     let large = |config: &mut NodeConfig| {
@@ -150,7 +157,8 @@ fn what_is_urgent_waits_for_one_frame_at_most() {
     from.take(link.0, back);
     from.serve();
     let next = one_write(&mut from, link.0);
-    let kinds: Vec<_> = frames(&next).into_iter().map(|frame| wire::decode(&frame[seal::LEN..]).expect("whole")).collect();
+    let kinds: Vec<_> =
+        frames(&next).into_iter().map(|frame| wire::decode(&frame[seal::LEN..]).expect("whole")).collect();
     assert!(
         matches!(kinds[..], [Body::Marks(_), Body::Data(_), Body::Fragment(_)]),
         "acknowledgements and best-effort messages stand before the next piece"
@@ -172,7 +180,10 @@ fn best_effort_messages_have_one_frame() {
         from.router.send(from.now, "t", &vec![1; len], Mode::BestEffort).expect("it is tried");
     }
     settle(&mut from, &mut to, link);
-    assert_eq!(to.got.iter().map(|(payload, _)| payload.len()).collect::<Vec<_>>(), [2030, 2029].map(|len| len));
+    assert_eq!(
+        to.got.iter().map(|(payload, _)| payload.len()).collect::<Vec<_>>(),
+        [2030, 2029].map(|len| len)
+    );
     assert_eq!(from.router.peers_up().count(), 1);
 }
 
@@ -274,7 +285,10 @@ fn a_message_that_is_dropped_in_the_middle_is_a_gap() {
     }
     let next = one_write(&mut gateway, down.1);
     let kinds: Vec<_> = frames(&next).into_iter().map(|frame| wire::decode(&frame[seal::LEN..])).collect();
-    assert!(kinds.iter().any(|kind| matches!(kind, Ok(Body::Fragment(piece)) if piece.left == 0)), "{kinds:?}");
+    assert!(
+        kinds.iter().any(|kind| matches!(kind, Ok(Body::Fragment(piece)) if piece.left == 0)),
+        "{kinds:?}"
+    );
     to.take(down.0, next);
     assert_eq!(to.router.assembling(), 0, "what had arrived is dropped");
     to.events();

@@ -263,10 +263,12 @@ impl Router {
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
         match line.arriving.handle(fragment, max)? {
             Arrived::Nothing => Ok(()),
-            Arrived::Body(body) => match wire::decode(&body).map_err(CloseReason::from)? {
-                Body::Data(data) => self.handle_data(id, peer, &data, application),
-                _ => Err(CloseReason::Violation),
-            },
+            Arrived::Body(body) => {
+                let Body::Data(data) = wire::decode(&body).map_err(CloseReason::from)? else {
+                    return Err(CloseReason::Violation);
+                };
+                self.handle_data(id, peer, &data, application)
+            }
             Arrived::Rest => {
                 // Its sender dropped it when all of it but a lost piece was on its way.
                 let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
