@@ -116,12 +116,14 @@ fn bodies(framing: Framing, bytes: &[u8]) -> Vec<Vec<u8>> {
         let (frame, consumed) = match framing {
             Framing::Length => match length::split(&rest, 1 << 20) {
                 Ok(Some(split)) => (split.frame, split.consumed),
-                _ => return bodies,
+                Ok(None) | Err(_) => return bodies,
             },
             Framing::Cobs => match cobs::split(&mut rest, 1 << 16) {
                 cobs::CobsSplit::Frame { frame, consumed } => (frame, consumed),
                 cobs::CobsSplit::Empty { consumed } => (0..0, consumed),
-                _ => return bodies,
+                cobs::CobsSplit::Incomplete
+                | cobs::CobsSplit::Bad { .. }
+                | cobs::CobsSplit::TooLong { .. } => return bodies,
             },
         };
         bodies.extend(rest.get(frame.start + seal::LEN..frame.end).map(<[u8]>::to_vec));

@@ -5,14 +5,14 @@ use liner_proto::effect::GapReason;
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event as DeviceEvent, TopicIndex};
 use liner_proto::id::ConnId;
 use liner_proto::pump::{self, Overflow};
-use liner_proto::router::{Event, Message};
+use liner_proto::router::Message;
 use liner_proto::store::RamStore;
 use liner_proto::time::{Duration, Instant};
 use liner_proto::wire::record::Mode;
 
 use crate::nodes::{Node, link};
-use crate::payload;
 use crate::pipe::{Faults, Pipe};
+use crate::{gaps, payload};
 
 const LONG: usize = 256 * 1024;
 const QUEUE: usize = 640 * 1024;
@@ -76,10 +76,12 @@ impl World {
         let arrived = self.down.take(now);
         let mut scratch = vec![0; MESSAGE + 3];
         let (commands, disconnects) = (&mut self.commands, &mut self.disconnects);
-        let each = |event: DeviceEvent<'_>| match event {
-            DeviceEvent::Message { payload, .. } => commands.push(payload.to_vec()),
-            DeviceEvent::Disconnected(_) => *disconnects += 1,
-            _ => {}
+        let each = |event: DeviceEvent<'_>| {
+            if let DeviceEvent::Message { payload, .. } = event {
+                commands.push(payload.to_vec());
+            } else if let DeviceEvent::Disconnected(_) = event {
+                *disconnects += 1;
+            }
         };
         let (bytes, served) =
             pump::turn(&mut *self.device, &mut *self.device_store, now, &arrived, &mut scratch, each);
@@ -202,11 +204,7 @@ fn a_message_that_is_dropped_in_the_middle_is_whole_or_a_gap() {
                 world.step();
             }
             let got: Vec<_> = world.screen.got.iter().map(|(payload, _)| payload.clone()).collect();
-            let told = world.gateway.events().into_iter().filter_map(|event| match event {
-                Event::Gap { count, reason, .. } => Some((count, reason)),
-                _ => None,
-            });
-            let told: Vec<_> = told.collect();
+            let told = gaps(&mut world.gateway);
             if got.len() == 4 {
                 assert!(got == [b"before".to_vec(), long.clone(), b"after".to_vec(), long], "{moment}");
                 assert_eq!(told, []);

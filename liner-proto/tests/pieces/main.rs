@@ -247,9 +247,8 @@ fn half(from: &mut Node, to: &mut Node, line: (ConnId, ConnId)) {
 }
 
 fn gaps(node: &mut Node) -> Vec<(u64, GapReason)> {
-    let gaps = node.events().into_iter().filter_map(|event| match event {
-        Event::Gap { count, reason, .. } => Some((count, reason)),
-        _ => None,
+    let gaps = node.events().into_iter().filter_map(|event| {
+        if let Event::Gap { count, reason, .. } = event { Some((count, reason)) } else { None }
     });
     gaps.collect()
 }
