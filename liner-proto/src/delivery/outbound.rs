@@ -475,7 +475,7 @@ impl<R: Ring> Outbound<R> {
 
     /// What to send next: numbers up to `limit`, at most `room` bytes.
     pub fn next_piece(&self, limit: u64, room: usize) -> Next<'_> {
-        let at = self.sent;
+        let at = if self.sent.offset == 0 { self.cursor(self.sent.number) } else { self.sent };
         if let Some((through, reason)) = self.gap
             && at.number <= through
         {
@@ -572,7 +572,9 @@ impl<R: Ring> Outbound<R> {
 
     /// The record of a number that is in memory, the first number of a gap; without its length.
     pub fn record_at(&self, number: u64) -> Option<&[u8]> {
-        let at = if number == self.sent.number { self.sent } else { self.place(number)? };
+        // Where the next one begins is not known if it came into memory after the one before it was sent.
+        let is_next = number == self.sent.number && self.sent.offset > 0;
+        let at = if is_next { self.sent } else { self.place(number)? };
         record::split_first(self.ring.area(at)?.bytes).map(|(record, _)| record)
     }
 

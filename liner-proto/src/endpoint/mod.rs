@@ -412,9 +412,13 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or when [`wants_link`](Self::wants_link), and why.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let redial = self.redial.map(|at| (at, Wakeup::Dial));
-        let session = self.session.as_ref().map_or(redial, |session| session.deadline(false));
-        let peer = self.peer.as_ref().filter(|_| self.is_up());
-        earlier(session, peer.and_then(|peer| peer.deadline(self.now, &self.out)))
+        let peer = self.peer.as_ref();
+        let has_turn = !self.config.line.half_duplex || peer.is_none_or(|peer| peer.sending.in_flight() == 0);
+        let session = self.session.as_ref().map_or(redial, |session| session.deadline(!has_turn));
+        let own = peer.filter(|_| self.is_up()).and_then(|peer| peer.deadline(self.now, &self.out));
+        // As long as the line is busy nothing is sent, whatever is due.
+        let ready = peer.map(|peer| peer.sending.ready_at()).filter(|at| *at > self.now);
+        earlier(session, own).map(|(at, why)| (ready.map_or(at, |ready| at.max(ready)), why))
     }
 
     /// Time has passed.

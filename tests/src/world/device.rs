@@ -57,9 +57,13 @@ impl World {
         node.life += 1;
         let name = NAMES.iter().find(|name| **name == node.plan.config.name).copied().unwrap_or_default();
         let mut seed = node.plan.config.seed;
-        seed[0] ^= node.life.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if !node.plan.assigned_epochs {
+            seed[0] ^= node.life.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
         let mut config = DeviceConfig::new(name, TOPICS, seed);
         config.class = node.plan.class;
+        config.line = node.plan.wire.map(|wire| wire.config()).unwrap_or_default();
+        config.without_epochs = node.plan.assigned_epochs;
         config.planted = node.plan.config.planted;
         let mut line = Box::new(Line::new(config, now));
         node.disk.recover(&mut |item: Recovered<'_>| line.restore(&item));
@@ -201,7 +205,7 @@ impl World {
                 Some(Event::Disconnected(reason)) => {
                     let link = device.link;
                     if let Some(link) = link {
-                        self.checker.on_line_end(&self.links[link].view, 0, index, reason);
+                        self.checker.on_line_end(&mut self.links[link].view, 0, index, reason);
                     }
                     link
                 }

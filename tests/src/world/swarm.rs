@@ -59,8 +59,7 @@ pub struct NodePlan {
     pub drops_oldest: bool,
     /// The wire that a device speaks on; without one it dials.
     pub wire: Option<WirePlan>,
-    /// Whether a device has its epochs from its gateway, having neither flash nor a random source. No endpoint can do
-    /// that yet.
+    /// Whether a device has its epochs from its gateway, having neither flash nor a random source.
     pub assigned_epochs: bool,
     /// In every second life it takes no longer records than this, from the first one on.
     pub short: Option<u32>,
@@ -369,6 +368,7 @@ fn draw_relayed(dice: &mut Dice, shape: &Shape, nodes: &mut Vec<NodePlan>, topic
             node.all = 1000;
             node.loose = 0;
             node.wire = (shape.wired || dice.chance(500)).then(|| WirePlan::draw(dice));
+            node.assigned_epochs = node.wire.is_some() && node.class == Class::Ram && dice.chance(300);
             nodes.push(node);
         }
     }

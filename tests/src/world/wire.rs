@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use liner_proto::config::LineConfig;
+
 use super::dice::Dice;
 use super::swarm::SECOND;
 
@@ -100,6 +102,10 @@ pub struct WirePlan {
     pub capacity: usize,
     /// The most bytes of a chunk.
     pub chunk: usize,
+    /// Whether both ends know the rate.
+    pub told: bool,
+    /// Whether both ends take turns.
+    pub half_duplex: bool,
     /// Whether a cut takes the port away, so that the gateway is told.
     pub usb: bool,
     /// One byte in so many has a bit changed; 0: none.
@@ -126,12 +132,19 @@ impl WirePlan {
             latency: dice.magnitude(20, 4000),
             capacity: chunk * dice.range(1, 8) as usize,
             chunk,
+            told: dice.chance(500),
+            half_duplex: dice.chance(200),
             usb: dice.chance(300),
             bit_every: if dice.chance(700) { dice.magnitude(1_000, 1_000_000) } else { 0 },
             harm_every: if any { dice.magnitude(400, 20_000) } else { 0 },
             weights,
             late: dice.pick(&[0, 100, 400]),
         }
+    }
+
+    /// What both ends know of it.
+    pub fn config(&self) -> LineConfig {
+        LineConfig { baud: self.told.then_some(self.baud as u32), half_duplex: self.half_duplex }
     }
 
     /// Messages of a device that pass within this time, with room to spare.

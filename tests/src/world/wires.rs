@@ -1,7 +1,8 @@
 //! Devices' wires in the world: who listens on them, and what becomes of what is written.
 
+use liner_proto::config::LineConfig;
 use liner_proto::id::ConnId;
-use liner_proto::router::{Event, Framing, Router};
+use liner_proto::router::{Event, Router};
 use liner_proto::time::Instant;
 
 use super::World;
@@ -10,8 +11,8 @@ use super::time::Event as Due;
 use super::wire::Wire;
 
 /// A gateway begins to listen on a line that stays, at the other end of which a device says hello.
-fn listen(router: &mut Router, now: Instant) -> ConnId {
-    router.handle_accepted(now, Framing::Cobs)
+fn listen(router: &mut Router, now: Instant, line: LineConfig) -> ConnId {
+    router.handle_line(now, line)
 }
 
 impl World {
@@ -56,10 +57,10 @@ impl World {
     pub(super) fn open_wire(&mut self, router: &mut Router, link: usize) {
         let now = self.instant();
         let state = &mut self.links[link];
-        let is_away = state.wire.as_ref().is_some_and(|wire| wire.away_until > self.now);
+        let Some(wire) = &state.wire else { return };
         // Whoever stops turns everybody away.
-        let is_closed = is_away || self.nodes[state.ends[1].node].stopping;
-        state.ends[1].conn = (!is_closed).then(|| listen(router, now));
+        let is_closed = wire.away_until > self.now || self.nodes[state.ends[1].node].stopping;
+        state.ends[1].conn = (!is_closed).then(|| listen(router, now, wire.plan.config()));
         state.ends[1].arrived.clear();
         self.checker.on_begin(&mut state.view, 1);
         self.mix(0x3197);
@@ -87,12 +88,12 @@ impl World {
     /// A gateway says that a device is gone.
     pub(super) fn line_end(&mut self, index: usize, event: &Event) {
         let Event::PeerDown { name, reason, .. } = event else { return };
-        let of = |link: &Link| {
+        let named = |node: usize| self.plan.nodes[node].config.name == **name;
+        for link in &mut self.links {
             let [device, gateway] = &link.ends;
-            link.wire.is_some() && gateway.node == index && *self.name(device.node) == **name
-        };
-        if let Some(link) = self.links.iter().find(|link| of(link)) {
-            self.checker.on_line_end(&link.view, 1, index, *reason);
+            if link.wire.is_some() && gateway.node == index && named(device.node) {
+                self.checker.on_line_end(&mut link.view, 1, index, *reason);
+            }
         }
     }
 

@@ -57,9 +57,9 @@ impl Checker {
             GapReason::Cleared => {
                 !self.nodes[node].durable || sender.cleared_for.contains(&self.nodes[node].name)
             }
-            GapReason::Expired => false,
             // What a device's reboot has taken.
-            _ => sender.role == Role::Device && sender.loss.is_some(),
+            GapReason::Restarted => sender.role == Role::Device && sender.loss.is_some(),
+            GapReason::Expired | _ => false,
         };
         self.check(Rule::Gaps, caused, |this| {
             let (from, node) = (&this.nodes[from].name, &this.nodes[node].name);

@@ -23,8 +23,8 @@ use crate::world::wire::STALL_MAX;
 /// Frames in flight, whatever the window.
 const IN_FLIGHT_MAX: u64 = 32;
 
-/// The longest time between two tries, jitter included.
-const PATIENCE_MAX: u64 = 30 * SECOND * 5 / 4;
+/// The longest time between two tries, and what a line may be behind.
+const PATIENCE: u64 = 31 * SECOND + 2 * STALL_MAX;
 
 /// A side that heard nothing for so long may give a session up; a bit less, as bytes take their time.
 const SILENCE: u64 = 14 * SECOND;
@@ -45,6 +45,8 @@ const CLOSE: u8 = 0x04;
 pub(super) struct Line {
     /// Bytes of each end that are no whole frame yet.
     written: [Vec<u8>; 2],
+    /// How long that is if it is a frame that lacks its zero only: noise may be one, or what the next process begins with.
+    whole: [usize; 2],
     /// The same of what arrived at each end.
     arrived: [Vec<u8>; 2],
     /// Nonces of the device.
@@ -64,6 +66,7 @@ enum Said {
     Frame(u64),
     Ack { received: u64, bitmap: u32, limit: u64 },
     Greet,
+    Close,
     Other,
 }
 
@@ -75,6 +78,8 @@ struct Session {
     abouts: [About; 2],
     streams: [Option<StreamFields>; 2],
     sides: [Side; 2],
+    /// Which ends have said that it is over.
+    over: [bool; 2],
 }
 
 /// What an end has sent in a session.
@@ -97,10 +102,10 @@ struct Side {
     seen: u64,
     /// The last record that the other end has called committed.
     committed: u64,
-    /// The longest time from a frame to its acknowledgement.
-    round: u64,
     /// When this end last heard the other one in this session.
     heard: u64,
+    /// Whether the other end has said that it is over.
+    told: bool,
 }
 
 /// A frame with a number.
@@ -123,6 +128,13 @@ impl Line {
         // A seal that is not the session's own: it speaks for the newest.
         let newest = || sessions.iter().rev().find(|(_, session)| session.is_up(end));
         known.or_else(newest).map(|(at, _)| *at)
+    }
+
+    /// Whether this is a whole frame of a session, without its zero.
+    fn is_sealed(&self, raw: &[u8]) -> bool {
+        let frame = decoded(raw);
+        let ids = self.sessions.iter().rev().take(8).map(|session| session.id);
+        frame.len() > seal::LEN && ids.chain([SessionId::HANDSHAKE]).any(|id| seal::open(id, &frame).is_ok())
     }
 
     fn note(&mut self, end: usize, raw: &[u8], session: usize, said: Said) {
@@ -151,19 +163,13 @@ impl Side {
         let mut waiting = self.frames.range(self.acked + 1..).filter(|(_, frame)| !frame.acked);
         waiting.next().map(|(number, frame)| (*number, *frame))
     }
-
-    /// How long the frame may wait before it is sent again.
-    fn patience(&self, frame: &Frame) -> u64 {
-        let base = (4 * self.round).max(SECOND);
-        let doubled = base.saturating_mul(1 << frame.writes.saturating_sub(1).min(10));
-        (doubled * 5 / 4).min(PATIENCE_MAX) + STALL_MAX + SECOND
-    }
 }
 
 impl Checker {
     /// The process at `end` of a line begins: what the one before it had begun to write or to read is gone.
     pub fn on_begin(&self, view: &mut View, end: usize) {
         view.line.written[end].clear();
+        view.line.whole[end] = 0;
         view.line.arrived[end].clear();
     }
 
@@ -175,22 +181,22 @@ impl Checker {
                 continue;
             }
             let raw = core::mem::take(part);
-            if !raw.is_empty() {
+            let known = core::mem::take(&mut line.whole[course.end]);
+            if raw.len() > known {
                 self.on_line_frame(line, course, &raw);
             }
+        }
+        let raw = line.written[course.end].clone();
+        let known = line.whole[course.end];
+        if raw.len() > known && line.is_sealed(&raw) {
+            line.whole[course.end] = raw.len();
+            self.on_line_frame(line, course, &raw);
         }
     }
 
     fn on_line_frame(&mut self, line: &mut Line, course: Course, raw: &[u8]) {
         let Course { end, from, .. } = course;
-        let mut bytes = [raw, &[0]].concat();
-        let frame = match cobs::split(&mut bytes, usize::MAX >> 1) {
-            cobs::CobsSplit::Frame { frame, .. } => bytes.get(frame).unwrap_or_default(),
-            cobs::CobsSplit::Empty { .. }
-            | cobs::CobsSplit::Incomplete
-            | cobs::CobsSplit::Bad { .. }
-            | cobs::CobsSplit::TooLong { .. } => &[],
-        };
+        let frame = &decoded(raw)[..];
         let Some((&tag, rest)) = frame.get(seal::LEN..).and_then(<[u8]>::split_first) else {
             return self
                 .fail(Rule::NoCorruption, || format!("node {from} wrote what is no frame: {raw:02x?}"));
@@ -199,7 +205,11 @@ impl Checker {
         match tag {
             1..=3 => self.on_greeting(line, course, body),
             GREET => line.note(end, raw, usize::MAX, Said::Greet),
-            CLOSE => {}
+            CLOSE => {
+                if let Some(at) = line.session_of(end, frame) {
+                    line.note(end, raw, at, Said::Close);
+                }
+            }
             _ => {
                 let session = line.session_of(end, frame).filter(|at| line.sessions[*at].is_up(end));
                 self.check(Rule::OnlyFromPeers, session.is_some(), |_| {
@@ -249,6 +259,7 @@ impl Checker {
                 abouts: [about, answer.about],
                 streams: [None, Some(answer.stream)],
                 sides: [Side::default(), Side::default()],
+                over: [false; 2],
             });
         } else if let Ok(Body::Confirm(confirm)) = decoded {
             let session = line.sessions.iter_mut().rev().find(|session| session.nonce == confirm.echo);
@@ -454,28 +465,37 @@ impl Checker {
     fn check_patience(&mut self, side: &Side, course: Course) {
         let Some((number, frame)) = side.oldest().filter(|_| side.framed) else { return };
         let waits = self.now - frame.last;
-        let patience = side.patience(&frame);
-        self.check(Rule::Liveness, waits <= patience, |this| {
+        self.check(Rule::Liveness, waits <= PATIENCE, |this| {
             let name = &this.nodes[course.from].name;
             format!("{name} has not sent frame {number} again for {waits} us, after {} times", frame.writes)
         });
     }
 
     /// A node says that its session on this line is over.
-    pub fn on_line_end(&mut self, view: &View, end: usize, node: usize, reason: CloseReason) {
-        let Some(session) = view.line.sessions.iter().rev().find(|session| session.is_up(end)) else {
-            return;
-        };
-        let side = &session.sides[end];
-        if reason != CloseReason::Timeout || !side.framed {
+    pub fn on_line_end(&mut self, view: &mut View, end: usize, node: usize, reason: CloseReason) {
+        let line = &mut view.line;
+        // A handshake that came to nothing is no session.
+        let session = line.sessions.iter().rev().find(|session| session.is_up(end) && !session.over[end]);
+        let side = session.map(|session| &session.sides[end]);
+        if let Some(side) = side {
+            self.check_end(side, line.greeted[end], Course { end, from: node, to: node }, reason);
+        }
+        // What replaces a session has begun already.
+        let newer = usize::from(reason == CloseReason::Replaced);
+        let over = line.sessions.iter_mut().rev().skip(newer);
+        over.for_each(|session| session.over[end] = true);
+    }
+
+    fn check_end(&mut self, side: &Side, greeted: Option<u64>, course: Course, reason: CloseReason) {
+        if reason != CloseReason::Timeout || !side.framed || side.told {
             return;
         }
-        self.check_patience(side, Course { end, from: node, to: node });
+        self.check_patience(side, course);
         let silent = self.now - side.heard >= SILENCE;
         let stalled = side.oldest().is_some_and(|(_, frame)| self.now - frame.first >= STALL);
-        let greeted = view.line.greeted[end].is_some_and(|at| self.now - at <= SECOND + 3 * STALL_MAX);
+        let greeted = greeted.is_some_and(|at| self.now - at <= SECOND + 3 * STALL_MAX);
         self.check(Rule::Liveness, silent || stalled || greeted, |this| {
-            format!("{} gives up a session in which it is spoken to", this.nodes[node].name)
+            format!("{} gives up a session in which it is spoken to", this.nodes[course.from].name)
         });
     }
 }
@@ -501,15 +521,25 @@ impl Session {
                     if is_hole(*number) {
                         continue;
                     }
-                    if frame.writes == 1 && !frame.acked {
-                        own.round = own.round.max(now - frame.first);
-                    }
                     frame.acked = true;
                 }
                 own.acked = own.acked.max(received);
             }
+            Said::Close => own.told = true,
             Said::Greet | Said::Other => {}
         }
+    }
+}
+
+/// The frame that stands for these bytes; nothing if there is none.
+fn decoded(raw: &[u8]) -> Vec<u8> {
+    let mut bytes = [raw, &[0]].concat();
+    match cobs::split(&mut bytes, usize::MAX >> 1) {
+        cobs::CobsSplit::Frame { frame, .. } => bytes.get(frame).unwrap_or_default().to_vec(),
+        cobs::CobsSplit::Empty { .. }
+        | cobs::CobsSplit::Incomplete
+        | cobs::CobsSplit::Bad { .. }
+        | cobs::CobsSplit::TooLong { .. } => Vec::new(),
     }
 }
 
