@@ -6,6 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use liner_proto::config::HEAD_BYTES_MAX;
 use liner_proto::delivery::SendMode;
 use liner_proto::router::{Framing, NAME_BYTES_MAX, NodeConfig, Router};
 use liner_proto::store::{HeapStore, Store};
@@ -130,6 +131,15 @@ impl Builder {
     /// Whether a peer's acknowledgements are taken although they stand for less than this node's store.
     pub fn accept_weak_acks(self, accept: bool) -> Self {
         self.configure(move |config| config.accept_weak_acks = accept)
+    }
+
+    /// The longest payload that the node sends and takes, in bytes; 1 MiB without this. A peer cannot raise it: it is told in the
+    /// handshake, and a longer message ends its session before a byte of it is kept.
+    ///
+    /// As many bytes may arrive in pieces from each peer at a time, beside its window; so many take memory while they wait, twice
+    /// while they are being written.
+    pub fn message_max(self, bytes: u32) -> Self {
+        self.configure(move |config| config.limits.message_max = bytes.saturating_add(HEAD_BYTES_MAX))
     }
 
     /// How long after the last traffic the node polls without sleeping. Shortens round trips and burns a processor

@@ -2,79 +2,23 @@
 
 #![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
 
-use std::collections::VecDeque;
+mod pipe;
 
 use liner_proto::config::LineConfig;
 use liner_proto::effect::GapReason;
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event as DeviceEvent, TopicIndex};
 use liner_proto::id::{Class, ConnId};
 use liner_proto::pump::{self, Overflow};
-use liner_proto::rng::Rng;
 use liner_proto::router::{Event, Message, NodeConfig, Router, StoreRequest};
 use liner_proto::store::{HeapStore, RamStore, Store, execute};
 use liner_proto::time::{Duration, Instant};
 use liner_proto::wire::record::Mode;
+use pipe::{CLEAN, Faults, Pipe};
 
 const QUEUE: usize = 2048;
 const FRAME: usize = 256;
 const MESSAGE: usize = 16 * 1024;
 type Device = Endpoint<'static, QUEUE, FRAME>;
-
-/// What a line does to what is written on it.
-#[derive(Clone, Copy)]
-struct Faults {
-    /// Bits turned, bytes lost and bytes inserted, in a million bytes.
-    turned: u64,
-    lost: u64,
-    inserted: u64,
-    baud: u32,
-}
-
-const CLEAN: Faults = Faults { turned: 0, lost: 0, inserted: 0, baud: 115_200 };
-
-/// One direction of a line.
-struct Pipe {
-    faults: Faults,
-    rng: Rng,
-    /// When the line has sent what it was given.
-    free_at: Instant,
-    /// Bytes by when they arrive.
-    bytes: VecDeque<(Instant, u8)>,
-    carried: u64,
-}
-
-impl Pipe {
-    fn new(faults: Faults, seed: u64) -> Self {
-        let rng = Rng::new([seed, 0x6c69_6e65]);
-        Self { faults, rng, free_at: Instant::ZERO, bytes: VecDeque::new(), carried: 0 }
-    }
-
-    fn chance(&mut self, in_a_million: u64) -> bool {
-        self.rng.below(1_000_000) < in_a_million
-    }
-
-    fn put(&mut self, now: Instant, bytes: &[u8]) {
-        for byte in bytes {
-            self.free_at =
-                self.free_at.max(now) + Duration::from_micros(10_000_000 / u64::from(self.faults.baud));
-            self.carried += 1;
-            if self.chance(self.faults.lost) {
-                continue;
-            }
-            let turned = if self.chance(self.faults.turned) { 1 << self.rng.below(8) } else { 0 };
-            self.bytes.push_back((self.free_at, byte ^ turned));
-            if self.chance(self.faults.inserted) {
-                let noise = self.rng.next() as u8;
-                self.bytes.push_back((self.free_at, noise));
-            }
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> Vec<u8> {
-        let there = self.bytes.iter().take_while(|(at, _)| *at <= now).count();
-        self.bytes.drain(..there).map(|(_, byte)| byte).collect()
-    }
-}
 
 /// A gateway that hands everything to its own application.
 struct Gateway {

@@ -48,7 +48,7 @@ const SENDS_PER_READING: u32 = 32;
 /// # What a turn does
 /// It takes what has arrived, hands it to the handler, lets the handler flush ([`Handler::turn_end`]), commits once, and writes what
 /// may leave now: up to 1 MiB per connection. Connections take turns. The handler is never given more than 1,024 messages or 256 KiB that
-/// are not committed: it waits for a store that is slow, or away.
+/// are not committed, but for a longer message behind less than 128 KiB: it waits for a store that is slow, or away.
 pub struct Node {
     router: Router,
     clock: Clock,

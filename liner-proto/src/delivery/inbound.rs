@@ -168,6 +168,12 @@ impl Inbound {
         Resumption::Lost(lost)
     }
 
+    /// Whether a record that is new and counts so many bytes may arrive now. One whole message always has room.
+    pub const fn has_room(&self, bytes: usize) -> bool {
+        let held = self.bytes_new - self.bytes_committed;
+        held == 0 || held.saturating_add(bytes as u64) <= self.window_bytes
+    }
+
     /// A record, or a gap, for the numbers `first..=last` has arrived. `bytes` counts against the window.
     ///
     /// # Errors
@@ -184,7 +190,7 @@ impl Inbound {
         if first > self.received + 1 {
             return Err(Violation::UndeclaredGap);
         }
-        if self.is_beyond_window(first, bytes as u64) {
+        if self.is_beyond_window(first, bytes) {
             return Err(Violation::Window);
         }
         self.bytes_new += bytes as u64;
@@ -192,15 +198,14 @@ impl Inbound {
         Ok(Arrival::New)
     }
 
-    const fn is_beyond_window(&self, first: u64, bytes: u64) -> bool {
-        let held = self.bytes_new - self.bytes_committed;
+    const fn is_beyond_window(&self, first: u64, bytes: usize) -> bool {
         if self.on_line {
+            let held = self.bytes_new - self.bytes_committed;
             // The peer counts frames there, and a gap of any length is one. What it was let send last may come yet.
             let is_shut = matches!(self.shut_at, Some(limit) if first > limit);
             return is_shut || held > self.window_bytes.saturating_add(LINE_BYTES);
         }
-        // One whole message always has room.
-        (held > 0 && held + bytes > self.window_bytes) || first > self.messages_limit()
+        !self.has_room(bytes) || first > self.messages_limit()
     }
 
     /// The message that was taken last was dropped before anybody had it: it is to come again. Its cursor was not emitted.

@@ -45,8 +45,8 @@ pub struct Outbound<R> {
     pub(super) received: u64,
     /// The next record to send.
     pub(super) sent: Cursor,
-    /// Some of that record is on its way already, in pieces: it stays in memory.
-    pub(super) begun: bool,
+    /// The record that leaves in pieces, or was the last to: as long as it is the next one to send it stays in memory.
+    pub(super) in_pieces: u64,
     /// The highest number that was ever on a wire.
     pub(super) sent_max: u64,
     /// What was on a wire before the present session: told as `sent_before`.
@@ -191,7 +191,7 @@ impl<R: Ring> Outbound<R> {
             acked: 0,
             received: 0,
             sent: start,
-            begun: false,
+            in_pieces: 0,
             sent_max: 0,
             doubt: 0,
             stored: start,
@@ -342,10 +342,12 @@ impl<R: Ring> Outbound<R> {
 
     // ------------------------------------------------------------------ queueing
 
-    /// Makes room for `bytes` bytes in memory, as far as the store has what is there. Says whether there is that much.
+    /// Makes room for `bytes` bytes in memory, as far as the store has what is there. Says whether there is that much, or nothing
+    /// else is there.
     pub fn make_room(&mut self, bytes: usize) -> bool {
-        while self.ring.len() + bytes > self.ring.capacity() {
-            if !self.ring.evict(self.sent.number + u64::from(self.begun), self.stored.number - 1) {
+        while !self.ring.is_empty() && self.ring.len() + bytes > self.ring.capacity() {
+            let from = self.sent.number + u64::from(self.in_pieces == self.sent.number);
+            if !self.ring.evict(from, self.stored.number - 1) {
                 return false;
             }
         }
@@ -436,7 +438,7 @@ impl<R: Ring> Outbound<R> {
         self.received = 0;
         self.trimmed = 0;
         self.sent = Cursor { number: 1, offset: 0 };
-        self.begun = false;
+        self.in_pieces = 0;
         self.loading = false;
         self.damaged = 0;
         predecessor
@@ -447,6 +449,7 @@ impl<R: Ring> Outbound<R> {
     /// Takes the peer's word about this stream from the handshake.
     pub fn resume(&mut self, now: Instant, known: Option<Known>) -> Resumed {
         self.doubt = self.sent_max;
+        self.in_pieces = 0;
         self.stalled_since = now;
         let resumed = match known {
             Some(known) if known.epoch == self.epoch => {
@@ -468,7 +471,7 @@ impl<R: Ring> Outbound<R> {
         };
         self.received = self.acked;
         self.sent = self.cursor(self.acked + 1);
-        self.begun = false;
+        self.in_pieces = 0;
         resumed
     }
 
@@ -524,15 +527,16 @@ impl<R: Ring> Outbound<R> {
 
     /// The link is gone: nothing is in flight any more.
     pub fn handle_link_down(&mut self) {
+        self.in_pieces = 0;
         self.received = self.acked;
         self.sent = self.cursor(self.acked + 1);
-        self.begun = false;
         self.doubt = self.sent_max;
     }
 
-    /// A part of the record that is sent next is on its way: [`advance`](Self::advance) follows with the last one.
-    pub const fn begin_record(&mut self) {
-        self.begun = true;
+    /// The next record leaves in pieces. It stays in memory until [`advance`](Self::advance) says that the last of them is on its way:
+    /// those that are under way may have to be sent again.
+    pub const fn begin_pieces(&mut self) {
+        self.in_pieces = self.sent.number;
     }
 
     /// Everything before `end` is on its way.
@@ -541,7 +545,7 @@ impl<R: Ring> Outbound<R> {
         if self.received + 1 == self.sent.number {
             self.stalled_since = now;
         }
-        self.begun = false;
+        self.in_pieces = 0;
         // Behind a gap the record may stand anywhere in its run.
         self.sent = if end.offset == 0 { self.cursor(end.number) } else { end };
         self.sent_max = self.sent_max.max(end.number - 1);
@@ -560,7 +564,7 @@ impl<R: Ring> Outbound<R> {
             let through = self.whole_records(received);
             if through >= self.sent.number {
                 self.sent = self.cursor(through + 1);
-                self.begun = false;
+                self.in_pieces = 0;
             }
         }
         let received = received.min(self.sent.number - 1);

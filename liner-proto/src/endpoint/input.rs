@@ -262,7 +262,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
                 Brought::Message { numbered: false, maybe_redelivered: false }
             } else if peer.receiving.handle_frame(now, data.frame) == Turn::Next {
                 peer.receiving.taken(now);
-                take_record(peer, &mut self.inbound, data)?
+                take_data(peer, &mut self.inbound, data)?
             } else {
                 Brought::Nothing
             }
@@ -309,10 +309,11 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         let Some(peer) = &mut self.peer else { return Ok(()) };
         let piece = peer.assembly.handle(left, len, MESSAGE).ok_or(CloseReason::Violation)?;
         let (at, end) = match piece {
-            Piece::GivenUp => return Ok(()),
-            Piece::Gone => {
+            Piece::GivenUp | Piece::Skipped => return Ok(()),
+            Piece::LastSkipped => {
+                // Its sender dropped it when all of it but a lost piece was on its way.
                 let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
-                let brought = take_in_place(peer, &mut self.inbound, (false, &gap, 0))?;
+                let brought = take_record(peer, &mut self.inbound, &gap, (0, false))?;
                 self.note(&brought, held);
                 return Ok(());
             }
@@ -326,7 +327,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         let Some(end) = end else { return Ok(()) };
         let body = wire::decode(self.message.get(..end).unwrap_or_default()).map_err(CloseReason::from)?;
         let Body::Data(data) = body else { return Err(CloseReason::Violation) };
-        let brought = take_record(peer, &mut self.inbound, &data)?;
+        let brought = take_data(peer, &mut self.inbound, &data)?;
         self.note(&brought, Held { end, in_pieces: true, ..held });
         Ok(())
     }
@@ -423,17 +424,18 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
     }
 }
 
-/// Takes a record that comes in its place.
-fn take_record(peer: &mut Peer, inbound: &mut Inbound, data: &Data<'_>) -> Result<Brought, CloseReason> {
+/// Takes a frame with a record that comes in its place.
+fn take_data(peer: &mut Peer, inbound: &mut Inbound, data: &Data<'_>) -> Result<Brought, CloseReason> {
     let record = data.record.decode().map_err(CloseReason::from)?;
-    take_in_place(peer, inbound, (data.sent_before, &record, data.record.len()))
+    take_record(peer, inbound, &record, (data.record.len(), data.sent_before))
 }
 
-/// The same once it is read, with its length.
-fn take_in_place(
+/// Takes a record of so many bytes that comes in its place.
+fn take_record(
     peer: &mut Peer,
     inbound: &mut Inbound,
-    (sent_before, record, len): (bool, &Record<'_>, usize),
+    record: &Record<'_>,
+    (len, sent_before): (usize, bool),
 ) -> Result<Brought, CloseReason> {
     // A record in place of the rest of another one: that one was given up.
     peer.assembly.drop_begun();

@@ -173,8 +173,8 @@ pub enum Event<'a> {
 /// store. `FRAME` bytes hold one frame on its way in, at least 194. Everything lives in here, so that a `static` of
 /// it is all the memory there is.
 ///
-/// With `MESSAGE` above 0 messages may be longer than a frame, in both directions: they travel in pieces. One of up to `MESSAGE`
-/// bytes, with its record's head, is put together here.
+/// With `MESSAGE` above `FRAME` messages may be longer than a frame, in both directions: they travel in pieces. One of up to `MESSAGE`
+/// bytes, with its record's head and 8 more, is put together here.
 #[derive(Debug)]
 pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize = 0> {
     config: DeviceConfig<'a>,

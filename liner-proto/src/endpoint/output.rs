@@ -249,7 +249,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
             Carried::Piece(number, at) => {
                 let piece = self.takes.frame_max.min(FRAME) - PIECE_HEAD;
                 peer.partial = (widen(number, near), at + piece as u32);
-                self.out.begin_record();
+                self.out.begin_pieces();
             }
             Carried::Record(_) | Carried::LastPiece(..) | Carried::Gap(..) => {
                 peer.partial = (0, 0);

@@ -161,8 +161,8 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
             Ok(Loaded::Records { first, .. }) => self.out.handle_lost(next, first - 1, GapReason::Missing),
             Ok(Loaded::Corrupt { last, .. }) => self.out.handle_lost(next, last, GapReason::Corrupt),
             Ok(Loaded::Nothing) => self.out.handle_lost(next, self.out.stored() - 1, GapReason::Missing),
-            Ok(Loaded::TooSmall { .. }) => self.out.handle_lost(next, next, GapReason::Corrupt),
-            Err(_) => {}
+            // What found no room is still there.
+            Ok(Loaded::TooSmall { .. }) | Err(_) => {}
         }
     }
 }

@@ -40,7 +40,8 @@ pub enum PortError<E> {
 
 /// A port, and the bytes that it has not taken yet.
 ///
-/// `OUT` bytes hold frames on their way out: at least [`Endpoint::TRANSMIT_MIN`], which the compiler checks. A multiple of that
+/// `OUT` bytes hold frames on their way out: at least [`Endpoint::TRANSMIT_MIN`], and with messages above a frame at
+/// least `MESSAGE` and 3, which the compiler checks. A multiple of that
 /// keeps a fast port busy. `IN` bytes are read at once, and [`turn`](Self::turn) writes as many at once, so that a port that waits while it
 /// writes is read in between: there `IN` should not be above what the UART buffers of what it receives, or bytes are lost there.
 ///
@@ -195,6 +196,8 @@ impl<P: Read + ReadReady + Write, const OUT: usize, const IN: usize> Port<P, OUT
                 OUT >= Endpoint::<'_, QUEUE, FRAME, MESSAGE>::TRANSMIT_MIN,
                 "OUT holds at least one frame"
             );
+            // What is read back from the store passes through it.
+            assert!(MESSAGE <= FRAME || OUT >= MESSAGE + 3, "OUT holds at least one message with its length");
         };
         let (heard, deaf) = match self.read() {
             Ok(len) => (len, None),

@@ -1,6 +1,6 @@
 //! What a device does with what it has received, with its store and with a message of its own.
 
-use crate::effect::StoreFault;
+use crate::effect::{Loaded, StoreFault};
 use crate::endpoint::{Endpoint, Event, SendError, Step, TopicIndex};
 use crate::store::Store;
 use crate::time::Instant;
@@ -20,8 +20,8 @@ pub enum Overflow {
 /// was refused, when [`Endpoint::wants_link`] says so.
 ///
 /// Returns the bytes that are to be sent, from the front of `scratch`, and what the store said: after a fault the next turn asks it
-/// again, and all the rest was done. `scratch` holds at least the largest message with two bytes more, and
-/// [`Endpoint::TRANSMIT_MIN`]. Call it when bytes have arrived, after every [`send`], when [`Endpoint::poll_timeout`] is due, and again
+/// again, and all the rest was done. `scratch` holds at least the largest record with its length, two bytes or three from
+/// 16 KiB on, and [`Endpoint::TRANSMIT_MIN`]. Call it when bytes have arrived, after every [`send`], when [`Endpoint::poll_timeout`] is due, and again
 /// as soon as the line has taken what a turn returned.
 pub fn turn<'s, S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>(
     endpoint: &mut Endpoint<'_, QUEUE, FRAME, MESSAGE>,
@@ -117,10 +117,10 @@ pub fn send<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usi
 }
 
 /// Does everything that the endpoint owes its store, and reads back what it needs. `scratch` holds at least the largest
-/// message with two bytes more.
+/// record with its length, two bytes or three from 16 KiB on.
 ///
 /// # Errors
-/// What the store said; the endpoint asks again.
+/// What the store said, or [`StoreFault::Refused`] if `scratch` is too small; the endpoint asks again.
 pub fn serve<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>(
     endpoint: &mut Endpoint<'_, QUEUE, FRAME, MESSAGE>,
     store: &mut S,
@@ -133,7 +133,9 @@ pub fn serve<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: us
         let room = scratch.len().min(QUEUE);
         let loaded = store.load(queue, after, scratch.get_mut(..room).unwrap_or_default());
         endpoint.handle_loaded(now, after, loaded, scratch);
-        loaded?;
+        if let Loaded::TooSmall { .. } = loaded? {
+            return Err(StoreFault::Refused);
+        }
     }
     Ok(())
 }

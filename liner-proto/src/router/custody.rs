@@ -9,10 +9,10 @@ use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError};
 use crate::effect::{DeadReason, GapReason};
 use crate::id::Epoch;
-use crate::memory::{Cursor, SEGMENT_BYTES};
+use crate::memory::Cursor;
 use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
 
-/// Bytes that are moved between queues in one turn.
+/// Bytes that are moved between queues in one turn, but for a single record that is longer.
 const MOVE_BYTES: usize = 1024 * 1024;
 
 impl Router {
@@ -195,7 +195,7 @@ impl Router {
         peers.dedup();
         let mut taken = 0;
         for peer in peers {
-            let Some(peer) = self.peers.get(peer.0).filter(|peer| len <= peer.record_max) else { continue };
+            let Some(peer) = self.peers.get(peer.0).filter(|peer| len <= peer.loose_max) else { continue };
             let Some(conn) = peer.conn else { continue };
             if self.conns.push_loose(conn, &record) {
                 taken += 1;
@@ -252,7 +252,7 @@ impl Router {
     fn send_error(&self, error: PushError) -> SendError {
         match error {
             PushError::Full => SendError::Busy,
-            PushError::TooLarge => SendError::TooLarge { max: self.config.limits.message_max as usize },
+            PushError::TooLarge => SendError::TooLarge { max: self.payload_max() },
         }
     }
 
@@ -326,18 +326,9 @@ impl Router {
     }
 
     /// Whether a message that this node is to hand on would end among the dead letters.
-    pub(super) fn would_put_aside(
-        &self,
-        from: PeerId,
-        topic: TopicId,
-        header: &Header<'_>,
-        payload: &[u8],
-    ) -> bool {
+    pub(super) fn would_put_aside(&self, from: PeerId, topic: TopicId, header: &Header<'_>) -> bool {
         if self.topics.is_own(topic) || !self.config.takes_custody || header.origin.is_some() {
             return false;
-        }
-        if payload.len() + super::RECORD_HEAD_MAX > SEGMENT_BYTES.min(self.config.queue_bytes) {
-            return true;
         }
         let others = self.topics.rows(topic).iter().any(|row| row.peer != from);
         !others && self.keeps_no_more(from, topic)
@@ -441,13 +432,15 @@ impl Router {
             let again = outbox.out.sent() <= doubt;
             let last = if to.is_some() { u64::MAX - 1 } else { outbox.return_through };
             let limit = if again { last.min(doubt) } else { last };
-            let (end, run) = match outbox.out.next_piece(limit, MOVE_BYTES) {
+            let (end, run) = match outbox.out.next_piece(limit, usize::MAX) {
                 Next::Nothing => return,
                 Next::Load { .. } => return self.want_load(from),
                 Next::Gap { first, last, reason } => {
                     self.move_gap(to, last - first + 1, reason);
                     (Cursor { number: last + 1, offset: 0 }, Vec::new())
                 }
+                // A store that is full bears no more than it was asked to.
+                Next::Run { bytes, .. } if moved > 0 && moved + bytes.len() > MOVE_BYTES => return,
                 Next::Run { end, bytes, .. } => (end, bytes.to_vec()),
             };
             moved += run.len().max(1);

@@ -65,9 +65,8 @@ impl Router {
         (peer, number): (PeerId, u64),
         topic: TopicId,
         header: &Header<'_>,
-        payload: &[u8],
     ) -> Result<(), CloseReason> {
-        if !self.storage.is_littered() || !self.would_put_aside(peer, topic, header, payload) {
+        if !self.storage.is_littered() || !self.would_put_aside(peer, topic, header) {
             return Ok(());
         }
         let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };

@@ -1,13 +1,16 @@
 //! Who a connection is with, and where the streams go on.
 
-use super::conn::{Caller, Framing};
+use super::conn::Caller;
 use super::event::Event;
 use super::limits::record_max;
+use super::line::FRAME_MAX as LINE_FRAME_MAX;
 use super::{PeerId, Router};
 use crate::delivery::Resumed;
 use crate::id::{ConnId, Epoch};
 use crate::line::FRAMES_MAX;
+use crate::seal;
 use crate::wire::control::CloseReason;
+use crate::wire::data;
 use crate::wire::handshake::{About, Assigned, StreamFields};
 
 impl Router {
@@ -153,7 +156,9 @@ impl Router {
         }
         state.conn = Some(id);
         state.about = Some(about);
-        state.record_max = record_max(&about, if on_line { Framing::Cobs } else { Framing::Length });
+        state.record_max = record_max(&about);
+        let frame_max = if on_line { state.frame_max().min(LINE_FRAME_MAX) } else { state.frame_max() };
+        state.loose_max = state.record_max.min(frame_max.saturating_sub(seal::LEN + data::HEAD_LEN_MAX));
         state.messages_limit = outbox.out.acked().saturating_add(u64::from(about.window_messages));
         if on_line {
             // There the window is counted in frames.

@@ -201,7 +201,7 @@ impl Router {
             Body::Page(page) => self.handle_page(peer, &page),
             Body::TopicFull(full) => self.handle_topic_full(peer, &full),
             Body::Skipped(_) => Ok(()),
-            Body::Fragment(_) => Err(CloseReason::Unsupported),
+            Body::Fragment(fragment) => self.handle_piece(peer, &fragment, application),
             Body::Hello(_)
             | Body::Answer(_)
             | Body::Confirm(_)
@@ -281,12 +281,15 @@ impl Router {
 
     // ------------------------------------------------------------------ messages
 
-    fn handle_batch(
+    pub(super) fn handle_batch(
         &mut self,
         peer: PeerId,
         batch: &Batch<'_>,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
+        // Records in place of the rest of another one: that one was given up.
+        let begun = self.peers.get_mut(peer.0).filter(|state| state.arriving.is_begun());
+        begun.into_iter().for_each(|state| state.arriving.drop_begun());
         let taken = batch.records().try_for_each(|item| {
             let item = item.map_err(CloseReason::from)?;
             self.check_len(item.bytes.len())?;
@@ -352,7 +355,7 @@ impl Router {
                     }
                     Topic::Text(text) => self.intern_bounded(text)?,
                 };
-                self.check_room_for((peer, number), topic, header, payload)?;
+                self.check_room_for((peer, number), topic, header)?;
                 let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
                 let arrival = state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?;
                 if arrival == Arrival::Duplicate {

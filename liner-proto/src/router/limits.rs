@@ -3,38 +3,20 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use super::conn::Framing;
 use super::outbox::{Letter, Outbox};
 use super::peer::Peer;
 use super::topics::Topics;
 use super::{PeerId, RECORD_HEAD_MAX, Router, SendError, TopicId};
 use crate::effect::DeadReason;
 use crate::memory::Cursor;
-use crate::seal;
-use crate::wire::batch::BatchHead;
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::About;
 use crate::wire::record::{self, GAP_LEN_MAX, Header, Record, Topic};
 use crate::wire::varint::{self, varint_len};
 
-/// The longest record that a peer takes: on a reliable link alone in a frame, on a line in as many pieces as it needs. A gap has
-/// to go to everyone.
-pub(super) fn record_max(about: &About, framing: Framing) -> usize {
-    let frame = about.frame_max as usize;
-    let most = about.message_max as usize;
-    let fits = match framing {
-        Framing::Length => most.min(record_in(frame.saturating_sub(BatchHead::LEN_MAX + seal::LEN))),
-        Framing::Cobs => most,
-    };
-    fits.max(GAP_LEN_MAX)
-}
-
-/// The longest record that takes `room` bytes with its length.
-const fn record_in(room: usize) -> usize {
-    let len = room.saturating_sub(varint_len(room as u64));
-    // A length that is a byte shorter leaves one more for the record.
-    let more = len + 1;
-    if more + varint_len(more as u64) <= room { more } else { len }
+/// The longest record that a peer takes, in as many pieces as it needs. A gap has to go to everyone.
+pub(super) fn record_max(about: &About) -> usize {
+    (about.message_max as usize).max(GAP_LEN_MAX)
 }
 
 /// The record of a message with its topic written out.
@@ -81,16 +63,30 @@ impl<'a> Spelling<'a> {
     }
 
     /// A record of the queue as it is sent: with its topic written out if the peer does not keep the number.
-    pub(super) fn of<'r>(&self, record: &'r [u8]) -> Cow<'r, [u8]> {
+    fn of<'r>(&self, record: &'r [u8]) -> Cow<'r, [u8]> {
+        match self.parts(record) {
+            (Cow::Owned(front), payload) => Cow::Owned([&front, payload].concat()),
+            (Cow::Borrowed(_), _) => Cow::Borrowed(record),
+        }
+    }
+
+    /// The same in two parts, so that no payload is copied.
+    pub(super) fn parts<'r>(&self, record: &'r [u8]) -> (Cow<'r, [u8]>, &'r [u8]) {
         if !self.is_plain()
             && let Ok(Record::Message { header, payload }) = record::decode(record)
             && let Topic::Number(number) = header.topic
             && number as usize > self.bindings_max
             && let Some(text) = self.text(number)
         {
-            return Cow::Owned(written_out(&header, text, payload));
+            return (Cow::Owned(written_out(&header, text, &[])), payload);
         }
-        Cow::Borrowed(record)
+        (Cow::Borrowed(record), &[])
+    }
+
+    /// The bytes of a record as it is sent.
+    pub(super) fn len_of(&self, record: &[u8]) -> usize {
+        let (front, payload) = self.parts(record);
+        front.len() + payload.len()
     }
 
     /// Why the peer does not take a record with this number, if it does not.
@@ -98,7 +94,7 @@ impl<'a> Spelling<'a> {
         if number <= self.unwanted_through && self.is_unwanted(record) {
             return Some(DeadReason::Unsubscribed);
         }
-        (self.of(record).len() > self.record_max).then_some(DeadReason::TooLarge)
+        (self.len_of(record) > self.record_max).then_some(DeadReason::TooLarge)
     }
 
     fn is_unwanted(&self, record: &[u8]) -> bool {
@@ -130,18 +126,19 @@ impl<'a> Spelling<'a> {
         (run.get(..len).unwrap_or_default(), end)
     }
 
-    /// The records at the front of a run as they are sent, all of them taken and in `room`, and where the rest begins. The
-    /// first one need not fit if it is to go `alone`.
-    pub(super) fn run(&self, run: &[u8], begin: Cursor, room: usize, alone: bool) -> (Vec<u8>, Cursor) {
+    /// The records at the front of a run as they are sent, all of them taken and in `room`, and where the rest begins. If the first
+    /// one does not fit it goes by itself, if it has room in `alone`.
+    pub(super) fn run(&self, run: &[u8], begin: Cursor, room: usize, alone: usize) -> (Vec<u8>, Cursor) {
         let (mut sent, mut end) = (Vec::new(), begin);
         let mut rest = run;
         while let Some((record, after)) = record::split_first(rest) {
-            let spelled = self.of(record);
-            let fits = sent.len() + varint_len(spelled.len() as u64) + spelled.len() <= room;
-            if self.refusal(record, end.number).is_some() || !(fits || (alone && sent.is_empty())) {
+            let len = self.len_of(record);
+            let taken = varint_len(len as u64) + len;
+            let fits = sent.len() + taken <= room || (sent.is_empty() && taken <= alone);
+            if self.refusal(record, end.number).is_some() || !fits {
                 break;
             }
-            push_record(&mut sent, &spelled);
+            push_record(&mut sent, &self.of(record));
             end.number += record::numbers_of(record);
             end.offset += (rest.len() - after.len()) as u64;
             rest = after;

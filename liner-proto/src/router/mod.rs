@@ -30,6 +30,7 @@ mod mailbox;
 mod outbox;
 mod output;
 mod peer;
+mod pieces;
 mod rival;
 mod slots;
 mod storage;
@@ -48,6 +49,7 @@ pub use event::{Application, Event, Message};
 pub use loads::LoadRequest;
 pub use storage::StoreRequest;
 
+use crate::config::HEAD_BYTES_MAX;
 use crate::delivery::{Outbound, SendMode};
 use crate::effect::{Recovered, RecoveredQueue};
 use crate::id::{Epoch, SendId};
@@ -110,7 +112,7 @@ pub enum SendError {
 }
 
 /// The most bytes of a record that are not its payload: flags, origin, topic, times.
-const RECORD_HEAD_MAX: usize = 2 * (NAME_BYTES_MAX + 2) + 64;
+const RECORD_HEAD_MAX: usize = HEAD_BYTES_MAX as usize;
 
 /// A node. See the [module](self) for how it is driven.
 #[derive(Debug)]
@@ -303,7 +305,8 @@ impl Router {
         self.outboxes.iter().map(Outbox::held).sum()
     }
 
-    /// The largest payload that can be sent. There is room beside it for a topic, and for what a gateway adds.
+    /// The largest payload that can be sent. There is room beside it for a topic, and for what a gateway adds. One that is to
+    /// arrive at best travels in one frame: [`loose_max`](Self::loose_max).
     pub const fn payload_max(&self) -> usize {
         (self.config.limits.message_max as usize).saturating_sub(RECORD_HEAD_MAX)
     }
@@ -362,7 +365,7 @@ impl Router {
         if topic.is_empty() || topic.len() > NAME_BYTES_MAX {
             return Err(SendError::BadTopic);
         }
-        let max = self.payload_max();
+        let max = if mode == Mode::BestEffort { self.loose_max() } else { self.payload_max() };
         if payload.len() > max {
             return Err(SendError::TooLarge { max });
         }

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::pieces::{Arriving, FRAME_BYTES_MAX, Partial};
 use super::topics::Row;
 use super::{NodeConfig, OutboxId, Router, TopicId};
 use crate::delivery::{Inbound, Resumption};
@@ -22,6 +23,11 @@ pub(super) struct Peer {
     pub(super) about: Option<About>,
     /// The longest record that it takes, as it is sent; without a bound before it has said so.
     pub(super) record_max: usize,
+    /// The longest record that has room in one frame to it: a best-effort message is not sent in pieces.
+    pub(super) loose_max: usize,
+    /// A message that arrives from it in pieces, and one that leaves so.
+    pub(super) arriving: Arriving,
+    pub(super) partial: Partial,
     /// The last number the peer lets this node send.
     pub(super) messages_limit: u64,
     /// Bytes that the peer lets this node send in the session, and how many were sent.
@@ -82,6 +88,9 @@ impl Peer {
             conn: None,
             about: None,
             record_max: usize::MAX,
+            loose_max: 0,
+            arriving: Arriving::default(),
+            partial: Partial::default(),
             messages_limit: 0,
             bytes_limit: 0,
             bytes_sent: 0,
@@ -161,6 +170,11 @@ impl Peer {
         self.batch_max = NUMBERS_MAX.min(2 * self.batch_max);
     }
 
+    /// The longest frame that is written to it on a reliable link.
+    pub(super) fn frame_max(&self) -> usize {
+        self.about.map_or(0, |about| about.frame_max as usize).min(FRAME_BYTES_MAX)
+    }
+
     /// Topic numbers that it keeps.
     pub(super) fn bindings_max(&self) -> usize {
         self.about.map_or(0, |about| about.bindings_max as usize)
@@ -174,6 +188,8 @@ impl Peer {
     /// The session is over: what belonged to it is forgotten.
     pub(super) fn handle_down(&mut self) {
         self.conn = None;
+        self.arriving = Arriving::default();
+        self.partial = Partial::default();
         self.topics = Vec::new();
         self.bound = 0;
         self.rows_told = 0;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use liner_proto::effect::{DeadReason, Recovered, StoreFault};
 use liner_proto::id::{Class, ConnId};
 use liner_proto::router::{Event, Framing, Message, NodeConfig, Router, StoreRequest};
-use liner_proto::store::{HeapStore, Store, execute};
+use liner_proto::store::{self, HeapStore, Store, execute};
 use liner_proto::time::Instant;
 
 /// When a node begins.
@@ -76,11 +76,10 @@ impl Node {
                 self.router.handle_committed(self.now, batch.id(), outcome);
             }
             Some(StoreRequest::Load(load)) => {
-                let mut bytes = vec![0; 1 << 16];
-                let loaded = if self.unreadable == Some(load.queue().name()) {
-                    Err(StoreFault::Unavailable)
+                let (loaded, bytes) = if self.unreadable == Some(load.queue().name()) {
+                    (Err(StoreFault::Unavailable), Vec::new())
                 } else {
-                    self.store.load(load.queue(), load.after(), &mut bytes)
+                    store::load(&mut self.store, &load)
                 };
                 self.router.handle_loaded(self.now, &load, loaded, &bytes);
             }

@@ -5,11 +5,12 @@ use alloc::boxed::Box;
 use super::super::conn::Conn;
 use super::super::event::Application;
 use super::super::input::close_reason;
+use super::super::pieces::Arrived;
 use super::super::{PeerId, Router};
 use super::Line;
 use crate::effect::GapReason;
 use crate::id::ConnId;
-use crate::line::{Piece, Turn};
+use crate::line::Turn;
 use crate::session::{Heard, Session};
 use crate::wire::control::{Ack, CloseReason, Content, Fragment};
 use crate::wire::data::{self, Data};
@@ -250,7 +251,7 @@ impl Router {
         match numbered.content().map_err(CloseReason::from)? {
             Content::Fragment(fragment) => self.handle_fragment(id, peer, &fragment, application),
             Content::Begin(begin) => {
-                line.assembly.drop_begun();
+                line.arriving.drop_begun();
                 line.expected = begin.number;
                 Ok(())
             }
@@ -270,28 +271,20 @@ impl Router {
     ) -> Result<(), CloseReason> {
         let max = self.config.limits.message_max as usize + data::HEAD_LEN_MAX;
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
-        let piece = line.assembly.handle(fragment.left, fragment.bytes.len(), max);
-        match piece.ok_or(CloseReason::Violation)? {
-            Piece::GivenUp => line.message = alloc::vec::Vec::new(),
-            Piece::Gone => {
-                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
-                return self.handle_in_place(id, peer, (false, &gap, 0), application);
-            }
-            Piece::More(at) => {
-                line.message.truncate(at);
-                line.message.extend_from_slice(fragment.bytes);
-            }
-            Piece::Last(at, _) => {
-                line.message.truncate(at);
-                line.message.extend_from_slice(fragment.bytes);
-                let body = core::mem::take(&mut line.message);
+        match line.arriving.handle(fragment, max)? {
+            Arrived::Nothing => Ok(()),
+            Arrived::Body(body) => {
                 let Body::Data(data) = wire::decode(&body).map_err(CloseReason::from)? else {
                     return Err(CloseReason::Violation);
                 };
-                return self.handle_data(id, peer, &data, application);
+                self.handle_data(id, peer, &data, application)
+            }
+            Arrived::Rest => {
+                // Its sender dropped it when all of it but a lost piece was on its way.
+                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
+                self.handle_placed_record(id, peer, (&gap, 0), false, application)
             }
         }
-        Ok(())
     }
 
     /// A record in its place.
@@ -304,21 +297,20 @@ impl Router {
     ) -> Result<(), CloseReason> {
         self.check_len(data.record.len())?;
         let record = data.record.decode().map_err(CloseReason::from)?;
-        self.handle_in_place(id, peer, (data.sent_before, &record, data.record.len()), application)
+        self.handle_placed_record(id, peer, (&record, data.record.len()), data.sent_before, application)
     }
 
-    /// The same once it is read, with its length.
-    fn handle_in_place(
+    fn handle_placed_record(
         &mut self,
         id: ConnId,
         peer: PeerId,
-        (sent_before, record, len): (bool, &Record<'_>, usize),
+        (record, len): (&Record<'_>, usize),
+        sent_before: bool,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
         // A record in place of the rest of another one: that one was given up.
-        line.assembly.drop_begun();
-        line.message = alloc::vec::Vec::new();
+        line.arriving.drop_begun();
         let number = line.expected;
         if number == 0 {
             return Err(CloseReason::Violation);

@@ -2,10 +2,10 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 
 use super::super::limits::Spelling;
 use super::super::output::{COBS_WRITE_BYTES, Writer, may_send, messages_limit};
+use super::super::pieces::cut;
 use super::super::{PeerId, Router};
 use super::{FRAME_MAX, Line, NUDGE};
 use crate::delivery::Next;
@@ -203,7 +203,10 @@ impl Router {
             Carried::Begin(number) => line.announced = widen(number, near),
             Carried::Piece(number, at) => {
                 line.partial = (widen(number, near), at + room as u32);
-                outbox.out.begin_record();
+                let outbox = self.peers.get(peer.0).and_then(|peer| peer.outbox);
+                if let Some(outbox) = outbox.and_then(|id| self.outboxes.get_mut(id.0)) {
+                    outbox.out.begin_pieces();
+                }
             }
             Carried::Record(_) | Carried::LastPiece(..) | Carried::Gap(..) => {
                 let number = carried.completes(near).map_or(0, |last| last + 1);
@@ -254,7 +257,8 @@ impl Router {
                 }
                 let low = number as u32;
                 let head = DataHead { sent_before: false, frame: 0, added_age_ms: 0 };
-                let total = head.encode(&spelling.of(record))?.len();
+                let (front, payload) = spelling.parts(record);
+                let total = head.encode(&front)?.len() + payload.len();
                 let carried = match record::numbers_of(record) {
                     1 if total + seal::LEN <= room => Carried::Record(low),
                     1 => {
@@ -339,19 +343,20 @@ impl Router {
         if number <= outbox.out.acked() {
             return None;
         }
-        let spelled = Spelling::new(state, outbox, &self.topics).of(record);
+        let (front, payload) = Spelling::new(state, outbox, &self.topics).parts(record);
         let own = if at.is_some() { 0 } else { frame };
         let sent_before = outbox.out.is_doubtful(number);
-        let parts = DataHead { sent_before, frame: own, added_age_ms: 0 }.encode(&spelled)?;
+        let parts = DataHead { sent_before, frame: own, added_age_ms: 0 }.encode(&front)?;
+        let left = parts.len() + payload.len();
+        let [head, front] = parts.slices();
         let Some(at) = at else {
-            writer.parts(&parts.slices());
+            writer.parts(&[head, front, payload]);
             return Some(());
         };
-        let body: Vec<u8> = parts.slices().concat();
-        let rest = body.get(at as usize..)?;
-        let piece = rest.get(..self.piece_room(peer).min(rest.len()))?;
-        let (head, len) = Fragment::head(u32::try_from(rest.len()).ok()?);
-        writer.parts(&[&Numbered::head(frame), head.get(..len)?, piece]);
+        let left = left.checked_sub(at as usize)?;
+        let (fragment, len) = Fragment::head(u32::try_from(left).ok()?);
+        let [a, b, c] = cut([head, front, payload], at as usize, self.piece_room(peer).min(left));
+        writer.parts(&[&Numbered::head(frame), fragment.get(..len)?, a, b, c]);
         Some(())
     }
 }
