@@ -339,7 +339,7 @@ impl Victim {
                 *got += 1;
             }
             DeviceEvent::Disconnected(_) => *disconnects += 1,
-            _ => {}
+            DeviceEvent::Connected { .. } | DeviceEvent::TooLarge | _ => {}
         };
         let mut rest = bytes;
         for _ in 0..1000 {

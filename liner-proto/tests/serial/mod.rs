@@ -354,7 +354,7 @@ impl<const Q: usize, const F: usize, const M: usize> World<Q, F, M> {
             }
             DeviceEvent::Gap { count, reason } => gaps.push((count, reason)),
             DeviceEvent::Disconnected(reason) => disconnects.push(reason),
-            _ => {}
+            DeviceEvent::Connected { .. } | DeviceEvent::TooLarge | _ => {}
         };
         let (bytes, served) =
             pump::turn(&mut *self.device, &mut *self.store, self.now, arrived, scratch, event);
@@ -395,12 +395,12 @@ impl<const Q: usize, const F: usize, const M: usize> World<Q, F, M> {
 /// The body of an encoded frame, whatever it is sealed for.
 pub(crate) fn body_of(frame: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();
-    match cobs::split(&mut frame, 1 << 16) {
-        cobs::CobsSplit::Frame { frame: place, .. } if place.len() > seal::LEN => {
-            frame[place][seal::LEN..].to_vec()
-        }
-        _ => Vec::new(),
+    if let cobs::CobsSplit::Frame { frame: place, .. } = cobs::split(&mut frame, 1 << 16)
+        && place.len() > seal::LEN
+    {
+        return frame[place][seal::LEN..].to_vec();
     }
+    Vec::new()
 }
 
 /// The tag of an encoded frame; for a frame with a number that of what it carries.
