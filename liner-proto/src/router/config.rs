@@ -19,6 +19,9 @@ pub struct NodeConfig {
     pub name: String,
     /// Which start of the node this is; random.
     pub instance: u64,
+    /// What the wall clock says when the node is built, in milliseconds since the Unix epoch; 0 if there is none. It tells how long messages
+    /// with a time to live were in the store while the node was not running. Without it that is unknown, and they are too old.
+    pub wall_ms: u64,
     /// Seed of epochs, nonces and jitter. On a host it comes from the operating system.
     pub seed: [u64; 2],
     /// The class of the node's store.
@@ -65,6 +68,7 @@ impl NodeConfig {
         Self {
             name: name.into(),
             instance: seed[0] ^ seed[1].rotate_left(32),
+            wall_ms: 0,
             seed,
             class,
             limits: Limits::HOST,

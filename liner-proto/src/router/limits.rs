@@ -4,6 +4,7 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::conn::Framing;
+use super::expiry::Reading;
 use super::outbox::{Letter, Outbox};
 use super::peer::Peer;
 use super::topics::Topics;
@@ -15,7 +16,7 @@ use crate::wire::batch::BatchHead;
 use crate::wire::control::CloseReason;
 use crate::wire::data;
 use crate::wire::handshake::About;
-use crate::wire::record::{self, GAP_LEN_MAX, Header, Record, Topic};
+use crate::wire::record::{self, Age, GAP_LEN_MAX, Header, Record, Topic};
 use crate::wire::varint::{self, varint_len};
 
 /// The longest record that a peer takes, alone in a frame. A gap has to go to everyone.
@@ -38,9 +39,12 @@ const fn record_in(room: usize) -> usize {
 
 /// The record of a message with its topic written out.
 pub(super) fn written_out(header: &Header<'_>, topic: &str, payload: &[u8]) -> Vec<u8> {
-    let header = Header { topic: Topic::Text(topic), ..*header };
-    let mut bytes = alloc::vec![0; record::message_len(&header, payload.len())];
-    record::encode_message(&header, payload, &mut bytes);
+    encoded(&Header { topic: Topic::Text(topic), ..*header }, payload)
+}
+
+fn encoded(header: &Header<'_>, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = alloc::vec![0; record::message_len(header, payload.len())];
+    record::encode_message(header, payload, &mut bytes);
     bytes
 }
 
@@ -55,10 +59,14 @@ pub(super) struct Spelling<'a> {
     peer: Option<PeerId>,
     record_max: usize,
     unwanted_through: u64,
+    /// Messages above this one have no time to live.
+    aged_through: u64,
+    restored: u64,
+    now: Reading,
 }
 
 impl<'a> Spelling<'a> {
-    pub(super) fn new(state: &Peer, outbox: &'a Outbox, topics: &'a Topics) -> Self {
+    pub(super) fn new(state: &Peer, outbox: &'a Outbox, topics: &'a Topics, now: Reading) -> Self {
         Self {
             numbers: &outbox.topics,
             bindings_max: state.bindings_max(),
@@ -66,6 +74,9 @@ impl<'a> Spelling<'a> {
             peer: outbox.peer,
             record_max: state.record_max,
             unwanted_through: outbox.unwanted_through,
+            aged_through: outbox.aged_through,
+            restored: outbox.restored,
+            now,
         }
     }
 
@@ -79,17 +90,26 @@ impl<'a> Spelling<'a> {
         Some(self.topics.text(*topic))
     }
 
-    /// A record of the queue as it is sent: with its topic written out if the peer does not keep the number.
+    /// A record of the queue as it is sent: with its topic written out if the peer does not keep the number, and with its age
+    /// now.
     pub(super) fn of<'r>(&self, record: &'r [u8]) -> Cow<'r, [u8]> {
-        if !self.is_plain()
-            && let Ok(Record::Message { header, payload }) = record::decode(record)
-            && let Topic::Number(number) = header.topic
-            && number as usize > self.bindings_max
-            && let Some(text) = self.text(number)
-        {
-            return Cow::Owned(written_out(&header, text, payload));
+        let is_born = self.aged_through > 0 && record::is_born(record);
+        if self.is_plain() && !is_born {
+            return Cow::Borrowed(record);
         }
-        Cow::Borrowed(record)
+        let Ok(Record::Message { header, payload }) = record::decode(record) else {
+            return Cow::Borrowed(record);
+        };
+        let text = match header.topic {
+            Topic::Number(number) if number as usize > self.bindings_max => self.text(number),
+            Topic::Number(_) | Topic::Text(_) => None,
+        };
+        let header = self.now.unqueued(&header, false);
+        match text {
+            Some(text) => Cow::Owned(written_out(&header, text, payload)),
+            None if is_born => Cow::Owned(encoded(&header, payload)),
+            None => Cow::Borrowed(record),
+        }
     }
 
     /// Why the peer does not take a record with this number, if it does not.
@@ -97,7 +117,21 @@ impl<'a> Spelling<'a> {
         if number <= self.unwanted_through && self.is_unwanted(record) {
             return Some(DeadReason::Unsubscribed);
         }
+        if self.is_born(record, number) && self.is_too_old(record, number) {
+            return Some(DeadReason::Expired);
+        }
         (self.of(record).len() > self.record_max).then_some(DeadReason::TooLarge)
+    }
+
+    /// Whether a record says when it was born, and is not sent as it stands in the queue.
+    fn is_born(&self, record: &[u8], number: u64) -> bool {
+        number <= self.aged_through && record::is_born(record)
+    }
+
+    #[cold]
+    fn is_too_old(&self, record: &[u8], number: u64) -> bool {
+        let Ok(Record::Message { header, .. }) = record::decode(record) else { return false };
+        self.now.is_too_old(&header, number <= self.restored)
     }
 
     fn is_unwanted(&self, record: &[u8]) -> bool {
@@ -111,15 +145,17 @@ impl<'a> Spelling<'a> {
 
     /// Whether the peer takes all of a run as it stands in the queue, as far as that can be seen without reading it.
     pub(super) const fn takes_whole(&self, run: &[u8], begin: Cursor) -> bool {
-        run.len() <= self.record_max && begin.number > self.unwanted_through
+        let copied =
+            if self.aged_through > self.unwanted_through { self.aged_through } else { self.unwanted_through };
+        run.len() <= self.record_max && begin.number > copied
     }
 
-    /// The records at the front of a run that the peer takes, and where the rest begins.
+    /// The records at the front of a run that the peer takes as they stand there, and where the rest begins.
     pub(super) fn front<'r>(&self, run: &'r [u8], begin: Cursor) -> (&'r [u8], Cursor) {
         let mut end = begin;
         let mut rest = run;
         while let Some((record, after)) =
-            record::split_first(rest).filter(|(record, _)| self.refusal(record, end.number).is_none())
+            record::split_first(rest).filter(|(record, _)| self.takes_as_is(record, end.number))
         {
             end.number += record::numbers_of(record);
             rest = after;
@@ -127,6 +163,10 @@ impl<'a> Spelling<'a> {
         let len = run.len() - rest.len();
         end.offset += len as u64;
         (run.get(..len).unwrap_or_default(), end)
+    }
+
+    fn takes_as_is(&self, record: &[u8], number: u64) -> bool {
+        self.refusal(record, number).is_none() && !self.is_born(record, number)
     }
 
     /// The records at the front of a run as they are sent, all of them taken and in `room`, and where the rest begins. The
@@ -205,7 +245,9 @@ impl Router {
             Topic::Number(number) if number as usize <= state.bindings_max() => Topic::Number(number),
             Topic::Number(_) | Topic::Text(_) => Topic::Text(text),
         };
-        let head = Header { topic, ..*header }.len();
+        // What is sent says its age, which is below its time to live.
+        let age = header.ttl_ms.map(|ttl_ms| Age { ms: ttl_ms.into(), unknown: false });
+        let head = Header { topic, age, ..*header }.len();
         if head + payload.len() <= state.record_max {
             return Ok(());
         }
@@ -218,7 +260,7 @@ mod tests {
     use super::*;
     use crate::id::Epoch;
     use crate::wire::TEXT_MAX;
-    use crate::wire::record::{Age, Mode, Origin};
+    use crate::wire::record::{Mode, Origin};
 
     #[test]
     fn no_head_is_longer_than_what_is_taken_for_the_longest() {
@@ -231,6 +273,7 @@ mod tests {
             hops: Some(u8::MAX),
             ttl_ms: Some(u32::MAX),
             age: Some(Age { ms: u64::MAX, unknown: true }),
+            born_ms: None,
         };
         assert!(header.len() + varint::LEN_MAX <= RECORD_HEAD_MAX, "with the length of its record");
     }

@@ -20,12 +20,14 @@ mod dead;
 mod dial;
 mod directory;
 mod event;
+mod expiry;
 mod handshake;
 mod input;
 mod leaving;
 mod limits;
 mod loads;
 mod mailbox;
+mod options;
 mod outbox;
 mod output;
 mod peer;
@@ -45,6 +47,7 @@ pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
 pub use event::{Application, Event, Message};
 pub use loads::LoadRequest;
+pub use options::SendOptions;
 pub use storage::StoreRequest;
 
 use crate::delivery::{Outbound, SendMode};
@@ -59,6 +62,7 @@ use crate::wire::record::{Header, Mode, Topic};
 use conn::Conns;
 use dial::Dials;
 use event::Events;
+use expiry::Calendar;
 use outbox::{Key, Opened, Outbox};
 use peer::Peer;
 use slots::Slots;
@@ -106,6 +110,9 @@ pub enum SendError {
     /// The node itself subscribes to the topic.
     #[error("this node subscribes to the topic itself")]
     OwnTopic,
+    /// The time to live is nothing, or too long to be counted.
+    #[error("a time to live is from 1 ms to 49 days")]
+    BadTtl,
 }
 
 /// The most bytes of a record that are not its payload: flags, origin, topic, times.
@@ -117,6 +124,7 @@ pub struct Router {
     config: NodeConfig,
     rng: Rng,
     now: Instant,
+    calendar: Calendar,
     inbox: Epoch,
     inbox_stored: bool,
     topics: Topics,
@@ -160,6 +168,7 @@ impl Router {
         Self {
             rng,
             now,
+            calendar: Calendar::new(config.wall_ms, now),
             inbox: Epoch::NONE,
             inbox_stored: false,
             topics: Topics::default(),
@@ -350,12 +359,27 @@ impl Router {
     ///
     /// # Errors
     /// See [`SendError`]; for `Mode::All` nothing is queued for anyone then.
+    #[inline]
     pub fn send(
         &mut self,
         now: Instant,
         topic: &str,
         payload: &[u8],
         mode: Mode,
+    ) -> Result<SendId, SendError> {
+        self.send_with(now, topic, payload, &SendOptions::new(mode))
+    }
+
+    /// As [`send`](Self::send), with all that a sender may want.
+    ///
+    /// # Errors
+    /// See [`SendError`]; for `Mode::All` nothing is queued for anyone then.
+    pub fn send_with(
+        &mut self,
+        now: Instant,
+        topic: &str,
+        payload: &[u8],
+        options: &SendOptions,
     ) -> Result<SendId, SendError> {
         self.tick(now);
         if topic.is_empty() || topic.len() > NAME_BYTES_MAX {
@@ -369,8 +393,11 @@ impl Router {
         if self.topics.is_own(topic) {
             return Err(SendError::OwnTopic);
         }
-        let header = Header::new(mode, Topic::Number(0));
-        if mode == Mode::BestEffort {
+        let mut header = Header::new(options.mode, Topic::Number(0));
+        if let Some(ttl) = options.ttl {
+            header.ttl_ms = Some(expiry::millis(ttl).ok_or(SendError::BadTtl)?);
+        }
+        if options.mode == Mode::BestEffort {
             self.send_loose(topic, &header, payload, None);
             return Ok(self.sends);
         }

@@ -115,7 +115,9 @@ pub(super) struct Outbox {
     /// The last message that was queued of each topic number, at 0 of the topics without one.
     newest: Vec<u64>,
     /// The last message that was queued before the start, of whatever topic.
-    restored: u64,
+    pub(super) restored: u64,
+    /// Messages above this one have no time to live.
+    pub(super) aged_through: u64,
     pub(super) topics_stored: usize,
     pub(super) topics_asked: Pending<usize>,
     /// What its peer does not take, on its way to the dead letters. Not empty.
@@ -166,6 +168,7 @@ impl Outbox {
             numbers: Vec::new(),
             newest: Vec::new(),
             restored,
+            aged_through: restored,
             topics_stored: 0,
             topics_asked: Pending::new(),
             aside: None,
@@ -258,6 +261,9 @@ impl Outbox {
             record::encode_message(&header, payload, room);
         };
         let number = self.out.push(now, len, over, write)?;
+        if header.born_ms.is_some() {
+            self.aged_through = number;
+        }
         self.note_queued(&header.topic, number);
         if self.counted / 2 > self.out.waiting() {
             self.weigh();
@@ -324,7 +330,13 @@ impl Outbox {
         self.own_through = self.out.next() - 1;
         self.acked_base = self.out.acked();
         let less = predecessor.old_first - 1;
-        for through in [&mut self.return_through, &mut self.unwanted_through, &mut self.restored] {
+        let marks = [
+            &mut self.return_through,
+            &mut self.unwanted_through,
+            &mut self.restored,
+            &mut self.aged_through,
+        ];
+        for through in marks {
             *through = through.saturating_sub(less);
         }
         self.newest.iter_mut().for_each(|newest| *newest = newest.saturating_sub(less));
