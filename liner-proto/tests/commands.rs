@@ -7,116 +7,13 @@ mod nodes;
 use std::time::Duration;
 
 use liner_proto::effect::{DeadReason, GapReason};
-use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, TopicIndex};
-use liner_proto::id::ConnId;
+use liner_proto::endpoint::TopicIndex;
 use liner_proto::pump;
-use liner_proto::router::{Event as NodeEvent, Framing, SendError, SendOptions};
-use liner_proto::store::RamStore;
+use liner_proto::router::{Event, SendError, SendOptions};
 use liner_proto::wire::record::Mode;
 
-use nodes::{LEASE, NOW, Node, cut, gateway, link, meet, settle};
-
-type Endpoint512 = Endpoint<'static, 512, 256>;
-
-/// A device that counts what it is sent.
-struct Device {
-    endpoint: Endpoint512,
-    store: RamStore<2048>,
-    conn: Option<ConnId>,
-    /// Payloads, who sent them first, and whether they may have come before.
-    got: Vec<(String, String, bool)>,
-    gaps: Vec<(u64, GapReason)>,
-}
-
-impl Device {
-    /// One that sends to a topic of its own. Each seed is another life.
-    fn new(name: &'static str, seed: u64) -> Self {
-        let endpoint = Endpoint512::new(DeviceConfig::new(name, &["readings"], [seed, 2]), NOW);
-        Self { endpoint, store: RamStore::new(), conn: None, got: Vec::new(), gaps: Vec::new() }
-    }
-
-    fn connect(&mut self, gateway: &mut Node) {
-        self.endpoint.handle_link_up(gateway.now);
-        self.conn = Some(gateway.router.handle_accepted(gateway.now, Framing::Cobs));
-        self.settle(gateway);
-    }
-
-    fn disconnect(&mut self, gateway: &mut Node) {
-        self.endpoint.handle_link_down(gateway.now);
-        self.serve(gateway);
-        if let Some(conn) = self.conn.take() {
-            gateway.router.handle_closed(gateway.now, conn);
-        }
-        gateway.serve();
-    }
-
-    fn serve(&mut self, gateway: &Node) {
-        pump::serve(&mut self.endpoint, &mut self.store, gateway.now, &mut [0; 512]).expect("in memory");
-    }
-
-    /// Passes frames to and fro until nothing is left to say.
-    fn settle(&mut self, gateway: &mut Node) {
-        let Some(conn) = self.conn else { return };
-        loop {
-            self.serve(gateway);
-            gateway.serve();
-            let mut frames = [0; 1024];
-            let len = self.endpoint.poll_transmit(gateway.now, &mut frames);
-            gateway.take(conn, frames[..len].to_vec());
-            gateway.serve();
-            let down = gateway.give(conn);
-            let quiet = len == 0 && down.is_empty();
-            self.take(gateway, &down);
-            if quiet {
-                return;
-            }
-        }
-    }
-
-    fn take(&mut self, gateway: &Node, mut bytes: &[u8]) {
-        loop {
-            let taken = self.endpoint.handle_bytes(gateway.now, bytes);
-            bytes = &bytes[taken..];
-            while let Some(event) = self.endpoint.poll_event() {
-                match event {
-                    Event::Message { payload, origin, maybe_redelivered, topic } => {
-                        assert!(!topic.is_empty());
-                        let payload = String::from_utf8_lossy(payload).into_owned();
-                        let from = origin.map_or("", |origin| origin.name).to_owned();
-                        self.got.push((payload, from, maybe_redelivered));
-                    }
-                    Event::Gap { count, reason } => self.gaps.push((count, reason)),
-                    Event::Connected { .. } | Event::Disconnected(_) | _ => {}
-                }
-            }
-            if bytes.is_empty() {
-                return;
-            }
-        }
-    }
-
-    fn payloads(&self) -> Vec<&str> {
-        self.got.iter().map(|(payload, ..)| payload.as_str()).collect()
-    }
-}
-
-/// Sends a command from a node that is there for that alone, and so has other epochs each time.
-fn command(gateway: &mut Node, name: &str, payload: &str) {
-    command_with(gateway, name, payload, None);
-}
-
-fn command_with(gateway: &mut Node, name: &str, payload: &str, ttl: Option<Duration>) {
-    let life = payload.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte));
-    let mut sender = Node::start("sender", |config| config.seed[0] = life);
-    sender.now = gateway.now;
-    let line = meet(&mut sender, gateway);
-    let mut options = SendOptions::new(Mode::All);
-    options.ttl = ttl;
-    sender.router.send_with(sender.now, name, payload.as_bytes(), &options).expect("room");
-    settle(&mut sender, gateway, line);
-    assert_eq!(sender.router.queued(), 0, "acknowledged");
-    cut(&mut sender, gateway, line);
-}
+use nodes::device::{Device, command, command_with};
+use nodes::{LEASE, Node, cut, gateway, link, meet, settle};
 
 #[test]
 fn a_device_is_sent_what_goes_to_its_name() {
@@ -190,7 +87,7 @@ const WALL: u64 = 1_700_000_000_000;
 
 fn expired(gateway: &mut Node, name: &str) -> u64 {
     let expired = gateway.events().into_iter().filter_map(|event| {
-        let NodeEvent::DeadLetter { name: whose, reason: DeadReason::Expired, count, .. } = event else {
+        let Event::DeadLetter { name: whose, reason: DeadReason::Expired, count, .. } = event else {
             return None;
         };
         (*whose == *name).then_some(count)
@@ -291,7 +188,7 @@ fn messages_with_an_end_travel_among_others_in_order() {
     assert_eq!(got, wanted);
     assert_eq!((gateway.dead().len(), expired(&mut gateway, "w")), (50, 50));
     let gaps = w.events().into_iter().filter_map(|event| {
-        let NodeEvent::Gap { count, reason: GapReason::Expired, .. } = event else { return None };
+        let Event::Gap { count, reason: GapReason::Expired, .. } = event else { return None };
         Some(count)
     });
     assert_eq!(gaps.sum::<u64>(), 50);

@@ -223,6 +223,7 @@ fn add_records(vectors: &mut Vectors) {
         ("record.gap.cleared", GapReason::Cleared, 300),
         ("record.gap.missing", GapReason::Missing, 1),
         ("record.gap.too-large", GapReason::TooLarge, 1),
+        ("record.gap.in-doubt", GapReason::InDoubt, 3),
     ] {
         add_record(vectors, name, &Record::Gap { reason, count });
     }

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use core::time::Duration;
 
+use super::doubt::InDoubtPolicy;
 use crate::config::{Limits, Timing};
 use crate::delivery::SendMode;
 use crate::id::Class;
@@ -55,6 +56,8 @@ pub struct NodeConfig {
     pub lease: Duration,
     /// Whether a peer's acknowledgements are taken although they stand for less than this node's class.
     pub accept_weak_acks: bool,
+    /// What becomes of messages that a peer may have had before it forgot this node's stream.
+    pub in_doubt: InDoubtPolicy,
     /// Messages that the application is given at most before the store has committed that it had them: so many may come again
     /// after a crash, and are marked if they do. The shell has to keep to it.
     pub repeat_max: u64,
@@ -84,6 +87,7 @@ impl NodeConfig {
             topics_max: 65_536,
             lease: Duration::from_secs(15),
             accept_weak_acks: false,
+            in_doubt: InDoubtPolicy::default(),
             repeat_max: u64::MAX,
             planted: Planted::default(),
         }

@@ -44,6 +44,7 @@ pub(super) const fn gap_of(reason: DeadReason) -> GapReason {
         DeadReason::Unsubscribed => GapReason::Cleared,
         DeadReason::TooLarge => GapReason::TooLarge,
         DeadReason::Expired => GapReason::Expired,
+        DeadReason::InDoubt => GapReason::InDoubt,
         DeadReason::Quota | DeadReason::Failed | DeadReason::Orphaned => GapReason::Dropped,
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct Spelling<'a> {
     peer: Option<PeerId>,
     record_max: usize,
     unwanted_through: u64,
+    /// Up to this one they may have been delivered, and are not sent again.
+    given_up_through: u64,
     /// Messages above this one have no time to live.
     aged_through: u64,
     restored: u64,
@@ -74,6 +76,7 @@ impl<'a> Spelling<'a> {
             peer: outbox.peer,
             record_max: state.record_max,
             unwanted_through: outbox.unwanted_through,
+            given_up_through: outbox.given_up_through(),
             aged_through: outbox.aged_through,
             restored: outbox.restored,
             now,
@@ -117,6 +120,9 @@ impl<'a> Spelling<'a> {
         if number <= self.unwanted_through && self.is_unwanted(record) {
             return Some(DeadReason::Unsubscribed);
         }
+        if number <= self.given_up_through && record::is_message(record) {
+            return Some(DeadReason::InDoubt);
+        }
         if self.is_born(record, number) && self.is_too_old(record, number) {
             return Some(DeadReason::Expired);
         }
@@ -145,9 +151,9 @@ impl<'a> Spelling<'a> {
 
     /// Whether the peer takes all of a run as it stands in the queue, as far as that can be seen without reading it.
     pub(super) const fn takes_whole(&self, run: &[u8], begin: Cursor) -> bool {
-        let copied =
-            if self.aged_through > self.unwanted_through { self.aged_through } else { self.unwanted_through };
-        run.len() <= self.record_max && begin.number > copied
+        let at = begin.number;
+        let is_taken = at > self.unwanted_through && at > self.given_up_through && at > self.aged_through;
+        run.len() <= self.record_max && is_taken
     }
 
     /// The records at the front of a run that the peer takes as they stand there, and where the rest begins.

@@ -19,6 +19,7 @@ mod custody;
 mod dead;
 mod dial;
 mod directory;
+mod doubt;
 mod event;
 mod expiry;
 mod handshake;
@@ -45,6 +46,7 @@ use alloc::vec::Vec;
 pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
+pub use doubt::{Decision, InDoubt, InDoubtPolicy};
 pub use event::{Application, Event, Message};
 pub use loads::LoadRequest;
 pub use options::SendOptions;
@@ -225,6 +227,7 @@ impl Router {
                 if let Some(peer) = self.peers.get_mut(peer.0) {
                     // One row of an earlier life that was durable is enough.
                     peer.durable |= !directory::is_ephemeral(address);
+                    peer.inbox = peer.inbox.or(mailbox::inbox_of(address));
                 }
                 self.add_row(topic, peer, address);
             }
@@ -527,12 +530,13 @@ impl Router {
         told.unwrap_or_else(|| Epoch(self.rng.next_nonzero()))
     }
 
-    /// Begins a new epoch of a queue, because its state went backwards.
+    /// Begins a new epoch of a queue, because its state went backwards, or its peer's did.
     fn rotate(&mut self, id: OutboxId) {
         let epoch = Epoch(self.rng.next_nonzero());
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
         outbox.rotate(epoch);
-        self.events.push(Event::Regressed { queue: outbox.key.queue().name().into() });
+        let forgotten = core::mem::take(&mut outbox.forgotten);
+        self.events.extend(doubt::rotated(outbox.key.queue().name().into(), forgotten));
         self.list(id);
     }
 }

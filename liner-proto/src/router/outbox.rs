@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::dead::gap_of;
+use super::doubt::Doubt;
 use super::{PeerId, Quota, RECORD_HEAD_MAX, TopicId};
 use crate::delivery::{Emission, Outbound, Pending, PushError, SendMode};
 use crate::effect::{Batch, DeadReason, Queue, StoreOp};
@@ -106,6 +107,10 @@ pub(super) struct Outbox {
     close_asked: bool,
     /// A new epoch is needed as soon as nothing is with the store.
     pub(super) rotate_wanted: bool,
+    /// The reason is that its peer has forgotten it.
+    pub(super) forgotten: bool,
+    /// What is done about messages that were sent before the epoch began.
+    pub(super) doubt: Doubt,
     /// Topic of each number, from 1.
     pub(super) topics: Vec<TopicId>,
     /// Topic numbers that the peer keeps.
@@ -163,6 +168,8 @@ impl Outbox {
             closing: false,
             close_asked: false,
             rotate_wanted: false,
+            forgotten: false,
+            doubt: Doubt::Open,
             topics: Vec::new(),
             numbers_max: TOPIC_NUMBERS_MAX,
             numbers: Vec::new(),
@@ -342,13 +349,14 @@ impl Outbox {
         self.newest.iter_mut().for_each(|newest| *newest = newest.saturating_sub(less));
         self.rotation = Some((epoch, predecessor));
         self.rotation_asked = false;
+        self.doubt = Doubt::Open;
         // Its numbers are of the old epoch. It is found again under the new ones.
         self.aside = None;
     }
 
-    /// Whether records may be sent: their epoch is known to the store.
+    /// Whether records may be sent: their epoch is known to the store, and nobody has to decide first whether they are.
     pub(super) fn may_send(&self) -> bool {
-        self.rotation.is_none()
+        self.rotation.is_none() && !self.is_in_doubt()
     }
 
     /// Everything with the store is void.

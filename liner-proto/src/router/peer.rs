@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::topics::Row;
 use super::{NodeConfig, OutboxId, Router, TopicId};
 use crate::delivery::Inbound;
-use crate::id::ConnId;
+use crate::id::{ConnId, Epoch};
 use crate::time::Instant;
 use crate::wire::batch::NUMBERS_MAX;
 use crate::wire::handshake::{About, Acks};
@@ -19,6 +19,8 @@ pub(super) struct Peer {
     pub(super) conn: Option<ConnId>,
     /// Of the session that is up, or was last.
     pub(super) about: Option<About>,
+    /// The life of its memory that was met last, as far as that is known.
+    pub(super) inbox: Option<Epoch>,
     /// The longest record that it takes, as it is sent; without a bound before it has said so.
     pub(super) record_max: usize,
     /// The last number the peer lets this node send.
@@ -78,6 +80,7 @@ impl Peer {
             inbound: Inbound::new(&config.limits, config.planted),
             conn: None,
             about: None,
+            inbox: None,
             record_max: usize::MAX,
             messages_limit: 0,
             bytes_limit: 0,
@@ -133,6 +136,11 @@ impl Peer {
     pub(super) fn note_batch(&mut self, bytes: usize) {
         self.bytes_sent += bytes as u64;
         self.batch_max = NUMBERS_MAX.min(2 * self.batch_max);
+    }
+
+    /// Whether it has forgotten what it had since it was met last.
+    pub(super) fn has_forgotten(&self, about: &About) -> bool {
+        self.inbox.is_some_and(|inbox| inbox != about.inbox || inbox.is_none())
     }
 
     /// Topic numbers that it keeps.

@@ -138,6 +138,8 @@ pub enum GapReason {
     Missing = 6,
     /// The message is longer than the peer takes; it is among the sender's dead letters.
     TooLarge = 7,
+    /// The peer may have had the message before it forgot the stream; it is among the sender's dead letters.
+    InDoubt = 8,
 }
 
 impl Record<'_> {
@@ -165,6 +167,7 @@ impl GapReason {
             5 => Self::Cleared,
             6 => Self::Missing,
             7 => Self::TooLarge,
+            8 => Self::InDoubt,
             _ => return None,
         })
     }
@@ -676,7 +679,7 @@ mod tests {
         );
         assert_eq!(decode(b"\x40\x80\x80\x80\x80\x10"), Err(DecodeError::Range));
         assert_eq!(decode(b"\x44\x02\xff\xff"), Err(DecodeError::Text));
-        assert_eq!(decode(&[0x43, 8, 1]), Err(DecodeError::Range));
+        assert_eq!(decode(&[0x43, 9, 1]), Err(DecodeError::Range));
         assert_eq!(decode(&[0x43, 0, 1]), Err(DecodeError::Range));
         assert_eq!(decode(&[0x43, 1, 0]), Err(DecodeError::Range));
         assert_eq!(encode_gap(GapReason::Dropped, 0, &mut [0; GAP_LEN_MAX]), None);

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "no test needs all of it")]
 
+pub(crate) mod device;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -59,6 +61,11 @@ impl Node {
         let mut node = Self::start(name, |_| {});
         node.router.subscribe(node.now, "t");
         node
+    }
+
+    /// Changes the configuration of its next life.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(&mut NodeConfig)) {
+        change(&mut self.config);
     }
 
     /// The process dies, and another one begins with its store.
