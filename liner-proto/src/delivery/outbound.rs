@@ -275,6 +275,11 @@ impl<R: Ring> Outbound<R> {
         self.sent.number
     }
 
+    /// The last number that may have been on a wire.
+    pub fn sent_through(&self) -> u64 {
+        self.spent()
+    }
+
     /// The first number that is not committed in the store.
     pub const fn stored(&self) -> u64 {
         self.stored.number

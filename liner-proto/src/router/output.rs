@@ -324,7 +324,7 @@ impl Router {
         if !may_send(state, outbox) {
             return None;
         }
-        let spelling = Spelling::new(state, outbox, &self.topics);
+        let spelling = Spelling::new(state, outbox, &self.topics, self.calendar.at(now));
         let frame_max = state.frame_max();
         let credit =
             usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
@@ -345,8 +345,8 @@ impl Router {
                 let (bytes, end) = if whole { (bytes, end) } else { spelling.front(bytes, begin) };
                 let len = bytes.len();
                 if len == 0 {
-                    self.put_front_aside(peer);
-                    return None;
+                    // It is refused, or not sent as it stands there.
+                    return self.build_spelled(peer, limit, (frame_room, credit), writer);
                 }
                 let head =
                     BatchHead { sent_before, first: begin.number, last: end.number - 1, added_age_ms: None };
@@ -396,7 +396,7 @@ impl Router {
         let state = self.peers.get_mut(peer.0)?;
         let id = state.outbox?;
         let outbox = self.outboxes.get_mut(id.0)?;
-        let spelling = Spelling::new(state, outbox, &self.topics);
+        let spelling = Spelling::new(state, outbox, &self.topics, self.calendar.at(now));
         let alone = if outbox.out.acked() + 1 == outbox.out.sent() { frame_room } else { 0 };
         match outbox.out.next_piece(limit, usize::MAX) {
             Next::Run { begin, bytes, sent_before, .. } => {

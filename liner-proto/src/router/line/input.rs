@@ -297,6 +297,7 @@ impl Router {
     ) -> Result<(), CloseReason> {
         self.check_len(data.record.len())?;
         let record = data.record.decode().map_err(CloseReason::from)?;
+        let record = record.aged(data.added_age_ms.map(u64::from));
         self.handle_placed_record(id, peer, (&record, data.record.len()), data.sent_before, application)
     }
 

@@ -250,14 +250,14 @@ impl Router {
             Next::Run { begin, bytes, .. } => {
                 let (record, _) = record::split_first(bytes)?;
                 let number = begin.number;
-                let spelling = Spelling::new(state, outbox, &self.topics);
+                let spelling = Spelling::new(state, outbox, &self.topics, self.reading());
                 if spelling.refusal(record, number).is_some() {
                     self.put_front_aside(peer);
                     return None;
                 }
                 let low = number as u32;
                 let head = DataHead { sent_before: false, frame: 0, added_age_ms: 0 };
-                let (front, payload) = spelling.parts(record);
+                let (front, payload, _) = spelling.line_parts(record);
                 let total = head.encode(&front)?.len() + payload.len();
                 let carried = match record::numbers_of(record) {
                     1 if total + seal::LEN <= room => Carried::Record(low),
@@ -343,10 +343,11 @@ impl Router {
         if number <= outbox.out.acked() {
             return None;
         }
-        let (front, payload) = Spelling::new(state, outbox, &self.topics).parts(record);
+        let spelling = Spelling::new(state, outbox, &self.topics, self.reading());
+        let (front, payload, added_age_ms) = spelling.line_parts(record);
         let own = if at.is_some() { 0 } else { frame };
         let sent_before = outbox.out.is_doubtful(number);
-        let parts = DataHead { sent_before, frame: own, added_age_ms: 0 }.encode(&front)?;
+        let parts = DataHead { sent_before, frame: own, added_age_ms }.encode(&front)?;
         let left = parts.len() + payload.len();
         let [head, front] = parts.slices();
         let Some(at) = at else {
