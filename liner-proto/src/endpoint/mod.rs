@@ -190,6 +190,8 @@ pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: u
     takes: Takes,
     /// Which start of the device this is.
     instance: u64,
+    /// The gateway has given what this side has no source of.
+    is_seeded: bool,
     inbox: Epoch,
     out: Outbound<Region<QUEUE>>,
     /// Topics of what was queued since the queue was last empty.
@@ -275,6 +277,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
             stats: LineStats::default(),
             takes: Takes::unknown(Self::RECORD_MAX),
             instance,
+            is_seeded: false,
             inbox,
             out: Outbound::new(Region::new(), SendMode::Stored, epoch),
             queued: TopicSet::EMPTY,

@@ -149,7 +149,7 @@ impl Peer {
     pub(super) fn resume(&mut self, stream: &StreamFields) -> Option<(u64, GapReason)> {
         let (epoch, pending) = (self.inbound.epoch(), self.owes_custody());
         let received = self.inbound.received();
-        let next_told = core::mem::take(&mut self.next_told);
+        let next_told = core::mem::replace(&mut self.next_told, stream.next);
         let lost = match self.inbound.resume(stream) {
             Resumption::Continued => None,
             Resumption::Lost(count) => Some((count, GapReason::Missing)),
