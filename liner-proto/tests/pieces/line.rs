@@ -179,7 +179,7 @@ fn long_messages_arrive_whole_among_small_ones() {
 #[test]
 fn a_message_that_is_dropped_in_the_middle_is_whole_or_a_gap() {
     with_room(|| {
-        let (mut whole, mut gaps) = (0, 0);
+        let (mut whole, mut lost) = (0, 0);
         for moment in 0..60 {
             // One frame in four is lost.
             let mut world = World::new(Faults { turned: 600, ..FAULTS }, moment);
@@ -213,10 +213,10 @@ fn a_message_that_is_dropped_in_the_middle_is_whole_or_a_gap() {
                 assert!(got == [b"before".to_vec(), b"after".to_vec(), long], "{moment}");
                 assert_eq!(told, [(1, GapReason::Dropped)], "{moment}");
                 assert!(dropped);
-                gaps += 1;
+                lost += 1;
             }
             assert_eq!(world.disconnects, 0, "{moment}");
         }
-        assert!(whole > 5 && gaps > 5, "{whole} {gaps}");
+        assert!(whole > 5 && lost > 5, "{whole} {lost}");
     });
 }
