@@ -153,7 +153,7 @@ impl Router {
         outbox.numbers_max = outbox.numbers_max.min(about.bindings_max as usize);
         let on_line = self.conns.get(id).is_some_and(|conn| conn.line.is_some());
         state.inbound.set_on_line(on_line);
-        if let Some((count, reason)) = state.resume(stream) {
+        if let Some((count, reason)) = state.resume(stream, on_line) {
             let from = state.name.clone();
             self.events.push(Event::Gap { from, count, reason });
         }

@@ -146,10 +146,10 @@ impl Peer {
     }
 
     /// Takes what the peer says of its stream. Gives what is lost of it, and why.
-    pub(super) fn resume(&mut self, stream: &StreamFields) -> Option<(u64, GapReason)> {
+    pub(super) fn resume(&mut self, stream: &StreamFields, on_line: bool) -> Option<(u64, GapReason)> {
         let (epoch, pending) = (self.inbound.epoch(), self.owes_custody());
         let received = self.inbound.received();
-        let next_told = core::mem::replace(&mut self.next_told, stream.next);
+        let next_told = core::mem::replace(&mut self.next_told, if on_line { stream.next } else { 0 });
         let lost = match self.inbound.resume(stream) {
             Resumption::Continued => None,
             Resumption::Lost(count) => Some((count, GapReason::Missing)),

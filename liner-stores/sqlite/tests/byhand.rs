@@ -48,7 +48,7 @@ fn inserted(topic: &str, payload: &[u8]) -> Vec<u8> {
 
 /// Everything that the queue gives above a number: the run's first and last number with its records.
 fn load(store: &mut SqliteStore, queue: Queue<'_>, after: u64) -> (u64, u64, Vec<u8>) {
-    let mut into = vec![0; 1 << 20];
+    let mut into = vec![0; 4 << 20];
     match store.load(queue, after, &mut into) {
         Ok(Loaded::Records { first, last, len }) => {
             into.truncate(len);
@@ -351,7 +351,7 @@ fn what_has_no_queue_any_more_becomes_dead_letters() {
         r"UPDATE conn_key_map SET composite = 'sensor::\x', owner = ''; UPDATE inserted SET composite = 'sensor::\x'"
             .to_owned(),
         "UPDATE inserted SET topic = ''".to_owned(),
-        "UPDATE inserted SET payload = zeroblob(100000)".to_owned(),
+        "UPDATE inserted SET payload = zeroblob(2000000)".to_owned(),
     ] {
         let folder = tempdir().expect("a folder");
         with_ten(folder.path());
@@ -372,7 +372,7 @@ fn what_has_no_queue_any_more_becomes_dead_letters() {
             assert_eq!((&**owner, *reason), ("sensor", 4), "{change}");
             assert_eq!(peer, if change.contains("\\x") { "" } else { "gateway" }, "{change}");
             assert_eq!(topic, if emptied { "" } else { "readings" }, "{change}");
-            assert!(if grown { bytes.len() == 100_000 } else { bytes == payload.as_bytes() }, "{change}");
+            assert!(if grown { bytes.len() == 2_000_000 } else { bytes == payload.as_bytes() }, "{change}");
         }
         assert_eq!(letters.len(), 2, "{change}");
         assert_eq!(one::<i64>(folder.path(), "SELECT COUNT(*) FROM conn_messages"), 0, "{change}");

@@ -192,7 +192,7 @@ fn a_message_that_is_too_long_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (_gateway, peers, _) = gateway(folder.path(), &["--store", "ram:"]);
     let mut liner = Liner::start(folder.path(), &["pub", "t", "-", "--peer", &peers]);
-    liner.stdin().write_all(&[b'x'; 70_000]).unwrap();
+    liner.stdin().write_all(&vec![b'x'; 2_000_000]).unwrap();
     let ended = liner.end();
     assert_eq!(ended.code, Some(1), "{:?}", ended.errors);
     assert!(ended.errors.join("\n").contains("too large"), "{:?}", ended.errors);
