@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liner_proto::delivery::SendMode;
-use liner_proto::router::{Framing, NAME_BYTES_MAX, NodeConfig, Router};
+use liner_proto::router::{Framing, InDoubt, NAME_BYTES_MAX, NodeConfig, Router};
 use liner_proto::store::{HeapStore, Store};
 use mio::{Poll, Waker};
 
@@ -120,6 +120,20 @@ impl Builder {
     /// Whether a peer's acknowledgements are taken although they stand for less than this node's store.
     pub fn accept_weak_acks(self, accept: bool) -> Self {
         self.configure(move |config| config.accept_weak_acks = accept)
+    }
+
+    /// What becomes of messages that a peer may have had before it forgot this node's stream, as a device does that is switched off;
+    /// they come again by default, marked.
+    pub fn in_doubt(self, policy: InDoubt) -> Self {
+        self.configure(move |config| config.in_doubt.default = policy)
+    }
+
+    /// The same for the node `name` alone.
+    pub fn in_doubt_of(self, name: &str, policy: InDoubt) -> Self {
+        let name = name.to_owned();
+        self.configure(move |config| {
+            config.in_doubt.by_name.insert(name, policy);
+        })
     }
 
     /// How long after the last traffic the node polls without sleeping. Shortens round trips and burns a processor

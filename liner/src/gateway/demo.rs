@@ -45,6 +45,7 @@ pub(super) fn run(args: &GatewayArgs) -> Result<(), Failure> {
         listen: FREE_PORT,
         device_listen: FREE_PORT,
         peers: &args.peer,
+        in_doubt: &args.in_doubt,
         insecure: false,
     })?;
     let mut addresses = gateway.listen_addrs().iter().map(ToString::to_string);

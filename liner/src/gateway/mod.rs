@@ -9,7 +9,7 @@ use std::time::Duration;
 use liner_mio::{Class, Framing, Message, Node};
 use serde::Serialize;
 
-use crate::args::{DEVICES_ADDRESS, Durability, GatewayArgs, PEERS_ADDRESS};
+use crate::args::{DEVICES_ADDRESS, Durability, GatewayArgs, InDoubtRule, PEERS_ADDRESS};
 use crate::clock::{Clock, Ticks};
 use crate::failure::Failure;
 use crate::out::{Out, Report, tell};
@@ -34,6 +34,7 @@ pub(crate) fn run(args: &GatewayArgs) -> Result<(), Failure> {
         listen: &args.listen,
         device_listen: &args.device_listen,
         peers: &args.peer,
+        in_doubt: &args.in_doubt,
         insecure: args.insecure,
     })?;
     // Not before: opening may check a large file, and a signal ends that at once.
@@ -53,6 +54,7 @@ pub(super) struct Setup<'a> {
     pub(super) listen: &'a str,
     pub(super) device_listen: &'a str,
     pub(super) peers: &'a [String],
+    pub(super) in_doubt: &'a [InDoubtRule],
     pub(super) insecure: bool,
 }
 
@@ -75,6 +77,12 @@ pub(super) fn connect(setup: &Setup<'_>) -> Result<Node, Failure> {
         .insecure(setup.insecure)
         .listen(setup.listen, Framing::Length)
         .listen(setup.device_listen, Framing::Cobs);
+    for InDoubtRule { name, policy } in setup.in_doubt {
+        builder = match name {
+            Some(name) => builder.in_doubt_of(name, *policy),
+            None => builder.in_doubt(*policy),
+        };
+    }
     for peer in setup.peers {
         builder = builder.peer(peer);
     }
