@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use liner_proto::config::HEAD_BYTES_MAX;
 use liner_proto::delivery::SendMode;
-use liner_proto::router::{Framing, NAME_BYTES_MAX, NodeConfig, Router};
+use liner_proto::router::{Framing, InDoubt, NAME_BYTES_MAX, NodeConfig, Router};
 use liner_proto::store::{HeapStore, Store};
 use mio::{Poll, Waker};
 
@@ -140,6 +140,20 @@ impl Builder {
     /// while they are being written.
     pub fn message_max(self, bytes: u32) -> Self {
         self.configure(move |config| config.limits.message_max = bytes.saturating_add(HEAD_BYTES_MAX))
+    }
+
+    /// What becomes of messages that a peer may have had before it forgot this node's stream, as a device does that is switched off;
+    /// they come again by default, marked.
+    pub fn in_doubt(self, policy: InDoubt) -> Self {
+        self.configure(move |config| config.in_doubt.default = policy)
+    }
+
+    /// The same for the node `name` alone.
+    pub fn in_doubt_of(self, name: &str, policy: InDoubt) -> Self {
+        let name = name.to_owned();
+        self.configure(move |config| {
+            config.in_doubt.by_name.insert(name, policy);
+        })
     }
 
     /// How long after the last traffic the node polls without sleeping. Shortens round trips and burns a processor

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liner_proto::id::{Class, SendId};
-use liner_proto::router::{Event, Router, SendError, SendOptions};
+use liner_proto::router::{Decision, Event, Router, SendError, SendOptions};
 use liner_proto::time::Instant;
 use liner_proto::wire::handshake::Acks;
 use liner_proto::wire::record::Mode;
@@ -261,6 +261,13 @@ impl Node {
     /// Names of the peers that are connected.
     pub fn peers_up(&self) -> Vec<String> {
         self.router.peers_up().map(str::to_owned).collect()
+    }
+
+    /// Decides what becomes of the messages for the node `name` that wait because it may have had them: see [`Event::InDoubt`].
+    /// Says whether there were any.
+    pub fn resolve_doubt(&mut self, name: &str, decision: Decision) -> bool {
+        self.dirty = true;
+        self.router.resolve_doubt(self.clock.now(), name, decision)
     }
 
     /// What the acknowledgements of the node `name` stand for; nothing if it has never been connected.

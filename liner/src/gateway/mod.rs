@@ -10,7 +10,7 @@ use std::time::Duration;
 use liner_mio::{Class, Event, Framing, LineUrl, Message, Node};
 use serde::Serialize;
 
-use crate::args::{DEVICES_ADDRESS, Durability, GatewayArgs, PEERS_ADDRESS};
+use crate::args::{DEVICES_ADDRESS, Durability, GatewayArgs, InDoubtRule, PEERS_ADDRESS};
 use crate::clock::{Clock, Ticks};
 use crate::event::gap_name;
 use crate::failure::Failure;
@@ -42,6 +42,7 @@ pub(crate) fn run(args: &GatewayArgs) -> Result<(), Failure> {
         device_listen: &args.device_listen,
         devices: &args.device,
         peers: &args.peer,
+        in_doubt: &args.in_doubt,
         insecure: args.insecure,
     })?;
     // Not before: opening may check a large file, and a signal ends that at once.
@@ -62,6 +63,7 @@ pub(super) struct Setup<'a> {
     pub(super) device_listen: &'a str,
     pub(super) devices: &'a [LineUrl],
     pub(super) peers: &'a [String],
+    pub(super) in_doubt: &'a [InDoubtRule],
     pub(super) insecure: bool,
 }
 
@@ -86,6 +88,12 @@ pub(super) fn connect(setup: &Setup<'_>) -> Result<Node, Failure> {
         .listen(setup.device_listen, Framing::Cobs);
     for device in setup.devices {
         builder = builder.line(device.as_str());
+    }
+    for InDoubtRule { name, policy } in setup.in_doubt {
+        builder = match name {
+            Some(name) => builder.in_doubt_of(name, *policy),
+            None => builder.in_doubt(*policy),
+        };
     }
     for peer in setup.peers {
         builder = builder.peer(peer);

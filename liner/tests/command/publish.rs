@@ -106,6 +106,57 @@ fn a_command_that_is_too_old_is_not_handed_over() {
     assert_eq!(device.end().code, Some(0));
 }
 
+/// A gateway that asks, with two commands for a device of which the first was sent to a life that never acknowledged it.
+#[test]
+fn what_a_device_may_have_had_waits_for_an_answer() {
+    for (answer, comes) in [("boiler=redeliver", true), ("boiler=dead-letter", false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (gateway, peers, devices) = gateway(folder.path(), &["--in-doubt", "ask"]);
+        let publish = |payload| {
+            let ended = run(folder.path(), &["pub", "boiler", payload, "--name", "panel", "--peer", &peers]);
+            assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
+        };
+        let device = listener(folder.path(), &devices, &["--json"]);
+        // The device says so before the gateway has heard the last of its handshake.
+        gateway.error_with("boiler is connected");
+        device.freeze();
+        // Each turn writes all that may leave: when the second is acknowledged, the first has left.
+        publish("open");
+        publish("close");
+        device.kill();
+        let device = listener(folder.path(), &devices, &["--json"]);
+        let asked = gateway.error_with("boiler has forgotten what it had");
+        assert!(asked.contains("--in-doubt boiler=redeliver"), "{asked}");
+        gateway.signal(Signal::INT);
+        assert_eq!(gateway.end().code, Some(0));
+
+        let args = ["gateway", "--listen", &peers, "--device-listen", &devices, "--in-doubt", answer];
+        let _gateway = Liner::start(folder.path(), &args);
+        publish("next");
+        if comes {
+            let line = command(&device);
+            assert_eq!(
+                (&line["payload"], &line["maybe_redelivered"]),
+                (&Value::from("open"), &Value::from(true))
+            );
+            assert_eq!(command(&device)["payload"], "close");
+        } else {
+            device.error_with("may have been delivered before this node forgot");
+        }
+        let line = loop {
+            let line = command(&device);
+            if line["payload"] != "close" {
+                break line;
+            }
+        };
+        assert_eq!(
+            (&line["payload"], &line["maybe_redelivered"]),
+            (&Value::from("next"), &Value::from(false))
+        );
+        assert_eq!(device.end().code, Some(0));
+    }
+}
+
 #[test]
 fn nobody_there_has_an_exit_code_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
