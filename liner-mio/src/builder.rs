@@ -173,6 +173,7 @@ impl Builder {
         let mut config = NodeConfig::new(self.name, seed, self.store.class());
         config.address = own_address(&listeners);
         config.repeat_max = REPEAT_MAX;
+        config.wall_ms = clock::wall_ms();
         for configure in self.configure {
             configure(&mut config);
         }

@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 
-use liner_proto::effect::Recovered;
+use liner_proto::effect::{GapReason, Recovered};
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, TopicIndex};
 use liner_proto::frame::cobs::{self, CobsSplit};
 use liner_proto::id::{Epoch, SessionId};
@@ -15,7 +15,7 @@ use liner_proto::time::Instant;
 use liner_proto::wire::control::{Ack, Begin, Numbered};
 use liner_proto::wire::data::DataHead;
 use liner_proto::wire::handshake::{About, Acks, Answer, Confirm, Hello, Known, StreamFields};
-use liner_proto::wire::record::{Header, Mode, Topic, encode_message};
+use liner_proto::wire::record::{Header, Mode, Topic, encode_gap, encode_message};
 use liner_proto::wire::{self, Body};
 
 const NOW: Instant = Instant::ZERO;
@@ -174,4 +174,23 @@ fn a_device_whose_store_went_backwards_begins_a_new_epoch_without_being_asked() 
     assert!(!restored.is_up());
     Gateway::meet(&mut restored, known, 1);
     assert!(restored.is_up(), "it speaks of a new epoch now");
+}
+
+#[test]
+fn a_gap_of_more_numbers_than_the_window_has_frames_is_followed_by_messages() {
+    let (mut device, mut store) = (device(), RamStore::new());
+    let gateway = Gateway::meet(&mut device, None, 100);
+    let mut begin = [0; 16];
+    let len = wire::encode(&Body::Begin(Begin { number: 1 }), &mut begin).expect("room");
+    let frame = gateway.frame.replace(3);
+    give(&mut device, gateway.session, &Body::Numbered(Numbered { frame, body: &begin[..len] }));
+    let mut gap = [0; 16];
+    let len = encode_gap(GapReason::Dropped, 70_000, &mut gap).expect("room");
+    let head = DataHead { sent_before: false, frame: 2, added_age_ms: 0 };
+    let body = head.encode(&gap[..len]).expect("a record").slices().concat();
+    put(&mut device, gateway.session, &body);
+    gateway.send(&mut device, 70_001, b"behind it");
+    assert!(device.is_up());
+    assert_eq!(messages(&mut device), [b"behind it"]);
+    serve(&mut device, &mut store);
 }

@@ -222,6 +222,9 @@ pub(crate) struct PubArgs {
     /// The gateway's address for peers
     #[arg(long, value_name = "ADDR", default_value = PEERS_ADDRESS, value_parser = address)]
     pub(crate) peer: String,
+    /// How long it is of use: what is older when its turn comes is not sent on, and becomes a dead letter [default: no end]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) ttl: Option<Duration>,
     /// How long to wait for the acknowledgement
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     pub(crate) wait: Duration,
@@ -248,6 +251,7 @@ A line is `TOPIC NAME#NUMBER acknowledged by GATEWAY (CLASS)`: NAME#NUMBER is wh
 
 Examples:
   liner pub boiler 'set 60'
+  liner pub boiler 'open 5s' --ttl 30s
   liner pub firmware - --peer 192.168.1.10:7420 < notes.txt
 
 {EXIT_CODES}"

@@ -93,7 +93,23 @@ pub(crate) const fn gap_words(reason: GapReason) -> &'static str {
         }
         GapReason::Missing => "they are in its store no more",
         GapReason::TooLarge => "they are longer than this node takes",
+        GapReason::Restarted => "it held them in memory, and has started anew",
         _ => "for a reason that this version does not know",
+    }
+}
+
+/// The word of a reason, as programs read it.
+pub(crate) const fn gap_name(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Dropped => "dropped",
+        GapReason::Crashed => "crashed",
+        GapReason::Corrupt => "corrupt",
+        GapReason::Expired => "expired",
+        GapReason::Cleared => "cleared",
+        GapReason::Missing => "missing",
+        GapReason::TooLarge => "too_large",
+        GapReason::Restarted => "restarted",
+        _ => "unknown",
     }
 }
 

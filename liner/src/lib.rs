@@ -11,7 +11,7 @@
 pub use liner_mio::{
     BlockingSendError, BuildError, Builder, Class, DriveError, Event, Framing, Handler, HeapStore, LineEvent,
     LineState, LineUrl, Message, Mode, Node, NodeConfig, Progress, Quota, SendError, SendId, SendMode,
-    StopError, Store,
+    SendOptions, StopError, Store,
 };
 /// The core: no I/O, no clock, and without its features neither std nor an allocator.
 pub use liner_proto as proto;

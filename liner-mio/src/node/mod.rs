@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liner_proto::id::{Class, SendId};
-use liner_proto::router::{Event, Router, SendError};
+use liner_proto::router::{Event, Router, SendError, SendOptions};
 use liner_proto::time::Instant;
 use liner_proto::wire::handshake::Acks;
 use liner_proto::wire::record::Mode;
@@ -134,12 +134,25 @@ impl Node {
     /// # Errors
     /// See [`SendError`]. Nothing of the message is queued then.
     pub fn send(&mut self, topic: &str, payload: &[u8], mode: Mode) -> Result<SendId, SendError> {
+        self.send_with(topic, payload, &SendOptions::new(mode))
+    }
+
+    /// As [`send`](Self::send), with all that a sender may want: a time to live, for instance.
+    ///
+    /// # Errors
+    /// See [`SendError`]. Nothing of the message is queued then.
+    pub fn send_with(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        options: &SendOptions,
+    ) -> Result<SendId, SendError> {
         if self.sends_left == 0 {
             self.sends_left = SENDS_PER_READING;
             self.sends_at = self.clock.now();
         }
         self.sends_left -= 1;
-        let id = self.router.send(self.sends_at, topic, payload, mode)?;
+        let id = self.router.send_with(self.sends_at, topic, payload, options)?;
         self.dirty = true;
         Ok(id)
     }

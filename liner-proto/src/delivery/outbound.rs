@@ -275,6 +275,11 @@ impl<R: Ring> Outbound<R> {
         self.sent.number
     }
 
+    /// The last number that may have been on a wire.
+    pub fn sent_through(&self) -> u64 {
+        self.spent()
+    }
+
     /// The first number that is not committed in the store.
     pub const fn stored(&self) -> u64 {
         self.stored.number
@@ -438,6 +443,7 @@ impl<R: Ring> Outbound<R> {
         self.received = 0;
         self.trimmed = 0;
         self.sent = Cursor { number: 1, offset: 0 };
+        self.in_pieces = 0;
         self.loading = false;
         self.damaged = 0;
         predecessor
@@ -470,6 +476,7 @@ impl<R: Ring> Outbound<R> {
         };
         self.received = self.acked;
         self.sent = self.cursor(self.acked + 1);
+        self.in_pieces = 0;
         resumed
     }
 
@@ -543,6 +550,7 @@ impl<R: Ring> Outbound<R> {
         if self.received + 1 == self.sent.number {
             self.stalled_since = now;
         }
+        self.in_pieces = 0;
         // Behind a gap the record may stand anywhere in its run.
         self.sent = if end.offset == 0 { self.cursor(end.number) } else { end };
         self.sent_max = self.sent_max.max(end.number - 1);
@@ -559,7 +567,10 @@ impl<R: Ring> Outbound<R> {
         }
         if received >= self.sent.number {
             let through = self.whole_records(received);
-            self.sent = if through >= self.sent.number { self.cursor(through + 1) } else { self.sent };
+            if through >= self.sent.number {
+                self.sent = self.cursor(through + 1);
+                self.in_pieces = 0;
+            }
         }
         let received = received.min(self.sent.number - 1);
         if received > self.received {

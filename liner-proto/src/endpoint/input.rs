@@ -10,6 +10,7 @@ use crate::effect::GapReason;
 use crate::frame::cobs::{self, CobsSplit};
 use crate::line::{Piece, Turn};
 use crate::seal;
+use crate::rng::Rng;
 use crate::session::{Heard, Session};
 use crate::time::Instant;
 use crate::wire::control::{Ack, CloseReason, Content};
@@ -230,6 +231,15 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         }
         match heard {
             Heard::Other => {}
+            Heard::Answer { .. } if self.config.without_epochs && !self.is_seeded => {
+                // The nonce of the hello may have been that of an earlier life, and so the answer, too. It brings the randomness
+                // for one that nobody has had.
+                let [a, b] = self.config.seed;
+                self.rng = Rng::new([a ^ session.peer_nonce(), b]);
+                self.is_seeded = true;
+                self.handle_link_up(now);
+                return Ok(());
+            }
             Heard::Answer { about, stream, .. } => return self.attach(about, &stream),
             Heard::Probe => {
                 // An acknowledgement goes with the answer.

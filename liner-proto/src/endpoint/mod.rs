@@ -190,6 +190,8 @@ pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: u
     takes: Takes,
     /// Which start of the device this is.
     instance: u64,
+    /// The gateway has given what this side has no source of.
+    is_seeded: bool,
     inbox: Epoch,
     out: Outbound<Region<QUEUE>>,
     /// Topics of what was queued since the queue was last empty.
@@ -275,6 +277,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
             stats: LineStats::default(),
             takes: Takes::unknown(Self::RECORD_MAX),
             instance,
+            is_seeded: false,
             inbox,
             out: Outbound::new(Region::new(), SendMode::Stored, epoch),
             queued: TopicSet::EMPTY,
@@ -411,14 +414,22 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or when [`wants_link`](Self::wants_link), and why.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let redial = self.redial.map(|at| (at, Wakeup::Dial));
-        let peer = self.peer.as_ref();
-        let has_turn = !self.config.line.half_duplex || peer.is_none_or(|peer| peer.sending.in_flight() == 0);
-        let session = self.session.as_ref().map_or(redial, |session| session.deadline(!has_turn));
-        let own = peer.filter(|_| self.is_up()).and_then(|peer| peer.deadline(self.now, &self.out));
-        // As long as the line is busy nothing is sent, whatever is due.
-        let ready = peer.map(|peer| peer.sending.ready_at()).filter(|at| *at > self.now);
-        earlier(session, own).map(|(at, why)| (ready.map_or(at, |ready| at.max(ready)), why))
+        let Some(session) = &self.session else { return self.redial.map(|at| (at, Wakeup::Dial)) };
+        let Some(peer) = &self.peer else { return session.deadline(false) };
+        let owed = self.is_up().then(|| peer.deadline(self.now, &self.out)).flatten();
+        let soonest = earlier(session.deadline(!self.has_turn()), owed);
+        let ready = peer.sending.ready_at();
+        if ready <= self.now {
+            return soonest;
+        }
+        // What is due already leaves as soon as the line takes it.
+        earlier(soonest.filter(|(at, _)| *at > self.now), Some((ready, Wakeup::Line)))
+    }
+
+    /// Whether a frame that nobody waits for may go now: it does not interrupt a side that may not be heard.
+    fn has_turn(&self) -> bool {
+        let is_free = |peer: &Peer| peer.sending.in_flight() == 0;
+        !self.config.line.half_duplex || self.peer.as_ref().is_none_or(is_free)
     }
 
     /// Time has passed.
@@ -449,9 +460,9 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
     }
 
     fn limits(config: &DeviceConfig<'_>) -> Limits {
-        // What is put together has the head of its frame.
-        let head = crate::wire::data::HEAD_LEN_MAX;
-        let message_max = if MESSAGE > FRAME { MESSAGE - head } else { FRAME - HEAD_MAX } as u32;
+        // With the longest head it has to fit one frame, or the memory for pieces.
+        let in_pieces = MESSAGE.saturating_sub(crate::wire::data::HEAD_LEN_MAX);
+        let message_max = if MESSAGE > FRAME { in_pieces } else { Self::FRAME_MAX - HEAD_MAX } as u32;
         Limits {
             frame_max: Self::FRAME_MAX as u32,
             message_max,

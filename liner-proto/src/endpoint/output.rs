@@ -67,9 +67,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         }
         let Some(session) = &self.session else { return 0 };
         let (owed, is_up) = (session.owed(now), self.is_up());
-        // What nobody waits for does not interrupt a side that may not be heard.
-        let turn = !self.config.line.half_duplex
-            || self.peer.as_ref().is_none_or(|peer| peer.sending.in_flight() == 0);
+        let turn = self.has_turn();
         if let Some(owed) = owed.filter(|owed| turn || !matches!(owed, Owed::KeepAlive)) {
             let len = self.session_frame(owed, out);
             if let Some(session) = &mut self.session {

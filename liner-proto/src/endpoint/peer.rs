@@ -106,7 +106,6 @@ impl Peer {
 
     pub(super) fn deadline<R: Ring>(&self, now: Instant, out: &Outbound<R>) -> Option<Deadline> {
         let at = |at: Option<Instant>, why| at.map(|at| (at, why));
-        let ready = Some(self.sending.ready_at()).filter(|at| *at > now);
         let tell = self.owes_next(out).then_some(self.told_next.1 + TELL).filter(|at| *at > now);
         let nudge = self.waits(out).then_some(self.nudge_at.unwrap_or(now + NUDGE));
         earlier(
@@ -114,7 +113,7 @@ impl Peer {
                 at(self.sending.deadline(), Wakeup::Retransmit),
                 at(self.receiving.deadline(), Wakeup::Ack),
             ),
-            earlier(at(ready, Wakeup::Line), earlier(at(tell, Wakeup::Ack), at(nudge, Wakeup::Probe))),
+            earlier(at(tell, Wakeup::Ack), at(nudge, Wakeup::Probe)),
         )
     }
 

@@ -3,7 +3,7 @@
 /// Where a piece goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// The body was given up: what is there of it is dropped.
+    /// The body was given up: what is there of it, and what comes of it yet, is dropped.
     GivenUp,
     /// Nowhere: an earlier piece of its body was given up, and more of them follow.
     Skipped,

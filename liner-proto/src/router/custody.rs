@@ -235,6 +235,13 @@ impl Router {
         payload: &[u8],
         over: bool,
     ) -> Result<(), PushError> {
+        let queued;
+        let header = if header.ttl_ms.is_some() {
+            queued = self.reading().queued(header);
+            &queued
+        } else {
+            header
+        };
         let text = self.topics.text(topic);
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return Err(PushError::Full) };
         outbox.own_through = outbox.push(self.now, (topic, text), header, payload, over)?;
@@ -429,13 +436,14 @@ impl Router {
             }
             // What there was when the store had gone backwards may have been moved and sent before.
             let doubt = outbox.out.predecessor().map_or(0, |before| before.count);
-            let again = outbox.out.sent() <= doubt;
+            let first = outbox.out.sent();
+            let again = first <= doubt;
             let last = if to.is_some() { u64::MAX - 1 } else { outbox.return_through };
             let limit = if again { last.min(doubt) } else { last };
             let (end, run) = match outbox.out.next_piece(limit, usize::MAX) {
                 Next::Nothing => return,
                 Next::Load { .. } => return self.want_load(from),
-                Next::Gap { first, last, reason } => {
+                Next::Gap { last, reason, .. } => {
                     self.move_gap(to, last - first + 1, reason);
                     (Cursor { number: last + 1, offset: 0 }, Vec::new())
                 }
@@ -444,7 +452,7 @@ impl Router {
                 Next::Run { end, bytes, .. } => (end, bytes.to_vec()),
             };
             moved += run.len().max(1);
-            self.move_run(from, to, &run, again);
+            self.move_run(from, to, (first, &run), again);
             let Some(outbox) = self.outboxes.get_mut(from.0) else { return };
             outbox.out.advance(self.now, end);
             // Its trim is committed in the group that stores the rows where they are now.
@@ -467,9 +475,14 @@ impl Router {
         self.list_conn_of(to);
     }
 
-    fn move_run(&mut self, from: OutboxId, to: Option<OutboxId>, run: &[u8], again: bool) {
+    fn move_run(&mut self, from: OutboxId, to: Option<OutboxId>, (first, run): (u64, &[u8]), again: bool) {
+        let now = self.reading();
+        let restored = self.outboxes.get(from.0).map_or(0, |outbox| outbox.restored);
+        let mut next = first;
         for record in Run::new(run) {
             let Ok(record) = record else { return };
+            let number = next;
+            next += record::numbers_of(record);
             let Ok(Record::Message { header, payload }) = record::decode(record) else { continue };
             let topic = match header.topic {
                 Topic::Text(text) => self.topics.intern(text),
@@ -479,6 +492,7 @@ impl Router {
                     topic
                 }
             };
+            let header = now.unqueued(&header, number <= restored);
             let header = Header { repeat: header.repeat || again, ..header };
             let (to, header) = match to {
                 Some(to) => (to, header),

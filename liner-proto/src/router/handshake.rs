@@ -142,7 +142,10 @@ impl Router {
             return Err(CloseReason::Violation);
         };
         let resumed = outbox.out.resume(self.now, stream.known);
-        if resumed == Resumed::Regressed {
+        let in_doubt = self.config.in_doubt.of(&state.name);
+        if resumed == Resumed::Regressed
+            || outbox.begins_doubt(resumed == Resumed::Forgotten || state.has_forgotten(&about), in_doubt)
+        {
             outbox.rotate_wanted = true;
             self.rotate_if_possible(outbox_id);
             return Err(CloseReason::Regressed);

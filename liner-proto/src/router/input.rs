@@ -136,6 +136,9 @@ impl Router {
                 self.conns.close(id, reason);
                 return bytes.len();
             }
+            if on_line && application.is_full() {
+                return taken;
+            }
             let Some(conn) = self.conns.get(id) else { return bytes.len() };
             let Some(rest) = bytes.get_mut(taken..) else { return taken };
             let split = match conn.framing {
@@ -166,6 +169,10 @@ impl Router {
                         return bytes.len();
                     }
                     taken += consumed;
+                    // The next frame came before this one, and waits for room: the zero behind this one brings the rest back.
+                    if on_line && application.is_full() && self.has_next(id) {
+                        return taken - 1;
+                    }
                 }
             }
         }
@@ -287,7 +294,8 @@ impl Router {
             let item = item.map_err(CloseReason::from)?;
             self.check_len(item.bytes.len())?;
             let before = batch.head.sent_before;
-            self.handle_record(peer, item.first, before, &item.record, item.taken, application)
+            let record = item.record.aged(batch.head.added_age_ms);
+            self.handle_record(peer, item.first, before, &record, item.taken, application)
         });
         // What was taken before an error is taken: its cursor belongs into the group of its rows.
         self.list_peer(peer);
@@ -302,9 +310,9 @@ impl Router {
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
         self.check_len(data.record.len())?;
-        let Record::Message { header, payload } = data.record.decode().map_err(CloseReason::from)? else {
-            return Err(CloseReason::Violation);
-        };
+        let record = data.record.decode().map_err(CloseReason::from)?;
+        let record = record.aged(data.added_age_ms.map(u64::from));
+        let Record::Message { header, payload } = record else { return Err(CloseReason::Violation) };
         let Topic::Text(text) = header.topic else { return Err(CloseReason::Violation) };
         if header.mode != Mode::BestEffort {
             return Err(CloseReason::Violation);

@@ -157,7 +157,7 @@ impl Router {
         let shut = self.is_shut(caller.or(dialled));
         let about = self.about(shut, conn.line.is_some());
         let config = &self.config;
-        let mut told = Epoch::NONE;
+        let mut told = None;
         let before = writer.len();
         writer.seal = conn.speaking(now).seal_out();
         match owed {
@@ -174,7 +174,7 @@ impl Router {
                 }
                 let mut stream = self.fields(peer, caller.fresh);
                 stream.assigned = caller.assigned;
-                told = stream.epoch;
+                told = Some(stream.epoch);
                 writer.frame(&Body::Answer(Answer {
                     version: VERSION,
                     echo,
@@ -205,7 +205,8 @@ impl Router {
             Owed::Close(reason) => writer.frame(&Body::Close(Close { reason, text: "" })),
         }
         if let Some(conn) = self.conns.get_mut(id) {
-            if let Some(caller) = &mut conn.caller {
+            // The session before this handshake may have something to say in between.
+            if let (Some(caller), Some(told)) = (&mut conn.caller, told) {
                 caller.told = told;
             }
             conn.told_shut |= shut && matches!(owed, Owed::Hello { .. } | Owed::Answer { .. });
@@ -323,7 +324,7 @@ impl Router {
         if !may_send(state, outbox) {
             return None;
         }
-        let spelling = Spelling::new(state, outbox, &self.topics);
+        let spelling = Spelling::new(state, outbox, &self.topics, self.calendar.at(now));
         let frame_max = state.frame_max();
         let credit =
             usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
@@ -344,8 +345,8 @@ impl Router {
                 let (bytes, end) = if whole { (bytes, end) } else { spelling.front(bytes, begin) };
                 let len = bytes.len();
                 if len == 0 {
-                    self.put_front_aside(peer);
-                    return None;
+                    // It is refused, or not sent as it stands there.
+                    return self.build_spelled(peer, limit, (frame_room, credit), writer);
                 }
                 let head =
                     BatchHead { sent_before, first: begin.number, last: end.number - 1, added_age_ms: None };
@@ -395,7 +396,7 @@ impl Router {
         let state = self.peers.get_mut(peer.0)?;
         let id = state.outbox?;
         let outbox = self.outboxes.get_mut(id.0)?;
-        let spelling = Spelling::new(state, outbox, &self.topics);
+        let spelling = Spelling::new(state, outbox, &self.topics, self.calendar.at(now));
         let alone = if outbox.out.acked() + 1 == outbox.out.sent() { frame_room } else { 0 };
         match outbox.out.next_piece(limit, usize::MAX) {
             Next::Run { begin, bytes, sent_before, .. } => {

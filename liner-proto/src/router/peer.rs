@@ -8,7 +8,7 @@ use super::topics::Row;
 use super::{NodeConfig, OutboxId, Router, TopicId};
 use crate::delivery::{Inbound, Resumption};
 use crate::effect::GapReason;
-use crate::id::ConnId;
+use crate::id::{ConnId, Epoch};
 use crate::time::Instant;
 use crate::wire::batch::NUMBERS_MAX;
 use crate::wire::handshake::{About, Acks, StreamFields};
@@ -21,6 +21,8 @@ pub(super) struct Peer {
     pub(super) conn: Option<ConnId>,
     /// Of the session that is up, or was last.
     pub(super) about: Option<About>,
+    /// The life of its memory that was met last, as far as that is known.
+    pub(super) inbox: Option<Epoch>,
     /// The longest record that it takes, as it is sent; without a bound before it has said so.
     pub(super) record_max: usize,
     /// The longest record that has room in one frame to it: a best-effort message is not sent in pieces.
@@ -87,6 +89,7 @@ impl Peer {
             inbound: Inbound::new(&config.limits, config.planted),
             conn: None,
             about: None,
+            inbox: None,
             record_max: usize::MAX,
             loose_max: 0,
             arriving: Arriving::default(),
@@ -146,7 +149,7 @@ impl Peer {
     pub(super) fn resume(&mut self, stream: &StreamFields) -> Option<(u64, GapReason)> {
         let (epoch, pending) = (self.inbound.epoch(), self.owes_custody());
         let received = self.inbound.received();
-        let next_told = core::mem::take(&mut self.next_told);
+        let next_told = core::mem::replace(&mut self.next_told, stream.next);
         let lost = match self.inbound.resume(stream) {
             Resumption::Continued => None,
             Resumption::Lost(count) => Some((count, GapReason::Missing)),
@@ -173,6 +176,11 @@ impl Peer {
     /// The longest frame that is written to it on a reliable link.
     pub(super) fn frame_max(&self) -> usize {
         self.about.map_or(0, |about| about.frame_max as usize).min(FRAME_BYTES_MAX)
+    }
+
+    /// Whether it has forgotten what it had since it was met last.
+    pub(super) fn has_forgotten(&self, about: &About) -> bool {
+        self.inbox.is_some_and(|inbox| inbox != about.inbox || inbox.is_none())
     }
 
     /// Topic numbers that it keeps.

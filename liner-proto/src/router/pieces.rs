@@ -13,6 +13,7 @@ use crate::delivery::Next;
 use crate::line::{Assembly, Piece};
 use crate::memory::{Cursor, SEGMENT_BYTES};
 use crate::seal;
+use crate::time::Instant;
 use crate::wire::batch::BatchHead;
 use crate::wire::control::{CloseReason, FRAGMENT_HEAD_MAX, Fragment};
 use crate::wire::data;
@@ -95,6 +96,8 @@ pub(super) struct Partial {
     /// Its number; 0 if none does.
     number: u64,
     at: usize,
+    /// When it began: its age is told as it was then, so that the pieces fit each other.
+    began: Instant,
 }
 
 impl Partial {
@@ -172,8 +175,9 @@ impl Router {
         let Some(number) = self.number_in_pieces(peer, limit, frame_room, credit) else {
             return self.put_front_aside(peer);
         };
+        let began = self.now;
         let Some(state) = self.peers.get_mut(peer.0) else { return };
-        state.partial = Partial { number, at: 0 };
+        state.partial = Partial { number, at: 0, began };
         if let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) {
             outbox.out.begin_pieces();
         }
@@ -186,7 +190,7 @@ impl Router {
         let outbox = self.outboxes.get(state.outbox?.0)?;
         let Next::Run { begin, bytes, .. } = outbox.out.next_piece(limit, usize::MAX) else { return None };
         let (record, _) = record::split_first(bytes)?;
-        let spelling = Spelling::new(state, outbox, &self.topics);
+        let spelling = Spelling::new(state, outbox, &self.topics, self.reading());
         let len = spelling.len_of(record);
         let taken = len + varint_len(len as u64);
         // A window smaller than the message still takes it, when the peer holds nothing else.
@@ -222,13 +226,14 @@ impl Router {
         let now = self.now;
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return };
-        let Partial { number, at } = state.partial;
+        let Partial { number, at, began } = state.partial;
         let Next::Run { begin, bytes, sent_before, .. } = outbox.out.next_piece(u64::MAX - 1, usize::MAX)
         else {
             return;
         };
         let Some((record, rest)) = record::split_first(bytes) else { return };
-        let (front, payload) = Spelling::new(state, outbox, &self.topics).parts(record);
+        let (front, payload) =
+            Spelling::new(state, outbox, &self.topics, self.calendar.at(began)).parts(record);
         let record_len = front.len() + payload.len();
         let (mut head, mut prefix) = ([0; BatchHead::LEN_MAX], [0; varint::LEN_MAX]);
         let batch = BatchHead { sent_before, first: number, last: number, added_age_ms: None };

@@ -1,7 +1,7 @@
 //! One record on a lossy line.
 
 use super::DecodeError;
-use super::record::{self, EXT, EXT_AGE, Record, SENT_BEFORE, take_ext};
+use super::record::{self, EXT, EXT_AGE, EXT_BORN, Record, SENT_BEFORE, take_ext};
 
 /// The most bytes that stand before the rest of a record.
 pub const HEAD_LEN_MAX: usize = 8;
@@ -105,6 +105,9 @@ impl<'a> Data<'a> {
             return Err(DecodeError::Truncated);
         };
         let (ext, rest) = if first & EXT == 0 { (0, rest) } else { take_ext(rest)? };
+        if ext & EXT_BORN != 0 {
+            return Err(DecodeError::Unsupported(ext));
+        }
         let (added_age_ms, rest) = if ext & EXT_AGE == 0 {
             (None, rest)
         } else {
@@ -203,7 +206,7 @@ mod tests {
         fn records_are_carried(sent_before: bool, frame: u16, added_age_ms: u32, origin: bool, hops: Option<u8>, ttl_ms: Option<u32>, age: Option<(u64, bool)>, payload: [u8; 9]) {
             let origin = origin.then_some(Origin { name: "sensor", epoch: Epoch(77), number: 12 });
             let age = age.map(|(ms, unknown)| Age { ms, unknown });
-            let header = Header { mode: Mode::All, topic: Topic::Text("t"), repeat: true, origin, hops, ttl_ms, age };
+            let header = Header { mode: Mode::All, topic: Topic::Text("t"), repeat: true, origin, hops, ttl_ms, age, born_ms: None };
             let mut record = [0; 100];
             let len = encode_message(&header, &payload, &mut record).unwrap();
             let head = DataHead { sent_before, frame, added_age_ms };
@@ -233,6 +236,7 @@ mod tests {
             (&[0x48, 1, 0, EXT_AGE, 0, 0, 0], DecodeError::Truncated),
             (&[0x48, 1, 0, 0], DecodeError::Range),
             (&[0x48, 1, 0, 0x40], DecodeError::Unsupported(0x40)),
+            (&[0x48, 1, 0, 0x28, 0, 0, 0, 0, 5, 1], DecodeError::Unsupported(0x28)),
         ] {
             assert_eq!(decode(body), Err(error), "{body:?}");
         }

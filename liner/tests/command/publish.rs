@@ -1,7 +1,7 @@
 //! One message at a time: to a device, to a topic, and to nobody.
 
 use std::io::Write as _;
-use std::sync::mpsc::{TryRecvError, channel};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 
 use liner::proto::router::NodeConfig;
@@ -72,6 +72,37 @@ fn a_device_that_was_never_seen_finds_what_was_sent_to_it() {
         };
         assert_eq!(line, format!("boiler panel#1 {payload}"));
     }
+    assert_eq!(device.end().code, Some(0));
+}
+
+#[test]
+fn a_command_that_is_too_old_is_not_handed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gateway, peers, devices) = gateway(folder.path(), &[]);
+    let command = |payload, ttl: &[&str]| {
+        let args = ["pub", "boiler", payload, "--name", "panel", "--peer", &peers];
+        let ended = run(folder.path(), &[&args[..], ttl].concat());
+        assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
+    };
+    command("open", &["--ttl", "2s"]);
+    command("close", &["--ttl", "1000m"]);
+    gateway.signal(Signal::INT);
+    assert_eq!(gateway.end().code, Some(0));
+    // It gets too old while the gateway is not running.
+    let (_sender, nothing) = channel::<()>();
+    assert_eq!(nothing.recv_timeout(Duration::from_secs(2)), Err(RecvTimeoutError::Timeout));
+    let args = ["gateway", "--listen", &peers, "--device-listen", &devices];
+    let gateway = Liner::start(folder.path(), &args);
+    let device = listener(folder.path(), &devices, &["--json"]);
+    device.error_with("a message to this device will not come: they are too old");
+    gateway.error_with("boiler: a message of boiler put aside: it is too old");
+    let line = loop {
+        let line = device.json();
+        if line["event"] == "message" {
+            break line;
+        }
+    };
+    assert_eq!(line["payload"], "close");
     assert_eq!(device.end().code, Some(0));
 }
 

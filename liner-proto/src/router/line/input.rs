@@ -14,7 +14,7 @@ use crate::line::Turn;
 use crate::session::{Heard, Session};
 use crate::wire::control::{Ack, CloseReason, Content, Fragment};
 use crate::wire::data::{self, Data};
-use crate::wire::handshake::{About, Hello};
+use crate::wire::handshake::Hello;
 use crate::wire::record::Record;
 use crate::wire::{self, Body};
 
@@ -38,6 +38,12 @@ impl Router {
         }
         conn.session.handle_unopened(now);
         self.conns.list(id);
+    }
+
+    /// Whether the next frame is here already.
+    pub(in super::super) fn has_next(&self, id: ConnId) -> bool {
+        let line = self.conns.get(id).and_then(|conn| conn.line.as_ref());
+        line.is_some_and(|line| line.ahead.iter().any(|(frame, _)| *frame == line.receiving.next()))
     }
 
     /// Frames that came ahead, and whose turn it is now: as many as the application takes.
@@ -128,8 +134,11 @@ impl Router {
                 self.conns.list(id);
                 return Ok(());
             };
-            self.begin_next(id);
-            return self.handle_confirm(id, &stream);
+            let before = self.begin_next(id);
+            let begun = self.handle_confirm(id, &stream);
+            // Another device may have taken its place.
+            before.into_iter().for_each(|peer| self.leave(peer));
+            return begun;
         }
         if let Some(line) = &mut conn.line {
             let stats = line.sending.stats_mut();
@@ -141,17 +150,18 @@ impl Router {
     }
 
     /// The other side has begun anew, and has proved that it takes part in this handshake: the session before it is over.
-    fn begin_next(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let Some(next) = conn.next.take() else { return };
+    /// Gives whom that was with.
+    fn begin_next(&mut self, id: ConnId) -> Option<PeerId> {
+        let conn = self.conns.get_mut(id)?;
+        let next = conn.next.take()?;
         conn.session = *next;
-        if let Some(peer) = conn.peer {
-            let dialed = conn.dial.is_some();
+        // What waited there was for whoever it was with.
+        conn.loose = alloc::vec::Vec::new();
+        let (before, dialed) = (conn.peer.take(), conn.dial.is_some());
+        if let Some(peer) = before {
             self.peer_down(peer, id, CloseReason::Replaced, dialed);
-            if let Some(conn) = self.conns.get_mut(id) {
-                conn.peer = None;
-            }
         }
+        before
     }
 
     /// A hello that this session did not begin with: the other side may have started anew, or it comes late. It is answered, and
@@ -159,15 +169,15 @@ impl Router {
     fn handle_another_hello(&mut self, id: ConnId, hello: &Hello<'_>) -> Result<bool, CloseReason> {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return Ok(true) };
-        // Without a random source its nonces may come again, and so each hello is another one.
-        let repeats = hello.about.roles & About::ROLE_WITHOUT_EPOCHS != 0;
-        if let Some(next) = conn.next.as_mut().filter(|next| !repeats && !next.is_news(hello.nonce)) {
+        // The nonces of a device without a random source may come again. As long as its answer is not confirmed it may hear it
+        // once more, even if it has started anew: nothing was taken in that session.
+        if let Some(next) = conn.next.as_mut().filter(|next| !next.is_ending() && !next.is_news(hello.nonce))
+        {
             let _ = next.handle(now, &Body::Hello(*hello), true);
             self.conns.list(id);
             return Ok(true);
         }
-        let begun = conn.session.is_news(hello.nonce) || (repeats && conn.session.is_news(!hello.nonce));
-        if !begun {
+        if !conn.session.is_news(hello.nonce) {
             return Ok(false);
         }
         let Some(line) = &conn.line else { return Ok(true) };
@@ -287,6 +297,7 @@ impl Router {
     ) -> Result<(), CloseReason> {
         self.check_len(data.record.len())?;
         let record = data.record.decode().map_err(CloseReason::from)?;
+        let record = record.aged(data.added_age_ms.map(u64::from));
         self.handle_placed_record(id, peer, (&record, data.record.len()), data.sent_before, application)
     }
 

@@ -135,10 +135,9 @@ impl Conn {
     /// Whether the line has something to send by now.
     pub(super) fn line_is_due(&self, now: Instant) -> bool {
         let Some(line) = &self.line else { return false };
-        let up = self.session.is_up() && line.sending.ready_at() <= now;
-        self.next.as_ref().is_some_and(|next| next.owed(now).is_some())
-            || (up
-                && (line.receiving.owes_ack(now) || line.sending.lost().is_some() || line.sending.may_send()))
+        // What waited for the line is looked for where it is: marks, and a window that is shut, too.
+        let is_ready = self.session.is_up() && line.sending.ready_at() <= now;
+        is_ready || self.next.as_ref().is_some_and(|next| next.owed(now).is_some())
     }
 
     pub(super) fn line_deadline(&self, now: Instant) -> Option<Deadline> {
