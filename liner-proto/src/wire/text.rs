@@ -46,12 +46,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A value is out of range unless it is `good`.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn check(&mut self, good: bool) {
         if !good {
             self.fail(DecodeError::Range);
         }
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn byte(&mut self) -> u8 {
         match self.rest.split_first() {
             Some((&byte, rest)) => {
@@ -66,6 +68,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A truth value, or whether an optional field follows.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn flag(&mut self) -> bool {
         let byte = self.byte();
         self.check(byte < 2);
@@ -73,6 +76,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A number of variable length, with at most as many bytes as one of `bits` bits needs.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn number(&mut self, bits: u32) -> u64 {
         let (mut value, mut shift) = (0, 0);
         loop {
@@ -99,6 +103,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Eight bytes, the lowest first.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn fixed64(&mut self) -> u64 {
         let (low, high) = (self.fixed32(), self.fixed32());
         u64::from(high) << 32 | u64::from(low)
@@ -115,6 +120,7 @@ impl<'a> Reader<'a> {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn text(&mut self) -> &'a str {
         let len = self.varint();
         if len > TEXT_MAX as u64 {
@@ -154,6 +160,7 @@ impl<'a> Writer<'a> {
         (self.len != Self::FULL).then_some(self.len)
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn byte(&mut self, byte: u8) {
         match self.out.get_mut(self.len) {
             Some(place) => {
@@ -164,6 +171,7 @@ impl<'a> Writer<'a> {
         }
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn varint(&mut self, value: u64) {
         let mut rest = value;
         while rest >= 0x80 {
@@ -173,6 +181,7 @@ impl<'a> Writer<'a> {
         self.byte(rest as u8);
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         let end = self.len.saturating_add(bytes.len());
         match self.out.get_mut(self.len..end) {
@@ -184,10 +193,12 @@ impl<'a> Writer<'a> {
         }
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn fixed64(&mut self, value: u64) {
         self.bytes(&value.to_le_bytes());
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn text(&mut self, text: &str) {
         if text.len() > TEXT_MAX {
             self.len = Self::FULL;
