@@ -285,9 +285,10 @@ impl Table {
     }
 
     fn advance(&mut self, peer: &str, epoch: Epoch, through: u64) -> Result<(), StoreFault> {
-        let place = place(&mut self.cursors, |cursor| cursor.peer.bytes() == peer.as_bytes())?;
+        let peer = Text::new(peer)?;
+        let place = place(&mut self.cursors, |cursor| cursor.peer.bytes() == peer.bytes())?;
         let before = place.as_ref().filter(|cursor| cursor.epoch == epoch).map_or(0, |cursor| cursor.through);
-        *place = Some(Cursor { peer: Text::new(peer)?, epoch, through: through.max(before) });
+        *place = Some(Cursor { peer, epoch, through: through.max(before) });
         Ok(())
     }
 }
