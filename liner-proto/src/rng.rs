@@ -36,7 +36,7 @@ impl Rng {
 
     /// A number below `bound`; 0 if `bound` is 0. Biased by less than `bound` in 2^32.
     pub const fn below32(&mut self, bound: u32) -> u32 {
-        ((self.next() >> 32) * bound as u64 >> 32) as u32
+        (((self.next() >> 32) * bound as u64) >> 32) as u32
     }
 
     /// A number below `bound`; 0 if `bound` is 0. Biased by less than `bound` in 2^64.

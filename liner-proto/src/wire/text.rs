@@ -34,8 +34,8 @@ impl<'a> Reader<'a> {
     }
 
     /// All that has not been read: the last field.
-    pub(super) const fn take_rest(&mut self) -> &'a [u8] {
-        core::mem::replace(&mut self.rest, &[])
+    pub(super) fn take_rest(&mut self) -> &'a [u8] {
+        core::mem::take(&mut self.rest)
     }
 
     #[cold]
