@@ -13,7 +13,7 @@ use mio::{Poll, Waker};
 
 use crate::clock::{self, Clock};
 use crate::error::BuildError;
-use crate::link::{Links, Listener, WAKER};
+use crate::link::{Line, LineUrl, Links, Listener, WAKER};
 use crate::node::Node;
 use crate::storage::{REPEAT_MAX, Stores};
 
@@ -29,6 +29,7 @@ pub struct Builder {
     store: Box<dyn Store + Send>,
     on_worker: bool,
     listen: Vec<(String, Framing)>,
+    lines: Vec<String>,
     insecure: bool,
     peers: Vec<String>,
     topics: Vec<String>,
@@ -43,6 +44,7 @@ impl Builder {
             store: Box::new(HeapStore::new(HEAP_BYTES)),
             on_worker: false,
             listen: Vec::new(),
+            lines: Vec::new(),
             insecure: false,
             peers: Vec::new(),
             topics: Vec::new(),
@@ -72,6 +74,14 @@ impl Builder {
     /// Listens on `addr`, which is `host:port`; port 0 takes a free one ([`Node::listen_addrs`]). May be called several times.
     pub fn listen(mut self, addr: &str, framing: Framing) -> Self {
         self.listen.push((addr.to_owned(), framing));
+        self
+    }
+
+    /// Opens a line on which a device begins: a serial port or a serial-to-TCP bridge, as a [`LineUrl`] says. It is opened again
+    /// whenever it was lost, a port within half a second after it is back; what becomes of it is told by
+    /// [`Node::poll_line`]. May be called several times. The name of a bridge's host is looked up as a [`peer`](Self::peer)'s is.
+    pub fn line(mut self, url: &str) -> Self {
+        self.lines.push(url.to_owned());
         self
     }
 
@@ -141,6 +151,7 @@ impl Builder {
     /// See [`BuildError`]. Nothing of the node remains.
     pub fn build(mut self) -> Result<Node, BuildError> {
         self.check()?;
+        let lines = lines(&self.lines)?;
         let poll = Poll::new().map_err(BuildError::Loop)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(BuildError::Loop)?);
         let mut listeners = Vec::new();
@@ -172,7 +183,7 @@ impl Builder {
         } else {
             Stores::in_place(self.store)
         };
-        Ok(Node::assemble(router, clock, poll, waker, Links::new(listeners), stores, self.spin))
+        Ok(Node::assemble(router, clock, poll, waker, Links::new(listeners, lines), stores, self.spin))
     }
 
     fn check(&self) -> Result<(), BuildError> {
@@ -192,10 +203,24 @@ impl fmt::Debug for Builder {
         f.debug_struct("Builder")
             .field("name", &self.name)
             .field("listen", &self.listen)
+            .field("lines", &self.lines)
             .field("peers", &self.peers)
             .field("topics", &self.topics)
             .finish_non_exhaustive()
     }
+}
+
+/// The lines that the URLs name, each port and each bridge once.
+fn lines(urls: &[String]) -> Result<Vec<Line>, BuildError> {
+    let mut lines: Vec<Line> = Vec::new();
+    for url in urls {
+        let url: LineUrl = url.parse()?;
+        if lines.iter().any(|line| line.url().is_same_place(&url)) {
+            return Err(BuildError::LineTwice { line: url.to_string() });
+        }
+        lines.push(Line::new(url));
+    }
+    Ok(lines)
 }
 
 /// The addresses that `addr` stands for. A numeric one is never looked up.

@@ -7,6 +7,8 @@ use liner_proto::effect::StoreFault;
 use liner_proto::id::SendId;
 use liner_proto::router::SendError;
 
+use crate::link::LineUrlError;
+
 /// Why a node could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -52,6 +54,15 @@ pub enum BuildError {
         addr: SocketAddr,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// A line's URL is none.
+    #[error(transparent)]
+    Line(#[from] LineUrlError),
+    /// A port or a bridge was named twice.
+    #[error("{line} stands there twice: name each port and each bridge once")]
+    LineTwice {
+        /// The line.
+        line: String,
     },
     /// The store could not tell what it remembers.
     #[error("cannot recover from the store, repair or replace it: {fault}{}", detail(said))]

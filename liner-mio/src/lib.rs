@@ -1,9 +1,9 @@
-//! The host's shell of liner: one mio loop drives sockets, timers and stores.
+//! The host's shell of liner: one mio loop drives sockets, serial ports, timers and stores.
 //!
 //! A [`Node`] is single-threaded: [`Node::drive`] does a bounded amount of work and returns. It is one pollable
 //! descriptor ([`AsFd`](std::os::fd::AsFd), [`mio::event::Source`]) plus [`Node::next_deadline`], so that it fits any
-//! event loop. It starts no thread, unless [`Builder::store_on_worker`] asked for one, or [`Builder::peer`] names a peer by a
-//! host's name.
+//! event loop. It starts no thread, unless [`Builder::store_on_worker`] asked for one, or [`Builder::peer`] or
+//! [`Builder::line`] names a host instead of a number.
 //!
 //! ```
 //! use liner_mio::{Framing, Message, Mode, Node};
@@ -42,4 +42,7 @@ pub use liner_proto::id::{Class, SendId};
 pub use liner_proto::router::{Event, Framing, Message, NodeConfig, Quota, SendError};
 pub use liner_proto::store::{HeapStore, Store};
 pub use liner_proto::wire::record::Mode;
+pub use link::{
+    LineEvent, LineState, LineUrl, LineUrlError, Parity, SerialError, SerialPort, SerialSettings,
+};
 pub use node::{Node, Progress};

@@ -69,5 +69,28 @@ impl Default for Timing {
     }
 }
 
+/// A line that loses and damages bytes: a serial port, or a bridge to one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineConfig {
+    /// Its speed, in bits a second, at ten bits to a byte. If it is known, no more is given to the line than it can take soon, and
+    /// nobody waits for an acknowledgement while the line is still sending.
+    pub baud: Option<u32>,
+    /// One side at a time may send, as on RS-485 with two wires: each frame waits for its acknowledgement.
+    pub half_duplex: bool,
+}
+
+impl LineConfig {
+    /// How long the line takes for so many bytes; no time if its speed is not known.
+    pub const fn time_for(&self, bytes: usize) -> Duration {
+        match self.baud {
+            Some(baud) if baud > 0 => {
+                let micros = (bytes as u64).saturating_mul(10_000_000) / baud as u64;
+                Duration::from_micros(micros)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+}
+
 /// Numbers reserved at a time by the asynchronous mode.
 pub const RESERVATION: u64 = 65_536;

@@ -9,6 +9,7 @@
 //! * [`frame`]: bytes of a link into frames and back;
 //! * [`seal`]: where a frame becomes trustworthy;
 //! * [`wire`]: the formats, normative in `docs/PROTOCOL.md`;
+//! * [`line`]: frames sent again until they have arrived, on links that lose and damage them;
 //! * [`session`] (one link's life) and [`delivery`] (numbering, window, acknowledgements, duplicates): neither knows the other;
 //! * [`effect`]: what is asked of a store;
 //! * [`endpoint`]: a session and a delivery for one peer;
@@ -30,6 +31,7 @@ pub mod effect;
 pub mod endpoint;
 pub mod frame;
 pub mod id;
+pub mod line;
 pub mod memory;
 pub mod planted;
 pub mod pump;
@@ -42,3 +44,8 @@ pub mod store;
 pub mod time;
 pub mod timer;
 pub mod wire;
+
+/// The guide's examples, so that they are compiled.
+#[cfg(all(doctest, feature = "embedded-io"))]
+#[doc = include_str!("../../docs/devices.md")]
+struct Guide;

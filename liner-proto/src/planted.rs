@@ -18,17 +18,29 @@ pub enum Fault {
     EarlyCompletion,
     /// The rows of one message for several next hops are committed one by one, the cursor with the first.
     CustodyNotAtomic,
+    /// Frames are not sealed for their session, on a line.
+    CrcNotSeeded,
+    /// A frame that comes late is taken for the next one, on a line.
+    LateFrameAccepted,
+    /// Frames are not sent again after a few times, on a line.
+    RetryLimit,
+    /// Frames are sent beyond the window, on a line.
+    WindowTooEarly,
 }
 
 impl Fault {
     /// Every wrong behaviour.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::AckBeforeCommit,
         Self::CursorOutsideTransaction,
         Self::EpochIgnored,
         Self::NumberReused,
         Self::EarlyCompletion,
         Self::CustodyNotAtomic,
+        Self::CrcNotSeeded,
+        Self::LateFrameAccepted,
+        Self::RetryLimit,
+        Self::WindowTooEarly,
     ];
 }
 

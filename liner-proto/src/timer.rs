@@ -31,6 +31,12 @@ pub enum Wakeup {
     Lease,
     /// What was counted is to be told.
     Report,
+    /// Frames that were sent on a line have not arrived.
+    Retransmit,
+    /// The peer on a line is to hear what has arrived.
+    Ack,
+    /// A line takes bytes again.
+    Line,
 }
 
 /// A deadline with its reason.

@@ -5,11 +5,15 @@
 use liner_proto::config::Limits;
 use liner_proto::effect::{Outcome, Recovered};
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, TopicIndex};
-use liner_proto::id::{Class, ConnId};
+use liner_proto::frame::cobs;
+use liner_proto::id::{Class, ConnId, SessionId};
 use liner_proto::pump::{self, Overflow};
 use liner_proto::router::{Framing, Message, NodeConfig, Quota, Router, StoreRequest};
+use liner_proto::seal;
 use liner_proto::store::{HeapStore, RamStore, Store, execute};
 use liner_proto::time::{Duration, Instant};
+use liner_proto::wire::control::{Close, CloseReason};
+use liner_proto::wire::{self, Body, tag};
 
 type Device = Endpoint<'static, 512, 256>;
 
@@ -476,7 +480,13 @@ fn handshakes(
 #[test]
 fn a_refused_handshake_is_begun_again_after_a_pause() {
     let mut device = Device::new(DeviceConfig::new("dev", TOPICS, [1, 2]), Instant::ZERO);
-    let refusal = [2, 1, 0];
+    let mut body = [0; 16];
+    let close = Body::Close(Close { reason: CloseReason::Overloaded, text: "" });
+    let len = wire::encode(&close, &mut body).expect("room");
+    let mut refusal = [0; 32];
+    let crc = seal::seal(SessionId::HANDSHAKE, &[&body[..len]]);
+    let len = cobs::encode(&[&crc, &body[..len]], &mut refusal).expect("room");
+    let refusal = refusal[..len].to_vec();
     let begun = handshakes(&mut device, &mut RamStore::new(), &refusal, Duration::from_secs(700));
     assert_eq!(begun.first(), Some(&Instant::ZERO), "the first one waits for nothing");
     let pauses: Vec<Duration> = begun.windows(2).map(|pair| pair[1].since(pair[0])).collect();
@@ -499,8 +509,17 @@ fn sessions_that_end_at_once_do_not_shorten_the_pause() {
         path.settle();
         assert!(path.device.is_up());
         path.now = path.now + up;
-        path.device.handle_bytes(path.now, &[2, 1, 0]);
-        let ended = path.now;
+        // Whoever listens now knows nothing of the session, and does not say more.
+        path.gateway.conn = None;
+        let crc = seal::seal(SessionId::HANDSHAKE, &[&[tag::GREET]]);
+        let mut greet = [0; 16];
+        let len = cobs::encode(&[&crc, &[tag::GREET]], &mut greet).expect("room");
+        path.device.handle_bytes(path.now, &greet[..len]);
+        path.settle();
+        assert!(path.device.is_up(), "a greeting alone ends nothing");
+        path.now = path.now + Duration::from_millis(500);
+        path.device.handle_timeout(path.now);
+        let ended = path.now + Duration::from_micros(50);
         path.settle();
         assert!(!path.device.has_link() && !path.device.wants_link(path.now));
         let (due, _) = path.device.poll_timeout().expect("it tries again");
@@ -510,7 +529,7 @@ fn sessions_that_end_at_once_do_not_shorten_the_pause() {
     };
     let mut last = Duration::ZERO;
     let mut now = Instant::ZERO;
-    while now < Instant::ZERO + Duration::from_secs(65) {
+    while now < Instant::ZERO + Duration::from_secs(130) {
         (last, now) = pause_after(Duration::ZERO);
     }
     assert!(last >= Duration::from_millis(500), "{last:?}");

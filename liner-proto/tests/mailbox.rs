@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
 
+use std::cell::Cell;
+
 use liner_proto::effect::Recovered;
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, TopicIndex};
 use liner_proto::frame::cobs::{self, CobsSplit};
@@ -10,7 +12,7 @@ use liner_proto::pump;
 use liner_proto::seal;
 use liner_proto::store::{RamStore, Store};
 use liner_proto::time::Instant;
-use liner_proto::wire::control::Ack;
+use liner_proto::wire::control::{Ack, Begin, Numbered};
 use liner_proto::wire::data::DataHead;
 use liner_proto::wire::handshake::{About, Acks, Answer, Confirm, Hello, Known, StreamFields};
 use liner_proto::wire::record::{Header, Mode, Topic, encode_message};
@@ -27,6 +29,8 @@ struct Gateway {
     session: SessionId,
     /// What the device knows of its stream.
     known: Option<Known>,
+    /// The next frame with a number.
+    frame: Cell<u16>,
 }
 
 impl Gateway {
@@ -59,14 +63,18 @@ impl Gateway {
             Ok(Body::Confirm(Confirm { stream, .. })) => Some(stream.known),
             _ => None,
         });
-        Self { session, known: known.flatten() }
+        Self { session, known: known.flatten(), frame: Cell::new(1) }
     }
 
     fn send(&self, device: &mut Device, number: u64, text: &[u8]) {
         let mut record = [0; 64];
         let header = Header::new(Mode::One, Topic::Text("t"));
         let len = encode_message(&header, text, &mut record).expect("room");
-        let head = DataHead { sent_before: false, number, added_age_ms: 0 };
+        let mut begin = [0; 16];
+        let begin_len = wire::encode(&Body::Begin(Begin { number }), &mut begin).expect("room");
+        let frame = self.frame.replace(self.frame.get() + 2);
+        give(device, self.session, &Body::Numbered(Numbered { frame, body: &begin[..begin_len] }));
+        let head = DataHead { sent_before: false, frame: frame + 1, added_age_ms: 0 };
         let body = head.encode(&record[..len]).expect("a record").slices().concat();
         put(device, self.session, &body);
     }
@@ -91,8 +99,15 @@ fn transmit(device: &mut Device) -> Vec<Vec<u8>> {
     let len = device.poll_transmit(NOW, &mut line);
     let mut rest = line[..len].to_vec();
     let mut frames = Vec::new();
-    while let CobsSplit::Frame { frame, consumed } = cobs::split(&mut rest, 256) {
-        frames.push(rest[frame].to_vec());
+    loop {
+        let consumed = match cobs::split(&mut rest, 256) {
+            CobsSplit::Frame { frame, consumed } => {
+                frames.push(rest[frame].to_vec());
+                consumed
+            }
+            CobsSplit::Empty { consumed } => consumed,
+            CobsSplit::Incomplete | CobsSplit::Bad { .. } | CobsSplit::TooLong { .. } => break,
+        };
         rest.drain(..consumed);
     }
     frames

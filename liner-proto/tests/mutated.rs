@@ -7,7 +7,9 @@ use liner_proto::frame::{cobs, length};
 use liner_proto::id::{Epoch, Predecessor, SessionId};
 use liner_proto::seal;
 use liner_proto::wire::batch::{Batch, BatchHead};
-use liner_proto::wire::control::{Ack, Bind, Close, CloseReason, Echo, Marks, Probe, TopicFull};
+use liner_proto::wire::control::{
+    Ack, Begin, Bind, Close, CloseReason, Content, Echo, Fragment, Marks, Numbered, Probe, TopicFull,
+};
 use liner_proto::wire::data::DataHead;
 use liner_proto::wire::handshake::{About, Acks, Answer, Assigned, Confirm, Hello, Known, StreamFields};
 use liner_proto::wire::page::{Change, PageBuilder, Row};
@@ -184,7 +186,7 @@ fn page(rng: &mut Rng, out: &mut [u8]) -> Result<usize, wire::BufferFull> {
 fn any_body(rng: &mut Rng) -> Vec<u8> {
     let mut out = [0; FRAME_MAX];
     let (nonce, instance, name) = (rng.next(), rng.next(), rng.text());
-    let written = match rng.below(15) {
+    let written = match rng.below(19) {
         0 => {
             let version_max = 1 + rng.below(3) as u8;
             let about = about(rng);
@@ -213,10 +215,9 @@ fn any_body(rng: &mut Rng) -> Vec<u8> {
             wire::encode(&Body::Marks(Marks { received, acked, messages_limit, bytes_limit, next }), &mut out)
         }
         5 => {
-            let [received_low, acked_low, next_low] =
-                [rng.next() as u16, rng.next() as u16, rng.next() as u16];
-            let (bitmap, window) = (rng.next() as u32, rng.next() as u8);
-            wire::encode(&Body::Ack(Ack { received_low, acked_low, bitmap, window, next_low }), &mut out)
+            let [bitmap, acked_low, next_low] = [(); 3].map(|()| rng.next() as u32);
+            let (received, window) = (rng.next() as u16, rng.next() as u8);
+            wire::encode(&Body::Ack(Ack { received, bitmap, acked_low, window, next_low }), &mut out)
         }
         6 => wire::encode(&Body::Bind(Bind { number: 1 + rng.below(5000) as u32, text: name }), &mut out),
         7 => wire::encode(&Body::TopicFull(TopicFull { topic: name, after: rng.number() }), &mut out),
@@ -226,9 +227,20 @@ fn any_body(rng: &mut Rng) -> Vec<u8> {
         11 => wire::encode(&Body::Echo(Echo { number: rng.number() }), &mut out),
         12 => {
             let record = any_record(rng);
-            let (sent_before, number, added_age_ms) = (rng.chance(2), rng.next(), rng.next() as u32);
-            let parts = DataHead { sent_before, number, added_age_ms }.encode(&record);
+            let (sent_before, frame, added_age_ms) = (rng.chance(2), rng.next() as u16, rng.next() as u32);
+            let parts = DataHead { sent_before, frame, added_age_ms }.encode(&record);
             return parts.map(|parts| parts.slices().concat()).unwrap_or_default();
+        }
+        13 => wire::encode(&Body::Begin(Begin { number: rng.number() }), &mut out),
+        14 => wire::encode(&Body::Greet, &mut out),
+        15 => {
+            let bytes = &[0x55; 40][..1 + rng.below(40)];
+            let left = bytes.len() as u32 + rng.below(1000) as u32;
+            wire::encode(&Body::Fragment(Fragment { left, bytes }), &mut out)
+        }
+        16 => {
+            let body = [[tag::PAGE, tag::BIND, tag::BEGIN, tag::FRAGMENT][rng.below(4)], 1, 1, 0, 0];
+            wire::encode(&Body::Numbered(Numbered { frame: rng.next() as u16, body: &body }), &mut out)
         }
         _ => batch(rng, &mut out),
     };
@@ -353,9 +365,17 @@ fn read(bytes: &[u8], seen: &mut Seen) {
         Body::Confirm(_)
         | Body::Marks(_)
         | Body::Ack(_)
+        | Body::Begin(_)
+        | Body::Greet
         | Body::Probe(_)
         | Body::Echo(_)
         | Body::Skipped(_) => {}
+        Body::Fragment(fragment) => assert!(fragment.bytes.len() as u64 <= u64::from(fragment.left)),
+        Body::Numbered(numbered) => match numbered.content() {
+            Ok(Content::Skipped) => {}
+            Ok(_) => read(numbered.body, seen),
+            Err(error) => seen.inner.add(error),
+        },
         other => panic!("{other:?} is not looked into"),
     }
 }
@@ -518,7 +538,7 @@ fn damaged_and_invented_bytes_are_borne() {
     let bodies: BTreeSet<&str> = seen.bodies.names().collect();
     assert_eq!(bodies, variants("pub enum Body<'a> {"));
     seen.records.assert_seen(&["Gap", "Message"]);
-    let tags: BTreeSet<u8> = (0x01..=0x0c).chain(0x40..=0xff).collect();
+    let tags: BTreeSet<u8> = (0x01..=0x0e).chain(0x14..=0x15).chain(0x40..=0xff).collect();
     let missing: Vec<&u8> = tags.difference(&seen.tags).collect();
     assert!(missing.is_empty() && seen.tags.is_subset(&tags), "tags never seen: {missing:x?}");
 }

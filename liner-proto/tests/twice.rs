@@ -105,13 +105,16 @@ fn one_that_does_not_answer_is_replaced_in_half_a_second() {
         // Nobody is at the other end of this one any more.
         let probe = gateway.give(line.1);
         assert!(!probe.is_empty());
-        assert_eq!(gateway.router.poll_timeout(), Some((gateway.now + PATIENCE, Wakeup::Probe)));
+        // On a line the probe, or what was sent before it, is sent again earlier.
+        let due = gateway.router.poll_timeout().expect("the peer has no longer than this");
+        assert!(due.0 <= gateway.now + PATIENCE && (framing == Framing::Cobs || due.1 == Wakeup::Probe));
         gateway.pass(PATIENCE - Duration::from_micros(1));
         assert!(gateway.give(other.1).is_empty());
         gateway.pass(Duration::from_micros(1));
         let due = gateway.router.poll_timeout().expect("a handshake has an end");
         assert!(due.0 > gateway.now, "{due:?}");
-        assert_eq!(gateway.router.poll_writable(), Some(other.1), "it is answered without being asked for");
+        let writable: Vec<_> = std::iter::from_fn(|| gateway.router.poll_writable()).collect();
+        assert!(writable.contains(&other.1), "it is answered without being asked for");
         settle(&mut second, &mut gateway, other);
         gateway.reap();
         assert!(gateway.events().starts_with(&[down(CloseReason::Replaced)]));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use liner_mio::LineUrl;
 
 use crate::duration;
 use crate::failure::EXIT_CODES;
@@ -20,10 +21,11 @@ const EXAMPLES: &str = "\
 To see it work, on this machine alone:
   liner gateway --demo
 
-The same path by hand, in three terminals:
+The same path by hand, in terminals of their own:
   liner gateway
   liner sub readings --name w
   liner device --topic readings
+  liner pub device hello
 
 `liner COMMAND --help` explains one command.";
 
@@ -35,6 +37,8 @@ pub(crate) enum Command {
     Device(DeviceArgs),
     /// Print the messages of one or more topics, a line each
     Sub(SubArgs),
+    /// Send one message to a topic, or to a device by its name
+    Pub(PubArgs),
 }
 
 /// What the gateway's and a subscriber's command lines share.
@@ -59,6 +63,11 @@ pub(crate) struct GatewayArgs {
     /// Where devices connect: COBS frames over TCP, as a serial-to-TCP bridge gives
     #[arg(long, value_name = "ADDR", default_value = DEVICES_ADDRESS, conflicts_with = "demo")]
     pub(crate) device_listen: String,
+    /// A line to a device, opened again whenever it comes back; may be given several times: a serial port as
+    /// serial:///dev/ttyUSB0?baud=115200 (and parity=, stop=, flow=, duplex=), or tcp://HOST:PORT, which dials a
+    /// serial-to-TCP bridge [default: none]
+    #[arg(long, value_name = "URL", conflicts_with = "demo")]
+    pub(crate) device: Vec<LineUrl>,
     /// A node to connect to, again and again until it answers; may be given several times [default: none]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) peer: Vec<String>,
@@ -86,6 +95,7 @@ Examples:
   liner gateway --demo
   liner gateway --store sqlite:/var/lib/liner/gateway.db
   liner gateway --device-listen 192.168.1.10:7421 --insecure
+  liner gateway --device serial:///dev/ttyUSB0?baud=115200 --device tcp://192.168.1.20:4001
 
 {EXIT_CODES}"
     )
@@ -105,6 +115,10 @@ pub(crate) struct DeviceArgs {
     /// The gateway's address for devices; one that is away is waited for
     #[arg(long, value_name = "ADDR", default_value = DEVICES_ADDRESS, value_parser = address)]
     pub(crate) connect: String,
+    /// The serial port that leads to the gateway, instead of an address: a path, or serial:///dev/ttyUSB0?baud=115200 (and
+    /// parity=, stop=, flow=, duplex=); one that is not there is waited for [default: none]
+    #[arg(long, value_name = "PATH", conflicts_with = "connect", value_parser = serial)]
+    pub(crate) serial: Option<LineUrl>,
     /// The topic it sends to, up to 64 bytes
     #[arg(long, value_parser = device_topic)]
     pub(crate) topic: String,
@@ -133,10 +147,14 @@ a topic that nobody has subscribed to, a reading is left out and counted, and st
 What is in RAM when this program is stopped or killed is lost: a stop says how much that is. A line has up to 4,096 bytes: a
 longer one ends the program after all lines before it are acknowledged. Nobody has to read the status lines.
 
+What is sent to the device's name (`liner pub NAME PAYLOAD`) is printed as `liner sub` prints it: `TOPIC FROM#SEQ PAYLOAD`, with `*`
+behind SEQ if it may have come before. With --json such a line has \"event\":\"message\".
+
 Examples:
   liner device --topic readings
   liner device --topic readings --name boiler --every 1s --count 60
   seq 1000 | liner device --topic numbers --payload-from -
+  liner device --topic readings --serial /dev/ttyUSB1
 
 {EXIT_CODES}"
     )
@@ -192,6 +210,50 @@ Examples:
     )
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = pub_help())]
+pub(crate) struct PubArgs {
+    /// The topic; for a device it is the device's name
+    #[arg(value_name = "TOPIC|NAME", value_parser = topic)]
+    pub(crate) topic: String,
+    /// What to send: the text itself, or - for all of standard input
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) payload: String,
+    /// The gateway's address for peers
+    #[arg(long, value_name = "ADDR", default_value = PEERS_ADDRESS, value_parser = address)]
+    pub(crate) peer: String,
+    /// How long to wait for the acknowledgement
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    pub(crate) wait: Duration,
+    /// Its name, by which the receiver knows who sent the message [default: one of 1,024 made up]
+    #[arg(long, value_parser = name)]
+    pub(crate) name: Option<String>,
+    /// Where the message waits until it is acknowledged: sqlite:PATH, together with --name, or ram:
+    #[arg(long, value_name = "URL", default_value = "ram:")]
+    pub(crate) store: StoreUrl,
+    /// Print one JSON object a line [default: off]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn pub_help() -> String {
+    format!(
+        "\
+It ends when the message is acknowledged, and says by whom and at which class: `ram` lives in the gateway's memory,
+`process` survives the death of the gateway, `power` the loss of power, `processed` means that the receiver has handled it. It goes
+to everybody who takes the topic. A device takes the topic of its own name; for one that is away, or was never seen, the
+gateway keeps it, up to 100,000 messages or 256 MiB a topic.
+
+A line is `TOPIC NAME#NUMBER acknowledged by GATEWAY (CLASS)`: NAME#NUMBER is what the receiver prints.
+
+Examples:
+  liner pub boiler 'set 60'
+  liner pub firmware - --peer 192.168.1.10:7420 < notes.txt
+
+{EXIT_CODES}"
+    )
+}
+
 fn text(text: &str, what: &str, max: usize) -> Result<String, String> {
     match text.len() {
         0 => Err(format!("{what} must not be empty")),
@@ -226,6 +288,16 @@ fn address(address: &str) -> Result<String, String> {
     }
 }
 
+/// A port's path, or its URL.
+fn serial(text: &str) -> Result<LineUrl, String> {
+    let url = if text.contains("://") { text.parse() } else { LineUrl::from_path(text) };
+    let url = url.map_err(|error| error.to_string())?;
+    if url.serial().is_none() {
+        return Err("a bridge has an address: write --connect HOST:PORT".to_owned());
+    }
+    Ok(url)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -245,5 +317,13 @@ mod tests {
         for bad in ["", "7420", ":7420", "localhost", "localhost:", "localhost:0", "localhost:70000"] {
             assert!(address(bad).is_err(), "{bad}");
         }
+    }
+    #[test]
+    fn a_serial_line_is_a_path_or_a_url() {
+        let url = |text: &str| serial(text).map(|url| url.to_string());
+        assert_eq!(url("/dev/ttyS0").as_deref(), Ok("serial:///dev/ttyS0"));
+        assert_eq!(url("serial:///dev/ttyS0?baud=9600").as_deref(), Ok("serial:///dev/ttyS0?baud=9600"));
+        assert!(serial("/dev/ttyS0?baud=x").unwrap_err().contains("baud=115200"));
+        assert!(serial("tcp://a:1").unwrap_err().contains("--connect HOST:PORT"));
     }
 }

@@ -1,6 +1,6 @@
 //! What a node's events mean to whoever runs the command.
 
-use liner_mio::Event;
+use liner_mio::{Event, SerialError};
 use liner_proto::effect::{DeadReason, GapReason};
 use liner_proto::wire::control::CloseReason;
 
@@ -72,11 +72,17 @@ pub(crate) fn nobody_answers(address: &str) -> String {
     format!("nobody answers at {address} yet: it is tried again until somebody does")
 }
 
-fn messages(count: u64) -> String {
+/// Why a port is not open, and that this is not the end.
+pub(crate) fn not_open(error: &SerialError) -> String {
+    // One that is not there says itself that it is waited for.
+    if error.is_away() { error.to_string() } else { format!("{error}; it is tried again until it opens") }
+}
+
+pub(crate) fn messages(count: u64) -> String {
     if count == 1 { "a message".to_owned() } else { format!("{count} messages") }
 }
 
-const fn gap_words(reason: GapReason) -> &'static str {
+pub(crate) const fn gap_words(reason: GapReason) -> &'static str {
     match reason {
         GapReason::Dropped => "its queue was full, and the oldest gave way",
         GapReason::Crashed => "it died before it had stored what it may have sent under these numbers",

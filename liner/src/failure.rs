@@ -14,16 +14,19 @@ pub(crate) enum Failure {
     InUse(String),
     /// A signal came before all that was asked for was done.
     Unfinished(String),
+    /// Nobody answered, or acknowledged, in time.
+    Unreached(String),
 }
 
 /// What the exit codes mean, for `--help`.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or ended by SIGINT or SIGTERM where no end was asked for
-  1  the work failed: the store, standard input, or the output of `sub` and `--demo`
+  1  the work failed: the store, standard input, or the output of `sub`, `pub` and `--demo`
   2  the command line makes no sense
   3  the name or an address is in use by another program
   4  ended by SIGINT or SIGTERM before all was done
+  5  `pub`: not acknowledged within --wait
   130, 143  ended at once by SIGINT or SIGTERM: by a second one, or during the start";
 
 impl Failure {
@@ -33,6 +36,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::InUse(_) => 3,
             Self::Unfinished(_) => 4,
+            Self::Unreached(_) => 5,
         })
     }
 
@@ -45,9 +49,11 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Work(text) | Self::Usage(text) | Self::InUse(text) | Self::Unfinished(text) => {
-                f.write_str(text)
-            }
+            Self::Work(text)
+            | Self::Usage(text)
+            | Self::InUse(text)
+            | Self::Unfinished(text)
+            | Self::Unreached(text) => f.write_str(text),
         }
     }
 }

@@ -8,7 +8,10 @@ mod event;
 mod failure;
 mod gaps;
 mod gateway;
+mod line;
+mod name;
 mod out;
+mod publish;
 mod reading;
 mod store;
 mod store_url;
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         Command::Gateway(args) => gateway::run(&args),
         Command::Device(args) => device::run(&args),
         Command::Sub(args) => sub::run(&args),
+        Command::Pub(args) => publish::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

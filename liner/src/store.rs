@@ -93,9 +93,11 @@ fn build_failure(error: &BuildError) -> Failure {
             "other machines can connect to {addr} and nothing asks them who they are yet: \
              listen on 127.0.0.1, or add --insecure if the network is trusted"
         )),
-        BuildError::Address { .. } | BuildError::Name { .. } | BuildError::Topic { .. } => {
-            Failure::Usage(error.to_string())
-        }
+        BuildError::Address { .. }
+        | BuildError::Name { .. }
+        | BuildError::Topic { .. }
+        | BuildError::Line(_)
+        | BuildError::LineTwice { .. } => Failure::Usage(error.to_string()),
         BuildError::AddressInUse { .. } => Failure::InUse(error.to_string()),
         _ => Failure::Work(error.to_string()),
     }

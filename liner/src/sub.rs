@@ -1,20 +1,18 @@
 //! `liner sub`: a line for every message, written out before the message is acknowledged.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use liner_mio::{Class, Event, Framing, Handler, Message, Node};
-use serde::Serialize;
 
 use crate::args::{PEERS_ADDRESS, SubArgs};
 use crate::clock::Clock;
 use crate::event;
 use crate::failure::Failure;
 use crate::gaps::Gaps;
-use crate::out::{Out, field, shown, tell};
+use crate::line::Line;
+use crate::name::random_name;
+use crate::out::{Out, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
@@ -27,7 +25,7 @@ const FILE_BYTES_MAX: usize = 140;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: &SubArgs) -> Result<(), Failure> {
-    let name = args.name.clone().unwrap_or_else(random_name);
+    let name = args.name.clone().unwrap_or_else(|| random_name("sub", 32));
     let mut node = connect(args, &name)?;
     // Not before: opening may check a large file, and a signal ends that at once.
     let mut watch = Watch::new(Stop::on_signals()?)?;
@@ -123,12 +121,6 @@ fn default_store(name: Option<&str>) -> StoreUrl {
     StoreUrl::Sqlite(format!("liner-{file}.db").into())
 }
 
-fn random_name() -> String {
-    // Seeded by the operating system.
-    let random = RandomState::new().hash_one(std::process::id());
-    format!("sub-{:08x}", random & 0xffff_ffff)
-}
-
 /// Prints messages.
 pub(crate) struct Printer {
     out: Out,
@@ -144,10 +136,10 @@ impl Printer {
 
     fn print(&mut self, message: &Message<'_>) -> io::Result<()> {
         if self.out.is_json() {
-            return self.out.object(&Line::new(message));
+            return self.out.object(&Line::of(message));
         }
         self.line.clear();
-        plain(message, &mut self.line);
+        Line::of(message).write(&mut self.line);
         self.out.raw(&[&self.line])
     }
 }
@@ -170,93 +162,15 @@ impl Handler for Printer {
     }
 }
 
-/// A message as JSON.
-#[derive(Serialize)]
-struct Line<'a> {
-    topic: &'a str,
-    from: &'a str,
-    seq: u64,
-    payload: std::borrow::Cow<'a, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    encoding: Option<&'static str>,
-    maybe_redelivered: bool,
-}
-
-impl<'a> Line<'a> {
-    fn new(message: &Message<'a>) -> Self {
-        let (payload, encoding) = match std::str::from_utf8(message.payload) {
-            Ok(text) => (text.into(), None),
-            Err(_) => (BASE64_STANDARD.encode(message.payload).into(), Some("base64")),
-        };
-        let Message { topic, from, seq, maybe_redelivered, .. } = *message;
-        Self { topic, from, seq, payload, encoding, maybe_redelivered }
-    }
-}
-
-/// `TOPIC FROM#SEQ PAYLOAD`, without the end of the line and with nothing in it that ends one.
-fn plain(message: &Message<'_>, line: &mut Vec<u8>) {
-    let mark = if message.maybe_redelivered { "*" } else { "" };
-    let (topic, from) = (field(message.topic), field(message.from));
-    line.extend_from_slice(format!("{topic} {from}#{}{mark} ", message.seq).as_bytes());
-    match std::str::from_utf8(message.payload) {
-        Ok(text) => line.extend_from_slice(shown(text).as_bytes()),
-        Err(_) => {
-            line.extend_from_slice(b"base64:");
-            line.extend_from_slice(BASE64_STANDARD.encode(message.payload).as_bytes());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use liner_mio::Mode;
-
     use super::*;
-
-    fn message(payload: &[u8], maybe_redelivered: bool) -> Message<'_> {
-        Message { topic: "t", from: "d", seq: 7, mode: Mode::All, payload, maybe_redelivered }
-    }
-
-    fn plain_line(payload: &[u8], again: bool) -> String {
-        let mut line = Vec::new();
-        plain(&message(payload, again), &mut line);
-        String::from_utf8(line).unwrap()
-    }
-
-    #[test]
-    fn a_plain_line_is_one_line() {
-        assert_eq!(plain_line("20 °C".as_bytes(), false), "t d#7 20 °C");
-        assert_eq!(plain_line(b"a\nb\x1b", true), "t d#7* a\\nb\\u{1b}");
-        assert_eq!(plain_line(&[0xff, 0], false), "t d#7 base64:/wA=");
-        assert_eq!(plain_line(b"", false), "t d#7 ");
-    }
-
-    #[test]
-    fn a_name_forges_no_line() {
-        let mut line = Vec::new();
-        let from = "a\nreadings d#9 x\x1b";
-        plain(&Message { topic: "t u", from, ..message(b"p q", false) }, &mut line);
-        assert_eq!(String::from_utf8(line).unwrap(), "t\\u{20}u a\\nreadings\\u{20}d#9\\u{20}x\\u{1b}#7 p q");
-    }
 
     #[test]
     fn an_end_before_the_count_says_how_to_go_on() {
         let told = |waits| unfinished(3, 10, waits).to_string();
         assert!(told(true).contains("3 of 10") && told(true).contains("--count 7"), "{}", told(true));
         assert!(told(false).contains("without --name nothing waits"), "{}", told(false));
-    }
-
-    #[test]
-    fn json_says_how_the_payload_is_written() {
-        let json = |payload| serde_json::to_string(&Line::new(&message(payload, false))).unwrap();
-        assert_eq!(
-            json(b"x\"y"),
-            r#"{"topic":"t","from":"d","seq":7,"payload":"x\"y","maybe_redelivered":false}"#
-        );
-        assert_eq!(
-            json(&[0xff]),
-            r#"{"topic":"t","from":"d","seq":7,"payload":"/w==","encoding":"base64","maybe_redelivered":false}"#
-        );
     }
 
     #[test]
@@ -278,12 +192,5 @@ mod tests {
             assert!(file(&name).len() <= "liner-.db".len() + FILE_BYTES_MAX, "{}", file(&name));
         }
         assert_eq!(file(&"a".repeat(140)), format!("liner-{}.db", "a".repeat(140)));
-    }
-
-    #[test]
-    fn names_made_up_differ() {
-        let name = random_name();
-        assert_eq!(name.len(), "sub-".len() + 8);
-        assert!((0..8).any(|_| random_name() != name));
     }
 }

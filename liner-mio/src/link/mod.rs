@@ -1,6 +1,10 @@
-//! The node's sockets: listeners, connections that are being made, connections that are there.
+//! The node's sockets and ports: listeners, connections that are being made, connections that are there.
 
+mod line;
+mod serial;
+mod stream;
 mod tcp;
+mod url;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -9,10 +13,16 @@ use liner_proto::id::ConnId;
 use liner_proto::router::DialId;
 use liner_proto::time::Instant;
 use mio::event::Event;
-use mio::net::TcpStream;
-use mio::{Registry, Token};
+use mio::event::Source as _;
+use mio::{Interest, Registry, Token};
 
-pub(crate) use tcp::{CONNECT_PATIENCE, Finished, Listener, Received, connect, send};
+pub(crate) use line::Line;
+pub use line::{LineEvent, LineState};
+pub use serial::{SerialError, SerialPort};
+pub(crate) use stream::{Received, Stream, send};
+pub(crate) use tcp::{CONNECT_PATIENCE, Finished, Listener, connect, keep_alive};
+pub(crate) use url::Place;
+pub use url::{LineUrl, LineUrlError, Parity, SerialSettings};
 
 /// What wakes the loop from another thread.
 pub(crate) const WAKER: Token = Token(usize::MAX);
@@ -20,8 +30,10 @@ pub(crate) const WAKER: Token = Token(usize::MAX);
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) state: State,
+    /// Which of the node's lines it is, if it is one.
+    pub(crate) line: Option<usize>,
     /// Whether the socket may have something to read. mio tells changes only, so this is kept until a read says otherwise.
     pub(crate) readable: bool,
     /// Whether the socket may take bytes, kept likewise.
@@ -34,12 +46,30 @@ pub(crate) struct Link {
     in_write: bool,
 }
 
+/// Whom a connection is made to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A node.
+    Peer(DialId),
+    /// The bridge of one of the node's lines.
+    Line(usize),
+}
+
+impl Target {
+    pub(crate) const fn line(self) -> Option<usize> {
+        match self {
+            Self::Line(line) => Some(line),
+            Self::Peer(_) => None,
+        }
+    }
+}
+
 /// How far a connection is.
 #[derive(Debug)]
 pub(crate) enum State {
     /// Somebody is being dialled.
     Connecting {
-        dial: DialId,
+        target: Target,
         /// Addresses to try if this one does not answer.
         rest: VecDeque<SocketAddr>,
         deadline: Instant,
@@ -48,10 +78,11 @@ pub(crate) enum State {
     Up(ConnId),
 }
 
-/// All sockets of a node, and which of them have work.
+/// All sockets and ports of a node, and which of them have work.
 #[derive(Debug)]
 pub(crate) struct Links {
     pub(crate) listeners: Vec<Listener>,
+    pub(crate) lines: Vec<Line>,
     /// Tokens of links begin here.
     first: usize,
     slots: Vec<Option<Link>>,
@@ -65,10 +96,11 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) fn new(listeners: Vec<Listener>) -> Self {
+    pub(crate) fn new(listeners: Vec<Listener>, lines: Vec<Line>) -> Self {
         Self {
             first: listeners.len(),
             listeners,
+            lines,
             slots: Vec::new(),
             free: Vec::new(),
             by_conn: HashMap::new(),
@@ -102,12 +134,13 @@ impl Links {
         None
     }
 
-    /// Adds a socket and registers it.
+    /// Adds a socket or a port and registers it for both directions.
     pub(crate) fn add(
         &mut self,
         registry: &Registry,
-        stream: TcpStream,
+        stream: Stream,
         state: State,
+        line: Option<usize>,
     ) -> std::io::Result<usize> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -116,6 +149,7 @@ impl Links {
         let mut link = Link {
             stream,
             state,
+            line,
             readable: false,
             writable: false,
             read_closed: false,
@@ -123,7 +157,8 @@ impl Links {
             in_read: false,
             in_write: false,
         };
-        if let Err(error) = tcp::register(&mut link.stream, registry, Token(self.first + slot)) {
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = link.stream.register(registry, Token(self.first + slot), interests) {
             self.free.push(slot);
             return Err(error);
         }
@@ -153,7 +188,17 @@ impl Links {
         }
     }
 
-    /// Forgets a socket, which closes it.
+    /// The open line begins anew, as another connection of the router.
+    pub(crate) fn renew(&mut self, slot: usize, conn: ConnId) {
+        let Some(link) = self.get_mut(slot) else { return };
+        if let State::Up(older) = std::mem::replace(&mut link.state, State::Up(conn)) {
+            self.by_conn.remove(&older);
+        }
+        self.by_conn.insert(conn, slot);
+        self.list_read(slot);
+    }
+
+    /// Forgets a socket or a port, which closes it.
     pub(crate) fn remove(&mut self, registry: &Registry, slot: usize) -> Option<Link> {
         let mut link = self.slots.get_mut(slot)?.take()?;
         // Closing it takes it out of the poll as well; this is for systems where it does not.
@@ -167,6 +212,11 @@ impl Links {
         // Entries of the work lists may outlive it: a link that takes the slot later is looked at once in vain.
         self.free.push(slot);
         Some(link)
+    }
+
+    /// One of the node's lines.
+    pub(crate) fn line_mut(&mut self, line: Option<usize>) -> Option<&mut Line> {
+        self.lines.get_mut(line?)
     }
 
     pub(crate) fn get_mut(&mut self, slot: usize) -> Option<&mut Link> {
@@ -250,9 +300,10 @@ impl Links {
         slots.filter(|(_, link)| link.as_ref().is_some_and(late)).map(|(slot, _)| slot).collect()
     }
 
-    /// When the next connection being made has taken too long, or a listener is to be tried again.
+    /// When the next connection being made has taken too long, or a listener or a line is to be tried again.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let retries = self.listeners.iter().filter_map(|listener| listener.retry_at);
+        let listeners = self.listeners.iter().filter_map(|listener| listener.retry_at);
+        let retries = listeners.chain(self.lines.iter().filter_map(Line::deadline));
         if self.connecting == 0 {
             return retries.min();
         }

@@ -1,15 +1,15 @@
-//! TCP: listening, connecting, reading and writing without ever waiting.
+//! TCP: listening and connecting without ever waiting.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use liner_proto::router::{Framing, Transmit};
+use liner_proto::router::Framing;
 use liner_proto::time::Instant;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
+use rustix::net::sockopt;
 
-use super::Link;
 use crate::builder::resolve;
 use crate::error::BuildError;
 
@@ -73,7 +73,10 @@ impl Listener {
         self.retry_at = None;
         loop {
             match self.socket.accept() {
-                Ok((stream, _)) => return Some(stream),
+                Ok((stream, _)) => {
+                    hurry(&stream);
+                    return Some(stream);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.ready = false;
                     return None;
@@ -95,11 +98,19 @@ pub(crate) fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(addr)
 }
 
-/// Registers a connection for both directions.
-pub(super) fn register(stream: &mut TcpStream, registry: &Registry, token: Token) -> io::Result<()> {
-    // Batching is done above; a delay here would only add to the round trip. A socket that refuses still works.
+/// Has the system ask now and then whether the other side is still there. Nothing else would notice that a bridge was switched
+/// off while its line is silent.
+pub(crate) fn keep_alive(stream: &TcpStream) {
+    // A system that refuses keeps the connection all the same.
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, Duration::from_secs(10));
+    let _ = sockopt::set_tcp_keepintvl(stream, Duration::from_secs(5));
+    let _ = sockopt::set_tcp_keepcnt(stream, 3);
+}
+
+/// Batching is done above; a delay here would only add to the round trip. A socket that refuses still works.
+fn hurry(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
-    registry.register(stream, token, Interest::READABLE | Interest::WRITABLE)
 }
 
 /// How an attempt to connect stands.
@@ -110,84 +121,17 @@ pub(crate) enum Finished {
     Failed,
 }
 
-/// What became of a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Received {
-    /// So many bytes stand at the front of the buffer, those carried over included.
-    Bytes(usize),
-    Nothing,
-    /// The peer has closed, or the link is broken.
-    Closed,
-}
-
-impl Link {
-    /// Whether the connection is there.
-    pub(crate) fn finished(&mut self) -> Finished {
-        if !matches!(self.stream.take_error(), Ok(None)) {
-            return Finished::Failed;
-        }
-        match self.stream.peer_addr() {
-            Ok(_) => {
-                let _ = self.stream.set_nodelay(true);
-                Finished::Connected
-            }
-            Err(error) if error.kind() == ErrorKind::NotConnected => Finished::NotYet,
-            Err(_) => Finished::Failed,
-        }
+/// Whether the connection is there.
+pub(crate) fn finished(stream: &TcpStream) -> Finished {
+    if !matches!(stream.take_error(), Ok(None)) {
+        return Finished::Failed;
     }
-
-    /// One read into `buffer`, behind what was carried over from the one before. Clears [`readable`](Self::readable) if
-    /// there can be no more.
-    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Received {
-        let carried = self.carry.len();
-        let Some((front, room)) = buffer.split_at_mut_checked(carried) else { return Received::Closed };
-        loop {
-            match self.stream.read(room) {
-                Ok(0) => return Received::Closed,
-                Ok(len) => {
-                    front.copy_from_slice(&self.carry);
-                    self.carry = Vec::new();
-                    // A stream socket that gives less than it could has no more, unless its end is there already.
-                    self.readable = len == room.len() || self.read_closed;
-                    return Received::Bytes(carried + len);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Received::Nothing;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Received::Closed,
-            }
+    match stream.peer_addr() {
+        Ok(_) => {
+            hurry(stream);
+            Finished::Connected
         }
-    }
-}
-
-/// One write. `Ok(0)`: the socket takes no more now, and [`Link::writable`] was cleared.
-///
-/// # Errors
-/// The link is broken.
-pub(crate) fn send(link: &mut Link, bytes: &Transmit<'_>) -> io::Result<usize> {
-    let slices = [IoSlice::new(bytes.head), IoSlice::new(bytes.body)];
-    loop {
-        let sent = match (bytes.head.is_empty(), bytes.body.is_empty()) {
-            (true, _) => link.stream.write(bytes.body),
-            (_, true) => link.stream.write(bytes.head),
-            (false, false) => link.stream.write_vectored(&slices),
-        };
-        match sent {
-            Ok(len) => {
-                // Less than was offered: the socket's buffer is full, and its draining will be told.
-                if len < bytes.len() {
-                    link.writable = false;
-                }
-                return Ok(len);
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                link.writable = false;
-                return Ok(0);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+        Err(error) if error.kind() == ErrorKind::NotConnected => Finished::NotYet,
+        Err(_) => Finished::Failed,
     }
 }

@@ -1,5 +1,6 @@
 //! The node as its application sees it.
 
+mod lines;
 mod turn;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use liner_proto::id::{Class, SendId};
 use liner_proto::router::{Event, Router, SendError};
 use liner_proto::time::Instant;
+use liner_proto::wire::handshake::Acks;
 use liner_proto::wire::record::Mode;
 use mio::event::Source;
 use mio::unix::SourceFd;
@@ -20,7 +22,7 @@ use crate::builder::Builder;
 use crate::clock::Clock;
 use crate::error::{BlockingSendError, StopError};
 use crate::handler::Handler;
-use crate::link::Links;
+use crate::link::{Line, LineEvent, Links};
 use crate::resolver::Resolver;
 use crate::storage::Stores;
 use turn::Input;
@@ -187,6 +189,12 @@ impl Node {
         self.router.poll_event()
     }
 
+    /// What has become of a line ([`Builder::line`]) since this was asked the last time: how it stands now, once for each line
+    /// until that changes. A port that is not there is told of once, not with every try.
+    pub fn poll_line(&mut self) -> Option<LineEvent> {
+        self.links.lines.iter_mut().find_map(Line::poll)
+    }
+
     /// How long from now [`drive`](Self::drive) has nothing to do, if nothing arrives; zero if there is something now, nothing
     /// if there never will be.
     pub fn next_deadline(&self) -> Option<Duration> {
@@ -242,6 +250,21 @@ impl Node {
         self.router.peers_up().map(str::to_owned).collect()
     }
 
+    /// What the acknowledgements of the node `name` stand for; nothing if it has never been connected.
+    pub fn acks_of(&self, name: &str) -> Option<Acks> {
+        self.router.acks_of(name)
+    }
+
+    /// The last number of this node's stream to the node `name` that it has acknowledged; 0 if there is none.
+    pub fn acked_by(&self, name: &str) -> u64 {
+        self.router.acked_by(name)
+    }
+
+    /// Whether the node `name` is connected and takes messages of the topic: it hands them on, or has subscribed to it itself.
+    pub fn is_taken_by(&self, topic: &str, name: &str) -> bool {
+        self.router.is_taken_by(topic, name)
+    }
+
     /// What a stored message survives.
     pub fn store_class(&self) -> Class {
         self.router.config().class
@@ -266,6 +289,7 @@ impl Node {
     pub fn stop(&mut self, patience: Duration, handler: &mut dyn Handler) -> Result<(), StopError> {
         let until = self.clock.now() + patience;
         self.close_listeners();
+        self.end_lines();
         self.router.close(self.clock.now());
         self.dirty = true;
         loop {

@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use liner_proto::id::ConnId;
-use liner_proto::router::{Application, DialId, Framing};
+use liner_proto::router::{Application, Framing};
 use liner_proto::time::Instant;
 
 use super::{EVENTS_MAX, Node, Progress};
 use crate::error::DriveError;
 use crate::handler::{Counted, Handler};
-use crate::link::{CONNECT_PATIENCE, Finished, Received, State, WAKER, connect, send};
+use crate::link::{
+    CONNECT_PATIENCE, Finished, Received, State, Stream, Target, WAKER, connect, keep_alive, send,
+};
 
 /// Size of the node's one read buffer, and what a turn hands to the router.
 const READ_BYTES: usize = 256 * 1024;
@@ -209,7 +211,8 @@ impl Node {
                 let framing = listener.framing;
                 let Some(stream) = listener.accept(now) else { break };
                 let conn = self.router.handle_accepted(now, framing);
-                if self.links.add(self.poll.registry(), stream, State::Up(conn)).is_err() {
+                let stream = Stream::Tcp(stream);
+                if self.links.add(self.poll.registry(), stream, State::Up(conn), None).is_err() {
                     self.router.handle_closed(now, conn);
                 }
                 // Of too many strangers one gives way to each new one.
@@ -218,50 +221,70 @@ impl Node {
         }
     }
 
-    /// Dials what is due, and what was looked up.
+    /// Dials and opens what is due, and what was looked up.
     fn dial(&mut self) {
         let now = self.clock.now();
         while let Some(dial) = self.router.poll_dial(now) {
-            if let Some((id, addresses)) = self.resolver.ask(dial.id, dial.address) {
-                self.connect(now, id, addresses);
+            if let Some((target, addresses)) = self.resolver.ask(Target::Peer(dial.id), dial.address) {
+                self.connect(now, target, addresses);
             }
         }
-        while let Some((id, addresses)) = self.resolver.take() {
-            self.connect(now, id, addresses);
+        self.open_lines(now);
+        while let Some((target, addresses)) = self.resolver.take() {
+            self.connect(now, target, addresses);
         }
     }
 
     /// Tries the addresses in turn until one of them may answer.
-    fn connect(&mut self, now: Instant, dial: DialId, mut addresses: VecDeque<SocketAddr>) {
+    pub(super) fn connect(&mut self, now: Instant, target: Target, mut addresses: VecDeque<SocketAddr>) {
+        let line = target.line();
         while let Some(address) = addresses.pop_front() {
             let Ok(stream) = connect(address) else { continue };
+            if line.is_some() {
+                keep_alive(&stream);
+            }
             let deadline = now + CONNECT_PATIENCE;
-            let state = State::Connecting { dial, rest: addresses.clone(), deadline };
-            if self.links.add(self.poll.registry(), stream, state).is_ok() {
+            let state = State::Connecting { target, rest: addresses.clone(), deadline };
+            if self.links.add(self.poll.registry(), Stream::Tcp(stream), state, line).is_ok() {
                 return;
             }
         }
-        self.router.handle_dial_failed(now, dial);
+        match target {
+            Target::Peer(dial) => self.router.handle_dial_failed(now, dial),
+            Target::Line(line) => self.line_failed(now, line),
+        }
     }
 
     fn check_connecting(&mut self, slot: usize) {
         let Some(link) = self.links.get_mut(slot) else { return };
-        let State::Connecting { dial, .. } = link.state else { return };
-        match link.finished() {
-            Finished::NotYet => {}
-            Finished::Connected => {
+        let State::Connecting { target, .. } = link.state else { return };
+        match (link.finished(), target) {
+            (Finished::NotYet, _) => {}
+            (Finished::Connected, Target::Peer(dial)) => {
                 let conn = self.router.handle_dialed(self.clock.now(), dial, Framing::Length);
                 self.links.connected(slot, conn);
             }
-            Finished::Failed => self.dial_next(slot),
+            (Finished::Connected, Target::Line(line)) => {
+                self.bridge_connected(self.clock.now(), slot, line);
+            }
+            (Finished::Failed, _) => self.dial_next(slot),
         }
     }
 
     /// The address did not answer: the next one that the name stands for is tried.
     fn dial_next(&mut self, slot: usize) {
         let Some(link) = self.links.remove(self.poll.registry(), slot) else { return };
-        if let State::Connecting { dial, rest, .. } = link.state {
-            self.connect(self.clock.now(), dial, rest);
+        if let State::Connecting { target, rest, .. } = link.state {
+            self.connect(self.clock.now(), target, rest);
+        }
+    }
+
+    /// The link is broken, or is closed.
+    fn drop_link(&mut self, now: Instant, slot: usize, conn: ConnId) {
+        let link = self.links.remove(self.poll.registry(), slot);
+        self.router.handle_closed(now, conn);
+        if let Some(line) = link.and_then(|link| link.line) {
+            self.line_failed(now, line);
         }
     }
 
@@ -297,18 +320,20 @@ impl Node {
         let State::Up(conn) = link.state else { return 0 };
         let carried = link.carry.len();
         let received = link.receive(&mut self.input.buffer);
-        let again = link.readable;
+        let (again, line) = (link.readable, link.line);
         match received {
             Received::Nothing => 0,
             Received::Closed => {
-                self.links.remove(self.poll.registry(), slot);
-                self.router.handle_closed(now, conn);
+                self.drop_link(now, slot, conn);
                 0
             }
             Received::Bytes(end) => {
                 progress.bytes_in += (end - carried) as u64;
                 if again {
                     self.links.list_read(slot);
+                }
+                if let Some(line) = self.links.line_mut(line) {
+                    line.heard();
                 }
                 self.process(now, Left { slot, conn, begin: 0, end }, application);
                 end
@@ -364,8 +389,7 @@ impl Node {
                 return;
             }
             let Ok(sent) = send(link, &transmit) else {
-                self.links.remove(self.poll.registry(), slot);
-                self.router.handle_closed(now, conn);
+                self.drop_link(now, slot, conn);
                 return;
             };
             self.router.handle_written(now, conn, sent);
@@ -381,10 +405,12 @@ impl Node {
     /// Closes what the router has done with.
     fn close_links(&mut self) {
         while let Some(conn) = self.router.poll_close() {
-            if let Some(slot) = self.links.slot_of(conn) {
-                self.links.remove(self.poll.registry(), slot);
+            let now = self.clock.now();
+            match self.links.slot_of(conn) {
+                Some(slot) if self.renew_line(now, slot) => self.router.handle_closed(now, conn),
+                Some(slot) => self.drop_link(now, slot, conn),
+                None => self.router.handle_closed(now, conn),
             }
-            self.router.handle_closed(self.clock.now(), conn);
             // What follows from it, such as a write that the link made urgent, is for the next turn.
             self.dirty = true;
         }

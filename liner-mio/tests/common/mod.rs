@@ -88,6 +88,11 @@ impl Patience {
         Instant::now() + PATIENCE >= self.0 + part
     }
 
+    /// How much of it is used up.
+    pub(crate) fn used_up(&self) -> Duration {
+        PATIENCE.saturating_sub(self.0.saturating_duration_since(Instant::now()))
+    }
+
     pub(crate) fn check(&self) {
         assert!(Instant::now() < self.0, "waited in vain");
     }

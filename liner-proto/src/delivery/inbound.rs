@@ -31,6 +31,8 @@ pub struct Inbound {
     bytes_committed: u64,
     window_messages: u64,
     window_bytes: u64,
+    /// The peer counts frames, and knows nothing of bytes.
+    on_line: bool,
     /// The last number that the peer may send, while the window is shut.
     shut_at: Option<u64>,
     /// The marks that the peer was told last.
@@ -81,6 +83,7 @@ impl Inbound {
             bytes_committed: 0,
             window_messages: limits.window_messages as u64,
             window_bytes: limits.window_bytes as u64,
+            on_line: false,
             shut_at: None,
             told: None,
         }
@@ -180,7 +183,8 @@ impl Inbound {
         }
         // One whole message always has room.
         let held = self.bytes_new - self.bytes_committed;
-        if (held > 0 && held + bytes as u64 > self.window_bytes) || first > self.messages_limit() {
+        let beyond = held > 0 && held + bytes as u64 > self.window_bytes && !self.on_line;
+        if beyond || first > self.messages_limit() {
             return Err(Violation::Window);
         }
         self.bytes_new += bytes as u64;
@@ -233,6 +237,23 @@ impl Inbound {
     pub const fn open(&mut self) {
         if self.shut_at.take().is_some() {
             self.told = None;
+        }
+    }
+
+    /// The session is on a line, where frames are counted, or is not.
+    pub const fn set_on_line(&mut self, on_line: bool) {
+        self.on_line = on_line;
+    }
+
+    /// Frames that the peer may send above those it has sent, at most `most`: none while as many bytes are held as may be.
+    pub const fn frames_window(&self, most: u8) -> u8 {
+        let messages = self.messages_limit().saturating_sub(self.received);
+        if self.bytes_new - self.bytes_committed >= self.window_bytes {
+            0
+        } else if messages < most as u64 {
+            messages as u8
+        } else {
+            most
         }
     }
 

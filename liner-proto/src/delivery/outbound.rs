@@ -469,7 +469,7 @@ impl<R: Ring> Outbound<R> {
 
     /// What to send next: numbers up to `limit`, at most `room` bytes.
     pub fn next_piece(&self, limit: u64, room: usize) -> Next<'_> {
-        let at = self.sent;
+        let at = if self.sent.offset == 0 { self.cursor(self.sent.number) } else { self.sent };
         if let Some((through, reason)) = self.gap
             && at.number <= through
         {
@@ -555,6 +555,31 @@ impl<R: Ring> Outbound<R> {
         }
         self.acknowledge(acked);
         Ok(())
+    }
+
+    /// The record of a number that is in memory, the first number of a gap; without its length.
+    pub fn record_at(&self, number: u64) -> Option<&[u8]> {
+        // Where the next one begins is not known if it came into memory after the one before it was sent.
+        let is_next = number == self.sent.number && self.sent.offset > 0;
+        let at = if is_next { self.sent } else { self.place(number)? };
+        record::split_first(self.ring.area(at)?.bytes).map(|(record, _)| record)
+    }
+
+    /// Whether the record of a number may have been sent before the present session.
+    pub const fn is_doubtful(&self, number: u64) -> bool {
+        number <= self.doubt
+    }
+
+    /// Why a number that was sent carries no message any more.
+    pub fn gone_reason(&self, number: u64) -> GapReason {
+        self.gap.filter(|(through, _)| number <= *through).map_or(GapReason::Dropped, |(_, reason)| reason)
+    }
+
+    /// Gives the queue of a device that can make no epoch the one that its gateway has made.
+    pub const fn assign(&mut self, epoch: Epoch) {
+        if self.epoch.is_none() {
+            self.epoch = epoch;
+        }
     }
 
     /// Since when what is in flight has not been received; nothing if nothing is in flight.

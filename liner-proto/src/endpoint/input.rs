@@ -2,32 +2,43 @@
 
 use core::time::Duration;
 
+use super::peer::Peer;
 use super::topics::TopicSet;
-use super::{Endpoint, Event, Peer, Takes};
-use crate::delivery::{Arrival, Resumed, Resumption, Violation};
+use super::{Endpoint, Event, Takes};
+use crate::delivery::{Arrival, Inbound, Resumed, Resumption, Violation};
 use crate::effect::GapReason;
 use crate::frame::cobs::{self, CobsSplit};
+use crate::line::{Piece, Turn};
 use crate::seal;
 use crate::session::{Heard, Session};
 use crate::time::Instant;
-use crate::wire::control::{CloseReason, TopicFull};
-use crate::wire::data;
-use crate::wire::handshake::{About, Acks, StreamFields};
+use crate::wire::control::{Ack, CloseReason, Content};
+use crate::wire::data::{self, Data};
+use crate::wire::handshake::{About, Acks, Assigned, StreamFields};
 use crate::wire::record::{Mode, Record, Topic};
 use crate::wire::{self, Body};
 
 /// The longest pause between two handshakes. A session that was not up for as long did not end the trouble before it.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// A frame in the receive buffer whose message nobody has taken yet.
+/// A message that nobody has taken yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
-    /// The sealed frame, from the front of the buffer.
-    frame_len: usize,
+    /// Where its body ends: in the receive buffer, behind the seal; or in the buffer for messages in pieces.
+    end: usize,
+    in_pieces: bool,
+    /// Bytes of the receive buffer that are free once it is taken.
     consumed: usize,
     /// Not so if it is a best-effort message.
     numbered: bool,
     maybe_redelivered: bool,
+}
+
+/// What a frame has brought.
+enum Brought {
+    Nothing,
+    Message { numbered: bool, maybe_redelivered: bool },
+    Gap(u64, GapReason),
 }
 
 /// Events that are derived from what happened since they were asked for.
@@ -51,27 +62,15 @@ impl Notices {
     }
 }
 
-impl Peer {
-    fn handle_topic_full(&mut self, topics: &[&str], full: &TopicFull<'_>) {
-        let topics = topics.iter().enumerate().take(TopicSet::TOLD_APART);
-        for (place, _) in topics.filter(|(_, text)| **text == full.topic) {
-            if full.after > 0 {
-                self.full.insert(place);
-            } else {
-                self.full.remove(place);
-            }
-        }
-    }
-}
-
-impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
+impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, QUEUE, FRAME, MESSAGE> {
     /// There is a link, or a new one: the handshake begins.
     pub fn handle_link_up(&mut self, now: Instant) {
         self.tick(now);
         self.forget_session();
         self.redial = None;
         let nonce = self.rng.next_nonzero();
-        self.session = Some(Session::dial(self.now, nonce, self.config.timing));
+        let session = Session::dial(self.now, nonce, self.config.timing);
+        self.session = Some(session.on_line(self.config.line, false, self.config.planted));
     }
 
     /// The link is gone.
@@ -89,7 +88,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
         if self.session.is_none() {
             return;
         }
-        if self.peer.is_some_and(|peer| peer.since + PAUSE_MAX <= self.now) {
+        if self.peer.as_ref().is_some_and(|peer| peer.since + PAUSE_MAX <= self.now) {
             self.back_off.reset(self.now);
         }
         self.redial = Some(self.back_off.fail(self.now, PAUSE_MAX, &mut self.rng));
@@ -97,6 +96,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
 
     pub(super) fn forget_session(&mut self) {
         self.session = None;
+        self.stats = self.line_stats();
         self.peer = None;
         self.drop_received();
         self.out.handle_link_down();
@@ -105,6 +105,7 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
     /// Forgets what has arrived. A message that nobody has taken was not received.
     fn drop_received(&mut self) {
         self.rx_len = 0;
+        self.rx_lost = false;
         if self.held.take().is_some_and(|held| held.numbered) {
             self.inbound.handle_dropped();
         }
@@ -131,9 +132,10 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             let room = self.rx.get_mut(self.rx_len..).unwrap_or_default();
             let len = len.min(room.len());
             if len == 0 {
-                // Longer than any frame that may be sent here.
-                self.end(CloseReason::Violation);
-                return bytes.len();
+                // Longer than any frame that may be sent here: a zero was lost, or noise has come.
+                self.rx_len = 0;
+                self.rx_lost = true;
+                continue;
             }
             if let (Some(room), Some(rest)) = (room.get_mut(..len), rest.get(..len)) {
                 room.copy_from_slice(rest);
@@ -149,9 +151,17 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             let buffer = self.rx.get_mut(..self.rx_len).unwrap_or_default();
             match cobs::split(buffer, FRAME) {
                 CobsSplit::Incomplete => return,
-                CobsSplit::Empty { consumed } => self.consume(consumed),
-                CobsSplit::Bad { .. } | CobsSplit::TooLong { .. } => {
-                    return self.end(CloseReason::SealBroken);
+                CobsSplit::Empty { consumed } => {
+                    self.resync(false);
+                    self.consume(consumed);
+                }
+                CobsSplit::Bad { consumed } | CobsSplit::TooLong { consumed } => {
+                    self.resync(true);
+                    self.consume(consumed);
+                }
+                CobsSplit::Frame { consumed, .. } if self.rx_lost => {
+                    self.resync(true);
+                    self.consume(consumed);
                 }
                 CobsSplit::Frame { frame, consumed } => {
                     // A decoded frame begins where its encoding did.
@@ -163,6 +173,16 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
                     }
                 }
             }
+        }
+    }
+
+    /// A zero has come, and what stood before it is dropped.
+    fn resync(&mut self, bad: bool) {
+        if (core::mem::take(&mut self.rx_lost) || bad)
+            && let Some(peer) = &mut self.peer
+        {
+            let stats = peer.sending.stats_mut();
+            stats.resyncs = stats.resyncs.wrapping_add(1);
         }
     }
 
@@ -188,95 +208,167 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             return Ok(());
         }
         let frame = self.rx.get(..frame_len).unwrap_or_default();
-        let body = seal::open(session.seal_in(), frame).map_err(|_| CloseReason::SealBroken)?;
-        let body = wire::decode(body).map_err(CloseReason::from)?;
-        match session.handle(now, &body)? {
+        let Ok((body, plain)) = session.open(frame) else {
+            if let Some(peer) = &mut self.peer {
+                let stats = peer.sending.stats_mut();
+                stats.seal_errors = stats.seal_errors.wrapping_add(1);
+            }
+            return Ok(());
+        };
+        let body = match wire::decode(body) {
+            Ok(body) => body,
+            // Anyone can seal for no session.
+            Err(_) if plain => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let heard = session.handle(now, &body, plain)?;
+        if heard != Heard::Ignored
+            && let Some(peer) = &mut self.peer
+        {
+            let stats = peer.sending.stats_mut();
+            stats.frames_received = stats.frames_received.wrapping_add(1);
+        }
+        match heard {
             Heard::Other => {}
             Heard::Answer { about, stream, .. } => return self.attach(about, &stream),
-            Heard::Probe | Heard::Echo { .. } => return Ok(()),
+            Heard::Probe => {
+                // An acknowledgement goes with the answer.
+                self.peer.iter_mut().for_each(|peer| peer.receiving.ask(now));
+                return Ok(());
+            }
+            Heard::Ignored | Heard::Echo { .. } => return Ok(()),
             Heard::Hello { .. } | Heard::Confirm { .. } => return Err(CloseReason::Violation),
             Heard::Close(reason) => {
                 self.notice.reason.get_or_insert(reason);
                 return Ok(());
             }
         }
+        let held =
+            Held { end: frame_len, in_pieces: false, consumed, numbered: true, maybe_redelivered: false };
+        self.handle_body(held)
+    }
+
+    /// What a frame of the session says, as it stands in the buffer.
+    fn handle_body(&mut self, held: Held) -> Result<(), CloseReason> {
+        let now = self.now;
         let Some(peer) = &mut self.peer else { return Ok(()) };
-        match body {
-            Body::Ack(ack) => {
-                let near = self.out.sent();
-                let received = data::widen(ack.received_low, near);
-                let acked = data::widen(ack.acked_low, near);
-                peer.messages_limit = peer.messages_limit.max(received.saturating_add(u64::from(ack.window)));
-                self.out.handle_marks(now, received, acked).map_err(close_reason)
-            }
-            Body::Data(data) => {
-                let number = data::widen(data.number_low, self.inbound.received() + 1);
-                let record = data.record.decode().map_err(CloseReason::from)?;
-                let (last, gap) = match record {
-                    Record::Message { header, .. } if header.mode == Mode::BestEffort => {
-                        let (numbered, maybe_redelivered) = (false, false);
-                        self.held = Some(Held { frame_len, consumed, numbered, maybe_redelivered });
-                        return Ok(());
-                    }
-                    Record::Message { .. } => (number, None),
-                    Record::Gap { reason, count } => {
-                        (number.checked_add(count - 1).ok_or(CloseReason::Violation)?, Some((count, reason)))
-                    }
-                };
-                let arrival =
-                    self.inbound.handle_arrival(number, last, data.record.len()).map_err(close_reason)?;
-                if arrival == Arrival::Duplicate {
-                    return Ok(());
-                }
-                match gap {
-                    Some((count, reason)) => self.notice.add_gap(count, reason),
-                    None => {
-                        let maybe_redelivered = data.sent_before && self.inbound.in_doubt(number);
-                        self.held = Some(Held { frame_len, consumed, numbered: true, maybe_redelivered });
-                    }
-                }
-                Ok(())
-            }
-            Body::TopicFull(full) => {
-                peer.handle_topic_full(self.config.topics, &full);
-                Ok(())
-            }
-            // A device keeps no directory.
-            Body::Bind(_) | Body::Page(_) | Body::Skipped(_) => Ok(()),
-            Body::Hello(_)
-            | Body::Answer(_)
-            | Body::Confirm(_)
-            | Body::Close(_)
-            | Body::Probe(_)
-            | Body::Echo(_)
-            | Body::Marks(_)
-            | Body::Batch(_) => Err(CloseReason::Violation),
+        let bytes = self.rx.get(seal::LEN..held.end).unwrap_or_default();
+        let body = wire::decode(bytes).map_err(CloseReason::from)?;
+        if let Body::Ack(ack) = &body {
+            return self.handle_ack(ack);
         }
+        let brought = if let Body::Data(data) = &body {
+            if data.is_best_effort() {
+                Brought::Message { numbered: false, maybe_redelivered: false }
+            } else if peer.receiving.handle_frame(now, data.frame) == Turn::Next {
+                peer.receiving.taken(now);
+                take_record(peer, &mut self.inbound, data)?
+            } else {
+                Brought::Nothing
+            }
+        } else if let Body::Numbered(numbered) = &body {
+            if peer.receiving.handle_frame(now, numbered.frame) != Turn::Next {
+                return Ok(());
+            }
+            peer.receiving.taken(now);
+            match numbered.content().map_err(CloseReason::from)? {
+                Content::Fragment(fragment) => {
+                    return self.handle_fragment(fragment.left, fragment.bytes.len(), held);
+                }
+                Content::Begin(begin) => {
+                    peer.assembly.drop_begun();
+                    peer.expected = begin.number;
+                }
+                Content::TopicFull(full) => peer.handle_topic_full(self.config.topics, &full),
+                // A device keeps no directory, and topics come as text.
+                Content::Bind(_) | Content::Page(_) | Content::Skipped => {}
+            }
+            Brought::Nothing
+        } else if let Body::Skipped(_) = &body {
+            Brought::Nothing
+        } else {
+            return Err(CloseReason::Violation);
+        };
+        self.note(&brought, held);
+        Ok(())
+    }
+
+    /// Takes note of what a frame has brought.
+    fn note(&mut self, brought: &Brought, held: Held) {
+        match *brought {
+            Brought::Nothing => {}
+            Brought::Gap(count, reason) => self.notice.add_gap(count, reason),
+            Brought::Message { numbered, maybe_redelivered } => {
+                self.held = Some(Held { numbered, maybe_redelivered, ..held });
+            }
+        }
+    }
+
+    /// A piece of a record, of `len` bytes at the end of the frame.
+    fn handle_fragment(&mut self, left: u32, len: usize, held: Held) -> Result<(), CloseReason> {
+        let Some(peer) = &mut self.peer else { return Ok(()) };
+        let piece = peer.assembly.handle(left, len, MESSAGE).ok_or(CloseReason::Violation)?;
+        let (at, end) = match piece {
+            Piece::GivenUp => return Ok(()),
+            Piece::More(at) => (at, None),
+            Piece::Last(at, end) => (at, Some(end)),
+        };
+        let bytes = self.rx.get(held.end - len..held.end).unwrap_or_default();
+        if let Some(room) = self.message.get_mut(at..at + len) {
+            room.copy_from_slice(bytes);
+        }
+        let Some(end) = end else { return Ok(()) };
+        let body = wire::decode(self.message.get(..end).unwrap_or_default()).map_err(CloseReason::from)?;
+        let Body::Data(data) = body else { return Err(CloseReason::Violation) };
+        let brought = take_record(peer, &mut self.inbound, &data)?;
+        self.note(&brought, Held { end, in_pieces: true, ..held });
+        Ok(())
+    }
+
+    fn handle_ack(&mut self, ack: &Ack) -> Result<(), CloseReason> {
+        let Some(peer) = &mut self.peer else { return Ok(()) };
+        let arrived = &mut peer.arrived;
+        let each = |carried: crate::line::Carried| {
+            *arrived = carried.completes(*arrived).map_or(*arrived, |number| number.max(*arrived));
+        };
+        let marks = (ack.received, ack.bitmap, ack.window);
+        peer.sending.handle_ack(self.now, marks, &mut self.rng, each).map_err(|_| CloseReason::Violation)?;
+        let acked = data::widen(ack.acked_low, peer.arrived);
+        // What an earlier session brought may have been committed since.
+        self.out.handle_marks(self.now, peer.arrived.max(acked), acked).map_err(close_reason)
     }
 
     /// The gateway has proved that it takes part in this handshake.
     fn attach(&mut self, about: About, stream: &StreamFields) -> Result<(), CloseReason> {
+        match stream.assigned {
+            Some(Assigned { outbox, inbox }) if self.inbox.is_none() => {
+                self.out.assign(outbox);
+                self.inbox = inbox;
+            }
+            None if self.inbox.is_none() => return Err(CloseReason::Unsupported),
+            _ => {}
+        }
         let resumed = self.out.resume(self.now, stream.known);
         if resumed == Resumed::Regressed {
             self.storage.rotate_wanted = true;
             self.rotate_if_possible();
             return Err(CloseReason::Regressed);
         }
+        self.inbound.set_on_line(true);
         match self.inbound.resume(stream) {
             Resumption::Continued | Resumption::Fresh => {}
             Resumption::Lost(count) => self.notice.add_gap(count, GapReason::Missing),
         }
         let held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
         self.notice.weak = held.then_some(about.acks);
-        self.peer = Some(Peer {
-            since: self.now,
+        let line = (self.config.line, self.config.planted);
+        self.peer = Some(Peer::new(
+            self.now,
             held,
-            messages_limit: self.out.acked().saturating_add(u64::from(about.window_messages.min(255))),
-            bound: 0,
-            full: TopicSet::EMPTY,
-            told_long: 0,
-        });
-        self.takes = Takes::of(&about, FRAME);
+            line,
+            (self.out.acked(), about.window_messages, self.config.window),
+        ));
+        self.takes = Takes::of(&about, Self::RECORD_MAX, MESSAGE > FRAME);
         self.notice.connected = Some(resumed == Resumed::Continued);
         Ok(())
     }
@@ -311,7 +403,8 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
         // The bytes stay where they are until the next frame is put there.
         self.rx_len = self.rx_len.saturating_sub(held.consumed);
         debug_assert_eq!(self.rx_len, 0, "one frame at a time stands in the buffer");
-        let body = self.rx.get(seal::LEN..held.frame_len)?;
+        let body =
+            if held.in_pieces { self.message.get(..held.end)? } else { self.rx.get(seal::LEN..held.end)? };
         let Ok(Body::Data(data)) = wire::decode(body) else { return None };
         let Ok(Record::Message { header, payload }) = data.record.decode() else { return None };
         let topic = match header.topic {
@@ -320,8 +413,37 @@ impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
             Topic::Number(_) => "",
         };
         let maybe_redelivered = header.repeat || held.maybe_redelivered;
-        Some(Event::Message { topic, payload, maybe_redelivered })
+        Some(Event::Message { topic, payload, origin: header.origin, maybe_redelivered })
     }
+}
+
+/// Takes a record that comes in its place.
+fn take_record(peer: &mut Peer, inbound: &mut Inbound, data: &Data<'_>) -> Result<Brought, CloseReason> {
+    // A record in place of the rest of another one: that one was given up.
+    peer.assembly.drop_begun();
+    let number = peer.expected;
+    let (last, gap) = match data.record.decode().map_err(CloseReason::from)? {
+        Record::Message { header, .. } if header.mode == Mode::BestEffort => {
+            return Err(CloseReason::Violation);
+        }
+        Record::Message { .. } => (number, None),
+        Record::Gap { reason, count } => {
+            (number.checked_add(count - 1).ok_or(CloseReason::Violation)?, Some((count, reason)))
+        }
+    };
+    if number == 0 {
+        return Err(CloseReason::Violation);
+    }
+    let arrival = inbound.handle_arrival(number, last, data.record.len()).map_err(close_reason)?;
+    peer.expected = last + 1;
+    Ok(match (arrival, gap) {
+        (Arrival::Duplicate, _) => Brought::Nothing,
+        (Arrival::New, Some((count, reason))) => Brought::Gap(count, reason),
+        (Arrival::New, None) => {
+            let maybe_redelivered = data.sent_before && inbound.in_doubt(number);
+            Brought::Message { numbered: true, maybe_redelivered }
+        }
+    })
 }
 
 const fn close_reason(violation: Violation) -> CloseReason {

@@ -1,6 +1,7 @@
 //! A session and a delivery for one peer: what a device speaks to its gateway with.
 //!
-//! It allocates nothing, performs no I/O and reads no clock. Frames are COBS with a zero behind each, one message to a frame.
+//! It allocates nothing, performs no I/O and reads no clock. Frames are COBS with a zero behind each, one message to a frame, or
+//! a piece of one; the line may lose and damage them.
 //!
 //! # How it is driven
 //! * **inputs** `handle_*`: the link came, went, or brought bytes; time passed; the store has answered;
@@ -14,15 +15,17 @@
 
 mod input;
 mod output;
+mod peer;
 mod storage;
 mod topics;
 
 pub use storage::Step;
 
-use crate::config::{Limits, Timing};
+use crate::config::{Limits, LineConfig, Timing};
 use crate::delivery::{Inbound, Outbound, PushError, SendMode};
 use crate::effect::{GapReason, Recovered};
 use crate::id::{Class, Epoch};
+use crate::line::LineStats;
 use crate::memory::Region;
 use crate::planted::Planted;
 use crate::rng::Rng;
@@ -31,7 +34,8 @@ use crate::time::Instant;
 use crate::timer::{BackOff, Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::{About, Acks};
-use crate::wire::record::{self, Header, Mode, Topic};
+use crate::wire::record::{self, Header, Mode, Origin, Topic};
+use peer::Peer;
 use topics::TopicSet;
 
 /// The longest name of a device, and of its gateway.
@@ -51,6 +55,11 @@ pub struct DeviceConfig<'a> {
     pub class: Class,
     /// Messages that it lets the gateway send ahead.
     pub window: u8,
+    /// The line to its gateway.
+    pub line: LineConfig,
+    /// There is no random source: `seed` may be the same at every start, and the gateway makes the epochs. Only with a store in
+    /// memory.
+    pub without_epochs: bool,
     /// When it loses patience.
     pub timing: Timing,
     /// Whether the gateway's acknowledgements are taken although they stand for less than the device's class.
@@ -69,6 +78,8 @@ impl<'a> DeviceConfig<'a> {
             seed,
             class: Class::Ram,
             window: 4,
+            line: LineConfig { baud: None, half_duplex: false },
+            without_epochs: false,
             timing: Timing::DEFAULT,
             accept_weak_acks: false,
             planted,
@@ -121,6 +132,8 @@ pub enum Event<'a> {
         topic: &'a str,
         /// What was sent.
         payload: &'a [u8],
+        /// Who sent it first; nothing if that was the gateway itself.
+        origin: Option<Origin<'a>>,
         /// Whether it may have been handed over before.
         maybe_redelivered: bool,
     },
@@ -157,10 +170,13 @@ pub enum Event<'a> {
 /// A device's end of a line to its gateway.
 ///
 /// `QUEUE` bytes hold what is being stored and sent, at least two of the largest messages; what is above them waits in the
-/// store. `FRAME` bytes hold one frame on its way in, at least 192. Everything lives in here, so that a `static` of
+/// store. `FRAME` bytes hold one frame on its way in, at least 194. Everything lives in here, so that a `static` of
 /// it is all the memory there is.
+///
+/// With `MESSAGE` above 0 messages may be longer than a frame, in both directions: they travel in pieces. One of up to `MESSAGE`
+/// bytes, with its record's head, is put together here.
 #[derive(Debug)]
-pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize> {
+pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize = 0> {
     config: DeviceConfig<'a>,
     rng: Rng,
     now: Instant,
@@ -169,6 +185,8 @@ pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize> {
     /// When the next handshake is to begin on a link that stays.
     redial: Option<Instant>,
     peer: Option<Peer>,
+    /// Counts of the session that is over, or has not begun.
+    stats: LineStats,
     takes: Takes,
     /// Which start of the device this is.
     instance: u64,
@@ -180,24 +198,14 @@ pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize> {
     storage: storage::State,
     rx: [u8; FRAME],
     rx_len: usize,
+    /// What stands in `rx` is the rest of something too long: it is dropped to the next zero.
+    rx_lost: bool,
+    message: [u8; MESSAGE],
+    /// When something was sent last.
+    spoke: Instant,
     /// The frame at the front of `rx` carries a message that nobody has taken yet.
     held: Option<input::Held>,
     notice: input::Notices,
-}
-
-/// The other side, for as long as the session is up.
-#[derive(Clone, Copy, Debug)]
-struct Peer {
-    /// When it answered.
-    since: Instant,
-    /// Its acknowledgements stand for too little: nothing is sent to it.
-    held: bool,
-    messages_limit: u64,
-    bound: usize,
-    /// Topics of which it keeps no more.
-    full: TopicSet,
-    /// The last message of which it was said that it is too long; 0 if it was said of none.
-    told_long: u64,
 }
 
 /// What the gateway takes, as it said last.
@@ -205,23 +213,26 @@ struct Peer {
 struct Takes {
     /// The longest record, as it is sent.
     record_max: usize,
+    /// The longest frame.
+    frame_max: usize,
     /// Topic numbers that it keeps; other topics are written out.
     bindings_max: usize,
 }
 
 impl Takes {
-    /// Bytes of a frame that are not its record.
-    const HEAD_MAX: usize = crate::wire::data::HEAD_LEN_MAX + crate::seal::LEN;
-
-    /// As long as it has said nothing, what fits the endpoint's own frames.
-    const fn unknown(frame: usize) -> Self {
-        Self { record_max: frame - Self::HEAD_MAX, bindings_max: usize::MAX }
+    /// As long as it has said nothing, what this side can send.
+    const fn unknown(record_max: usize) -> Self {
+        Self { record_max, frame_max: usize::MAX, bindings_max: usize::MAX }
     }
 
-    fn of(about: &About, frame: usize) -> Self {
-        let in_frame = (about.frame_max as usize).min(frame).saturating_sub(Self::HEAD_MAX);
+    /// What the gateway says, and what this side can send.
+    fn of(about: &About, most: usize, in_pieces: bool) -> Self {
+        let frame_max = about.frame_max as usize;
+        let in_frame = frame_max.saturating_sub(HEAD_MAX);
+        let fits = if in_pieces { most } else { most.min(in_frame) };
         Self {
-            record_max: in_frame.min(about.message_max as usize).max(record::GAP_LEN_MAX),
+            record_max: fits.min(about.message_max as usize).max(record::GAP_LEN_MAX),
+            frame_max,
             bindings_max: about.bindings_max as usize,
         }
     }
@@ -239,15 +250,21 @@ impl Takes {
     }
 }
 
-impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
+/// Bytes of a frame that are not its record.
+const HEAD_MAX: usize = crate::wire::data::HEAD_LEN_MAX + crate::seal::LEN;
+
+impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'a, QUEUE, FRAME, MESSAGE> {
+    /// The longest record that can be sent: in one frame, or in pieces.
+    const RECORD_MAX: usize = if MESSAGE > FRAME { MESSAGE } else { FRAME - HEAD_MAX };
+
     /// An endpoint whose store knows nothing. Tell it what the store remembers with [`restore`](Self::restore), if it can.
     pub fn new(config: DeviceConfig<'a>, now: Instant) -> Self {
-        const { assert!(FRAME >= crate::wire::FRAME_MIN, "the handshake needs frames of 192 bytes") };
+        const { assert!(Self::FRAME_MAX >= crate::wire::FRAME_MIN, "the handshake needs frames of 192 bytes") };
         let mut rng = Rng::new(config.seed);
-        let epoch = Epoch(rng.next_nonzero());
-        let inbox = Epoch(rng.next_nonzero());
+        let mut epoch = || if config.without_epochs { Epoch::NONE } else { Epoch(rng.next_nonzero()) };
+        let (epoch, inbox) = (epoch(), epoch());
         let instance = rng.next_nonzero();
-        let limits = limits(&config, FRAME);
+        let limits = Self::limits(&config);
         Self {
             rng,
             now,
@@ -255,7 +272,8 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
             back_off: BackOff::new(now),
             redial: None,
             peer: None,
-            takes: Takes::unknown(FRAME),
+            stats: LineStats::default(),
+            takes: Takes::unknown(Self::RECORD_MAX),
             instance,
             inbox,
             out: Outbound::new(Region::new(), SendMode::Stored, epoch),
@@ -264,6 +282,9 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
             storage: storage::State::NEW,
             rx: [0; FRAME],
             rx_len: 0,
+            rx_lost: false,
+            message: [0; MESSAGE],
+            spoke: Instant::ZERO,
             held: None,
             notice: input::Notices::default(),
             config,
@@ -368,7 +389,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
 
     /// Topics of which the gateway keeps no more.
     fn full(&self) -> TopicSet {
-        self.peer.map_or(TopicSet::EMPTY, |peer| peer.full)
+        self.peer.as_ref().map_or(TopicSet::EMPTY, |peer| peer.full)
     }
 
     /// Messages that are queued and not acknowledged.
@@ -381,14 +402,23 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
         self.out.acked()
     }
 
+    /// What has happened on the line in this session, or in the last one.
+    pub fn line_stats(&self) -> LineStats {
+        self.peer.as_ref().map_or(self.stats, Peer::stats)
+    }
+
     // ------------------------------------------------------------------ time
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or when [`wants_link`](Self::wants_link), and why.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let redial = self.redial.map(|at| (at, Wakeup::Dial));
-        let session = self.session.as_ref().map_or(redial, |session| session.deadline(false));
-        let stalled = self.out.stalled_since().filter(|_| self.is_up());
-        earlier(session, stalled.map(|since| (since + self.config.timing.stall, Wakeup::Stall)))
+        let peer = self.peer.as_ref();
+        let has_turn = !self.config.line.half_duplex || peer.is_none_or(|peer| peer.sending.in_flight() == 0);
+        let session = self.session.as_ref().map_or(redial, |session| session.deadline(!has_turn));
+        let own = peer.filter(|_| self.is_up()).and_then(|peer| peer.deadline(self.now, &self.out));
+        // As long as the line is busy nothing is sent, whatever is due.
+        let ready = peer.map(|peer| peer.sending.ready_at()).filter(|at| *at > self.now);
+        earlier(session, own).map(|(at, why)| (ready.map_or(at, |ready| at.max(ready)), why))
     }
 
     /// Time has passed.
@@ -397,12 +427,13 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
         let is_up = self.is_up();
         let Some(session) = &mut self.session else { return };
         session.handle_timeout(self.now);
-        let stalled = self.out.stalled_since().filter(|_| is_up);
-        if stalled.is_some_and(|since| since + self.config.timing.stall <= self.now) {
-            session.close(CloseReason::Timeout);
-        }
         if session.is_ending() {
             self.notice.reason.get_or_insert(CloseReason::Timeout);
+        } else if is_up
+            && let Some(peer) = &mut self.peer
+            && peer.handle_timeout(self.now, &self.out, &mut self.rng)
+        {
+            session.probe();
         }
     }
 
@@ -416,15 +447,16 @@ impl<'a, const QUEUE: usize, const FRAME: usize> Endpoint<'a, QUEUE, FRAME> {
         self.storage.rotation = Some((epoch, predecessor));
         self.notice.regressed = true;
     }
-}
 
-fn limits(config: &DeviceConfig<'_>, frame: usize) -> Limits {
-    Limits {
-        frame_max: frame as u32,
-        message_max: frame as u32,
-        window_messages: u32::from(config.window),
-        // The window is counted in messages here, each of which has at most a frame.
-        window_bytes: u32::from(config.window).saturating_mul(frame as u32),
-        bindings_max: 0,
+    fn limits(config: &DeviceConfig<'_>) -> Limits {
+        let message_max = if MESSAGE > FRAME { MESSAGE } else { FRAME - HEAD_MAX } as u32;
+        Limits {
+            frame_max: Self::FRAME_MAX as u32,
+            message_max,
+            window_messages: u32::from(config.window),
+            // The window is counted in frames here.
+            window_bytes: u32::from(config.window).saturating_mul(message_max),
+            bindings_max: 0,
+        }
     }
 }

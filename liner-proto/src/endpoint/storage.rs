@@ -51,7 +51,7 @@ pub enum Step {
     Fill,
 }
 
-impl<const QUEUE: usize, const FRAME: usize> Endpoint<'_, QUEUE, FRAME> {
+impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, QUEUE, FRAME, MESSAGE> {
     /// The next request of a step. Execute each as a group of its own, commit, and answer with
     /// [`handle_stored`](Self::handle_stored) before asking for another.
     pub fn poll_store(&mut self, step: Step) -> Option<StoreOp<'_>> {

@@ -1,9 +1,11 @@
 //! Connections: what is being written on each, and whether its session lives.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::line::Line;
 use super::rival::Contest;
 use super::{DialId, OutboxId, PeerId};
 use crate::id::{ConnId, Epoch};
@@ -12,7 +14,7 @@ use crate::session::Session;
 use crate::time::{Duration, Instant};
 use crate::timer::{Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
-use crate::wire::handshake::About;
+use crate::wire::handshake::{About, Assigned};
 use crate::wire::varint;
 
 /// How frames are told apart on a link.
@@ -20,7 +22,8 @@ use crate::wire::varint;
 pub enum Framing {
     /// A length before each frame, and many messages to a frame: TCP and Unix sockets.
     Length,
-    /// COBS with a zero behind each frame, one message to a frame: serial lines, and bridges to them.
+    /// COBS with a zero behind each frame, one message to a frame: serial lines, and bridges to them. Such a link may lose and
+    /// damage bytes.
     Cobs,
 }
 
@@ -55,6 +58,10 @@ const LOOSE_BYTES_MAX: usize = 128 * 1024;
 pub(super) struct Conn {
     pub(super) framing: Framing,
     pub(super) session: Session,
+    /// Another handshake of the same line, which has not come so far that it takes the place of the session.
+    pub(super) next: Option<Box<Session>>,
+    /// What a lossy line needs.
+    pub(super) line: Option<Box<Line>>,
     pub(super) dial: Option<DialId>,
     /// The peer, from the moment it has proved that it answers to this handshake.
     pub(super) peer: Option<PeerId>,
@@ -91,6 +98,8 @@ pub(super) struct Caller {
     pub(super) about: About,
     /// The epoch of a stream to it, if there is none yet.
     pub(super) fresh: Epoch,
+    /// The epochs that it is given, if it can make none.
+    pub(super) assigned: Option<Assigned>,
     /// The epoch that it was told.
     pub(super) told: Epoch,
     /// Whether it may take the place of another instance of its name.
@@ -98,6 +107,18 @@ pub(super) struct Caller {
 }
 
 impl Conn {
+    /// The session that has something to say now: the one that is up, unless another handshake of its line goes on.
+    pub(super) fn speaking(&self, now: Instant) -> &Session {
+        self.next.as_deref().filter(|next| next.owed(now).is_some()).unwrap_or(&self.session)
+    }
+
+    pub(super) fn speaking_mut(&mut self, now: Instant) -> &mut Session {
+        match &mut self.next {
+            Some(next) if next.owed(now).is_some() => next,
+            _ => &mut self.session,
+        }
+    }
+
     /// Bytes that are not written yet.
     pub(super) fn unwritten(&self) -> usize {
         self.head.len() + self.body.map_or(0, |body| body.len) - self.written
@@ -123,12 +144,15 @@ impl Conns {
         &mut self,
         framing: Framing,
         session: Session,
+        line: Option<Box<Line>>,
         dial: Option<DialId>,
         now: Instant,
     ) -> ConnId {
         let conn = Conn {
             framing,
             session,
+            next: None,
+            line,
             dial,
             peer: None,
             instance: 0,
@@ -157,7 +181,9 @@ impl Conns {
 
     /// The oldest connection that the other side made and whose handshake is not finished, if there are too many.
     pub(super) fn surplus(&self) -> Option<ConnId> {
-        let unfinished = || self.iter().filter(|(_, conn)| conn.dial.is_none() && conn.peer.is_none());
+        let unfinished = || {
+            self.iter().filter(|(_, conn)| conn.dial.is_none() && conn.peer.is_none() && !conn.is_patient())
+        };
         if unfinished().count() <= UNFINISHED_MAX {
             return None;
         }
@@ -270,25 +296,28 @@ impl Conns {
             if conn.session.is_ending() {
                 conn.reason.get_or_insert(CloseReason::Timeout);
             }
-            if conn.unwritten() > 0 && conn.progress + stall <= now {
+            conn.handle_line_timeout(now);
+            // A port may be held for as long as its other side likes; whether somebody is there is for the session to find out.
+            if conn.unwritten() > 0 && conn.progress + stall <= now && !conn.is_patient() {
                 conn.reason.get_or_insert(CloseReason::Timeout);
                 self.finish(id);
                 continue;
             }
             let contest = conn.caller.as_mut().and_then(|caller| caller.contest.as_mut());
             contest.into_iter().for_each(|contest| contest.handle_timeout(now));
-            if conn.session.owed(now).is_some() {
+            if conn.session.owed(now).is_some() || conn.line_is_due(now) {
                 self.list(id);
             }
         }
     }
 
-    pub(super) fn deadline(&self, stall: Duration) -> Option<Deadline> {
+    pub(super) fn deadline(&self, now: Instant, stall: Duration) -> Option<Deadline> {
         self.iter().fold(None, |soonest, (_, conn)| {
             let full = conn.unwritten() > 0;
-            let write = full.then_some((conn.progress + stall, Wakeup::WriteStall));
+            let write = (full && !conn.is_patient()).then_some((conn.progress + stall, Wakeup::WriteStall));
             let contest = conn.caller.as_ref().and_then(|caller| caller.contest?.deadline());
-            earlier(earlier(soonest, contest), earlier(conn.session.deadline(full), write))
+            let session = earlier(conn.session.deadline(full), conn.line_deadline(now));
+            earlier(earlier(soonest, contest), earlier(session, write))
         })
     }
 }

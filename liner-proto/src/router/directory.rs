@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use super::conn::Framing;
 use super::event::Event;
-use super::output::Writer;
 use super::storage::Staged;
 use super::topics::Subscribed;
 use super::{OutboxId, PeerId, Router, TopicId};
@@ -30,13 +29,14 @@ impl Router {
         }
     }
 
-    /// Tells a peer the node's own rows, if it does not know them.
-    pub(super) fn build_pages(&mut self, peer: PeerId, writer: &mut Writer) {
+    /// Gives the pages with the node's own rows, if a peer does not know them. A device is told nothing.
+    pub(super) fn build_pages(&mut self, peer: PeerId, mut each: impl FnMut(&[u8])) {
         let version = self.rows_version;
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let on_line =
             state.conn.and_then(|id| self.conns.get(id)).is_some_and(|conn| conn.framing == Framing::Cobs);
-        let is_device = on_line && state.bindings_max() < 64;
+        let frame_max = state.about.map_or(0, |about| about.frame_max as usize);
+        let is_device = on_line && (state.bindings_max() < 64 || frame_max < PAGE_BYTES + 16);
         if state.rows_told == version || is_device {
             return;
         }
@@ -60,7 +60,7 @@ impl Router {
             }
             let last = rows.peek().is_none();
             let len = page.finish(last);
-            writer.encoded(scratch.get(..len).unwrap_or_default());
+            each(scratch.get(..len).unwrap_or_default());
             if last {
                 return;
             }
@@ -190,6 +190,10 @@ impl Router {
     pub(super) fn check_stalls(&mut self) {
         for peer in self.peers.iter() {
             let Some(conn) = peer.conn else { continue };
+            // A line sends again what does not arrive, and goes on with that.
+            if self.conns.get(conn).is_some_and(|conn| conn.line.is_some()) {
+                continue;
+            }
             let Some(outbox) = peer.outbox.and_then(|id| self.outboxes.get(id.0)) else { continue };
             if outbox.out.stalled_since().is_some_and(|since| since + self.config.timing.stall <= self.now) {
                 self.conns.close(conn, CloseReason::Timeout);

@@ -4,11 +4,11 @@ use super::conn::{Caller, Framing};
 use super::event::Event;
 use super::limits::record_max;
 use super::{PeerId, Router};
-use crate::delivery::{Resumed, Resumption};
-use crate::effect::GapReason;
+use crate::delivery::Resumed;
 use crate::id::{ConnId, Epoch};
+use crate::line::FRAMES_MAX;
 use crate::wire::control::CloseReason;
-use crate::wire::handshake::{About, StreamFields};
+use crate::wire::handshake::{About, Assigned, StreamFields};
 
 impl Router {
     fn check_name(&self, name: &str) -> Result<(), CloseReason> {
@@ -36,8 +36,11 @@ impl Router {
     pub(super) fn handle_hello(&mut self, id: ConnId, name: &str, about: About) -> Result<(), CloseReason> {
         self.check_name(name)?;
         let fresh = self.fresh_epoch(name);
+        let mut epoch = || Epoch(self.rng.next_nonzero());
+        let assigned = about.inbox.is_none().then(|| Assigned { outbox: epoch(), inbox: epoch() });
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.caller = Some(Caller { name: name.into(), about, fresh, told: Epoch::NONE, contest: None });
+            let (name, told) = (name.into(), Epoch::NONE);
+            conn.caller = Some(Caller { name, about, fresh, assigned, told, contest: None });
         }
         self.challenge(id);
         self.conns.list(id);
@@ -142,26 +145,23 @@ impl Router {
             return Err(CloseReason::Regressed);
         }
         outbox.numbers_max = outbox.numbers_max.min(about.bindings_max as usize);
-        let (epoch, pending) = (state.inbound.epoch(), state.owes_custody());
-        match state.inbound.resume(stream) {
-            Resumption::Continued | Resumption::Fresh => {}
-            Resumption::Lost(count) => {
-                let from = state.name.clone();
-                self.events.push(Event::Gap { from, count, reason: GapReason::Missing });
-            }
-        }
-        if state.inbound.epoch() != epoch {
-            // What was taken in another epoch, and is not committed, may have its rows still on their way.
-            let pending = pending || state.inbound.owes_cursor();
-            state.custody_through = if pending { state.inbound.received() } else { 0 };
+        let on_line = self.conns.get(id).is_some_and(|conn| conn.line.is_some());
+        state.inbound.set_on_line(on_line);
+        if let Some((count, reason)) = state.resume(stream) {
+            let from = state.name.clone();
+            self.events.push(Event::Gap { from, count, reason });
         }
         state.conn = Some(id);
         state.about = Some(about);
-        // On a line the marks have 16 bits and the window has 8: what is in flight must stay far below the former.
-        let on_line = self.conns.get(id).is_some_and(|conn| conn.framing == Framing::Cobs);
         state.record_max = record_max(&about, if on_line { Framing::Cobs } else { Framing::Length });
-        let window = if on_line { about.window_messages.min(255) } else { about.window_messages };
-        state.messages_limit = outbox.out.acked().saturating_add(u64::from(window));
+        state.messages_limit = outbox.out.acked().saturating_add(u64::from(about.window_messages));
+        if on_line {
+            // There the window is counted in frames.
+            state.messages_limit = u64::MAX;
+            let line = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut());
+            let (acked, own) = (outbox.out.acked(), state.inbound.frames_window(FRAMES_MAX));
+            line.into_iter().for_each(|line| line.begin(acked, about.window_messages, own));
+        }
         state.bytes_limit = u64::from(about.window_bytes);
         state.bytes_sent = 0;
         state.batch_max = 1;

@@ -2,16 +2,19 @@
 
 use super::conn::Framing;
 use super::event::{Application, Event, Message};
+use super::line::{self, Line};
 use super::{DialId, PeerId, Router, TopicId};
+use alloc::boxed::Box;
+
+use crate::config::LineConfig;
 use crate::delivery::{Arrival, Violation};
 use crate::frame::{cobs, length};
 use crate::id::ConnId;
-use crate::seal;
 use crate::session::{Heard, Session};
 use crate::time::Instant;
 use crate::wire::batch::Batch;
-use crate::wire::control::{Ack, Bind, CloseReason, Marks};
-use crate::wire::data::{self, Data};
+use crate::wire::control::{Bind, CloseReason, Marks};
+use crate::wire::data::Data;
 use crate::wire::record::{Header, Mode, Origin, Record, Topic};
 use crate::wire::{self, Body};
 
@@ -24,7 +27,8 @@ impl Router {
         self.tick(now);
         let nonce = self.rng.next_nonzero();
         let session = Session::accept(self.now, nonce, self.config.timing);
-        let id = self.conns.add(framing, session, None, self.now);
+        let (session, line) = self.on_framing(framing, session);
+        let id = self.conns.add(framing, session, line, None, self.now);
         self.turn_away(id);
         if let Some(surplus) = self.conns.surplus() {
             self.conns.finish(surplus);
@@ -37,14 +41,24 @@ impl Router {
         self.tick(now);
         let nonce = self.rng.next_nonzero();
         let session = Session::dial(self.now, nonce, self.config.timing);
-        let id = self.conns.add(framing, session, Some(dial), self.now);
+        let (session, line) = self.on_framing(framing, session);
+        let id = self.conns.add(framing, session, line, Some(dial), self.now);
         self.dials.connected(dial, id);
         self.turn_away(id);
         id
     }
 
+    /// COBS is for links that may lose and damage bytes.
+    fn on_framing(&mut self, framing: Framing, session: Session) -> (Session, Option<Box<Line>>) {
+        if framing == Framing::Length {
+            return (session, None);
+        }
+        let line = self.new_line(LineConfig::default(), false);
+        (line.session(session), Some(Box::new(line)))
+    }
+
     /// A node that closes begins no session any more.
-    fn turn_away(&mut self, id: ConnId) {
+    pub(super) fn turn_away(&mut self, id: ConnId) {
         if self.closing {
             self.conns.close(id, CloseReason::Shutdown);
         }
@@ -117,23 +131,37 @@ impl Router {
             if application.is_full() {
                 return taken;
             }
-            let max =
-                if conn.peer.is_some() { self.config.limits.frame_max as usize } else { HANDSHAKE_FRAME_MAX };
+            let on_line = conn.line.is_some();
+            if on_line && let Err(reason) = self.handle_ahead(id, application) {
+                self.conns.close(id, reason);
+                return bytes.len();
+            }
+            let Some(conn) = self.conns.get(id) else { return bytes.len() };
             let Some(rest) = bytes.get_mut(taken..) else { return taken };
             let split = match conn.framing {
-                Framing::Length => split_length(rest, max),
-                Framing::Cobs => split_cobs(rest, max),
+                Framing::Length if conn.peer.is_none() => split_length(rest, HANDSHAKE_FRAME_MAX),
+                Framing::Length => split_length(rest, self.config.limits.frame_max as usize),
+                Framing::Cobs => split_cobs(rest, line::FRAME_MAX),
             };
             match split {
                 Split::More => return taken,
                 Split::Skip(consumed) => taken += consumed,
+                Split::Noise(consumed) => {
+                    taken += consumed;
+                    self.handle_noise(id);
+                }
                 Split::Broken(reason) => {
                     self.conns.close(id, reason);
                     return bytes.len();
                 }
                 Split::Frame { begin, end, consumed } => {
                     let frame = rest.get(begin..end).unwrap_or_default();
-                    if let Err(reason) = self.handle_frame(id, frame, application) {
+                    let handled = if on_line {
+                        self.handle_line_frame(id, frame, application)
+                    } else {
+                        self.handle_frame(id, frame, application)
+                    };
+                    if let Err(reason) = handled {
                         self.conns.close(id, reason);
                         return bytes.len();
                     }
@@ -151,49 +179,63 @@ impl Router {
     ) -> Result<(), CloseReason> {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
-        let body = seal::open(conn.session.seal_in(), frame).map_err(|_| CloseReason::SealBroken)?;
+        let (body, plain) = conn.session.open(frame).map_err(|_| CloseReason::SealBroken)?;
         let body = wire::decode(body).map_err(CloseReason::from)?;
-        match conn.session.handle(now, &body)? {
-            Heard::Other => {}
-            Heard::Hello { name, instance, about } => {
-                conn.instance = instance;
-                return self.handle_hello(id, name, about);
-            }
-            Heard::Answer { name, instance, about, stream } => {
-                conn.instance = instance;
-                return self.handle_answer(id, name, about, &stream);
-            }
-            Heard::Confirm { stream } => return self.handle_confirm(id, &stream),
-            Heard::Probe => {
-                self.conns.list(id);
-                return Ok(());
-            }
-            Heard::Echo { number } => {
-                self.handle_echo(id, number);
-                return Ok(());
-            }
-            Heard::Close(reason) => {
-                conn.reason.get_or_insert(reason);
-                self.conns.finish(id);
-                return Ok(());
-            }
+        let heard = conn.session.handle(now, &body, plain)?;
+        if heard != Heard::Other {
+            return self.handle_heard(id, heard);
         }
         let Some(peer) = self.conns.get(id).and_then(|conn| conn.peer) else { return Ok(()) };
         match body {
             Body::Batch(batch) => self.handle_batch(peer, &batch, application),
-            Body::Data(data) => self.handle_data(peer, &data, application),
+            Body::Data(data) => self.handle_loose(peer, &data, application),
             Body::Marks(marks) => self.handle_marks(id, peer, &marks),
-            Body::Ack(ack) => self.handle_ack(id, peer, &ack),
             Body::Bind(bind) => self.handle_bind(peer, &bind),
             Body::Page(page) => self.handle_page(peer, &page),
             Body::TopicFull(full) => self.handle_topic_full(peer, &full),
             Body::Skipped(_) => Ok(()),
+            Body::Fragment(_) => Err(CloseReason::Unsupported),
             Body::Hello(_)
             | Body::Answer(_)
             | Body::Confirm(_)
             | Body::Close(_)
+            | Body::Ack(_)
+            | Body::Begin(_)
+            | Body::Greet
+            | Body::Numbered(_)
             | Body::Probe(_)
             | Body::Echo(_) => Err(CloseReason::Violation),
+        }
+    }
+
+    /// What a frame of the handshake, or of the session itself, means for the node.
+    pub(super) fn handle_heard(&mut self, id: ConnId, heard: Heard<'_>) -> Result<(), CloseReason> {
+        match heard {
+            Heard::Hello { name, instance, about } => {
+                self.conns.get_mut(id).into_iter().for_each(|conn| conn.instance = instance);
+                self.handle_hello(id, name, about)
+            }
+            Heard::Answer { name, instance, about, stream } => {
+                self.conns.get_mut(id).into_iter().for_each(|conn| conn.instance = instance);
+                self.handle_answer(id, name, about, &stream)
+            }
+            Heard::Confirm { stream } => self.handle_confirm(id, &stream),
+            Heard::Probe => {
+                self.conns.list(id);
+                Ok(())
+            }
+            Heard::Echo { number } => {
+                self.handle_echo(id, number);
+                Ok(())
+            }
+            Heard::Close(reason) => {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.reason.get_or_insert(reason);
+                }
+                self.conns.finish(id);
+                Ok(())
+            }
+            Heard::Other | Heard::Ignored => Ok(()),
         }
     }
 
@@ -214,23 +256,7 @@ impl Router {
         Ok(())
     }
 
-    fn handle_ack(&mut self, id: ConnId, peer: PeerId, ack: &Ack) -> Result<(), CloseReason> {
-        let Some(outbox) = self.peers.get(peer.0).and_then(|peer| self.outboxes.get(peer.outbox?.0)) else {
-            return Ok(());
-        };
-        let near = outbox.out.sent();
-        let received = data::widen(ack.received_low, near);
-        let marks = Marks {
-            received,
-            acked: data::widen(ack.acked_low, near),
-            messages_limit: received.saturating_add(u64::from(ack.window)),
-            bytes_limit: u64::MAX,
-            next: 0,
-        };
-        self.handle_marks(id, peer, &marks)
-    }
-
-    fn handle_bind(&mut self, peer: PeerId, bind: &Bind<'_>) -> Result<(), CloseReason> {
+    pub(super) fn handle_bind(&mut self, peer: PeerId, bind: &Bind<'_>) -> Result<(), CloseReason> {
         let topic = self.intern_bounded(bind.text)?;
         let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
         let index = bind.number as usize;
@@ -265,31 +291,28 @@ impl Router {
         taken
     }
 
-    fn handle_data(
+    /// A best-effort message.
+    pub(super) fn handle_loose(
         &mut self,
         peer: PeerId,
         data: &Data<'_>,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
         self.check_len(data.record.len())?;
-        let record = data.record.decode().map_err(CloseReason::from)?;
-        if let Record::Message { header, payload } = &record
-            && header.mode == Mode::BestEffort
-        {
-            let Topic::Text(text) = header.topic else { return Err(CloseReason::Violation) };
-            let topic = self.intern_bounded(text)?;
-            self.dispatch(peer, 0, (topic, header, payload), false, application);
-            return Ok(());
+        let Record::Message { header, payload } = data.record.decode().map_err(CloseReason::from)? else {
+            return Err(CloseReason::Violation);
+        };
+        let Topic::Text(text) = header.topic else { return Err(CloseReason::Violation) };
+        if header.mode != Mode::BestEffort {
+            return Err(CloseReason::Violation);
         }
-        let Some(state) = self.peers.get(peer.0) else { return Ok(()) };
-        let number = data::widen(data.number_low, state.inbound.received() + 1);
-        self.handle_record(peer, number, data.sent_before, &record, data.record.len(), application)?;
-        self.list_peer(peer);
+        let topic = self.intern_bounded(text)?;
+        self.dispatch(peer, 0, (topic, &header, payload), false, application);
         Ok(())
     }
 
     #[inline]
-    fn handle_record(
+    pub(super) fn handle_record(
         &mut self,
         peer: PeerId,
         number: u64,
@@ -377,7 +400,7 @@ impl Router {
     }
 }
 
-fn close_reason(violation: Violation) -> CloseReason {
+pub(super) fn close_reason(violation: Violation) -> CloseReason {
     match violation {
         Violation::UndeclaredGap => CloseReason::OutOfSequence,
         Violation::AckAboveSent | Violation::Window | Violation::Range => CloseReason::Violation,
@@ -387,6 +410,7 @@ fn close_reason(violation: Violation) -> CloseReason {
 enum Split {
     More,
     Skip(usize),
+    Noise(usize),
     Broken(CloseReason),
     Frame { begin: usize, end: usize, consumed: usize },
 }
@@ -408,9 +432,7 @@ fn split_cobs(bytes: &mut [u8], max: usize) -> Split {
         cobs::CobsSplit::Frame { frame, consumed } => {
             Split::Frame { begin: frame.start, end: frame.end, consumed }
         }
-        // Without retransmission a damaged frame ends the session, and resume repairs it.
-        cobs::CobsSplit::Bad { .. } | cobs::CobsSplit::TooLong { .. } => {
-            Split::Broken(CloseReason::SealBroken)
-        }
+        // What was lost is sent again.
+        cobs::CobsSplit::Bad { consumed } | cobs::CobsSplit::TooLong { consumed } => Split::Noise(consumed),
     }
 }

@@ -16,6 +16,7 @@ impl Router {
     /// The peer has no session any more, or its handshake came to nothing. If it never had more than that, its name is
     /// forgotten at once: whoever connects under one name after another takes no place.
     pub(super) fn leave(&mut self, peer: PeerId) {
+        self.close_mailbox(peer);
         let Some(state) = self.peers.get(peer.0).filter(|state| state.conn.is_none()) else { return };
         let opened = |id: OutboxId| {
             self.outboxes.get(id.0).is_some_and(|outbox| outbox.opened != Opened::No || !outbox.is_spent())
@@ -81,7 +82,8 @@ impl Router {
         self.list(outbox);
     }
 
-    /// A peer that was given up is back before its queue was returned: it takes what it took before, until it says otherwise.
+    /// The session of a peer has begun. If it was given up, and is back before its queue was returned, it takes what it took before,
+    /// until it says otherwise.
     pub(super) fn welcome_back(&mut self, peer: PeerId) {
         self.clear_lease(peer);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
@@ -95,12 +97,16 @@ impl Router {
             self.add_row(topic, peer, &row.address);
             self.storage.stage(Staged::Subscribe { topic, peer });
         }
+        self.open_mailbox(peer);
     }
 
     /// Forgets what there is of a peer that has stayed away, as far as nothing is left: its rows if it was given up, its queue
     /// in the store, and then its name. Until the store has forgotten the queue nobody may be told where the stream begins,
     /// and nobody whom it was told may be in a handshake.
     pub(super) fn forget(&mut self, peer: PeerId) {
+        if self.close_mailbox(peer) {
+            return self.set_lease(peer);
+        }
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         if state.conn.is_some() || state.rows > 0 {
             return;

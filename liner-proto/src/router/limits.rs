@@ -13,19 +13,20 @@ use crate::memory::Cursor;
 use crate::seal;
 use crate::wire::batch::BatchHead;
 use crate::wire::control::CloseReason;
-use crate::wire::data;
 use crate::wire::handshake::About;
 use crate::wire::record::{self, GAP_LEN_MAX, Header, Record, Topic};
 use crate::wire::varint::{self, varint_len};
 
-/// The longest record that a peer takes, alone in a frame. A gap has to go to everyone.
+/// The longest record that a peer takes: on a reliable link alone in a frame, on a line in as many pieces as it needs. A gap has
+/// to go to everyone.
 pub(super) fn record_max(about: &About, framing: Framing) -> usize {
     let frame = about.frame_max as usize;
-    let in_frame = match framing {
-        Framing::Length => record_in(frame.saturating_sub(BatchHead::LEN_MAX + seal::LEN)),
-        Framing::Cobs => frame.saturating_sub(data::HEAD_LEN_MAX + seal::LEN),
+    let most = about.message_max as usize;
+    let fits = match framing {
+        Framing::Length => most.min(record_in(frame.saturating_sub(BatchHead::LEN_MAX + seal::LEN))),
+        Framing::Cobs => most,
     };
-    in_frame.min(about.message_max as usize).max(GAP_LEN_MAX)
+    fits.max(GAP_LEN_MAX)
 }
 
 /// The longest record that takes `room` bytes with its length.

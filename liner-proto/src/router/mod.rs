@@ -24,7 +24,9 @@ mod handshake;
 mod input;
 mod leaving;
 mod limits;
+mod line;
 mod loads;
+mod mailbox;
 mod outbox;
 mod output;
 mod peer;
@@ -412,7 +414,7 @@ impl Router {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, and what. May change after every input.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let conns = self.conns.deadline(self.config.timing.write_stall);
+        let conns = self.conns.deadline(self.now, self.config.timing.write_stall);
         let dials = self.dials.deadline(|id| !self.kept_is_empty(Some(id))).filter(|_| !self.closing);
         let waits = self.write_behind_deadline();
         let store = earlier(waits, self.storage.retry_deadline());

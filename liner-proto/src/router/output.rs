@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::conn::{Body as InFlight, Conn, Framing, Transmit};
 use super::limits::Spelling;
+use super::line;
 use super::outbox::Outbox;
 use super::peer::Peer;
 use super::{PeerId, Router};
@@ -15,7 +16,7 @@ use crate::seal;
 use crate::session::Owed;
 use crate::time::Instant;
 use crate::wire::batch::BatchHead;
-use crate::wire::control::{Ack, Bind, Close, Echo, Marks, Probe, TopicFull};
+use crate::wire::control::{Bind, Close, Echo, Marks, Probe, TopicFull};
 use crate::wire::data::DataHead;
 use crate::wire::handshake::{About, Acks, Answer, Confirm, Hello, StreamFields};
 use crate::wire::record::{self, GapReason};
@@ -25,7 +26,7 @@ use crate::wire::{self, Body, VERSION};
 const CONTROL_FRAME_MAX: usize = 2048;
 
 /// On links with one message to a frame, frames are put together up to about this many bytes for one write.
-const COBS_WRITE_BYTES: usize = 4096;
+pub(super) const COBS_WRITE_BYTES: usize = 4096;
 
 impl Router {
     /// A connection that may have something to write: ask [`poll_transmit`](Self::poll_transmit) for it until that gives
@@ -105,22 +106,35 @@ impl Router {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.progress = self.now;
         let mut writer = Writer::take(conn);
+        let lead = conn.line.as_ref().is_some_and(|line| line.leads(self.now));
+        if lead {
+            // A line that was silent may have caught noise: a zero ends it.
+            writer.bytes.push(0);
+        }
         self.build_session(id, &mut writer);
         let up = self.conns.get(id).filter(|conn| conn.session.is_up()).and_then(|conn| conn.peer);
         let mut body = None;
         if let Some(peer) = up {
-            self.build_binds(peer, &mut writer);
-            self.build_pages(peer, &mut writer);
-            self.build_full(peer, &mut writer);
-            self.build_marks(peer, &mut writer, false);
-            self.build_loose(id, &mut writer);
-            body = match writer.framing {
-                Framing::Length => self.build_batch(peer, &mut writer),
-                Framing::Cobs => self.build_frames(peer, &mut writer),
-            };
+            match writer.framing {
+                Framing::Length => {
+                    self.build_binds(peer, &mut writer);
+                    self.build_pages(peer, |page| writer.encoded(page));
+                    self.build_full(peer, &mut writer);
+                    self.build_marks(peer, &mut writer, false);
+                    self.build_loose(id, &mut writer);
+                    body = self.build_batch(peer, &mut writer);
+                }
+                Framing::Cobs => {
+                    self.build_loose(id, &mut writer);
+                    self.build_line(id, peer, &mut writer);
+                }
+            }
         }
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
+        if lead && writer.bytes.len() == 1 {
+            writer.bytes.clear();
+        }
         conn.head = writer.bytes;
         conn.body = body;
         if up.is_some() && conn.unwritten() > 0 {
@@ -133,7 +147,7 @@ impl Router {
     fn build_session(&mut self, id: ConnId, writer: &mut Writer) {
         let now = self.now;
         let Some(conn) = self.conns.get(id) else { return };
-        let Some(owed) = conn.session.owed(now) else { return };
+        let Some(owed) = conn.speaking(now).owed(now) else { return };
         if matches!(owed, Owed::Answer { .. }) && self.awaits_rival(id) {
             return;
         }
@@ -141,25 +155,25 @@ impl Router {
         let dialled = conn.dial.and_then(|dial| self.dials.peer(dial));
         let caller = conn.caller.as_ref().and_then(|caller| self.names.get(&*caller.name).copied());
         let shut = self.is_shut(caller.or(dialled));
-        let about = self.about(shut);
+        let about = self.about(shut, conn.line.is_some());
         let config = &self.config;
         let mut told = Epoch::NONE;
+        let before = writer.len();
+        writer.seal = conn.speaking(now).seal_out();
         match owed {
-            Owed::Hello { nonce } => writer.frame(&Body::Hello(Hello {
-                version_min: VERSION,
-                version_max: VERSION,
-                name: &config.name,
-                instance: config.instance,
-                nonce,
-                about,
-            })),
+            Owed::Hello { nonce } => {
+                let (version_min, version_max) = (VERSION, VERSION);
+                let (name, instance) = (&*config.name, config.instance);
+                writer.frame(&Body::Hello(Hello { version_min, version_max, name, instance, nonce, about }));
+            }
             Owed::Answer { echo, nonce } => {
                 let Some(caller) = &conn.caller else { return };
                 let peer = self.names.get(&*caller.name).copied();
                 if self.is_giving_back(peer) {
                     return;
                 }
-                let stream = self.fields(peer, caller.fresh);
+                let mut stream = self.fields(peer, caller.fresh);
+                stream.assigned = caller.assigned;
                 told = stream.epoch;
                 writer.frame(&Body::Answer(Answer {
                     version: VERSION,
@@ -182,8 +196,12 @@ impl Router {
             Owed::Echo { number } => writer.frame(&Body::Echo(Echo { number })),
             Owed::KeepAlive => {
                 let Some(peer) = conn.peer else { return };
-                self.build_marks(peer, writer, true);
+                match writer.framing {
+                    Framing::Length => self.build_marks(peer, writer, true),
+                    Framing::Cobs => self.build_ack(id, peer, writer, true),
+                }
             }
+            Owed::Greet => writer.frame(&Body::Greet),
             Owed::Close(reason) => writer.frame(&Body::Close(Close { reason, text: "" })),
         }
         if let Some(conn) = self.conns.get_mut(id) {
@@ -191,8 +209,11 @@ impl Router {
                 caller.told = told;
             }
             conn.told_shut |= shut && matches!(owed, Owed::Hello { .. } | Owed::Answer { .. });
-            conn.session.sent(now);
+            conn.speaking_mut(now).sent(now);
             writer.seal = conn.session.seal_out();
+            if let Some(line) = conn.line.as_mut().filter(|_| !matches!(owed, Owed::KeepAlive)) {
+                line.occupy(now, writer.len() - before);
+            }
         }
     }
 
@@ -204,12 +225,13 @@ impl Router {
         outbox.is_some_and(|outbox| outbox.closing || (outbox.returning && outbox.out.owes_trim()))
     }
 
-    fn about(&self, shut: bool) -> About {
+    fn about(&self, shut: bool, on_line: bool) -> About {
         let limits = &self.config.limits;
+        let frame_max = if on_line { line::FRAME_MAX as u32 } else { limits.frame_max };
         About {
             inbox: self.inbox,
             acks: if self.config.takes_custody { Acks::from(self.config.class) } else { Acks::Processed },
-            frame_max: limits.frame_max,
+            frame_max,
             message_max: limits.message_max,
             window_messages: if shut { 0 } else { limits.window_messages },
             window_bytes: limits.window_bytes,
@@ -240,23 +262,13 @@ impl Router {
         }
         let next = state.outbox.and_then(|id| self.outboxes.get(id.0)).map_or(1, |outbox| outbox.out.next());
         let inbound = &mut state.inbound;
-        let window = inbound.messages_limit().saturating_sub(inbound.received());
-        match writer.framing {
-            Framing::Length => writer.frame(&Body::Marks(Marks {
-                received: inbound.received(),
-                acked: inbound.acked(),
-                messages_limit: inbound.messages_limit(),
-                bytes_limit: inbound.bytes_limit(),
-                next,
-            })),
-            Framing::Cobs => writer.frame(&Body::Ack(Ack {
-                received_low: inbound.received() as u16,
-                acked_low: inbound.acked() as u16,
-                bitmap: 0,
-                window: u8::try_from(window).unwrap_or(u8::MAX),
-                next_low: next as u16,
-            })),
-        }
+        writer.frame(&Body::Marks(Marks {
+            received: inbound.received(),
+            acked: inbound.acked(),
+            messages_limit: inbound.messages_limit(),
+            bytes_limit: inbound.bytes_limit(),
+            next,
+        }));
         inbound.set_told();
     }
 
@@ -288,8 +300,14 @@ impl Router {
     fn build_loose(&mut self, id: ConnId, writer: &mut Writer) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let loose = core::mem::take(&mut conn.loose);
+        let before = writer.len();
         for record in record::Run::new(&loose).flatten() {
-            writer.data(record, 0, false);
+            writer.data(record);
+        }
+        let now = self.now;
+        let line = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut());
+        if let Some(line) = line.filter(|_| writer.len() > before) {
+            line.occupy(now, writer.len() - before);
         }
     }
 
@@ -394,50 +412,11 @@ impl Router {
         }
         None
     }
-
-    fn build_frames(&mut self, peer: PeerId, writer: &mut Writer) -> Option<InFlight> {
-        let now = self.now;
-        let state = self.peers.get_mut(peer.0)?;
-        let id = state.outbox?;
-        let outbox = self.outboxes.get_mut(id.0)?;
-        if !may_send(state, outbox) {
-            return None;
-        }
-        while writer.bytes.len() < COBS_WRITE_BYTES {
-            let spelling = Spelling::new(state, outbox, &self.topics);
-            match outbox.out.next_piece(messages_limit(state, outbox), usize::MAX) {
-                Next::Nothing => break,
-                Next::Load { .. } => {
-                    self.want_load(id);
-                    break;
-                }
-                Next::Gap { first, last, reason } => {
-                    let run = gap_run(reason, last - first + 1);
-                    writer.data(run.record(), first, false);
-                    outbox.out.advance(now, Cursor { number: last + 1, offset: 0 });
-                }
-                Next::Run { begin, bytes, sent_before, .. } => {
-                    let Some((record, rest)) = record::split_first(bytes) else { break };
-                    let number = begin.number;
-                    if spelling.refusal(record, number).is_some() {
-                        self.put_front_aside(peer);
-                        break;
-                    }
-                    let spelled = spelling.of(record);
-                    let next = number + record::numbers_of(record);
-                    let offset = begin.offset + (bytes.len() - rest.len()) as u64;
-                    writer.data(&spelled, number, sent_before);
-                    outbox.out.advance(now, Cursor { number: next, offset });
-                }
-            }
-        }
-        None
-    }
 }
 
 /// Whether messages of the queue may leave for the peer. What is being put aside is not sent after all, whatever a newer session
 /// takes.
-fn may_send(state: &Peer, outbox: &Outbox) -> bool {
+pub(super) fn may_send(state: &Peer, outbox: &Outbox) -> bool {
     let bound = state.bound >= outbox.topics.len().min(state.bindings_max());
     !state.held && outbox.may_send() && bound && !outbox.is_putting_aside()
 }
@@ -445,7 +424,7 @@ fn may_send(state: &Peer, outbox: &Outbox) -> bool {
 /// The last number that may be sent. As long as everything that is queued is of topics of which the peer keeps no more, only gaps are
 /// told: the peer would put the messages aside. What stands before a message to another topic is sent all the same, so that no
 /// topic waits for another's subscriber.
-fn messages_limit(state: &Peer, outbox: &Outbox) -> u64 {
+pub(super) fn messages_limit(state: &Peer, outbox: &Outbox) -> u64 {
     if state.full.is_empty() || !outbox.has_only(&state.full) {
         return state.messages_limit;
     }
@@ -469,10 +448,6 @@ impl GapRun {
     fn bytes(&self) -> &[u8] {
         self.bytes.get(..=self.len).unwrap_or_default()
     }
-
-    fn record(&self) -> &[u8] {
-        self.bytes.get(1..=self.len).unwrap_or_default()
-    }
 }
 
 fn gap_run(reason: GapReason, count: u64) -> GapRun {
@@ -495,6 +470,16 @@ impl Writer {
     fn take(conn: &mut Conn) -> Self {
         let bytes = core::mem::take(&mut conn.head);
         Self { bytes, framing: conn.framing, seal: conn.session.seal_out() }
+    }
+
+    /// Bytes put together so far.
+    pub(super) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds a frame whose body these parts make.
+    pub(super) fn parts(&mut self, parts: &[&[u8]]) {
+        self.sealed(parts);
     }
 
     /// Adds a frame that is not a batch.
@@ -526,8 +511,8 @@ impl Writer {
                 let begin = self.bytes.len();
                 self.bytes.resize(begin + cobs::encoded_len_max(len + seal::LEN), 0);
                 let room = self.bytes.get_mut(begin..).unwrap_or_default();
-                let (first, second) = (parts.first().copied(), parts.get(1).copied());
-                let all = [&crc, first.unwrap_or_default(), second.unwrap_or_default()];
+                let part = |index: usize| parts.get(index).copied().unwrap_or_default();
+                let all = [&crc, part(0), part(1), part(2)];
                 let written = cobs::encode(&all, room).unwrap_or(0);
                 self.bytes.truncate(begin + written);
             }
@@ -553,9 +538,11 @@ impl Writer {
         self.bytes.extend_from_slice(head);
     }
 
-    /// Adds a frame with one message.
-    fn data(&mut self, record: &[u8], number: u64, sent_before: bool) {
-        let Some(parts) = (DataHead { sent_before, number, added_age_ms: 0 }).encode(record) else { return };
+    /// Adds a frame with one message without a number.
+    fn data(&mut self, record: &[u8]) {
+        let Some(parts) = (DataHead { sent_before: false, frame: 0, added_age_ms: 0 }).encode(record) else {
+            return;
+        };
         self.sealed(&parts.slices());
     }
 }

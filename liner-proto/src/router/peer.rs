@@ -4,12 +4,13 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::topics::Row;
-use super::{NodeConfig, OutboxId, TopicId};
-use crate::delivery::Inbound;
+use super::{NodeConfig, OutboxId, Router, TopicId};
+use crate::delivery::{Inbound, Resumption};
+use crate::effect::GapReason;
 use crate::id::ConnId;
 use crate::time::Instant;
 use crate::wire::batch::NUMBERS_MAX;
-use crate::wire::handshake::About;
+use crate::wire::handshake::{About, Acks, StreamFields};
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -29,6 +30,8 @@ pub(super) struct Peer {
     /// Numbers that the next batch may have. Each is twice as long as the one before it, from one in every session: a link that is
     /// cut again and again lets some through each time.
     pub(super) batch_max: u64,
+    /// The number that it said it would use next, on a line: what a start of it without its memory has lost.
+    pub(super) next_told: u64,
     /// Topic numbers of this node that were told to the peer in this session.
     pub(super) bound: usize,
     /// Topics of the peer's numbers, from 1, in this session.
@@ -83,6 +86,7 @@ impl Peer {
             bytes_limit: 0,
             bytes_sent: 0,
             batch_max: 1,
+            next_told: 0,
             bound: 0,
             topics: Vec::new(),
             custody_through: 0,
@@ -129,6 +133,28 @@ impl Peer {
         self.inbound.emitted() < self.custody_through
     }
 
+    /// Takes what the peer says of its stream. Gives what is lost of it, and why.
+    pub(super) fn resume(&mut self, stream: &StreamFields) -> Option<(u64, GapReason)> {
+        let (epoch, pending) = (self.inbound.epoch(), self.owes_custody());
+        let received = self.inbound.received();
+        let next_told = core::mem::take(&mut self.next_told);
+        let lost = match self.inbound.resume(stream) {
+            Resumption::Continued => None,
+            Resumption::Lost(count) => Some((count, GapReason::Missing)),
+            Resumption::Fresh => {
+                // It has started without what it held: it had said how much that was.
+                let count = next_told.saturating_sub(1).saturating_sub(received);
+                (!epoch.is_none() && count > 0).then_some((count, GapReason::Restarted))
+            }
+        };
+        if self.inbound.epoch() != epoch {
+            // What was taken in another epoch, and is not committed, may have its rows still on their way.
+            let pending = pending || self.inbound.owes_cursor();
+            self.custody_through = if pending { self.inbound.received() } else { 0 };
+        }
+        lost
+    }
+
     /// A batch with so many bytes of records is on its way.
     pub(super) fn note_batch(&mut self, bytes: usize) {
         self.bytes_sent += bytes as u64;
@@ -155,5 +181,31 @@ impl Peer {
         self.full = Vec::new();
         self.told_full = Vec::new();
         self.full_news = Vec::new();
+    }
+}
+
+impl Router {
+    /// What the acknowledgements of the node `name` stand for, as it said in its present session or the last one; nothing if it
+    /// has never been connected.
+    pub fn acks_of(&self, name: &str) -> Option<Acks> {
+        Some(self.peer(name)?.about?.acks)
+    }
+
+    /// The last number of this node's stream to the node `name` that it has acknowledged, in the present epoch; 0 if there is
+    /// none.
+    pub fn acked_by(&self, name: &str) -> u64 {
+        let outbox = self.peer(name).and_then(|peer| self.outboxes.get(peer.outbox?.0));
+        outbox.map_or(0, |outbox| outbox.out.acked())
+    }
+
+    /// Whether the node `name` is connected and takes messages of the topic: it hands them on, or has subscribed to it itself.
+    pub fn is_taken_by(&self, topic: &str, name: &str) -> bool {
+        let Some((&id, peer)) = self.names.get(name).zip(self.peer(name)) else { return false };
+        let subscribed = || self.topics.find(topic).is_some_and(|topic| self.topics.has_row(topic, id));
+        peer.conn.is_some() && (peer.takes_custody() || subscribed())
+    }
+
+    fn peer(&self, name: &str) -> Option<&Peer> {
+        self.peers.get(self.names.get(name)?.0)
     }
 }

@@ -3,14 +3,18 @@
 //! A session knows who the peer says it is and whether it is there. It does not know what is sent: the fields of the
 //! streams pass through it as they are.
 
-use crate::config::Timing;
+mod line;
+
+use crate::config::{LineConfig, Timing};
 use crate::id::SessionId;
-use crate::seal;
+use crate::planted::{Fault, Planted};
+use crate::seal::{self, SealError};
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::{About, StreamFields};
 use crate::wire::{Body, VERSION};
+use line::OnLine;
 
 /// The life of one link, seen from one end.
 ///
@@ -36,6 +40,9 @@ pub struct Session {
     probes_sent: u64,
     /// The peer's latest probe, if it is not answered.
     probed: Option<u64>,
+    /// What a line needs that loses frames; nothing on a reliable link.
+    line: Option<OnLine>,
+    planted: Planted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +97,8 @@ pub enum Owed {
     },
     /// The marks, because the link has been silent.
     KeepAlive,
+    /// The news that there is no session here, on a line.
+    Greet,
     /// The end.
     Close(CloseReason),
 }
@@ -99,6 +108,8 @@ pub enum Owed {
 pub enum Heard<'a> {
     /// Not a frame of the session's: it belongs to delivery.
     Other,
+    /// Nothing to anyone: on a line frames come late, and twice.
+    Ignored,
     /// The dialler has introduced itself. Nothing is to change before its echo.
     Hello {
         /// Its name.
@@ -161,7 +172,18 @@ impl Session {
             probes: 0,
             probes_sent: 0,
             probed: None,
+            line: None,
+            planted: Planted::NONE,
         }
+    }
+
+    /// The same on a line that loses frames: what the handshake needs is sent again until it has arrived, and what comes out of
+    /// place is ignored. A `patient` listener waits for a hello as long as it takes.
+    #[must_use]
+    pub const fn on_line(mut self, config: LineConfig, patient: bool, planted: Planted) -> Self {
+        self.line = Some(OnLine::new(config, patient));
+        self.planted = planted;
+        self
     }
 
     /// Whether messages may pass.
@@ -194,11 +216,34 @@ impl Session {
         self.seal_out
     }
 
-    /// Takes a frame whose seal was good.
+    /// The body of a frame, and whether it is sealed for no session. On a line such frames come in a session, too: from a peer
+    /// that does not know of it.
+    ///
+    /// # Errors
+    /// If the seal does not fit.
+    pub fn open<'f>(&self, frame: &'f [u8]) -> Result<(&'f [u8], bool), SealError> {
+        let plain = self.seal_in == SessionId::HANDSHAKE && !self.planted.has(Fault::CrcNotSeeded);
+        match seal::open(self.seal_in, frame) {
+            Err(SealError::Broken) if self.line.is_some() && !plain => {
+                Ok((seal::open(SessionId::HANDSHAKE, frame)?, true))
+            }
+            opened => Ok((opened?, plain)),
+        }
+    }
+
+    /// Takes a frame whose seal was good; `plain` says that it was sealed for no session.
     ///
     /// # Errors
     /// The reason for which the session must end: pass it to [`close`](Self::close).
-    pub fn handle<'a>(&mut self, now: Instant, body: &Body<'a>) -> Result<Heard<'a>, CloseReason> {
+    pub fn handle<'a>(
+        &mut self,
+        now: Instant,
+        body: &Body<'a>,
+        plain: bool,
+    ) -> Result<Heard<'a>, CloseReason> {
+        if self.line.is_some() && self.is_out_of_place(now, body, plain) {
+            return Ok(Heard::Ignored);
+        }
         self.heard = now;
         if let Body::Close(close) = body {
             self.state = State::Closed;
@@ -209,7 +254,7 @@ impl Session {
                 if !(hello.version_min..=hello.version_max).contains(&VERSION) {
                     return Err(CloseReason::Unsupported);
                 }
-                check_about(&hello.about)?;
+                check_about(&hello.about, true)?;
                 self.peer_nonce = hello.nonce;
                 self.id = session_id(hello.nonce, self.nonce);
                 self.state = State::Answering;
@@ -224,9 +269,8 @@ impl Session {
                 }
                 self.peer_nonce = answer.nonce;
                 self.id = session_id(self.nonce, answer.nonce);
-                self.seal_in = self.id;
-                self.seal_out = self.id;
-                check_about(&answer.about)?;
+                self.seal_for_session();
+                check_about(&answer.about, false)?;
                 check_stream(&answer.stream)?;
                 self.state = State::Confirming;
                 let (name, instance) = (answer.name, answer.instance);
@@ -247,7 +291,12 @@ impl Session {
                 Ok(Heard::Probe)
             }
             (State::Up, Body::Echo(echo)) if echo.number > self.probes_sent => Err(CloseReason::Violation),
-            (State::Up, Body::Echo(echo)) => Ok(Heard::Echo { number: echo.number }),
+            (State::Up, Body::Echo(echo)) => {
+                if let Some(line) = &mut self.line {
+                    line.handle_echo(echo.number);
+                }
+                Ok(Heard::Echo { number: echo.number })
+            }
             (State::Up, _) => Ok(Heard::Other),
             (State::Closing(_) | State::Closed, _) => Ok(Heard::Other),
             _ => Err(CloseReason::Violation),
@@ -272,6 +321,7 @@ impl Session {
 
     /// Says whether it is too late for something, and what must be done about it.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.handle_line_timeout(now);
         // A keep-alive is owed by the time alone.
         let late = match self.state {
             State::Closing(_) | State::Closed => false,
@@ -281,7 +331,7 @@ impl Session {
             | State::Confirming
             | State::AwaitHello
             | State::Answering
-            | State::AwaitConfirm => now >= self.began + self.timing.handshake,
+            | State::AwaitConfirm => self.handshake_until().is_some_and(|until| now >= until),
         };
         if late {
             self.close(CloseReason::Timeout);
@@ -296,30 +346,40 @@ impl Session {
             State::Confirming => Some(Owed::Confirm { echo: self.peer_nonce }),
             State::Closing(reason) => Some(Owed::Close(reason)),
             State::Up => self.owed_up(now),
+            State::AwaitHello if self.line.as_ref().is_some_and(OnLine::owes_greeting) => Some(Owed::Greet),
             State::AwaitHello | State::AwaitAnswer | State::AwaitConfirm | State::Closed => None,
         }
     }
 
     fn owed_up(&self, now: Instant) -> Option<Owed> {
-        if let Some(number) = self.probed {
+        let doubted = self.line.as_ref().and_then(|line| line.owed(now));
+        if self.line.as_ref().is_some_and(OnLine::owes_confirm) {
+            Some(Owed::Confirm { echo: self.peer_nonce })
+        } else if let Some(number) = self.probed {
             Some(Owed::Echo { number })
         } else if self.probes_sent < self.probes {
             Some(Owed::Probe { number: self.probes })
+        } else if let Some(number) = doubted {
+            Some(Owed::Probe { number })
         } else {
             (now.since(self.spoke) >= self.timing.keep_alive).then_some(Owed::KeepAlive)
         }
     }
 
-    /// The owed frame is on its way.
+    /// The frame that is owed now is on its way.
     pub fn sent(&mut self, now: Instant) {
+        let owed = self.owed(now);
         self.spoke = now;
-        // In the order in which they are owed.
-        if self.state == State::Up && self.probed.take().is_none() {
-            self.probes_sent = self.probes;
+        if let (Some(line), Some(owed)) = (&mut self.line, owed) {
+            line.sent(now, owed, self.state == State::Up);
+        }
+        match owed {
+            Some(Owed::Echo { .. }) => self.probed = None,
+            Some(Owed::Probe { .. }) => self.probes_sent = self.probes,
+            _ => {}
         }
         if self.state == State::Answering {
-            self.seal_in = self.id;
-            self.seal_out = self.id;
+            self.seal_for_session();
         }
         self.state = match self.state {
             State::Greeting => State::AwaitAnswer,
@@ -330,6 +390,23 @@ impl Session {
                 self.state
             }
         };
+    }
+
+    /// From here on frames are sealed for the session.
+    fn seal_for_session(&mut self) {
+        if !self.planted.has(Fault::CrcNotSeeded) {
+            self.seal_in = self.id;
+            self.seal_out = self.id;
+        }
+    }
+
+    /// When the handshake takes too long. A line that has to send it again takes longer.
+    fn handshake_until(&self) -> Option<Instant> {
+        match &self.line {
+            None => Some(self.began + self.timing.handshake),
+            Some(line) if line.is_patient() && self.state == State::AwaitHello => None,
+            Some(_) => Some(self.began + 4 * self.timing.handshake),
+        }
     }
 
     /// Something of the peer's has arrived that cannot be read yet.
@@ -349,25 +426,31 @@ impl Session {
             // A last frame that is owed leaves as soon as the link takes it, or never.
             State::Closing(_) | State::Closed => None,
             State::Up => earlier(
-                Some((self.heard + self.timing.peer_silent, Wakeup::PeerSilent)),
-                (!full).then_some((self.spoke + self.timing.keep_alive, Wakeup::KeepAlive)),
+                self.line_deadline(),
+                earlier(
+                    Some((self.heard + self.timing.peer_silent, Wakeup::PeerSilent)),
+                    (!full).then_some((self.spoke + self.timing.keep_alive, Wakeup::KeepAlive)),
+                ),
             ),
             State::Greeting
             | State::AwaitAnswer
             | State::Confirming
             | State::AwaitHello
             | State::Answering
-            | State::AwaitConfirm => Some((self.began + self.timing.handshake, Wakeup::Handshake)),
+            | State::AwaitConfirm => {
+                earlier(self.line_deadline(), self.handshake_until().map(|until| (until, Wakeup::Handshake)))
+            }
         }
     }
 }
 
-/// Nobody is assigned epochs yet: a node without some of its own would lose messages when it starts anew, as what it numbers
-/// then was all taken before.
-const fn check_about(about: &About) -> Result<(), CloseReason> {
+/// Whoever has no epochs says so, and is assigned some by the side that it has dialled: with numbers that begin anew at every
+/// start, and no word of that, it would lose messages that were all taken before.
+const fn check_about(about: &About, may_be_assigned: bool) -> Result<(), CloseReason> {
     let knows_seal = about.seals & About::SEAL_CRC32C != 0;
-    let has_epochs = !about.inbox.is_none() && about.roles & About::ROLE_WITHOUT_EPOCHS == 0;
-    if knows_seal && has_epochs { Ok(()) } else { Err(CloseReason::Unsupported) }
+    let without_epochs = about.roles & About::ROLE_WITHOUT_EPOCHS != 0;
+    let epochs_fit = about.inbox.is_none() == without_epochs && (may_be_assigned || !without_epochs);
+    if knows_seal && epochs_fit { Ok(()) } else { Err(CloseReason::Unsupported) }
 }
 
 const fn check_stream(stream: &StreamFields) -> Result<(), CloseReason> {
@@ -412,9 +495,9 @@ mod tests {
     /// What becomes of a listener's session with such a dialler.
     fn accepted(about: About, stream: StreamFields) -> Result<Session, CloseReason> {
         let mut session = Session::accept(NOW, 8, Timing::DEFAULT);
-        session.handle(NOW, &hello(about))?;
+        session.handle(NOW, &hello(about), true)?;
         session.sent(NOW);
-        session.handle(NOW, &Body::Confirm(Confirm { echo: 8, stream }))?;
+        session.handle(NOW, &Body::Confirm(Confirm { echo: 8, stream }), false)?;
         Ok(session)
     }
 
@@ -424,7 +507,7 @@ mod tests {
         session.sent(NOW);
         let (name, instance, nonce) = ("b", 1, 8);
         let answer = Answer { version: VERSION, echo: 7, name, instance, nonce, about, stream };
-        session.handle(NOW, &Body::Answer(answer))?;
+        session.handle(NOW, &Body::Answer(answer), true)?;
         session.sent(NOW);
         Ok(session)
     }
@@ -452,7 +535,7 @@ mod tests {
     fn however_often_the_peer_asks_it_is_answered_once() {
         let mut session = accepted(ABOUT, STREAM).unwrap();
         for number in 1..=1000 {
-            assert_eq!(session.handle(NOW, &Body::Probe(Probe { number })), Ok(Heard::Probe));
+            assert_eq!(session.handle(NOW, &Body::Probe(Probe { number }), false), Ok(Heard::Probe));
         }
         assert_eq!(session.owed(NOW), Some(Owed::Echo { number: 1000 }));
         session.sent(NOW);
@@ -463,22 +546,25 @@ mod tests {
     fn one_probe_does_for_all_who_ask_before_it_leaves() {
         let mut session = accepted(ABOUT, STREAM).unwrap();
         assert_eq!((session.probe(), session.probe()), (1, 1));
-        session.handle(NOW, &Body::Probe(Probe { number: 9 })).unwrap();
+        session.handle(NOW, &Body::Probe(Probe { number: 9 }), false).unwrap();
         assert_eq!(session.owed(NOW), Some(Owed::Echo { number: 9 }));
         session.sent(NOW);
         let echo = Body::Echo(Echo { number: 1 });
-        assert_eq!(session.handle(NOW, &echo), Err(CloseReason::Violation), "nothing was asked yet");
+        assert_eq!(session.handle(NOW, &echo, false), Err(CloseReason::Violation), "nothing was asked yet");
         assert_eq!(session.owed(NOW), Some(Owed::Probe { number: 1 }));
         session.sent(NOW);
         assert_eq!((session.owed(NOW), session.probe()), (None, 2));
-        assert_eq!(session.handle(NOW, &echo), Ok(Heard::Echo { number: 1 }));
+        assert_eq!(session.handle(NOW, &echo, false), Ok(Heard::Echo { number: 1 }));
     }
 
     #[test]
     fn nobody_is_probed_before_the_session_is_up() {
         let mut session = Session::accept(NOW, 8, Timing::DEFAULT);
-        session.handle(NOW, &hello(ABOUT)).unwrap();
+        session.handle(NOW, &hello(ABOUT), true).unwrap();
         session.sent(NOW);
-        assert_eq!(session.handle(NOW, &Body::Probe(Probe { number: 1 })), Err(CloseReason::Violation));
+        assert_eq!(
+            session.handle(NOW, &Body::Probe(Probe { number: 1 }), false),
+            Err(CloseReason::Violation)
+        );
     }
 }

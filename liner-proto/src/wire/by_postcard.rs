@@ -1,9 +1,11 @@
 //! What is written and read by hand is what postcard writes and reads. For tests.
 
+use alloc::vec;
+
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::control::{Ack, Bind, Close, CloseReason, Echo, Marks, Probe, TopicFull};
+use super::control::{Ack, Begin, Bind, Close, CloseReason, Echo, Marks, Probe, TopicFull};
 use super::handshake::{About, Acks, Answer, Assigned, Confirm, Hello, Known, MAGIC, StreamFields};
 use super::{Body, DecodeError, FRAME_MIN, NUMBER_MAX, TEXT_MAX, decode, encode, tag};
 use crate::id::{Epoch, Predecessor};
@@ -45,7 +47,14 @@ fn encode_all(body: &Body<'_>, out: &mut [u8]) -> usize {
         Body::TopicFull(fields) => put(tag::TOPIC_FULL, fields, out),
         Body::Probe(fields) => put(tag::PROBE, fields, out),
         Body::Echo(fields) => put(tag::ECHO, fields, out),
-        Body::Batch(_) | Body::Page(_) | Body::Data(_) | Body::Skipped(_) => panic!("{body:?}"),
+        Body::Begin(fields) => put(tag::BEGIN, fields, out),
+        Body::Batch(_)
+        | Body::Page(_)
+        | Body::Data(_)
+        | Body::Greet
+        | Body::Numbered(_)
+        | Body::Fragment(_)
+        | Body::Skipped(_) => panic!("{body:?}"),
     }
 }
 
@@ -79,6 +88,7 @@ fn decode_all(bytes: &[u8]) -> Result<Body<'_>, DecodeError> {
         tag::TOPIC_FULL => Body::TopicFull(take(rest)?),
         tag::PROBE => Body::Probe(take(rest)?),
         tag::ECHO => Body::Echo(take(rest)?),
+        tag::BEGIN => Body::Begin(take(rest)?),
         other => panic!("{other:#04x}"),
     })
 }
@@ -156,8 +166,8 @@ fn marks() -> impl Strategy<Value = Body<'static>> {
 }
 
 fn acks() -> impl Strategy<Value = Body<'static>> {
-    any::<(u16, u16, u32, u8, u16)>().prop_map(|(received_low, acked_low, bitmap, window, next_low)| {
-        Body::Ack(Ack { received_low, acked_low, bitmap, window, next_low })
+    any::<(u16, u32, u32, u8, u32)>().prop_map(|(received, bitmap, acked_low, window, next_low)| {
+        Body::Ack(Ack { received, bitmap, acked_low, window, next_low })
     })
 }
 
@@ -174,6 +184,7 @@ fn bodies() -> impl Strategy<Value = Body<'static>> {
         (text(), number()).prop_map(|(topic, after)| Body::TopicFull(TopicFull { topic, after })),
         number().prop_map(|number| Body::Probe(Probe { number })),
         number().prop_map(|number| Body::Echo(Echo { number })),
+        counted().prop_map(|number| Body::Begin(Begin { number })),
     ]
 }
 

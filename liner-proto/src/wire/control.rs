@@ -4,8 +4,15 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::page::Page;
 use super::text::{Reader, Writer};
 use super::{DecodeError, NUMBER_MAX, tag};
+
+/// Bytes in front of the body of a [`Numbered`] frame.
+pub const NUMBERED_HEAD: usize = 3;
+
+/// The most bytes in front of the piece in a [`Fragment`].
+pub const FRAGMENT_HEAD_MAX: usize = 1 + 5;
 
 /// The last frame of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,23 +72,66 @@ pub struct Marks {
     pub next: u64,
 }
 
-/// What marks are on a lossy line: few bytes, always as many.
+/// What marks are on a lossy line: few bytes, always as many. Frames are counted in the session, records in their stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
-    /// Low bits of the last number below which nothing is missing.
+    /// The last frame below which none is missing.
     #[serde(with = "postcard::fixint::le")]
-    pub received_low: u16,
-    /// Low bits of the last number that is committed.
-    #[serde(with = "postcard::fixint::le")]
-    pub acked_low: u16,
-    /// Bit `i` is set if the number `received + 2 + i` has arrived.
+    pub received: u16,
+    /// Bit `i` is set if the frame `received + 2 + i` has arrived.
     #[serde(with = "postcard::fixint::le")]
     pub bitmap: u32,
-    /// Messages that the peer may send above `received`.
+    /// Low bits of the number of the last record that is committed: see [`widen`](super::data::widen).
+    #[serde(with = "postcard::fixint::le")]
+    pub acked_low: u32,
+    /// Frames that the peer may send above `received`.
     pub window: u8,
     /// Low bits of the number that the sender of the ack will use next.
     #[serde(with = "postcard::fixint::le")]
-    pub next_low: u16,
+    pub next_low: u32,
+}
+
+/// The number of the record that comes next on a lossy line. Those after it follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The number.
+    pub number: u64,
+}
+
+/// A frame on a lossy line that has to arrive, and in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbered<'a> {
+    /// Which frame of the session it is, counted from 1 and from 65,535 on to 0.
+    pub frame: u16,
+    /// The body of the frame.
+    pub body: &'a [u8],
+}
+
+/// What a [`Numbered`] frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Content<'a> {
+    /// The number of the next record.
+    Begin(Begin),
+    /// A topic's number.
+    Bind(Bind<'a>),
+    /// A topic takes no more.
+    TopicFull(TopicFull<'a>),
+    /// Rows of a directory.
+    Page(Page<'a>),
+    /// A piece of a body.
+    Fragment(Fragment<'a>),
+    /// Something that need not be understood.
+    Skipped,
+}
+
+/// A piece of a body that is too long for one frame. The pieces of a body follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment<'a> {
+    /// Bytes of the body from this piece on; 0: what was begun is given up.
+    pub left: u32,
+    /// The piece.
+    pub bytes: &'a [u8],
 }
 
 /// Binds a topic's number for the rest of the session.
@@ -114,6 +164,71 @@ pub struct Probe {
 pub struct Echo {
     /// The number of the probe.
     pub number: u64,
+}
+
+impl<'a> Numbered<'a> {
+    /// What stands in front of the body of frame `frame`.
+    pub const fn head(frame: u16) -> [u8; NUMBERED_HEAD] {
+        let [low, high] = frame.to_le_bytes();
+        [tag::NUMBERED, low, high]
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// If it is nothing that this version knows.
+    pub fn content(&self) -> Result<Content<'a>, DecodeError> {
+        let mut reader = Reader::new(self.body);
+        let tag = reader.byte();
+        let content = match tag {
+            tag::BEGIN => Content::Begin(Begin::read(&mut reader)),
+            tag::BIND => Content::Bind(Bind::read(&mut reader)),
+            tag::TOPIC_FULL => Content::TopicFull(TopicFull::read(&mut reader)),
+            tag::PAGE => Content::Page(Page::read(&mut reader)),
+            tag::FRAGMENT => Content::Fragment(Fragment::read(&mut reader)),
+            _ => {
+                // All others have a number of their own, or none.
+                if tag < tag::SKIPPABLE_FIRST {
+                    reader.fail(DecodeError::Unsupported(tag));
+                }
+                Content::Skipped
+            }
+        };
+        reader.done(content)
+    }
+
+    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+        let numbered = Self { frame: reader.fixed16(), body: reader.take_rest() };
+        if numbered.body.is_empty() {
+            reader.fail(DecodeError::Truncated);
+        }
+        numbered
+    }
+}
+
+impl<'a> Fragment<'a> {
+    /// Writes what stands in front of a piece. Returns the bytes written.
+    pub fn head(left: u32) -> ([u8; FRAGMENT_HEAD_MAX], usize) {
+        let mut head = [0; FRAGMENT_HEAD_MAX];
+        let mut writer = Writer::new(&mut head);
+        Self { left, bytes: &[] }.write(&mut writer);
+        let len = writer.done().unwrap_or(0);
+        (head, len)
+    }
+
+    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+        let fragment = Self { left: reader.varint32(), bytes: reader.take_rest() };
+        let len = fragment.bytes.len();
+        // The last piece ends with the body.
+        reader.check(len as u64 <= u64::from(fragment.left) && (len > 0 || fragment.left == 0));
+        fragment
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.byte(tag::FRAGMENT);
+        writer.varint(u64::from(self.left));
+        writer.bytes(self.bytes);
+    }
 }
 
 impl From<u8> for CloseReason {
@@ -235,19 +350,19 @@ impl Marks {
 impl Ack {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         Self {
-            received_low: reader.fixed16(),
-            acked_low: reader.fixed16(),
+            received: reader.fixed16(),
             bitmap: reader.fixed32(),
+            acked_low: reader.fixed32(),
             window: reader.byte(),
-            next_low: reader.fixed16(),
+            next_low: reader.fixed32(),
         }
     }
 
     pub(super) fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(tag::ACK);
-        writer.bytes(&self.received_low.to_le_bytes());
-        writer.bytes(&self.acked_low.to_le_bytes());
+        writer.bytes(&self.received.to_le_bytes());
         writer.bytes(&self.bitmap.to_le_bytes());
+        writer.bytes(&self.acked_low.to_le_bytes());
         writer.byte(self.window);
         writer.bytes(&self.next_low.to_le_bytes());
     }
@@ -264,6 +379,19 @@ impl<'a> Bind<'a> {
         writer.byte(tag::BIND);
         writer.varint(u64::from(self.number));
         writer.text(self.text);
+    }
+}
+
+impl Begin {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let begin = Self { number: reader.varint() };
+        reader.check((1..=NUMBER_MAX).contains(&begin.number));
+        begin
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.byte(tag::BEGIN);
+        writer.varint(self.number);
     }
 }
 
@@ -329,11 +457,11 @@ mod tests {
 
     #[test]
     fn an_ack_is_always_as_long() {
-        let ack = Ack { received_low: 1, acked_low: 0, bitmap: 2, window: 3, next_low: 4 };
+        let ack = Ack { received: 1, bitmap: 2, acked_low: 0, window: 3, next_low: 4 };
         let large =
-            Ack { received_low: 0xffff, acked_low: 0xffff, bitmap: u32::MAX, window: 255, next_low: 0xffff };
+            Ack { received: 0xffff, bitmap: u32::MAX, acked_low: u32::MAX, window: 255, next_low: u32::MAX };
         for ack in [ack, large] {
-            assert_eq!(encode(&Body::Ack(ack), &mut [0; 12]), Ok(12));
+            assert_eq!(encode(&Body::Ack(ack), &mut [0; 16]), Ok(16));
             assert_eq!(round_trip(&Body::Ack(ack), &mut [0; 300]), Ok(Body::Ack(ack)));
         }
     }

@@ -12,8 +12,8 @@ pub const HEAD_LEN_MAX: usize = 8;
 pub struct Data<'a> {
     /// It may have been sent before.
     pub sent_before: bool,
-    /// The low bits of its number, the first one of a gap: see [`widen`].
-    pub number_low: u16,
+    /// Which frame of the session carries it; 0 if it is a best-effort message.
+    pub frame: u16,
     /// Milliseconds to add to its age; there if, and only if, the record says its age.
     pub added_age_ms: Option<u32>,
     /// The record.
@@ -42,28 +42,23 @@ pub struct Parts<'a> {
 pub struct DataHead {
     /// It may have been sent before.
     pub sent_before: bool,
-    /// Its number, the first one of a gap.
-    pub number: u64,
+    /// Which frame of the session carries it; 0 if it is a best-effort message.
+    pub frame: u16,
     /// Milliseconds to add to its age; left out if the record does not say its age.
     pub added_age_ms: u32,
 }
 
 /// The number nearest to `near` whose low bits are `low`.
 #[inline]
-pub const fn widen(low: u16, near: u64) -> u64 {
-    const SPAN: u64 = 1 << 16;
-    let above = (low.wrapping_sub(near as u16)) as u64;
+pub const fn widen(low: u32, near: u64) -> u64 {
+    const SPAN: u64 = 1 << 32;
+    let above = low.wrapping_sub(near as u32) as u64;
     // Half a span and more above is nearer from below, unless there is nothing below.
-    if above < SPAN / 2 {
-        match near.checked_add(above) {
-            Some(number) => number,
-            None => near - (SPAN - above),
-        }
-    } else {
-        match near.checked_sub(SPAN - above) {
-            Some(number) => number,
-            None => near + above,
-        }
+    let (near_side, far_side) = (near.checked_add(above), near.checked_sub(SPAN - above));
+    match (above < SPAN / 2, near_side, far_side) {
+        (true, Some(number), _) | (false, _, Some(number)) => number,
+        (true, None, _) => near.wrapping_sub(SPAN - above),
+        (false, _, None) => near.wrapping_add(above),
     }
 }
 
@@ -73,7 +68,7 @@ impl DataHead {
     /// Nothing if `record` is no record.
     pub fn encode<'a>(&self, record: &'a [u8]) -> Option<Parts<'a>> {
         let (&first, rest) = record.split_first()?;
-        let [low, high] = (self.number as u16).to_le_bytes();
+        let [low, high] = self.frame.to_le_bytes();
         let sent_before = if self.sent_before { SENT_BEFORE } else { 0 };
         let mut head = [first | sent_before, low, high, 0, 0, 0, 0, 0];
         if first & EXT == 0 {
@@ -107,16 +102,21 @@ impl<'a> Parts<'a> {
 impl<'a> Data<'a> {
     /// Reads what follows the first byte of a body.
     pub(super) fn read(first: u8, reader: &mut Reader<'a>) -> Self {
-        let number_low = reader.fixed16();
+        let frame = reader.fixed16();
         let ext = if first & EXT == 0 { 0 } else { read_ext_flags(reader) };
         let added_age_ms = (ext & EXT_AGE != 0).then(|| reader.fixed32());
         let record = Parted { first: first & !SENT_BEFORE, ext, rest: reader.take_rest() };
-        Self { sent_before: first & SENT_BEFORE != 0, number_low, added_age_ms, record }
+        Self { sent_before: first & SENT_BEFORE != 0, frame, added_age_ms, record }
+    }
+
+    /// Whether it is a message without a number, which no frame but this one carries.
+    pub fn is_best_effort(&self) -> bool {
+        record::is_best_effort(self.record.first)
     }
 
     /// The body again, in two parts.
     pub(super) fn parts(&self) -> Parts<'a> {
-        let [low, high] = self.number_low.to_le_bytes();
+        let [low, high] = self.frame.to_le_bytes();
         let sent_before = if self.sent_before { SENT_BEFORE } else { 0 };
         let [a, b, c, d] = self.added_age_ms.unwrap_or(0).to_le_bytes();
         let Parted { first, ext, rest } = self.record;
@@ -177,7 +177,7 @@ mod tests {
         let decoded = decode(&body).unwrap();
         let Body::Data(data) = decoded else { panic!("{decoded:?}") };
         assert_eq!(data.sent_before, head.sent_before);
-        assert_eq!(data.number_low, head.number as u16);
+        assert_eq!(data.frame, head.frame);
         assert_eq!(data.added_age_ms, added_age_ms);
         assert_eq!(data.record.decode(), record::decode(record));
         let mut copy = [0; 200];
@@ -190,13 +190,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_are_carried(sent_before: bool, number: u64, added_age_ms: u32, origin: bool, hops: Option<u8>, ttl_ms: Option<u32>, age: Option<(u64, bool)>, payload: [u8; 9]) {
+        fn records_are_carried(sent_before: bool, frame: u16, added_age_ms: u32, origin: bool, hops: Option<u8>, ttl_ms: Option<u32>, age: Option<(u64, bool)>, payload: [u8; 9]) {
             let origin = origin.then_some(Origin { name: "sensor", epoch: Epoch(77), number: 12 });
             let age = age.map(|(ms, unknown)| Age { ms, unknown });
             let header = Header { mode: Mode::All, topic: Topic::Text("t"), repeat: true, origin, hops, ttl_ms, age };
             let mut record = [0; 100];
             let len = encode_message(&header, &payload, &mut record).unwrap();
-            let head = DataHead { sent_before, number, added_age_ms };
+            let head = DataHead { sent_before, frame, added_age_ms };
             assert_carried(&record[..len], head, age.map(|_| added_age_ms));
         }
     }
@@ -205,12 +205,12 @@ mod tests {
     fn gaps_are_carried() {
         let mut record = [0; 12];
         let len = encode_gap(GapReason::Expired, 300, &mut record).unwrap();
-        assert_carried(&record[..len], DataHead { sent_before: true, number: 65_537, added_age_ms: 9 }, None);
+        assert_carried(&record[..len], DataHead { sent_before: true, frame: 65_535, added_age_ms: 9 }, None);
     }
 
     #[test]
     fn what_is_no_record_is_not_carried() {
-        let head = DataHead { sent_before: false, number: 1, added_age_ms: 0 };
+        let head = DataHead { sent_before: false, frame: 1, added_age_ms: 0 };
         assert_eq!(head.encode(&[]), None);
         assert_eq!(head.encode(&[0x48]), None);
     }
@@ -234,7 +234,7 @@ mod tests {
         let mut record = [0; 32];
         let header = Header::new(Mode::All, Topic::Number(127));
         let len = encode_message(&header, &payload, &mut record).unwrap();
-        let head = DataHead { sent_before: true, number: 0xffff_ffff, added_age_ms: 0 };
+        let head = DataHead { sent_before: true, frame: 0xffff, added_age_ms: 0 };
         let parts = head.encode(&record[..len]).unwrap();
         let [head, rest] = parts.slices();
         let seal = seal::seal(SessionId(99), &[head, rest]);
@@ -245,24 +245,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_nearest_number_is_found(near: u64, distance in -32_767..=32_767_i64) {
+        fn the_nearest_number_is_found(near: u64, distance in -0x7fff_ffff..=0x7fff_ffff_i64) {
             if let Some(number) = near.checked_add_signed(distance) {
-                prop_assert_eq!(widen(number as u16, near), number);
+                prop_assert_eq!(widen(number as u32, near), number);
             }
         }
 
         #[test]
-        fn a_widened_number_keeps_its_low_bits(low: u16, near: u64) {
-            prop_assert_eq!(widen(low, near) as u16, low);
-            prop_assert_eq!(widen(low, near % 100) as u16, low);
-            prop_assert_eq!(widen(low, u64::MAX - near % 100) as u16, low);
+        fn a_widened_number_keeps_its_low_bits(low: u32, near: u64) {
+            prop_assert_eq!(widen(low, near) as u32, low);
+            prop_assert_eq!(widen(low, near % 100) as u32, low);
+            prop_assert_eq!(widen(low, u64::MAX - near % 100) as u32, low);
         }
     }
 
     #[test]
     fn there_is_nothing_below_zero_nor_above_the_end() {
-        assert_eq!(widen(0xffff, 3), 0xffff);
-        assert_eq!(widen(0xffff, 0x1_0003), 0xffff);
-        assert_eq!(widen(2, u64::MAX), u64::MAX - 0xfffd);
+        assert_eq!(widen(u32::MAX, 3), u64::from(u32::MAX));
+        assert_eq!(widen(u32::MAX, 0x1_0000_0003), u64::from(u32::MAX));
+        assert_eq!(widen(2, u64::MAX), u64::MAX - 0xffff_fffd);
     }
 }

@@ -16,7 +16,7 @@ mod text;
 pub mod varint;
 
 use batch::Batch;
-use control::{Ack, Bind, Close, Echo, Marks, Probe, TopicFull};
+use control::{Ack, Begin, Bind, Close, Echo, Fragment, Marks, Numbered, Probe, TopicFull};
 use data::Data;
 use handshake::{Answer, Confirm, Hello};
 use page::Page;
@@ -61,6 +61,10 @@ pub mod tag {
     pub const PROBE: u8 = 0x0b;
     /// [`Echo`](super::control::Echo).
     pub const ECHO: u8 = 0x0c;
+    /// [`Begin`](super::control::Begin).
+    pub const BEGIN: u8 = 0x0d;
+    /// There is no session here: the other side is to say hello.
+    pub const GREET: u8 = 0x0e;
     /// Reserved for a request to a queue or a log.
     pub const CALL: u8 = 0x10;
     /// Reserved for the reply to a request.
@@ -69,8 +73,10 @@ pub mod tag {
     pub const STREAM: u8 = 0x12;
     /// Reserved for the handshake of a seal with keys.
     pub const SEAL_HANDSHAKE: u8 = 0x13;
-    /// Reserved for pieces of a message that is larger than a frame.
+    /// [`Fragment`](super::control::Fragment).
     pub const FRAGMENT: u8 = 0x14;
+    /// [`Numbered`](super::control::Numbered).
+    pub const NUMBERED: u8 = 0x15;
     /// From here to [`DATA_LAST`]: a record on a lossy line, [`Data`](super::data::Data).
     pub const DATA_FIRST: u8 = 0x40;
     /// The last tag of a record on a lossy line.
@@ -107,6 +113,14 @@ pub enum Body<'a> {
     Probe(Probe),
     /// It is.
     Echo(Echo),
+    /// The number of the next record, on a lossy line.
+    Begin(Begin),
+    /// There is no session here, on a lossy line: the other side is to say hello.
+    Greet,
+    /// A frame with a number, on a lossy line.
+    Numbered(Numbered<'a>),
+    /// A piece of a body.
+    Fragment(Fragment<'a>),
     /// One record, on a lossy line.
     Data(Data<'a>),
     /// A frame with this tag that need not be understood.
@@ -179,6 +193,10 @@ pub fn decode(body: &[u8]) -> Result<Body<'_>, DecodeError> {
         tag::TOPIC_FULL => Body::TopicFull(TopicFull::read(&mut reader)),
         tag::PROBE => Body::Probe(Probe { number: reader.varint() }),
         tag::ECHO => Body::Echo(Echo { number: reader.varint() }),
+        tag::BEGIN => Body::Begin(Begin::read(&mut reader)),
+        tag::GREET => Body::Greet,
+        tag::NUMBERED => Body::Numbered(Numbered::read(&mut reader)),
+        tag::FRAGMENT => Body::Fragment(Fragment::read(&mut reader)),
         _ => {
             if tag < tag::SKIPPABLE_FIRST {
                 reader.fail(DecodeError::Unsupported(tag));
@@ -220,6 +238,13 @@ pub fn encode(body: &Body<'_>, out: &mut [u8]) -> Result<usize, BufferFull> {
             writer.byte(tag::ECHO);
             writer.varint(*number);
         }
+        Body::Begin(begin) => begin.write(&mut writer),
+        Body::Greet => writer.byte(tag::GREET),
+        Body::Numbered(numbered) => {
+            writer.bytes(&Numbered::head(numbered.frame));
+            writer.bytes(numbered.body);
+        }
+        Body::Fragment(fragment) => fragment.write(&mut writer),
         Body::Data(data) => {
             for part in data.parts().slices() {
                 writer.bytes(part);
@@ -240,7 +265,10 @@ mod tests {
             let body = [first];
             let decoded = decode(&body);
             match first {
-                0x01..=0x0c | 0x40..=0x7f => assert_eq!(decoded, Err(DecodeError::Truncated), "{first:#04x}"),
+                0x0e => assert_eq!(decoded, Ok(Body::Greet)),
+                0x01..=0x0d | 0x14 | 0x15 | 0x40..=0x7f => {
+                    assert_eq!(decoded, Err(DecodeError::Truncated), "{first:#04x}")
+                }
                 0x80.. => assert_eq!(decoded, Ok(Body::Skipped(first))),
                 _ => assert_eq!(decoded, Err(DecodeError::Unsupported(first))),
             }

@@ -133,6 +133,8 @@ pub enum GapReason {
     Missing = 6,
     /// The message is longer than the peer takes; it is among the sender's dead letters.
     TooLarge = 7,
+    /// They were in the memory of a node that has started anew without it.
+    Restarted = 8,
 }
 
 impl GapReason {
@@ -146,6 +148,7 @@ impl GapReason {
             5 => Self::Cleared,
             6 => Self::Missing,
             7 => Self::TooLarge,
+            8 => Self::Restarted,
             _ => return None,
         })
     }
@@ -326,6 +329,11 @@ fn read(first: u8, ext: u8, mut reader: Reader<'_>) -> Result<Record<'_>, Decode
 /// Whether a record is a message, and not a gap.
 pub fn is_message(record: &[u8]) -> bool {
     record.first().is_some_and(|first| first & KIND_MASK != KIND_GAP)
+}
+
+/// Whether a record with this first byte is a message without a number.
+pub(super) const fn is_best_effort(first: u8) -> bool {
+    first & KIND_MASK == KIND_BEST_EFFORT
 }
 
 /// How many numbers a record covers: those of a gap, or one. One, too, for what is no record.
@@ -597,7 +605,7 @@ mod tests {
         );
         assert_eq!(decode(b"\x40\x80\x80\x80\x80\x10"), Err(DecodeError::Range));
         assert_eq!(decode(b"\x44\x02\xff\xff"), Err(DecodeError::Text));
-        assert_eq!(decode(&[0x43, 8, 1]), Err(DecodeError::Range));
+        assert_eq!(decode(&[0x43, 9, 1]), Err(DecodeError::Range));
         assert_eq!(decode(&[0x43, 0, 1]), Err(DecodeError::Range));
         assert_eq!(decode(&[0x43, 1, 0]), Err(DecodeError::Range));
         assert_eq!(encode_gap(GapReason::Dropped, 0, &mut [0; GAP_LEN_MAX]), None);

@@ -271,6 +271,8 @@ pub(crate) fn subscriber(topics: &[&str], change: impl FnOnce(&mut NodeConfig)) 
 
 /// The answer of a handshake, with another limit in it.
 pub(crate) fn with_message_max(framing: Framing, mut answer: Vec<u8>, max: u32) -> Vec<u8> {
+    // On a line a zero comes first.
+    answer.drain(..usize::from(framing == Framing::Cobs));
     let (frame, _) = split(framing, &mut answer).expect("a frame");
     let Ok(Body::Answer(mut said)) = wire::decode(&answer[frame.start + seal::LEN..frame.end]) else {
         panic!("no answer")

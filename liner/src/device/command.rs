@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Config, End, INPUT, Lines, MESSAGE_MAX, Notice, Payloads, Status, drive};
+use super::{Config, End, INPUT, Lines, MESSAGE_MAX, Notice, Payloads, Place, Status, drive};
 use crate::args::DeviceArgs;
 use crate::event;
 use crate::failure::Failure;
+use crate::line::Line;
 use crate::out::{Out, Report, tell};
 use crate::reading::{Machine, Reading};
 use crate::watch::Stop;
@@ -18,7 +19,10 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
     let config = Config {
         name: args.name.clone(),
         topic: args.topic.clone(),
-        connect: args.connect.clone(),
+        place: match &args.serial {
+            Some(url) => Place::Serial(url.clone()),
+            None => Place::Tcp(args.connect.clone()),
+        },
         every: args.every.or((!from_stdin).then_some(Duration::from_millis(100))),
         count: args.count,
         status_every: Duration::from_secs(1),
@@ -29,7 +33,7 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
         Payloads::Readings(Machine::new())
     };
     let stop = Stop::on_signals()?;
-    tell(format_args!("{} sends to {} at {}", config.name, config.topic, config.connect));
+    tell(format_args!("{} sends to {} at {}", config.name, config.topic, config.place));
     let mut screen = Screen::new(&config, Out::new(args.json));
     let (status, end) = drive(&config, payloads, stop, &mut |notice| screen.show(&notice))?;
     screen.status(&status);
@@ -66,28 +70,43 @@ struct Screen<'a> {
     config: &'a Config,
     report: Report,
     shown: Status,
+    line: Vec<u8>,
 }
 
 impl<'a> Screen<'a> {
     fn new(config: &'a Config, out: Out) -> Self {
-        Self { config, report: Report::new(out), shown: Status::default() }
+        Self { config, report: Report::new(out), shown: Status::default(), line: Vec::new() }
     }
 
     fn show(&mut self, notice: &Notice<'_>) {
         match notice {
             Notice::Line(None) => tell("connected"),
             Notice::Line(Some(why)) => tell(format_args!("away: {why}; trying again")),
-            Notice::Unanswered => tell(event::nobody_answers(&self.config.connect)),
+            Notice::Unanswered(why) => tell(why),
             Notice::TopicFull => tell(format_args!(
                 "{} is full at the gateway: waiting for somebody to subscribe with a name",
                 self.config.topic
             )),
             Notice::TopicFree => tell(format_args!("{} takes messages again", self.config.topic)),
-            Notice::Message { topic, payload } => {
-                tell(format_args!("{topic}: {}", String::from_utf8_lossy(payload)));
-            }
+            Notice::Message(line) => self.message(line),
+            Notice::Gap { count, reason } => tell(format_args!(
+                "{} to this device will not come: {}",
+                event::messages(*count),
+                event::gap_words(*reason)
+            )),
             Notice::Status(status) => self.status(status),
         }
+    }
+
+    fn message(&mut self, line: &Line<'_>) {
+        self.report.write(|out| {
+            if out.is_json() {
+                return out.object(&MessageLine { event: "message", line });
+            }
+            self.line.clear();
+            line.write(&mut self.line);
+            out.raw(&[&self.line])
+        });
     }
 
     fn status(&mut self, status: &Status) {
@@ -97,6 +116,14 @@ impl<'a> Screen<'a> {
         self.shown = *status;
         self.report.write(|out| out.line(words(status), &StatusLine::new(status)));
     }
+}
+
+/// A message to the device as JSON.
+#[derive(Serialize)]
+struct MessageLine<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    line: &'a Line<'a>,
 }
 
 /// A status as JSON.

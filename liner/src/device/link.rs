@@ -1,15 +1,19 @@
-//! A device's TCP line to its gateway: dialled, dropped, dialled again.
+//! A device's line to its gateway: dialled or opened, dropped, and begun again.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
+use liner_mio::{LineUrl, SerialError, SerialPort};
 use liner_proto::rng::Rng;
+use mio::event::Source as _;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use crate::clock::Clock;
+use crate::event;
 
 /// How long a dialled address may say nothing.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -17,11 +21,31 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(100);
 /// The same after a minute without success.
 const RETRY_LATER: Duration = Duration::from_millis(500);
+/// The same for a port, which costs nobody anything: it is found within half a second after it is back.
+const RETRY_PORT_LATER: Duration = Duration::from_millis(250);
+
+/// Where a gateway is.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// At an address.
+    Tcp(String),
+    /// At the other end of a serial line.
+    Serial(LineUrl),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Serial(url) => f.write_str(url.as_str()),
+        }
+    }
+}
 
 /// The line, in whatever state it is.
 #[derive(Debug)]
 pub(crate) struct Link {
-    address: String,
+    place: Place,
     /// What the address stands for and was not dialled since it was looked up.
     candidates: VecDeque<SocketAddr>,
     token: Token,
@@ -30,8 +54,10 @@ pub(crate) struct Link {
     has_session: bool,
     /// Since when there has been no session, if there is none.
     away_since: Duration,
-    /// There was a session, or it was told that nobody answers.
+    /// There was a session, or it was told why there is none.
     is_told: bool,
+    /// Why it cannot be opened, as it was told the last time.
+    trouble: String,
     /// Bytes that the socket has not taken yet.
     pending: Vec<u8>,
     written: usize,
@@ -41,9 +67,41 @@ pub(crate) struct Link {
 
 #[derive(Debug)]
 enum State {
-    Down { retry_at: Duration },
-    Dialling { stream: TcpStream, until: Duration },
-    Up(TcpStream),
+    Down {
+        retry_at: Duration,
+    },
+    Dialling {
+        stream: TcpStream,
+        until: Duration,
+    },
+    /// A port stays open when a session has ended on it; the next one begins on it.
+    Resting {
+        port: SerialPort,
+        until: Duration,
+    },
+    Up(Stream),
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Serial(SerialPort),
+}
+
+impl Stream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(into),
+            Self::Serial(port) => port.read(into),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Serial(port) => port.write(bytes),
+        }
+    }
 }
 
 /// What became of the line.
@@ -52,14 +110,14 @@ pub(crate) enum Change {
     None,
     Up,
     Down,
-    /// Nobody has answered yet. Comes once.
+    /// Nobody has answered yet, or the port cannot be opened. Comes once for each reason.
     Unanswered,
 }
 
 impl Link {
-    pub(crate) const fn new(address: String, token: Token, rng: Rng) -> Self {
+    pub(crate) const fn new(place: Place, token: Token, rng: Rng) -> Self {
         Self {
-            address,
+            place,
             candidates: VecDeque::new(),
             token,
             state: State::Down { retry_at: Duration::ZERO },
@@ -67,6 +125,7 @@ impl Link {
             has_session: false,
             away_since: Duration::ZERO,
             is_told: false,
+            trouble: String::new(),
             pending: Vec::new(),
             written: 0,
             readable: false,
@@ -88,27 +147,72 @@ impl Link {
     pub(crate) const fn deadline(&self) -> Option<Duration> {
         match self.state {
             State::Down { retry_at } => Some(retry_at),
-            State::Dialling { until, .. } => Some(until),
+            State::Dialling { until, .. } | State::Resting { until, .. } => Some(until),
             State::Up(_) => None,
         }
     }
 
-    /// Dials if it is time, and looks whether a dialled line is there.
+    /// Why there is no line, once [`Change::Unanswered`] came.
+    pub(crate) fn trouble(&self) -> &str {
+        &self.trouble
+    }
+
+    /// Dials or opens if it is time, and looks whether a dialled line is there.
     pub(crate) fn advance(&mut self, clock: Clock, registry: &Registry) -> Change {
         let now = clock.elapsed();
         match &self.state {
             State::Down { retry_at } if *retry_at <= now => {
+                if let Some(url) = self.port() {
+                    return self.open(&url, now, registry);
+                }
                 if self.candidates.is_empty() {
                     self.look_up();
                 }
                 self.dial(clock, registry)
             }
+            State::Resting { until, .. } if *until <= now => self.come_up(now),
             State::Dialling { stream, until } => match connected(stream) {
                 Ok(true) => self.come_up(now),
                 Ok(false) if now < *until => Change::None,
                 _ => self.dial(clock, registry),
             },
-            State::Down { .. } | State::Up(_) => Change::None,
+            State::Down { .. } | State::Resting { .. } | State::Up(_) => Change::None,
+        }
+    }
+
+    fn port(&self) -> Option<LineUrl> {
+        match &self.place {
+            Place::Serial(url) => Some(url.clone()),
+            Place::Tcp(_) => None,
+        }
+    }
+
+    /// Opens the port, or waits for a while. What keeps it from that is told once, one that is not there only before the first
+    /// session.
+    fn open(&mut self, url: &LineUrl, now: Duration, registry: &Registry) -> Change {
+        let Some(settings) = url.serial() else { return Change::None };
+        let opened = SerialPort::open(settings).and_then(|mut port| {
+            let interests = Interest::READABLE | Interest::WRITABLE;
+            let registered = port.register(registry, self.token, interests);
+            let failed = |source| SerialError::Io { path: settings.path.clone(), source };
+            registered.map_err(failed).map(|()| port)
+        });
+        match opened {
+            Ok(port) => {
+                self.trouble.clear();
+                self.state = State::Up(Stream::Serial(port));
+                self.set_ready();
+                Change::Up
+            }
+            Err(error) => {
+                self.drop_line(now);
+                let expected = self.is_told && error.is_away();
+                self.is_told = true;
+                let trouble = event::not_open(&error);
+                let is_new = trouble != self.trouble;
+                self.trouble = trouble;
+                if is_new && !expected { Change::Unanswered } else { Change::None }
+            }
         }
     }
 
@@ -119,20 +223,47 @@ impl Link {
         self.candidates.clear();
     }
 
+    /// The session has ended, and the next one begins after a while: on the same port, or on a new connection.
+    pub(crate) fn end_session(&mut self, now: Duration) -> Change {
+        match std::mem::replace(&mut self.state, State::Down { retry_at: now }) {
+            State::Up(Stream::Serial(port)) => {
+                let until = self.rest(now);
+                self.state = State::Resting { port, until };
+                Change::Down
+            }
+            State::Up(Stream::Tcp(_)) => {
+                self.state = State::Down { retry_at: self.rest(now) };
+                Change::Down
+            }
+            state @ (State::Down { .. } | State::Dialling { .. } | State::Resting { .. }) => {
+                self.state = state;
+                Change::None
+            }
+        }
+    }
+
     /// Gives the line up; it is dialled again after a while.
     pub(crate) fn drop_line(&mut self, now: Duration) -> Change {
         let was_up = matches!(self.state, State::Up(_));
+        self.state = State::Down { retry_at: self.rest(now) };
+        if was_up { Change::Down } else { Change::None }
+    }
+
+    /// Until when it is waited before the next try.
+    fn rest(&mut self, now: Duration) -> Duration {
         if std::mem::take(&mut self.has_session) {
             self.away_since = now;
         }
         let minute = Duration::from_secs(60);
-        let base = if now.saturating_sub(self.away_since) < minute { RETRY } else { RETRY_LATER };
-        let jitter = u64::try_from(base.as_micros()).unwrap_or(u64::MAX);
-        let retry_at = now + base + Duration::from_micros(self.rng.below(jitter));
-        self.state = State::Down { retry_at };
+        let base = match self.place {
+            _ if now.saturating_sub(self.away_since) < minute => RETRY,
+            Place::Tcp(_) => RETRY_LATER,
+            Place::Serial(_) => RETRY_PORT_LATER,
+        };
         self.pending.clear();
         self.written = 0;
-        if was_up { Change::Down } else { Change::None }
+        let jitter = u64::try_from(base.as_micros()).unwrap_or(u64::MAX);
+        now + base + Duration::from_micros(self.rng.below(jitter))
     }
 
     /// Reads what is there. Nothing says that there is no more for now.
@@ -196,22 +327,30 @@ impl Link {
             }
         }
         self.drop_line(clock.elapsed());
+        self.trouble = event::nobody_answers(&self.place.to_string());
         if std::mem::replace(&mut self.is_told, true) { Change::None } else { Change::Unanswered }
     }
 
     /// A number is its own address; a name is looked up, which may take a while, and may stand for several.
     fn look_up(&mut self) {
-        self.candidates = self.address.to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+        if let Place::Tcp(address) = &self.place {
+            self.candidates = address.to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+        }
     }
 
     fn come_up(&mut self, now: Duration) -> Change {
-        let State::Dialling { stream, .. } =
-            std::mem::replace(&mut self.state, State::Down { retry_at: now })
-        else {
-            return Change::None;
+        let stream = match std::mem::replace(&mut self.state, State::Down { retry_at: now }) {
+            State::Dialling { stream, .. } => {
+                // Without it small frames wait for each other; the line works all the same.
+                let _ = stream.set_nodelay(true);
+                Stream::Tcp(stream)
+            }
+            State::Resting { port, .. } => Stream::Serial(port),
+            state @ (State::Down { .. } | State::Up(_)) => {
+                self.state = state;
+                return Change::None;
+            }
         };
-        // Without it small frames wait for each other; the line works all the same.
-        let _ = stream.set_nodelay(true);
         self.state = State::Up(stream);
         self.set_ready();
         Change::Up
@@ -247,7 +386,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn link(candidates: &[SocketAddr]) -> Link {
-        let mut link = Link::new("nobody.invalid:1".to_owned(), TOKEN, Rng::new([1, 2]));
+        let mut link = Link::new(Place::Tcp("nobody.invalid:1".to_owned()), TOKEN, Rng::new([1, 2]));
         link.candidates = candidates.iter().copied().collect();
         link
     }

@@ -7,6 +7,7 @@ mod link;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
+use liner_proto::effect::GapReason;
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, TopicIndex};
 use liner_proto::pump::{self, Overflow};
 use liner_proto::rng::Rng;
@@ -20,8 +21,10 @@ pub(crate) use input::{Lines, Payloads};
 use crate::clock::{Clock, Ticks};
 use crate::event::{name_in_use, reason_words};
 use crate::failure::Failure;
+use crate::line::Line;
 use crate::reading::Reading;
 use crate::watch::{Stop, Watch};
+pub(crate) use link::Place;
 use link::{Change, Link};
 
 /// What the store keeps at most.
@@ -43,8 +46,8 @@ pub(crate) const INPUT: Token = Token(1);
 pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) topic: String,
-    /// The gateway's address.
-    pub(crate) connect: String,
+    /// Where the gateway is.
+    pub(crate) place: Place,
     /// The time between two messages; none sends as fast as messages come and fit.
     pub(crate) every: Option<Duration>,
     /// How many to send.
@@ -71,14 +74,16 @@ pub(crate) struct Status {
 pub(crate) enum Notice<'a> {
     /// The line came or went; why it went.
     Line(Option<&'static str>),
-    /// Nobody has answered yet. Comes once.
-    Unanswered,
+    /// Why there is no line yet. Comes once for each reason.
+    Unanswered(&'a str),
     /// The gateway keeps no more of the topic, which nobody has subscribed to. Comes once until it takes messages again.
     TopicFull,
     /// It takes messages again.
     TopicFree,
     /// A message to the device.
-    Message { topic: &'a str, payload: &'a [u8] },
+    Message(Line<'a>),
+    /// Messages to the device that will not come.
+    Gap { count: u64, reason: GapReason },
     /// Something has changed.
     Status(&'a Status),
 }
@@ -108,7 +113,10 @@ pub(crate) fn drive(
     let seeds = RandomState::new();
     let seed = [seeds.hash_one(0), seeds.hash_one(1)];
     let clock = Clock::start();
-    let core = DeviceConfig::new(&config.name, &topics, seed);
+    let mut core = DeviceConfig::new(&config.name, &topics, seed);
+    if let Place::Serial(url) = &config.place {
+        core.line = url.config();
+    }
     let mut watch = Watch::new(stop)?;
     let mut payloads = payloads;
     if let Payloads::Lines(lines) = &mut payloads {
@@ -119,7 +127,7 @@ pub(crate) fn drive(
         clock,
         device: Box::new(Endpoint::new(core, clock.now())),
         store: Box::new(RamStore::new()),
-        link: Link::new(config.connect.clone(), LINE, Rng::new([seed[1], seed[0]])),
+        link: Link::new(config.place.clone(), LINE, Rng::new([seed[1], seed[0]])),
         payloads,
         due: config.every.map(|every| Ticks::new(Duration::ZERO, every)),
         status: Status::default(),
@@ -188,7 +196,7 @@ impl Run<'_> {
         match self.link.advance(self.clock, watch.registry()) {
             Change::Up => self.device.handle_link_up(self.clock.now()),
             Change::Down => self.device.handle_link_down(self.clock.now()),
-            Change::Unanswered => notice(Notice::Unanswered),
+            Change::Unanswered => notice(Notice::Unanswered(self.link.trouble())),
             Change::None => {}
         }
         self.read(notice)?;
@@ -265,13 +273,17 @@ impl Run<'_> {
                         notice(Notice::TopicFree);
                     }
                 }
-                Event::Message { topic, payload, .. } => notice(Notice::Message { topic, payload }),
-                // A device of this kind is sent no commands yet, and what became of its own messages shows in its numbers.
-                Event::Gap { .. } | Event::Regressed | _ => {}
+                Event::Message { topic, payload, origin, maybe_redelivered } => {
+                    let origin = origin.map(|origin| (origin.name, origin.number));
+                    notice(Notice::Message(Line::new(topic, origin, payload, maybe_redelivered)));
+                }
+                Event::Gap { count, reason } => notice(Notice::Gap { count, reason }),
+                // What became of its own messages shows in its numbers.
+                Event::Regressed | _ => {}
             }
         }
-        if over {
-            self.drop_line();
+        if over && self.link.end_session(self.clock.elapsed()) == Change::Down {
+            self.device.handle_link_down(self.clock.now());
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::{SECOND, STOP_PATIENCE, Setup, connect, ignore, survives};
 use crate::args::GatewayArgs;
 use crate::clock::{Clock, Ticks};
-use crate::device::{self, Config, End as DeviceEnd, Notice, Payloads, Status};
+use crate::device::{self, Config, End as DeviceEnd, Notice, Payloads, Place, Status};
 use crate::event;
 use crate::failure::Failure;
 use crate::out::{self, Out, tell};
@@ -44,6 +44,7 @@ pub(super) fn run(args: &GatewayArgs) -> Result<(), Failure> {
         durability: args.durability,
         listen: FREE_PORT,
         device_listen: FREE_PORT,
+        devices: &[],
         peers: &args.peer,
         insecure: false,
     })?;
@@ -95,14 +96,14 @@ struct Device {
 }
 
 impl Device {
-    fn start(connect: String) -> Result<Self, Failure> {
+    fn start(devices: String) -> Result<Self, Failure> {
         let (stop, write) = Stop::pair()?;
         // It is told once a tenth of a second; what nobody took is out of date.
         let (sender, statuses): (SyncSender<Status>, _) = sync_channel(64);
         let config = Config {
             name: DEVICE.to_owned(),
             topic: TOPIC.to_owned(),
-            connect,
+            place: Place::Tcp(devices),
             every: Some(EVERY),
             count: None,
             status_every: EVERY / 2,

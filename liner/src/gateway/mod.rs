@@ -6,13 +6,13 @@ mod status;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use liner_mio::{Class, Framing, Message, Node};
+use liner_mio::{Class, Framing, LineUrl, Message, Node};
 use serde::Serialize;
 
 use crate::args::{DEVICES_ADDRESS, Durability, GatewayArgs, PEERS_ADDRESS};
 use crate::clock::{Clock, Ticks};
 use crate::failure::Failure;
-use crate::out::{Out, Report, tell};
+use crate::out::{Out, Report, shown, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &GatewayArgs) -> Result<(), Failure> {
         durability: args.durability,
         listen: &args.listen,
         device_listen: &args.device_listen,
+        devices: &args.device,
         peers: &args.peer,
         insecure: args.insecure,
     })?;
@@ -52,6 +53,7 @@ pub(super) struct Setup<'a> {
     pub(super) durability: Durability,
     pub(super) listen: &'a str,
     pub(super) device_listen: &'a str,
+    pub(super) devices: &'a [LineUrl],
     pub(super) peers: &'a [String],
     pub(super) insecure: bool,
 }
@@ -75,6 +77,9 @@ pub(super) fn connect(setup: &Setup<'_>) -> Result<Node, Failure> {
         .insecure(setup.insecure)
         .listen(setup.listen, Framing::Length)
         .listen(setup.device_listen, Framing::Cobs);
+    for device in setup.devices {
+        builder = builder.line(device.as_str());
+    }
     for peer in setup.peers {
         builder = builder.peer(peer);
     }
@@ -98,6 +103,9 @@ fn serve(node: &mut Node, watch: &mut Watch, report: &mut Report) -> Result<(), 
         while let Some(event) = node.poll_event() {
             told.take(&event, node.store_error().as_deref());
         }
+        while let Some(event) = node.poll_line() {
+            told.say(event.to_string());
+        }
         if ticks.take(clock.elapsed()) || watch.is_stopped() {
             told.drain().into_iter().for_each(tell);
             let counts = Counts::of(node);
@@ -115,7 +123,7 @@ fn serve(node: &mut Node, watch: &mut Watch, report: &mut Report) -> Result<(), 
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Started<'a> {
     Started { name: &'a str, store: String, class: String },
-    Listening { peers: Option<SocketAddr>, devices: Option<SocketAddr> },
+    Listening { peers: Option<SocketAddr>, devices: Option<SocketAddr>, lines: Vec<&'a str> },
 }
 
 fn say_started(out: &mut Out, args: &GatewayArgs, node: &Node) -> std::io::Result<()> {
@@ -123,20 +131,26 @@ fn say_started(out: &mut Out, args: &GatewayArgs, node: &Node) -> std::io::Resul
     let store = args.store.to_string();
     let mut addresses = node.listen_addrs().iter().copied();
     let (peers, devices) = (addresses.next(), addresses.next());
+    let lines: Vec<&str> = args.device.iter().map(LineUrl::as_str).collect();
     if out.is_json() {
         out.object(&Started::Started { name: &args.name, store, class: class.to_string() })?;
-        return out.object(&Started::Listening { peers, devices });
+        return out.object(&Started::Listening { peers, devices, lines });
     }
     out.title(&format!("liner gateway {}", args.name))?;
     let line = |label: &str, text: &str| format!("  {label:<9}{text}");
-    let lines = [
+    let mut screen = vec![
         line("store", &format!("{store} ({})", survives(class))),
         line("peers", &peers.map(|address| address.to_string()).unwrap_or_default()),
         line("devices", &devices.map(|address| address.to_string()).unwrap_or_default()),
+    ];
+    for (index, text) in lines.iter().enumerate() {
+        screen.push(line(if index == 0 { "lines" } else { "" }, &shown(text)));
+    }
+    screen.extend([
         line("next", &format!("liner sub readings --name w{}", option("--peer", peers, PEERS_ADDRESS))),
         line("", &format!("liner device --topic readings{}", option("--connect", devices, DEVICES_ADDRESS))),
-    ];
-    for text in lines {
+    ]);
+    for text in screen {
         out.raw(&[text.as_bytes()])?;
     }
     Ok(())

@@ -85,7 +85,12 @@ pub(super) struct Told {
 
 impl Told {
     pub(super) fn take(&mut self, event: &Event, said: Option<&str>) {
-        let Some(words) = event::words(event, said) else { return };
+        if let Some(words) = event::words(event, said) {
+            self.say(words);
+        }
+    }
+
+    pub(super) fn say(&mut self, words: String) {
         if self.lines.len() < LINES_MAX {
             self.lines.push(words);
         } else {

@@ -48,6 +48,8 @@ fn what_makes_no_sense_is_refused_with_words_that_help() {
         (&["device", "--topic", "t", "--payload-from", "file"], &["--payload-from"]),
         (&["device", "--topic", "t", "--connect", "host"], &["HOST:PORT"]),
         (&["publish"], &["publish"]),
+        (&["pub", "t"], &["PAYLOAD"]),
+        (&["pub", "t", "x", "--wait", "5"], &["100ms"]),
         (&[], &["gateway", "device", "sub"]),
     ];
     for (args, words) in table {

@@ -68,6 +68,11 @@ impl Liner {
         }
     }
 
+    /// A line that comes within this time.
+    pub(crate) fn line_within(&self, time: Duration) -> Option<String> {
+        self.lines.recv_timeout(time).ok()
+    }
+
     /// A line that is there already.
     pub(crate) fn line_now(&self) -> Option<String> {
         self.lines.try_recv().ok()

@@ -13,14 +13,18 @@ use liner_tests::world::{self, Options, Report};
 const USAGE: &str = "\
 world --seeds A..B [--threads N]   runs the worlds of these seeds; 2 threads unless told otherwise
 world --seed N                     runs one world and prints everything that happens in it
+world --wired ...                  the same with a device on a wire in every world
 ";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let wired = arguments.first().is_some_and(|first| first == "--wired");
+    arguments.drain(..usize::from(wired));
+    let options = Options { wired, ..Options::default() };
     let mut out = io::stdout().lock();
     let outcome = match Task::parse(&arguments) {
-        Some(Task::One(seed)) => one(seed, &mut out),
-        Some(Task::Many { from, to, threads }) => many(from, to, threads, &mut out),
+        Some(Task::One(seed)) => one(seed, options, &mut out),
+        Some(Task::Many { from, to, threads }) => many(from..to, threads, options, &mut out),
         None => {
             let _ = out.write_all(USAGE.as_bytes());
             return ExitCode::from(2);
@@ -50,24 +54,31 @@ impl Task {
 }
 
 /// Says whether all promises were kept.
-fn one(seed: u64, out: &mut impl Write) -> io::Result<bool> {
-    let report = world::run(seed, Options { trace: true, ..Options::default() });
+fn one(seed: u64, options: Options, out: &mut impl Write) -> io::Result<bool> {
+    let report = world::run(seed, Options { trace: true, ..options });
     for line in &report.trace {
         writeln!(out, "{line}")?;
     }
     let kept = report.violation.is_none();
-    tell(&report, out)?;
+    tell(&report, options, out)?;
     writeln!(out, "{:?}", Report { trace: Vec::new(), violation: None, ..report })?;
     Ok(kept)
 }
 
-fn tell(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn tell(report: &Report, options: Options, out: &mut impl Write) -> io::Result<()> {
     let Some(violation) = &report.violation else { return Ok(()) };
+    let wired = if options.wired { "--wired " } else { "" };
     writeln!(out, "seed {}: {violation}", report.seed)?;
-    writeln!(out, "    cargo run --release -p liner-tests --bin world -- --seed {}", report.seed)
+    writeln!(out, "    cargo run --release -p liner-tests --bin world -- {wired}--seed {}", report.seed)
 }
 
-fn many(from: u64, to: u64, threads: u64, out: &mut impl Write) -> io::Result<bool> {
+fn many(
+    seeds: core::ops::Range<u64>,
+    threads: u64,
+    options: Options,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let (from, to) = (seeds.start, seeds.end);
     let next = AtomicU64::new(from);
     let summary = Mutex::new(Summary::default());
     let (send, finished) = mpsc::channel();
@@ -81,7 +92,7 @@ fn many(from: u64, to: u64, threads: u64, out: &mut impl Write) -> io::Result<bo
                     if seed >= to {
                         break;
                     }
-                    let report = world::run(seed, Options::default());
+                    let report = world::run(seed, options);
                     if let Ok(mut summary) = summary.lock() {
                         summary.add(report);
                     }
@@ -93,7 +104,7 @@ fn many(from: u64, to: u64, threads: u64, out: &mut impl Write) -> io::Result<bo
         drop(send);
         loop {
             let waited: Result<(), _> = finished.recv_timeout(Duration::from_secs(1));
-            progress(&summary, &mut told, out)?;
+            progress(&summary, options, &mut told, out)?;
             if matches!(waited, Err(mpsc::RecvTimeoutError::Disconnected)) {
                 break io::Result::Ok(());
             }
@@ -107,10 +118,15 @@ fn many(from: u64, to: u64, threads: u64, out: &mut impl Write) -> io::Result<bo
     Ok(summary.broken.is_empty())
 }
 
-fn progress(summary: &Mutex<Summary>, told: &mut usize, out: &mut impl Write) -> io::Result<()> {
+fn progress(
+    summary: &Mutex<Summary>,
+    options: Options,
+    told: &mut usize,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let Ok(summary) = summary.lock() else { return Ok(()) };
     for report in summary.broken.iter().skip(*told) {
-        tell(report, out)?;
+        tell(report, options, out)?;
     }
     *told = summary.broken.len();
     writeln!(out, "{} worlds, {told} with a broken promise", summary.worlds())?;

@@ -146,7 +146,7 @@ pub fn a_drop_is_remembered_until_it_is_trimmed(open: Open<'_>, caps: Capabiliti
     place.done(&[OPEN, append(1, 9, &records)]);
     refused(&mut place, drop_through(10, GapReason::Dropped));
     for reason in (1..).map_while(GapReason::from_number) {
-        let through = 1 + u64::from(reason as u8) / 2;
+        let through = 1 + u64::from(reason as u8) / 3;
         place.done(&[drop_through(through, reason)]);
     }
     place.done(&[drop_through(5, GapReason::Missing)]);

@@ -27,6 +27,9 @@ const QUEUE: usize = 1024;
 const FRAME: usize = 400;
 const RAM: usize = 1536;
 
+/// How long a device waits while its line is full, at least, in microseconds.
+const FULL_LINE: u64 = SECOND / 100;
+
 /// How long a device waits before it dials again, in microseconds.
 const REDIAL: u64 = SECOND / 10;
 
@@ -35,11 +38,11 @@ type Line = Endpoint<'static, QUEUE, FRAME>;
 /// A device's process.
 #[derive(Debug)]
 pub(super) struct Device {
-    line: Box<Line>,
+    pub(super) line: Box<Line>,
     /// The store of a device without a disk.
     ram: Option<Box<RamStore<RAM>>>,
     /// Its connection: the link, of which it is end 0.
-    link: Option<usize>,
+    pub(super) link: Option<usize>,
     /// Frames that the link had no room for.
     unwritten: Vec<u8>,
     overflow: Overflow,
@@ -54,9 +57,13 @@ impl World {
         node.life += 1;
         let name = NAMES.iter().find(|name| **name == node.plan.config.name).copied().unwrap_or_default();
         let mut seed = node.plan.config.seed;
-        seed[0] ^= node.life.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if !node.plan.assigned_epochs {
+            seed[0] ^= node.life.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
         let mut config = DeviceConfig::new(name, TOPICS, seed);
         config.class = node.plan.class;
+        config.line = node.plan.wire.map(|wire| wire.config()).unwrap_or_default();
+        config.without_epochs = node.plan.assigned_epochs;
         config.planted = node.plan.config.planted;
         let mut line = Box::new(Line::new(config, now));
         node.disk.recover(&mut |item: Recovered<'_>| line.restore(&item));
@@ -65,7 +72,11 @@ impl World {
         node.device = Some(Device { line, ram, link: None, unwritten: Vec::new(), overflow, sends: 0 });
         node.wake = None;
         self.trace(|world| format!("{} begins, life {}", world.name(index), world.nodes[index].life));
-        self.dial_for_device(index, 0);
+        if self.plan.nodes[index].wire.is_some() {
+            self.plug_device(index);
+        } else {
+            self.dial_for_device(index, 0);
+        }
         self.drive_device(index);
     }
 
@@ -114,6 +125,7 @@ impl World {
 
     /// Drains every output of a device.
     pub(super) fn drive_device(&mut self, index: usize) {
+        self.greet_on_wire(index);
         loop {
             let before = self.report.hash;
             self.device_store(index);
@@ -126,7 +138,9 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[index];
         let Some(device) = &node.device else { return };
-        let deadline = device.line.poll_timeout().map(|(at, _)| at.as_micros().max(now));
+        // What is due and has to be written waits for the line: nothing tells when a stalled one goes on.
+        let soonest = if device.unwritten.is_empty() { now } else { now + FULL_LINE };
+        let deadline = device.line.poll_timeout().map(|(at, _)| at.as_micros().max(soonest));
         if let Some(at) = deadline
             && node.wake != Some(at)
         {
@@ -168,11 +182,10 @@ impl World {
             if device.unwritten.is_empty() {
                 return;
             }
-            let plan = &self.plan.link;
-            let pipe = &mut self.links[link].pipes[0];
-            let len = device.unwritten.len().min(pipe.room(plan)).min(plan.chunk);
+            let (room, most) = self.links[link].room(0, &self.plan.link);
+            let len = device.unwritten.len().min(room).min(most);
             if len == 0 {
-                pipe.blocked = true;
+                self.links[link].pipes[0].blocked = true;
                 return;
             }
             let chunk: Vec<u8> = device.unwritten.drain(..len).collect();
@@ -189,7 +202,13 @@ impl World {
         while let Some(device) = &mut self.nodes[index].device {
             let over = match device.line.poll_event() {
                 None => break,
-                Some(Event::Disconnected(_)) => device.link,
+                Some(Event::Disconnected(reason)) => {
+                    let link = device.link;
+                    if let Some(link) = link {
+                        self.checker.on_line_end(&mut self.links[link].view, 0, index, reason);
+                    }
+                    link
+                }
                 Some(Event::Message { .. }) => {
                     self.checker
                         .fail(Rule::OnlyFromPeers, || "a device takes messages that nobody sends".into());
@@ -208,7 +227,7 @@ impl World {
             };
             any = true;
             self.mix(0xe4e8);
-            if let Some(link) = over {
+            if let Some(link) = over.filter(|link| self.links[*link].wire.is_none()) {
                 self.trace(|world| format!("{} closes link {link}", world.name(index)));
                 self.hang_up(link, 0);
                 self.device_lost(index);

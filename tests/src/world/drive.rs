@@ -29,6 +29,7 @@ impl World {
                     self.drive_device(node);
                 }
             }
+            Event::Plug { link } => self.plug_in(link),
             Event::Fault { index } => self.fault(index),
             Event::Die { node, life, down } => self.die(node, life, down),
             Event::Restart { node } => self.start(node),
@@ -60,6 +61,8 @@ impl World {
         for peer in &node.plan.dials {
             router.add_peer(now, &self.plan.nodes[*peer].config.address);
         }
+        self.plug_gateway(index, &mut router);
+        let node = &mut self.nodes[index];
         node.router = Some(router);
         node.wake = None;
         self.mix(0x5747 + index as u64);
@@ -160,6 +163,7 @@ impl World {
         while let Some(event) = self.nodes[index].router.as_mut().and_then(Router::poll_event) {
             self.mix(0xe4e7);
             self.trace(|world| format!("{} says {event:?}", world.name(index)));
+            self.line_end(index, &event);
             self.checker.on_event(index, &event);
         }
     }
@@ -186,7 +190,12 @@ impl World {
         let spins = node.spins.1;
         let at = liner_proto::time::Instant::from_micros(now);
         if let Some(device) = &mut node.device {
+            let due = device.line.poll_timeout();
             device.handle_timeout(at);
+            if spins > SPINS_MAX {
+                let name = self.name(index).to_string();
+                return self.checker.fail(Rule::Liveness, || format!("{name} wakes for ever for {due:?}"));
+            }
             return self.drive_device(index);
         }
         let Some(router) = &mut node.router else { return };

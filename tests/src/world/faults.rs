@@ -139,6 +139,9 @@ impl World {
 
     /// The node at `end` is no more. A machine without power tells nobody.
     fn lose_end(&mut self, link: usize, end: usize, power: bool) {
+        if self.links[link].wire.is_some() {
+            return self.unplug(link, end);
+        }
         if self.links[link].ends[end].conn.is_none() {
             return;
         }
@@ -168,6 +171,10 @@ impl World {
             if self.links[link].is_dead() || !self.links[link].joins(node, peer) {
                 continue;
             }
+            if self.links[link].wire.is_some() {
+                self.cut_wire(link, apart);
+                continue;
+            }
             if silent {
                 self.links[link].silent = true;
                 self.links[link].pipes.iter_mut().for_each(super::link::Pipe::clear);
@@ -195,6 +202,7 @@ impl World {
         self.trace(|_| "everything heals".into());
         self.healed = true;
         self.apart.clear();
+        self.heal_wires();
         for node in 0..self.nodes.len() {
             self.mend(node);
             self.nodes[node].crash_when_writing = None;

@@ -8,6 +8,7 @@ use liner_proto::router::Framing;
 use super::checker::View;
 use super::dice::Dice;
 use super::swarm::LinkPlan;
+use super::wire::Wire;
 
 /// One end of a link.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct Link {
     pub view: View,
     /// Nothing passes any more, and nobody was told.
     pub silent: bool,
+    /// What it is made of, if it is a device's wire. Then it is never closed.
+    pub wire: Option<Box<Wire>>,
 }
 
 impl Link {
@@ -56,7 +59,23 @@ impl Link {
             pipes: [Pipe::default(), Pipe::default()],
             view: View::new(framing),
             silent: false,
+            wire: None,
         }
+    }
+
+    /// A wire between a device and its gateway, neither of which is there yet.
+    pub fn of_wire(wire: Wire, nodes: [usize; 2]) -> Self {
+        let mut link = Self::new(Framing::Cobs, nodes, [ConnId(0); 2]);
+        link.ends.iter_mut().for_each(|end| end.conn = None);
+        link.wire = Some(Box::new(wire));
+        link
+    }
+
+    /// Bytes that `end` may write now, and the most in one chunk.
+    pub fn room(&self, end: usize, plan: &LinkPlan) -> (usize, usize) {
+        let wire = self.wire.as_ref().map(|wire| (wire.plan.capacity, wire.plan.chunk));
+        let (capacity, chunk) = wire.unwrap_or((plan.capacity, plan.chunk));
+        (capacity.saturating_sub(self.pipes[end].bytes), chunk)
     }
 
     /// Whether neither end is open.
@@ -72,11 +91,6 @@ impl Link {
 }
 
 impl Pipe {
-    /// Bytes that may be written now.
-    pub const fn room(&self, plan: &LinkPlan) -> usize {
-        plan.capacity.saturating_sub(self.bytes)
-    }
-
     /// Takes a chunk, and says when it arrives. What goes wrong with it is drawn.
     /// The number of faults is added to `faults`.
     pub fn push(
@@ -109,6 +123,18 @@ impl Pipe {
         let (low, high) = plan.delay;
         self.last = self.last.max(now + dice.range(low, high));
         (self.last, twice)
+    }
+
+    /// Takes a chunk as it will arrive.
+    pub fn queue(&mut self, chunk: Vec<u8>) {
+        self.bytes += chunk.len();
+        self.chunks.push_back(chunk);
+    }
+
+    /// What is under way is lost. It arrives as nothing, when it would have arrived.
+    pub fn lose(&mut self) {
+        self.chunks.iter_mut().for_each(Vec::clear);
+        self.bytes = 0;
     }
 
     /// The oldest chunk is there.

@@ -51,9 +51,8 @@ impl World {
         let now = self.instant();
         let Some((link, end)) = self.find(index, conn) else { return };
         loop {
-            let plan = &self.plan.link;
             let state = &mut self.links[link];
-            let room = state.pipes[end].room(plan);
+            let (room, most) = state.room(end, &self.plan.link);
             let transmit = router.poll_transmit(now, conn);
             if transmit.is_empty() {
                 return;
@@ -62,7 +61,7 @@ impl World {
                 state.pipes[end].blocked = true;
                 return;
             }
-            let len = transmit.len().min(room).min(plan.chunk);
+            let len = transmit.len().min(room).min(most);
             let len = if self.dice.chance(100) { self.dice.range(1, len as u64) as usize } else { len };
             let mut chunk = Vec::with_capacity(len);
             chunk.extend_from_slice(&transmit.head[..transmit.head.len().min(len)]);
@@ -76,6 +75,9 @@ impl World {
     }
 
     pub(super) fn put_chunk(&mut self, link: usize, end: usize, chunk: Vec<u8>) {
+        if self.links[link].wire.is_some() {
+            return self.put_on_wire(link, end, &chunk);
+        }
         let state = &mut self.links[link];
         if state.silent || state.ends[1 - end].conn.is_none() {
             // Into the void, as into a socket whose other side is gone: the link's buffer swallows it.
@@ -99,8 +101,15 @@ impl World {
         let state = &mut self.links[link];
         let chunk = state.pipes[end].pop();
         let target = &mut state.ends[1 - end];
-        let (Some(conn), false) = (target.conn, state.silent) else { return };
+        let (Some(conn), false) = (target.conn, state.silent) else {
+            if state.wire.is_some() {
+                // Nobody listens: the bytes are gone, and there is room for more.
+                self.resume_writer(link, end);
+            }
+            return;
+        };
         let index = target.node;
+        self.checker.on_arrival(&mut state.view, 1 - end, &chunk);
         if self.nodes[index].device.is_some() {
             self.resume_writer(link, end);
             return self.device_bytes(index, &chunk);
@@ -142,6 +151,9 @@ impl World {
             self.trace(|world| {
                 format!("{} closes link {link}", world.name(world.links[link].ends[end].node))
             });
+            if self.links[link].wire.is_some() {
+                return self.reopen_wire(link, end);
+            }
             self.hang_up(link, end);
         }
     }

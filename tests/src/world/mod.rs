@@ -17,6 +17,8 @@ mod stranger;
 pub mod summary;
 pub mod swarm;
 mod time;
+pub mod wire;
+mod wires;
 
 use liner_proto::planted::Planted;
 use liner_proto::router::Router;
@@ -48,6 +50,8 @@ pub struct Options {
     pub trace: bool,
     /// A wrong behaviour of all nodes.
     pub planted: Planted,
+    /// Whether every world has a device on a wire.
+    pub wired: bool,
 }
 
 /// What became of a world.
@@ -69,6 +73,8 @@ pub struct Report {
     pub repeats: u64,
     /// Things that went wrong.
     pub faults: u64,
+    /// What went wrong on wires, by kind.
+    pub harms: wire::Tally,
     /// Nodes that died and came back.
     pub restarts: u64,
     /// Crashes in the middle of a commit.
@@ -104,6 +110,7 @@ impl Report {
             arrivals: 0,
             repeats: 0,
             faults: 0,
+            harms: wire::Tally::NONE,
             restarts: 0,
             torn: 0,
             losses: 0,
@@ -167,7 +174,7 @@ impl World {
     /// The world of a seed.
     pub fn new(seed: u64, options: Options) -> Self {
         let mut dice = Dice::new(seed, 1);
-        let mut plan = Plan::draw(&mut dice);
+        let mut plan = Plan::draw(&mut dice, options.wired);
         for node in &mut plan.nodes {
             node.config.planted = options.planted;
         }
@@ -227,6 +234,7 @@ impl World {
     }
 
     fn begin(&mut self) {
+        self.lay_wires();
         self.trace(|world| {
             let nodes = world.plan.nodes.iter().enumerate();
             let words: Vec<String> =

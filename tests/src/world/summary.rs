@@ -1,6 +1,7 @@
 //! What many worlds have in common.
 
 use super::checker::{Counts, Rule};
+use super::wire::{Harm, Tally};
 use super::{Options, Report};
 
 /// Results of many seeds.
@@ -12,6 +13,10 @@ pub struct Summary {
     pub counts: Counts,
     /// Faults of all worlds.
     pub faults: u64,
+    /// What went wrong on wires, by kind.
+    pub harms: Tally,
+    /// Worlds in which something did.
+    pub harmed: u64,
     /// Restarts of all worlds.
     pub restarts: u64,
     /// Crashes in the middle of a commit.
@@ -78,6 +83,8 @@ impl Summary {
     pub fn add(&mut self, report: Report) {
         self.counts.add(&report.counts);
         self.faults += report.faults;
+        self.harms.add(&report.harms);
+        self.harmed += u64::from(report.harms.sum() > 0);
         self.restarts += report.restarts;
         self.torn += report.torn;
         self.losses += report.losses;
@@ -101,6 +108,8 @@ impl Summary {
         self.broken.sort_by_key(|report| report.seed);
         self.counts.add(&other.counts);
         self.faults += other.faults;
+        self.harms.add(&other.harms);
+        self.harmed += other.harmed;
         self.restarts += other.restarts;
         self.torn += other.torn;
         self.losses += other.losses;
@@ -134,6 +143,7 @@ impl Summary {
     /// A few lines for people.
     pub fn lines(&self) -> Vec<String> {
         let [messages, nodes, faults, restarts] = self.medians();
+        let harms = Harm::ALL.map(|harm| format!("{harm:?} {}", self.harms.of(harm)));
         let rules = Rule::ALL.map(|rule| format!("{rule:?} {}", self.counts.of(rule)));
         vec![
             format!(
@@ -149,6 +159,7 @@ impl Summary {
                 "{} queues forgotten, {} subscribers given up that came back, {} streams waiting for full topics",
                 self.closed, self.revived, self.waiting
             ),
+            format!("on the wires of {} worlds: {}", self.harmed, harms.join(", ")),
             format!("rules put to the test: {}", rules.join(", ")),
         ]
     }

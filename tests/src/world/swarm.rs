@@ -9,6 +9,7 @@ use liner_proto::router::{NodeConfig, Quota};
 
 use super::device;
 use super::dice::Dice;
+use super::wire::WirePlan;
 
 /// Microseconds of a second.
 pub const SECOND: u64 = 1_000_000;
@@ -56,6 +57,10 @@ pub struct NodePlan {
     pub load_bytes: usize,
     /// Whether a device drops its oldest message when its store is full.
     pub drops_oldest: bool,
+    /// The wire that a device speaks on; without one it dials.
+    pub wire: Option<WirePlan>,
+    /// Whether a device has its epochs from its gateway, having neither flash nor a random source.
+    pub assigned_epochs: bool,
     /// In every second life it takes no longer records than this, from the first one on.
     pub short: Option<u32>,
     /// How long a commit or a read takes, in microseconds, from and to.
@@ -190,23 +195,26 @@ impl NodePlan {
 }
 
 impl Plan {
-    /// What `dice` make of it.
-    pub fn draw(dice: &mut Dice) -> Self {
+    /// What `dice` make of it; if `wired`, with a device on a wire in any case.
+    pub fn draw(dice: &mut Dice, wired: bool) -> Self {
         let mut nodes = Vec::new();
         let mut topics = Vec::new();
         let payload_max = dice.pick(&[40, 200, 1000, 5000]);
         let link = draw_link(dice);
-        let shape = Shape::draw(dice, payload_max, &link);
-        let with_gateway = dice.chance(800);
+        let shape = Shape { wired, ..Shape::draw(dice, payload_max, &link) };
+        let with_gateway = wired || dice.chance(800);
         if with_gateway {
             draw_relayed(dice, &shape, &mut nodes, &mut topics);
         }
-        if !with_gateway || dice.chance(250) {
+        if !with_gateway || (!wired && dice.chance(250)) {
             draw_direct(dice, &shape, !with_gateway, &mut nodes, &mut topics);
         }
         draw_traffic(dice, &mut nodes);
         let heal = dice.magnitude(2, 20) * SECOND;
         for node in &mut nodes {
+            if let Some(wire) = &node.wire {
+                node.messages = node.messages.min(wire.messages_in(heal));
+            }
             if node.messages > 0 {
                 node.pace = heal / (node.messages + 1);
             }
@@ -230,6 +238,8 @@ struct Shape {
     few_numbers: u64,
     /// The smallest window of messages: a far node must be emptied in time, too.
     window_min: u64,
+    /// There are few nodes but devices, each on a wire.
+    wired: bool,
 }
 
 impl Shape {
@@ -250,6 +260,7 @@ impl Shape {
             short: dice.pick(&[0, 0, 500]),
             few_numbers: dice.pick(&[0, 0, 500]),
             window_min: if link.delay.1 > MILLI { 16 } else { 1 },
+            wired: false,
         }
     }
 }
@@ -282,6 +293,8 @@ fn draw_node(dice: &mut Dice, shape: &Shape, role: Role, name: String) -> NodePl
         per_group: dice.chance(500),
         load_bytes: dice.pick(&[6 * 1024, 16 * 1024, 64 * 1024]),
         drops_oldest: dice.chance(500),
+        wire: None,
+        assigned_epochs: false,
         short,
         disk_latency: if fast { (20, 300) } else { (MILLI, 20 * MILLI) },
     }
@@ -339,13 +352,14 @@ fn draw_relayed(dice: &mut Dice, shape: &Shape, nodes: &mut Vec<NodePlan>, topic
     topics.extend((0..count).map(|index| format!("relayed/{index}")));
     let gateway = nodes.len();
     nodes.push(draw_node(dice, shape, Role::Gateway, "gateway".into()));
-    for index in 0..dice.range(1, 3) {
+    let publishers = if shape.wired { dice.below(2) } else { dice.range(1, 3) };
+    for index in 0..publishers {
         let mut node = draw_node(dice, shape, Role::Publisher, format!("pub{index}"));
         node.dials.push(gateway);
         node.sends = some_of(dice, first_topic, count);
         nodes.push(node);
     }
-    if dice.chance(300) {
+    if shape.wired || dice.chance(300) {
         for name in device::NAMES.iter().take(dice.range(1, 2) as usize) {
             let mut node = draw_node(dice, shape, Role::Device, (*name).into());
             node.config.send_mode = SendMode::Stored;
@@ -353,6 +367,8 @@ fn draw_relayed(dice: &mut Dice, shape: &Shape, nodes: &mut Vec<NodePlan>, topic
             node.sends = some_of(dice, first_topic, count);
             node.all = 1000;
             node.loose = 0;
+            node.wire = (shape.wired || dice.chance(500)).then(|| WirePlan::draw(dice));
+            node.assigned_epochs = node.wire.is_some() && node.class == Class::Ram && dice.chance(300);
             nodes.push(node);
         }
     }

@@ -24,6 +24,8 @@ pub(super) enum Event {
     Reply { node: usize, life: u64 },
     /// A device asks its store again.
     Serve { node: usize, life: u64 },
+    /// A wire's port is back.
+    Plug { link: usize },
     /// Something of the plan goes wrong.
     Fault { index: usize },
     /// A node that was told to stop is gone.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::tree::{self, File, block_end, code_of, identifier, line_of, without_tests, word_positions};
 
 /// The order of the rooms. Rooms of one entry do not know each other.
-const ORDER: [&[&str]; 15] = [
+const ORDER: [&[&str]; 16] = [
     &["planted"],
     &["rng"],
     &["time"],
@@ -15,6 +15,7 @@ const ORDER: [&[&str]; 15] = [
     &["frame"],
     &["seal"],
     &["wire"],
+    &["line"],
     &["session", "delivery"],
     &["effect"],
     &["endpoint"],

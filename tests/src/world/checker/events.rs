@@ -57,6 +57,8 @@ impl Checker {
             GapReason::Cleared => {
                 !self.nodes[node].durable || sender.cleared_for.contains(&self.nodes[node].name)
             }
+            // What a device's reboot has taken.
+            GapReason::Restarted => sender.role == Role::Device && sender.loss.is_some(),
             GapReason::Expired | _ => false,
         };
         self.check(Rule::Gaps, caused, |this| {

@@ -8,6 +8,7 @@ mod applications;
 mod durable;
 mod events;
 mod ledger;
+mod line;
 mod outcome;
 mod rules;
 mod shadow;

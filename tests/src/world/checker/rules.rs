@@ -35,13 +35,17 @@ pub enum Rule {
     CustodyAtomic,
     /// Nodes that keep to the protocol never end a session for a breach of it on a link that is in order.
     Accord,
+    /// On a lossy line nothing is taken but whole frames of the session, and none is left out.
+    Frames,
+    /// Nobody sends more than the receiver takes, and no receiver takes more than it has room for.
+    Window,
     /// Once everything has healed, everything arrives and the node comes to rest.
     Liveness,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::NoLoss,
         Self::NoCorruption,
         Self::Order,
@@ -56,6 +60,8 @@ impl Rule {
         Self::Stored,
         Self::CustodyAtomic,
         Self::Accord,
+        Self::Frames,
+        Self::Window,
         Self::Liveness,
     ];
 }

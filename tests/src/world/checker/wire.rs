@@ -2,16 +2,16 @@
 
 use liner_proto::delivery::SendMode;
 use liner_proto::effect::GapReason;
-use liner_proto::frame::{cobs, length};
+use liner_proto::frame::length;
 use liner_proto::id::Epoch;
 use liner_proto::router::Framing;
 use liner_proto::seal;
-use liner_proto::wire::data::widen;
 use liner_proto::wire::handshake::StreamFields;
 use liner_proto::wire::record::{Mode, Record};
 use liner_proto::wire::{self, Body};
 
 use super::ledger::Way;
+use super::line::Line;
 use super::rules::Rule;
 use super::shadow::Key;
 use super::{Aside, Checker, Role};
@@ -25,38 +25,45 @@ pub struct View {
     /// What each end said of its stream.
     fields: [Option<StreamFields>; 2],
     greeted: [bool; 2],
-    /// The last number that each end has sent.
-    last: [u64; 2],
+    /// The same of a lossy line, on which sessions come and go.
+    pub(super) line: Line,
 }
 
 impl View {
     /// A connection on which nothing was said.
-    pub const fn new(framing: Framing) -> Self {
+    pub fn new(framing: Framing) -> Self {
         Self {
             framing,
             parts: [Vec::new(), Vec::new()],
             fields: [None, None],
             greeted: [false, false],
-            last: [0, 0],
+            line: Line::default(),
         }
+    }
+
+    pub(super) fn is_line(&self) -> bool {
+        self.framing == Framing::Cobs
     }
 }
 
 /// A direction of a connection: end, and the nodes at both.
 #[derive(Clone, Copy, Debug)]
-struct Course {
-    end: usize,
-    from: usize,
-    to: usize,
+pub(super) struct Course {
+    pub end: usize,
+    pub from: usize,
+    pub to: usize,
 }
 
 impl Checker {
     /// The node `from`, at `end` of the connection, has written these bytes for the node `to`.
     pub fn on_bytes(&mut self, view: &mut View, end: usize, (from, to): (usize, usize), bytes: &[u8]) {
+        if view.is_line() {
+            return self.on_line_bytes(&mut view.line, Course { end, from, to }, bytes);
+        }
         let mut part = core::mem::take(&mut view.parts[end]);
         part.extend_from_slice(bytes);
         let mut taken = 0;
-        while let Some((frame, consumed)) = next_frame(view.framing, &mut part[taken..]) {
+        while let Some((frame, consumed)) = next_frame(&part[taken..]) {
             let begin = taken + frame.start + seal::LEN;
             let body = part.get(begin..taken + frame.end).unwrap_or_default();
             taken += consumed;
@@ -123,31 +130,19 @@ impl Checker {
                     self.on_record(course, own.epoch, item.first, &item.record);
                 }
             }
+            // Without a number: whatever it carries is best effort.
             Body::Data(data) => {
-                let number = widen(data.number_low, view.last[course.end].max(own.oldest - 1) + 1);
-                let record = data.record.decode();
-                view.last[course.end] = match record {
-                    Ok(Record::Message { header, .. }) if header.mode == Mode::BestEffort => {
-                        view.last[course.end]
-                    }
-                    Ok(Record::Gap { count, .. }) => number + count - 1,
-                    _ => number,
-                };
-                if let Ok(record) = record {
-                    self.on_record(course, own.epoch, number, &record);
+                if let Ok(record) = data.record.decode() {
+                    self.on_record(course, own.epoch, 0, &record);
                 }
             }
             Body::Marks(marks) => self.check_ack(course, &other, marks.acked),
-            Body::Ack(ack) => self.check_ack(
-                course,
-                &other,
-                widen(ack.acked_low, view.last[1 - course.end].max(other.oldest - 1)),
-            ),
             Body::Hello(_)
             | Body::Answer(_)
             | Body::Confirm(_)
             | Body::Close(_)
             | Body::Bind(_)
+            | Body::Ack(_)
             | Body::Page(_)
             | Body::TopicFull(_)
             | Body::Probe(_)
@@ -157,7 +152,7 @@ impl Checker {
         }
     }
 
-    fn on_record(&mut self, course: Course, epoch: Epoch, number: u64, record: &Record<'_>) {
+    pub(super) fn on_record(&mut self, course: Course, epoch: Epoch, number: u64, record: &Record<'_>) {
         let (header, payload) = match record {
             Record::Message { header, payload } => (header, payload),
             Record::Gap { count, reason } => {
@@ -220,7 +215,7 @@ impl Checker {
     }
 
     /// What is acknowledged is durable at that moment, or was acknowledged before by whoever says where the stream begins.
-    fn check_ack(&mut self, course: Course, stream: &StreamFields, acked: u64) {
+    pub(super) fn check_ack(&mut self, course: Course, stream: &StreamFields, acked: u64) {
         let Course { from, to, .. } = course;
         if self.nodes[to].silent {
             return;
@@ -248,7 +243,7 @@ impl Checker {
     }
 
     /// An older store gets new epochs before it speaks to anyone.
-    fn check_epoch(&mut self, node: usize, epoch: Epoch) {
+    pub(super) fn check_epoch(&mut self, node: usize, epoch: Epoch) {
         if self.nodes[node].old_epochs.is_empty() {
             return;
         }
@@ -259,18 +254,7 @@ impl Checker {
     }
 }
 
-fn next_frame(framing: Framing, bytes: &mut [u8]) -> Option<(core::ops::Range<usize>, usize)> {
-    match framing {
-        Framing::Length => {
-            let split = length::split(bytes, usize::MAX >> 1).ok()??;
-            Some((split.frame, split.consumed))
-        }
-        Framing::Cobs => match cobs::split(bytes, usize::MAX >> 1) {
-            cobs::CobsSplit::Frame { frame, consumed } => Some((frame, consumed)),
-            cobs::CobsSplit::Empty { consumed } => Some((0..0, consumed)),
-            cobs::CobsSplit::Incomplete | cobs::CobsSplit::Bad { .. } | cobs::CobsSplit::TooLong { .. } => {
-                None
-            }
-        },
-    }
+fn next_frame(bytes: &[u8]) -> Option<(core::ops::Range<usize>, usize)> {
+    let split = length::split(bytes, usize::MAX >> 1).ok()??;
+    Some((split.frame, split.consumed))
 }

@@ -1,0 +1,115 @@
+//! How long to wait for an acknowledgement: RFC 6298, for a line whose speed may be known.
+
+use core::time::Duration;
+
+use crate::rng::Rng;
+
+/// The shortest wait, and the one before anything was measured, in microseconds: a host looks at its ports some milliseconds
+/// late, and commits in between.
+const LEAST: u32 = 200_000;
+
+/// The longest wait in microseconds.
+const MOST: u32 = 30_000_000;
+
+/// The estimator. Times are microseconds; beyond an hour all are alike.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rtt {
+    /// 0 before the first measurement.
+    smoothed: u32,
+    variation: u32,
+    /// How often in a row the wait was in vain: each doubles the next.
+    backed_off: u8,
+}
+
+impl Rtt {
+    /// Nothing was measured.
+    pub const fn new() -> Self {
+        Self { smoothed: 0, variation: 0, backed_off: 0 }
+    }
+
+    /// A frame that was sent once was acknowledged after this time.
+    pub fn measure(&mut self, sample: Duration) {
+        let sample = u32::try_from(sample.as_micros()).unwrap_or(u32::MAX).clamp(1, 3_600_000_000);
+        if self.smoothed == 0 {
+            (self.smoothed, self.variation) = (sample, sample / 2);
+        } else {
+            // alpha = 1/8 and beta = 1/4.
+            let off = self.smoothed.abs_diff(sample);
+            self.variation = self.variation - self.variation / 4 + off / 4;
+            self.smoothed = (self.smoothed - self.smoothed / 8 + sample / 8).max(1);
+        }
+    }
+
+    /// Something new was acknowledged.
+    pub const fn progress(&mut self) {
+        self.backed_off = 0;
+    }
+
+    /// The wait was in vain.
+    pub const fn back_off(&mut self) {
+        self.backed_off = self.backed_off.saturating_add(1);
+    }
+
+    /// How long to wait now: at most 30 s, a quarter of it drawn, so that two who disturbed each other do not do so again.
+    pub fn wait(&self, rng: &mut Rng) -> Duration {
+        let base = self.smoothed.saturating_add(self.variation.saturating_mul(4)).max(LEAST);
+        let wait = base.saturating_mul(1 << self.backed_off.min(12)).min(MOST / 5 * 4);
+        Duration::from_micros(u64::from(wait) + rng.below(u64::from(wait / 4) + 1))
+    }
+
+    /// The smoothed round trip.
+    pub const fn smoothed(&self) -> Option<Duration> {
+        if self.smoothed == 0 { None } else { Some(Duration::from_micros(self.smoothed as u64)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(rtt: &Rtt) -> (Duration, Duration) {
+        let mut rng = Rng::new([1, 2]);
+        let waits = (0..200).map(|_| rtt.wait(&mut rng)).collect::<alloc::vec::Vec<_>>();
+        (*waits.iter().min().unwrap(), *waits.iter().max().unwrap())
+    }
+
+    #[test]
+    fn a_steady_line_is_known_soon() {
+        let mut rtt = Rtt::new();
+        assert_eq!(rtt.smoothed(), None);
+        for _ in 0..100 {
+            rtt.measure(Duration::from_millis(400));
+        }
+        assert!(rtt.smoothed().unwrap().abs_diff(Duration::from_millis(400)) < Duration::from_millis(1));
+        let (least, most) = bounds(&rtt);
+        assert!(
+            least >= Duration::from_millis(400) && most < Duration::from_millis(510),
+            "{least:?} {most:?}"
+        );
+    }
+
+    #[test]
+    fn waits_in_vain_double_up_to_half_a_minute() {
+        let mut rtt = Rtt::new();
+        let (first, _) = bounds(&rtt);
+        assert!(first >= Duration::from_millis(200));
+        rtt.back_off();
+        let (second, _) = bounds(&rtt);
+        assert!(second >= Duration::from_millis(400));
+        for _ in 0..1000 {
+            rtt.back_off();
+        }
+        let (least, most) = bounds(&rtt);
+        assert!(least >= Duration::from_secs(24) && most <= Duration::from_secs(30), "{least:?} {most:?}");
+        rtt.progress();
+        assert!(bounds(&rtt).1 <= Duration::from_millis(250));
+    }
+
+    #[test]
+    fn the_longest_times_do_no_harm() {
+        let mut rtt = Rtt::new();
+        rtt.measure(Duration::MAX);
+        rtt.measure(Duration::ZERO);
+        assert!(bounds(&rtt).1 <= Duration::from_secs(30));
+    }
+}

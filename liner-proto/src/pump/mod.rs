@@ -1,0 +1,10 @@
+//! The steps of a device's main loop, for a store that answers at once: [`turn`] and [`send`], and with the feature
+//! `embedded-io` a port that does the reading and writing, too.
+
+#[cfg(feature = "embedded-io")]
+mod port;
+mod turn;
+
+#[cfg(feature = "embedded-io")]
+pub use port::{Port, PortError, Progress};
+pub use turn::{Overflow, send, serve, turn};

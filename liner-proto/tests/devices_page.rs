@@ -1,0 +1,119 @@
+//! The figures of `docs/devices.md` are those of the code.
+
+#![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
+
+use liner_proto::config::LineConfig;
+use liner_proto::endpoint::{DeviceConfig, Endpoint, SendError, TopicIndex};
+use liner_proto::pump::{self, Overflow};
+use liner_proto::store::RamStore;
+use liner_proto::time::Instant;
+
+mod nodes;
+use nodes::Node;
+
+const PAGE: &str = include_str!("../../docs/devices.md");
+const MANIFEST: &str = include_str!("../Cargo.toml");
+
+/// The sizes of the page's examples.
+type Device = Endpoint<'static, 1024, 256>;
+
+fn device() -> Device {
+    Device::new(DeviceConfig::new("press-4", &["readings"], [1, 2]), Instant::ZERO)
+}
+
+fn send(device: &mut Device, store: &mut RamStore<4096>, len: usize) -> Result<u64, SendError> {
+    let payload = vec![7; len];
+    pump::send(device, store, nodes::NOW, (TopicIndex(0), &payload), Overflow::Refuse)
+}
+
+/// Numbers of each row of the table below a header that begins so. The bars between them are of no interest here.
+fn rows(header: &str) -> Vec<Vec<usize>> {
+    let table = PAGE.split(header).nth(1).expect("the page has the table");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.split('|').filter_map(|cell| digits(cell).parse().ok()).collect()).collect()
+}
+
+fn digits(text: &str) -> String {
+    text.chars().filter(char::is_ascii_digit).collect()
+}
+
+/// The bytes that a message takes on the line, in a session.
+fn on_the_line(len: usize) -> usize {
+    let (mut device, mut store) = (device(), RamStore::<4096>::new());
+    let mut gateway = Node::start("gateway", |config| config.takes_custody = true);
+    let conn = gateway.router.handle_line(gateway.now, LineConfig::default());
+    let mut turn = |device: &mut Device, gateway: &mut Node, received: &[u8]| {
+        let mut scratch = [0; 512];
+        let (bytes, served) = pump::turn(device, &mut store, gateway.now, received, &mut scratch, |_| {});
+        served.expect("in memory");
+        gateway.take(conn, bytes.to_vec());
+        gateway.serve();
+        (bytes.len(), gateway.give(conn))
+    };
+    let mut answer = Vec::new();
+    for _ in 0..10 {
+        (_, answer) = turn(&mut device, &mut gateway, &answer);
+    }
+    assert!(device.is_up());
+    // The first message of a session comes behind a frame that says its number.
+    device.send(gateway.now, TopicIndex(0), b"first").expect("room");
+    for _ in 0..10 {
+        (_, answer) = turn(&mut device, &mut gateway, &answer);
+    }
+    let payload = vec![7; len];
+    device.send(gateway.now, TopicIndex(0), &payload).expect("room");
+    turn(&mut device, &mut gateway, &answer).0
+}
+
+#[test]
+fn a_message_takes_as_many_bytes_as_the_page_says() {
+    let rows = rows("| payload | bytes on the line |");
+    assert!(rows.len() > 3, "{rows:?}");
+    for row in rows {
+        let &[payload, bytes, share, slow, fast] = &row[..] else {
+            panic!("{row:?} is no row of that table")
+        };
+        assert_eq!(bytes, on_the_line(payload), "for {payload} bytes");
+        assert_eq!(share, payload * 100 / bytes, "for {payload} bytes");
+        assert_eq!((slow, fast), (960 / bytes, 11_520 / bytes), "for {payload} bytes");
+    }
+}
+
+#[test]
+fn noise_costs_what_the_page_says() {
+    let rows = rows("| bit errors | payload that gets most through |");
+    assert_eq!(rows.len(), 3);
+    for row in rows {
+        let &[one_in, best, lost] = &row[..] else { panic!("{row:?} is no row of that table") };
+        // "1 in" brings a digit of its own.
+        let errors = one_in.to_string()[1..].parse::<f64>().expect("digits");
+        let through =
+            |payload: f64| payload / (payload + 10.0) * (1.0 - 1.0 / errors).powf(10.0 * (payload + 10.0));
+        let best = best as f64;
+        assert!(through(best) > through(best * 1.2) && through(best) > through(best / 1.2), "{row:?}");
+        let exact = 1.0 - (1.0 - 1.0 / errors).powf(2100.0);
+        let exact = if exact > 0.1 { exact * 100.0 } else { exact * 1000.0 };
+        assert_eq!(lost, exact.round() as usize, "{row:?}");
+    }
+}
+
+#[test]
+fn buffers_hold_what_the_page_says() {
+    let (mut one, mut store) = (device(), RamStore::new());
+    let held = (0..).take_while(|_| send(&mut one, &mut store, 16).is_ok()).count();
+    assert!(PAGE.contains(&format!("`RamStore<4096>` holds {held},")), "it holds {held}");
+
+    let (mut one, mut store) = (device(), RamStore::new());
+    assert!(PAGE.contains("`FRAME` less 14 bytes of payload"));
+    assert_eq!(send(&mut one, &mut store, 256 - 13), Err(SendError::TooLarge));
+    assert_eq!(send(&mut one, &mut store, 256 - 14), Ok(1));
+    assert!(PAGE.contains(&format!("{} bytes for a `FRAME` of 256", Device::TRANSMIT_MIN)));
+}
+
+#[test]
+fn blocks_that_no_compiler_sees_are_few_and_name_what_there_is() {
+    let mut languages: Vec<&str> = PAGE.lines().filter_map(|line| line.strip_prefix("```")).collect();
+    languages.retain(|language| !language.is_empty() && *language != "rust");
+    assert_eq!(languages, ["toml", "sh"]);
+    assert!(PAGE.contains("features = [\"embedded-io\"]") && MANIFEST.contains("\nembedded-io = ["));
+}

@@ -1,0 +1,513 @@
+//! A device and a gateway on a line that loses and damages bytes, in virtual time.
+
+#![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
+
+use std::collections::VecDeque;
+
+use liner_proto::config::LineConfig;
+use liner_proto::effect::GapReason;
+use liner_proto::endpoint::{DeviceConfig, Endpoint, Event as DeviceEvent, TopicIndex};
+use liner_proto::id::{Class, ConnId};
+use liner_proto::pump::{self, Overflow};
+use liner_proto::rng::Rng;
+use liner_proto::router::{Event, Message, NodeConfig, Router, StoreRequest};
+use liner_proto::store::{HeapStore, RamStore, Store, execute};
+use liner_proto::time::{Duration, Instant};
+use liner_proto::wire::record::Mode;
+
+const QUEUE: usize = 2048;
+const FRAME: usize = 256;
+const MESSAGE: usize = 16 * 1024;
+type Device = Endpoint<'static, QUEUE, FRAME>;
+
+/// What a line does to what is written on it.
+#[derive(Clone, Copy)]
+struct Faults {
+    /// Bits turned, bytes lost and bytes inserted, in a million bytes.
+    turned: u64,
+    lost: u64,
+    inserted: u64,
+    baud: u32,
+}
+
+const CLEAN: Faults = Faults { turned: 0, lost: 0, inserted: 0, baud: 115_200 };
+
+/// One direction of a line.
+struct Pipe {
+    faults: Faults,
+    rng: Rng,
+    /// When the line has sent what it was given.
+    free_at: Instant,
+    /// Bytes by when they arrive.
+    bytes: VecDeque<(Instant, u8)>,
+    carried: u64,
+}
+
+impl Pipe {
+    fn new(faults: Faults, seed: u64) -> Self {
+        let rng = Rng::new([seed, 0x6c69_6e65]);
+        Self { faults, rng, free_at: Instant::ZERO, bytes: VecDeque::new(), carried: 0 }
+    }
+
+    fn chance(&mut self, in_a_million: u64) -> bool {
+        self.rng.below(1_000_000) < in_a_million
+    }
+
+    fn put(&mut self, now: Instant, bytes: &[u8]) {
+        for byte in bytes {
+            self.free_at =
+                self.free_at.max(now) + Duration::from_micros(10_000_000 / u64::from(self.faults.baud));
+            self.carried += 1;
+            if self.chance(self.faults.lost) {
+                continue;
+            }
+            let turned = if self.chance(self.faults.turned) { 1 << self.rng.below(8) } else { 0 };
+            self.bytes.push_back((self.free_at, byte ^ turned));
+            if self.chance(self.faults.inserted) {
+                let noise = self.rng.next() as u8;
+                self.bytes.push_back((self.free_at, noise));
+            }
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> Vec<u8> {
+        let there = self.bytes.iter().take_while(|(at, _)| *at <= now).count();
+        self.bytes.drain(..there).map(|(_, byte)| byte).collect()
+    }
+}
+
+/// A gateway that hands everything to its own application.
+struct Gateway {
+    router: Router,
+    store: HeapStore,
+    conn: ConnId,
+    line: LineConfig,
+    got: Vec<(u64, Vec<u8>, bool)>,
+    events: Vec<Event>,
+    unread: Vec<u8>,
+}
+
+impl Gateway {
+    fn new(seed: u64, line: LineConfig) -> Self {
+        let mut config = NodeConfig::new("gateway", [seed, 3], Class::Ram);
+        config.takes_custody = true;
+        let mut router = Router::new(config, Instant::ZERO);
+        router.start(Instant::ZERO);
+        router.subscribe(Instant::ZERO, "readings");
+        let conn = router.handle_line(Instant::ZERO, line);
+        let (store, got) = (HeapStore::new(64 << 20), Vec::new());
+        Self { router, store, conn, line, got, events: Vec::new(), unread: Vec::new() }
+    }
+
+    /// It dies, and another process takes its place on the line.
+    fn restart(&mut self, now: Instant, seed: u64) {
+        let mut config = self.router.config().clone();
+        config.seed = [seed, 5];
+        self.router = Router::new(config, now);
+        let router = &mut self.router;
+        self.store.recover(&mut |item| router.restore(&item)).expect("in memory");
+        self.router.start(now);
+        self.router.subscribe(now, "readings");
+        self.conn = self.router.handle_line(now, self.line);
+        self.unread.clear();
+    }
+
+    fn serve(&mut self, now: Instant) {
+        while let Some(request) = self.router.poll_store(now) {
+            match request {
+                StoreRequest::Commit(batch) => {
+                    let outcome = execute(&mut self.store, &batch);
+                    self.router.handle_committed(now, batch.id(), outcome);
+                }
+                StoreRequest::Load(load) => {
+                    let mut buffer = vec![0; 65_536];
+                    let result = self.store.load(load.queue(), load.after(), &mut buffer);
+                    self.router.handle_loaded(now, &load, result, &buffer);
+                }
+            }
+        }
+        self.events.extend(std::iter::from_fn(|| self.router.poll_event()));
+    }
+
+    fn turn(&mut self, now: Instant, arrived: &[u8], out: &mut Pipe) {
+        self.unread.extend_from_slice(arrived);
+        self.router.handle_timeout(now);
+        let got = &mut self.got;
+        let mut application = |m: &Message<'_>| got.push((m.seq, m.payload.to_vec(), m.maybe_redelivered));
+        let taken = self.router.handle_bytes(now, self.conn, &mut self.unread, &mut application);
+        self.unread.drain(..taken);
+        self.serve(now);
+        while self.router.poll_writable().is_some() {}
+        loop {
+            let transmit = self.router.poll_transmit(now, self.conn);
+            let bytes = [transmit.head, transmit.body].concat();
+            if bytes.is_empty() {
+                break;
+            }
+            out.put(now, &bytes);
+            self.router.handle_written(now, self.conn, bytes.len());
+        }
+        while let Some(conn) = self.router.poll_close() {
+            self.router.handle_closed(now, conn);
+            self.conn = self.router.handle_line(now, self.line);
+        }
+        self.serve(now);
+    }
+}
+
+struct World<const M: usize> {
+    now: Instant,
+    device: Box<Endpoint<'static, QUEUE, FRAME, M>>,
+    store: RamStore<QUEUE>,
+    gateway: Gateway,
+    up: Pipe,
+    down: Pipe,
+    /// What the device was sent, and what it missed.
+    commands: Vec<(Vec<u8>, bool)>,
+    gaps: Vec<(u64, GapReason)>,
+    disconnects: usize,
+}
+
+fn config(seed: u64, line: LineConfig) -> DeviceConfig<'static> {
+    let mut config = DeviceConfig::new("dev", &["readings", "alarms"], [seed, 1]);
+    config.line = line;
+    config
+}
+
+impl<const M: usize> World<M> {
+    fn new(faults: Faults, line: LineConfig, seed: u64) -> Self {
+        Self {
+            now: Instant::ZERO,
+            device: Box::new(Endpoint::new(config(seed, line), Instant::ZERO)),
+            store: RamStore::new(),
+            gateway: Gateway::new(seed, line),
+            up: Pipe::new(faults, seed),
+            down: Pipe::new(faults, seed + 1000),
+            commands: Vec::new(),
+            gaps: Vec::new(),
+            disconnects: 0,
+        }
+    }
+
+    fn send(&mut self, payload: &[u8]) -> bool {
+        let message = (TopicIndex(0), payload);
+        pump::send(&mut *self.device, &mut self.store, self.now, message, Overflow::Refuse).is_ok()
+    }
+
+    /// A millisecond passes.
+    fn step(&mut self) {
+        self.now = self.now + Duration::from_millis(1);
+        let now = self.now;
+        let arrived = self.down.take(now);
+        let mut scratch = [0; 4096];
+        let (commands, gaps, disconnects) = (&mut self.commands, &mut self.gaps, &mut self.disconnects);
+        let (bytes, served) = pump::turn(
+            &mut *self.device,
+            &mut self.store,
+            now,
+            &arrived,
+            &mut scratch,
+            |event| match event {
+                DeviceEvent::Message { payload, maybe_redelivered, .. } => {
+                    commands.push((payload.to_vec(), maybe_redelivered));
+                }
+                DeviceEvent::Gap { count, reason } => gaps.push((count, reason)),
+                DeviceEvent::Disconnected(_) => *disconnects += 1,
+                _ => {}
+            },
+        );
+        served.expect("in memory");
+        self.up.put(now, bytes);
+        let arrived = self.up.take(now);
+        self.gateway.turn(now, &arrived, &mut self.down);
+    }
+
+    /// Sends messages, as many as go, until all are sent and acknowledged. Says how long that took.
+    fn send_all(&mut self, messages: &[Vec<u8>], most: Duration) -> Duration {
+        let begun = self.now;
+        let mut rest = messages;
+        while !rest.is_empty() || self.device.queued() > 0 {
+            while let Some((message, after)) = rest.split_first() {
+                if !self.send(message) {
+                    break;
+                }
+                rest = after;
+            }
+            self.step();
+            assert!(
+                self.now.since(begun) < most,
+                "{} are not sent, {} are queued, {:?}",
+                rest.len(),
+                self.device.queued(),
+                self.device.line_stats()
+            );
+        }
+        self.now.since(begun)
+    }
+
+    fn payloads(&self) -> Vec<&[u8]> {
+        self.gateway.got.iter().map(|(_, payload, _)| &payload[..]).collect()
+    }
+}
+
+fn numbered(count: u32, len: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|n| [&n.to_le_bytes()[..], &vec![n as u8; len - 4]].concat()).collect()
+}
+
+const KNOWN: LineConfig = LineConfig { baud: Some(115_200), half_duplex: false };
+
+#[test]
+fn everything_arrives_in_order_and_once() {
+    for seed in 0..30 {
+        let faults = Faults { turned: 500, lost: 300, inserted: 300, ..CLEAN };
+        let line = if seed % 2 == 0 { KNOWN } else { LineConfig::default() };
+        let mut world: World<0> = World::new(faults, line, seed);
+        let messages = numbered(500, 40);
+        world.send_all(&messages, Duration::from_secs(120));
+        assert_eq!(world.payloads(), messages, "seed {seed}");
+        assert!(world.gateway.got.iter().all(|(_, _, again)| !again), "nothing is in doubt");
+        assert_eq!(world.disconnects, 0, "noise ends no session");
+        let stats = world.device.line_stats();
+        assert!(stats.retransmissions > 0 && stats.rtt.is_some(), "{stats:?}");
+    }
+}
+
+#[test]
+fn what_is_lost_costs_little_more_than_its_own_time() {
+    // One bit in 100,000.
+    let faults = Faults { turned: 80, ..CLEAN };
+    let mut world: World<0> = World::new(faults, KNOWN, 7);
+    let messages = numbered(4000, 64);
+    let took = world.send_all(&messages, Duration::from_secs(300));
+    assert_eq!(world.payloads(), messages);
+    // On the line a message has 10 bytes more.
+    let frame_error_rate = 74.0 * 80.0 / 1_000_000.0;
+    let best = 4000.0 * 74.0 * 10.0 / 115_200.0 / (1.0 - frame_error_rate);
+    let share = best / took.as_secs_f64();
+    assert!(share > 0.85, "{share} of what the line lets through, {:?}", world.device.line_stats());
+}
+
+#[test]
+fn a_gateway_that_starts_anew_is_found_on_the_same_line() {
+    let mut world: World<0> = World::new(Faults { turned: 100, ..CLEAN }, KNOWN, 3);
+    let messages = numbered(3000, 40);
+    let mut rest = &messages[..];
+    let mut restarts = 0;
+    while !rest.is_empty() || world.device.queued() > 0 {
+        while let Some((message, after)) = rest.split_first() {
+            if !world.send(message) {
+                break;
+            }
+            rest = after;
+        }
+        world.step();
+        if world.now.as_micros() % 1_500_000 == 0 && restarts < 10 {
+            restarts += 1;
+            world.gateway.restart(world.now, 100 + restarts);
+        }
+        assert!(world.now < Instant::ZERO + Duration::from_secs(300), "{} left", world.device.queued());
+    }
+    assert!(restarts >= 3, "{restarts}");
+    let mut fresh = world.gateway.got.clone();
+    fresh.dedup_by(|a, b| a.1 == b.1 && a.2);
+    let fresh: Vec<&[u8]> = fresh.iter().map(|(_, payload, _)| &payload[..]).collect();
+    assert_eq!(fresh.len(), messages.len());
+    assert_eq!(fresh, messages);
+}
+
+#[test]
+fn what_a_reboot_loses_is_counted() {
+    let mut world: World<0> = World::new(CLEAN, KNOWN, 5);
+    world.send_all(&numbered(20, 40), Duration::from_secs(20));
+    for reboot in 0..20_u64 {
+        // The line to the gateway is dead: what is sent from here on stays in memory.
+        let before = world.gateway.got.len();
+        for message in numbered(5, 40) {
+            assert!(world.send(&message));
+        }
+        world.up.faults.lost = 0;
+        // The gateway hears how many there are, and gets none of them.
+        for _ in 0..300 {
+            world.step();
+        }
+        assert_eq!(world.gateway.got.len(), before + 5);
+        world.up.faults.lost = 1_000_000;
+        for message in numbered(3, 40) {
+            assert!(world.send(&message));
+        }
+        for _ in 0..50 {
+            world.step();
+        }
+        world.up.faults.lost = 0;
+        // One acknowledgement gets through, whatever else does not.
+        world.gateway.events.clear();
+        world.device = Box::new(Endpoint::new(config(50 + reboot, KNOWN), world.now));
+        world.store = RamStore::new();
+        world.send_all(&numbered(10, 40), Duration::from_secs(20));
+        assert_eq!(world.gateway.got.len(), before + 15, "nothing new is taken for old");
+    }
+}
+
+#[test]
+fn the_count_of_what_a_reboot_loses_is_right() {
+    let mut world: World<0> = World::new(CLEAN, KNOWN, 5);
+    world.send_all(&numbered(20, 40), Duration::from_secs(20));
+    // The gateway takes nothing more, because nobody drives its store.
+    for held in [1_u32, 7, 12] {
+        world.gateway.events.clear();
+        let taken = world.gateway.got.len();
+        // A window that is shut keeps messages in the device: it says how many there are.
+        for message in numbered(held, 40) {
+            assert!(world.send(&message));
+        }
+        let mut scratch = [0; 4096];
+        // All frames with records are lost, and the word of their number is not.
+        for _ in 0..400 {
+            world.now = world.now + Duration::from_millis(1);
+            let arrived = world.down.take(world.now);
+            let (bytes, _) =
+                pump::turn(&mut *world.device, &mut world.store, world.now, &arrived, &mut scratch, |_| {});
+            for frame in bytes.split_inclusive(|byte| *byte == 0).filter(|frame| frame.len() < 30) {
+                world.up.put(world.now, frame);
+            }
+            let arrived = world.up.take(world.now);
+            world.gateway.turn(world.now, &arrived, &mut world.down);
+        }
+        assert_eq!(world.gateway.got.len(), taken);
+        world.device = Box::new(Endpoint::new(config(u64::from(held) + 70, KNOWN), world.now));
+        world.store = RamStore::new();
+        world.send_all(&numbered(2, 40), Duration::from_secs(20));
+        let gaps: Vec<_> = world
+            .gateway
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Gap { count, reason, .. } => Some((*count, *reason)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(gaps, [(u64::from(held), GapReason::Restarted)]);
+    }
+}
+
+#[test]
+fn commands_reach_a_device_over_a_bad_line() {
+    for seed in 0..10 {
+        let faults = Faults { turned: 500, lost: 300, inserted: 300, ..CLEAN };
+        let mut world: World<0> = World::new(faults, KNOWN, seed);
+        while !world.device.is_up() {
+            world.step();
+        }
+        let commands = numbered(100, 40);
+        for command in &commands {
+            world.gateway.router.send(world.now, "dev", command, Mode::All).expect("it is kept");
+        }
+        while world.commands.len() < 100 {
+            world.step();
+            assert!(world.now < Instant::ZERO + Duration::from_secs(120), "{} came", world.commands.len());
+        }
+        let got: Vec<_> = world.commands.iter().map(|(payload, _)| payload.clone()).collect();
+        assert_eq!(got, commands, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_line_for_one_side_at_a_time_works() {
+    let line = LineConfig { baud: Some(19_200), half_duplex: true };
+    let mut world: World<0> = World::new(Faults { turned: 100, baud: 19_200, ..CLEAN }, line, 9);
+    let messages = numbered(200, 40);
+    world.send_all(&messages, Duration::from_secs(120));
+    assert_eq!(world.payloads(), messages);
+}
+
+#[test]
+fn a_device_without_a_random_source_is_given_its_epochs() {
+    let mut settings = config(1, KNOWN);
+    settings.without_epochs = true;
+    let mut world: World<0> = World::new(CLEAN, KNOWN, 1);
+    world.device = Box::new(Device::new(settings, Instant::ZERO));
+    for life in 1..=10 {
+        world.send_all(&numbered(20, 40), Duration::from_secs(30));
+        assert_eq!(
+            world.gateway.got.len(),
+            life * 20,
+            "no message of a new life is taken for one of the last"
+        );
+        // The same seed again, as if it had been switched on.
+        world.device = Box::new(Device::new(settings, world.now));
+        world.store = RamStore::new();
+    }
+}
+
+#[test]
+fn nothing_but_what_was_sent_is_taken_from_noise() {
+    let faults = Faults { turned: 5000, lost: 2000, inserted: 2000, ..CLEAN };
+    let mut world: World<0> = World::new(faults, KNOWN, 11);
+    let messages = numbered(100, 24);
+    world.send_all(&messages, Duration::from_secs(600));
+    assert_eq!(world.payloads(), messages);
+}
+
+#[test]
+fn long_messages_travel_in_pieces_among_short_ones() {
+    const LONG: usize = 9000;
+    for seed in 0..5 {
+        let faults = Faults { turned: 80, lost: 20, ..CLEAN };
+        let mut world: LongWorld = LongWorld::new(faults, seed);
+        let messages: Vec<Vec<u8>> = (0..12_u8)
+            .map(|n| if n % 3 == 0 { (0..LONG).map(|at| (at as u8) ^ n).collect() } else { vec![n; 30] })
+            .collect();
+        world.send_all(&messages);
+        assert_eq!(world.got(), messages, "seed {seed}");
+    }
+}
+
+/// The same with memory for long messages.
+struct LongWorld {
+    now: Instant,
+    device: Box<Endpoint<'static, { 32 * 1024 }, FRAME, MESSAGE>>,
+    store: Box<RamStore<{ 32 * 1024 }>>,
+    gateway: Gateway,
+    up: Pipe,
+    down: Pipe,
+}
+
+impl LongWorld {
+    fn new(faults: Faults, seed: u64) -> Self {
+        Self {
+            now: Instant::ZERO,
+            device: Box::new(Endpoint::new(config(seed, KNOWN), Instant::ZERO)),
+            store: Box::new(RamStore::new()),
+            gateway: Gateway::new(seed, KNOWN),
+            up: Pipe::new(faults, seed),
+            down: Pipe::new(faults, seed + 1000),
+        }
+    }
+
+    fn got(&self) -> Vec<&[u8]> {
+        self.gateway.got.iter().map(|(_, payload, _)| &payload[..]).collect()
+    }
+
+    fn send_all(&mut self, messages: &[Vec<u8>]) {
+        let mut rest = messages;
+        let mut scratch = vec![0; 64 * 1024];
+        while !rest.is_empty() || self.device.queued() > 0 {
+            while let Some((message, after)) = rest.split_first() {
+                let given = (TopicIndex(0), &message[..]);
+                match pump::send(&mut *self.device, &mut *self.store, self.now, given, Overflow::Refuse) {
+                    Ok(_) => rest = after,
+                    Err(_) => break,
+                }
+            }
+            self.now = self.now + Duration::from_millis(1);
+            let arrived = self.down.take(self.now);
+            let (bytes, served) =
+                pump::turn(&mut *self.device, &mut *self.store, self.now, &arrived, &mut scratch, |_| {});
+            served.expect("in memory");
+            self.up.put(self.now, bytes);
+            let arrived = self.up.take(self.now);
+            self.gateway.turn(self.now, &arrived, &mut self.down);
+            assert!(self.now < Instant::ZERO + Duration::from_secs(300), "{} queued", self.device.queued());
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! `liner pub`: one message, until somebody has taken it over.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use liner_mio::{Class, Event, Message, Mode, Node, SendError};
+use liner_proto::wire::handshake::Acks;
+use serde::Serialize;
+
+use crate::args::PubArgs;
+use crate::clock::Clock;
+use crate::event;
+use crate::failure::Failure;
+use crate::name::random_name;
+use crate::out::{self, Out, tell};
+use crate::store::{build, drive_failure, open, stop_failure};
+use crate::store_url::StoreUrl;
+use crate::watch::{Stop, Watch};
+
+/// How long the end may take: everything is acknowledged by then.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is read of standard input at most. How long a message may be, the node knows.
+const INPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The gateway remembers every name that has sent something: so there are no more than 1,024 of those made up here.
+const NAME_BITS: u32 = 10;
+
+/// Names made up that are tried, if others use them at the same time.
+const NAMES_TRIED: u32 = 8;
+
+pub(crate) fn run(args: &PubArgs) -> Result<(), Failure> {
+    if args.name.is_none() && matches!(args.store, StoreUrl::Sqlite(_)) {
+        return Err(Failure::Usage(
+            "what --store keeps is found again under a name: add --name NAME".to_owned(),
+        ));
+    }
+    let payload = payload(args)?;
+    let mut watch = Watch::new(Stop::on_signals()?)?;
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let name = args.name.clone().unwrap_or_else(|| random_name("pub", NAME_BITS));
+        match publish(args, &name, &payload, &mut watch) {
+            Err(Failure::InUse(_)) if args.name.is_none() && tried < NAMES_TRIED => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn payload(args: &PubArgs) -> Result<Vec<u8>, Failure> {
+    if args.payload != "-" {
+        return Ok(args.payload.clone().into_bytes());
+    }
+    let mut payload = Vec::new();
+    let stdin = std::io::stdin().lock();
+    let read = stdin.take(INPUT_BYTES_MAX + 1).read_to_end(&mut payload);
+    read.map_err(|error| Failure::io("cannot read standard input", &error))?;
+    if payload.len() as u64 > INPUT_BYTES_MAX {
+        return Err(Failure::Work("standard input is too long for one message".to_owned()));
+    }
+    Ok(payload)
+}
+
+fn publish(args: &PubArgs, name: &str, payload: &[u8], watch: &mut Watch) -> Result<(), Failure> {
+    let store = open(&args.store, name, Class::Power)?;
+    let mut node = build(Node::builder(name).store(store).peer(&args.peer))?;
+    watch.register(&mut [&mut node])?;
+    if node.queued() > 0 {
+        tell(format_args!("{} of earlier runs are sent first", event::messages(node.queued())));
+    }
+    let mut run = Run { args, node, is_sent: false, is_full: false };
+    let outcome = run.work(name, payload, watch);
+    let done = outcome.and_then(|taker| run.report(name, &taker));
+    let stopped = run.node.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error));
+    done.and(stopped)
+}
+
+/// It subscribes to nothing.
+const fn ignore(_: &Message<'_>) {}
+
+struct Run<'a> {
+    args: &'a PubArgs,
+    node: Node,
+    is_sent: bool,
+    /// The next hop keeps no more of the topic.
+    is_full: bool,
+}
+
+impl Run<'_> {
+    /// Works until the message is acknowledged. Says by whom.
+    fn work(&mut self, name: &str, payload: &[u8], watch: &mut Watch) -> Result<String, Failure> {
+        let clock = Clock::start();
+        let mut taker = None;
+        loop {
+            self.node.drive(Some(Duration::ZERO), &mut ignore).map_err(|error| drive_failure(&error))?;
+            self.take_events(name)?;
+            if taker.is_none() {
+                taker = self.find_taker();
+                if taker.is_some() {
+                    self.send(payload)?;
+                    continue;
+                }
+            } else if self.is_full {
+                return Err(self.full());
+            } else if self.node.is_idle()
+                && let Some(taker) = taker
+            {
+                return Ok(taker);
+            }
+            let left = self.args.wait.saturating_sub(clock.elapsed());
+            if watch.is_stopped() {
+                return Err(Failure::Unfinished(format!("stopped: {}", self.unacknowledged())));
+            }
+            if left.is_zero() {
+                return Err(self.too_late());
+            }
+            watch.wait_for(&mut [&mut self.node], Some(left))?;
+        }
+    }
+
+    fn take_events(&mut self, name: &str) -> Result<(), Failure> {
+        while let Some(event) = self.node.poll_event() {
+            if let Some(failure) = event::fatal(&event, name) {
+                return Err(failure);
+            }
+            if let Event::TopicFull { topic } = &event
+                && **topic == *self.args.topic
+            {
+                self.is_full = true;
+                continue;
+            }
+            if matches!(event, Event::PeerUp { .. }) {
+                continue;
+            }
+            if let Some(words) = event::words(&event, self.node.store_error().as_deref()) {
+                tell(words);
+            }
+            if matches!(event, Event::WeakAcks { .. }) {
+                return Err(Failure::Work(format!(
+                    "{}: give the gateway a store as good as --store, or leave --store away",
+                    self.unacknowledged()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Who is connected and takes the message.
+    fn find_taker(&self) -> Option<String> {
+        self.node.peers_up().into_iter().find(|peer| self.node.is_taken_by(&self.args.topic, peer))
+    }
+
+    fn send(&mut self, payload: &[u8]) -> Result<(), Failure> {
+        let sent = self.node.send(&self.args.topic, payload, Mode::All);
+        match sent {
+            Ok(_) => self.is_sent = true,
+            Err(SendError::TopicFull) => return Err(self.full()),
+            Err(error) => return Err(Failure::Work(error.to_string())),
+        }
+        Ok(())
+    }
+
+    fn report(&self, name: &str, taker: &str) -> Result<(), Failure> {
+        let topic = self.args.topic.as_str();
+        let class = self.node.acks_of(taker).map_or("unknown", class_word);
+        let number = self.node.acked_by(taker);
+        let plain = format!(
+            "{} {}#{number} acknowledged by {} ({class})",
+            out::field(topic),
+            out::field(name),
+            out::field(taker)
+        );
+        let json = Acknowledged { event: "acknowledged", topic, from: name, seq: number, by: taker, class };
+        let mut out = Out::new(self.args.json);
+        out.line(plain, &json).and_then(|()| out.flush()).map_err(|error| out::failed(&error))
+    }
+
+    // ------------------------------------------------------------------ what is told when it does not arrive
+
+    fn full(&self) -> Failure {
+        let next = "send it again once somebody takes what is kept: a device by connecting, others with `liner sub --name`";
+        let topic = &self.args.topic;
+        let became = if self.is_sent { ", and has put the message aside among its dead letters" } else { "" };
+        Failure::Work(format!("nobody takes {topic} and the gateway keeps no more of it{became}: {next}"))
+    }
+
+    fn too_late(&self) -> Failure {
+        let PubArgs { peer, topic, wait, .. } = self.args;
+        if self.is_sent {
+            return Failure::Unreached(self.unacknowledged());
+        }
+        match self.node.peers_up().first() {
+            None => Failure::Unreached(format!(
+                "nobody answered at {peer} within {wait:?}: start the gateway, or give its address with --peer; {}",
+                self.unacknowledged()
+            )),
+            Some(name) => Failure::Unreached(format!(
+                "{name} at {peer} hands nothing on and has not subscribed to {topic}: give a gateway's address with --peer"
+            )),
+        }
+    }
+
+    /// What was not acknowledged, and what becomes of it.
+    fn unacknowledged(&self) -> String {
+        let topic = &self.args.topic;
+        let queued = self.node.queued();
+        match &self.args.store {
+            _ if queued == 0 => format!("the message to {topic} was not sent: send it again"),
+            StoreUrl::Ram if self.is_sent => {
+                format!("the message to {topic} is not acknowledged and may have arrived: send it again")
+            }
+            StoreUrl::Ram => format!("the message to {topic} was not sent: send it again"),
+            store @ StoreUrl::Sqlite(_) => format!(
+                "{} to {topic} or other topics not acknowledged: the next run with --store {store} and this --name sends what is there",
+                event::messages(queued)
+            ),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Acknowledged<'a> {
+    event: &'static str,
+    topic: &'a str,
+    from: &'a str,
+    seq: u64,
+    by: &'a str,
+    class: &'static str,
+}
+
+const fn class_word(acks: Acks) -> &'static str {
+    match acks {
+        Acks::Ram => "ram",
+        Acks::Process => "process",
+        Acks::Power => "power",
+        Acks::Processed => "processed",
+    }
+}

@@ -1,0 +1,170 @@
+//! One message at a time: to a device, to a topic, and to nobody.
+
+use std::io::Write as _;
+use std::sync::mpsc::{TryRecvError, channel};
+use std::time::Duration;
+
+use liner::proto::router::NodeConfig;
+use liner::{Framing, Message, Node};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::path::gateway;
+use crate::process::{Liner, free_port, run, run_with};
+
+/// A device that sends nothing and stays until its standard input ends.
+fn listener(folder: &std::path::Path, devices: &str, more: &[&str]) -> Liner {
+    let args =
+        ["device", "--topic", "readings", "--name", "boiler", "--connect", devices, "--payload-from", "-"];
+    Liner::start(folder, &[&args[..], more].concat())
+}
+
+/// The next line of a device that is a message.
+fn command(device: &Liner) -> Value {
+    loop {
+        let line = device.json();
+        if line["event"] == "message" {
+            return line;
+        }
+    }
+}
+
+#[test]
+fn a_device_prints_what_it_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_gateway, peers, devices) = gateway(folder.path(), &[]);
+    let device = listener(folder.path(), &devices, &["--json"]);
+    device.error_with("connected");
+    let ended = run(folder.path(), &["pub", "boiler", "set 60", "--name", "panel", "--peer", &peers]);
+    assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
+    assert_eq!(ended.lines, ["boiler panel#1 acknowledged by gateway (power)"]);
+    let line = command(&device);
+    assert_eq!((&line["topic"], &line["from"]), (&Value::from("boiler"), &Value::from("panel")));
+    assert_eq!((&line["seq"], &line["payload"]), (&Value::from(1), &Value::from("set 60")));
+    assert_eq!(line["maybe_redelivered"], false);
+
+    // Without a name, and from standard input.
+    let ended = run_with(folder.path(), &["pub", "boiler", "-", "--peer", &peers, "--json"], b"a\nb");
+    assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
+    let told: Value = serde_json::from_str(&ended.lines[0]).unwrap();
+    assert_eq!((&told["event"], &told["class"]), (&Value::from("acknowledged"), &Value::from("power")));
+    let line = command(&device);
+    assert_eq!((&line["from"], &line["payload"]), (&told["from"], &Value::from("a\nb")));
+    assert_eq!(device.end().code, Some(0));
+}
+
+#[test]
+fn a_device_that_was_never_seen_finds_what_was_sent_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_gateway, peers, devices) = gateway(folder.path(), &["--store", "ram:"]);
+    for payload in ["one", "two"] {
+        let ended = run(folder.path(), &["pub", "boiler", payload, "--name", "panel", "--peer", &peers]);
+        assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
+        assert_eq!(ended.lines, ["boiler panel#1 acknowledged by gateway (ram)"], "each run is a new stream");
+    }
+    let device = listener(folder.path(), &devices, &[]);
+    for payload in ["one", "two"] {
+        let line = loop {
+            let line = device.line().unwrap();
+            if line.starts_with("boiler ") {
+                break line;
+            }
+        };
+        assert_eq!(line, format!("boiler panel#1 {payload}"));
+    }
+    assert_eq!(device.end().code, Some(0));
+}
+
+#[test]
+fn nobody_there_has_an_exit_code_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let args = ["pub", "boiler", "x", "--peer", &nobody];
+    let ended = run(folder.path(), &[&args[..], &["--wait", "200ms"]].concat());
+    let errors = ended.errors.join("\n");
+    assert_eq!((ended.code, ended.lines.len()), (Some(5), 0), "{errors}");
+    assert!(errors.contains(&nobody) && errors.contains("was not sent"), "{errors}");
+
+    let waits = Liner::start(folder.path(), &args);
+    waits.error_with("nobody answers");
+    waits.signal(Signal::INT);
+    let ended = waits.end();
+    let errors = ended.errors.join("\n");
+    assert_eq!(ended.code, Some(4), "{errors}");
+    assert!(errors.contains("the message to boiler was not sent"), "{errors}");
+}
+
+#[test]
+fn what_waits_in_a_store_is_sent_by_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gateway, peers, devices) = gateway(folder.path(), &[]);
+    gateway.freeze();
+    let args = ["pub", "boiler", "first", "--name", "panel", "--store", "sqlite:panel.db", "--peer", &peers];
+    let ended = run(folder.path(), &[&args[..], &["--wait", "300ms"]].concat());
+    assert_eq!(ended.code, Some(5), "{:?}", ended.errors);
+    gateway.thaw();
+    // Nobody had answered: nothing was accepted, and nothing waits.
+    let errors = ended.errors.join("\n");
+    assert!(errors.contains("was not sent"), "{errors}");
+    let ended = run(folder.path(), &args);
+    assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
+    assert_eq!(ended.lines, ["boiler panel#1 acknowledged by gateway (power)"]);
+    let ended = run(folder.path(), &args);
+    assert_eq!(ended.lines, ["boiler panel#2 acknowledged by gateway (power)"], "the stream goes on");
+    let device = listener(folder.path(), &devices, &["--json"]);
+    assert_eq!((command(&device)["seq"].as_u64(), command(&device)["seq"].as_u64()), (Some(1), Some(2)));
+}
+
+#[test]
+fn a_topic_that_is_full_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, addresses) = channel();
+    let (stop, stopped) = channel::<()>();
+    let gateway = std::thread::spawn(move || {
+        let keep_few = |config: &mut NodeConfig| config.kept.messages = 1;
+        let gateway = Node::builder("gateway").takes_custody(true).configure(keep_few);
+        let mut gateway = gateway.listen("127.0.0.1:0", Framing::Length).build().unwrap();
+        address.send(gateway.listen_addrs()[0]).unwrap();
+        while stopped.try_recv() == Err(TryRecvError::Empty) {
+            gateway.drive(Some(Duration::from_millis(10)), &mut |_: &Message<'_>| {}).unwrap();
+        }
+    });
+    let peers = addresses.recv().unwrap().to_string();
+    let args = ["pub", "boiler", "x", "--peer", &peers];
+    assert_eq!(run(folder.path(), &args).code, Some(0));
+    let ended = run(folder.path(), &args);
+    let errors = ended.errors.join("\n");
+    assert_eq!((ended.code, ended.lines.len()), (Some(1), 0), "{errors}");
+    assert!(errors.contains("keeps no more of it") && errors.contains("dead letters"), "{errors}");
+    drop(stop);
+    gateway.join().unwrap();
+}
+
+#[test]
+fn whoever_hands_nothing_on_is_no_gateway() {
+    let folder = tempfile::tempdir().unwrap();
+    let sub = Liner::start(folder.path(), &["sub", "t", "--listen", "127.0.0.1:0"]);
+    let listening = sub.error_with("listening on");
+    let peer = listening.rsplit(' ').next().unwrap();
+    let ended = run(folder.path(), &["pub", "other", "x", "--peer", peer, "--wait", "300ms"]);
+    let errors = ended.errors.join("\n");
+    assert_eq!(ended.code, Some(5), "{errors}");
+    assert!(errors.contains("hands nothing on"), "{errors}");
+    let ended = run(folder.path(), &["pub", "t", "x", "--name", "panel", "--peer", peer]);
+    assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
+    assert!(ended.lines[0].ends_with("(processed)"), "{:?}", ended.lines);
+    assert_eq!(sub.line().unwrap(), "t panel#1 x");
+}
+
+#[test]
+fn a_message_that_is_too_long_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_gateway, peers, _) = gateway(folder.path(), &["--store", "ram:"]);
+    let mut liner = Liner::start(folder.path(), &["pub", "t", "-", "--peer", &peers]);
+    liner.stdin().write_all(&[b'x'; 70_000]).unwrap();
+    let ended = liner.end();
+    assert_eq!(ended.code, Some(1), "{:?}", ended.errors);
+    assert!(ended.errors.join("\n").contains("too large"), "{:?}", ended.errors);
+    let ended = run(folder.path(), &["pub", "t", "x", "--store", "sqlite:a.db", "--peer", &peers]);
+    assert_eq!(ended.code, Some(2), "{:?}", ended.errors);
+}
