@@ -34,6 +34,11 @@ impl Rng {
         }
     }
 
+    /// A number below `bound`; 0 if `bound` is 0. Biased by less than `bound` in 2^32.
+    pub const fn below32(&mut self, bound: u32) -> u32 {
+        (((self.next() >> 32) * bound as u64) >> 32) as u32
+    }
+
     /// A number below `bound`; 0 if `bound` is 0. Biased by less than `bound` in 2^64.
     pub const fn below(&mut self, bound: u64) -> u64 {
         ((self.next() as u128 * bound as u128) >> 64) as u64
@@ -55,5 +60,7 @@ mod tests {
         let mut rng = Rng::new([1, 2]);
         assert!((0..1000).all(|_| rng.below(7) < 7));
         assert_eq!(rng.below(0), 0);
+        assert!((0..1000).all(|_| rng.below32(7) < 7));
+        assert_eq!(rng.below32(0), 0);
     }
 }

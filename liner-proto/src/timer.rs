@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::rng::Rng;
-use crate::time::Instant;
+use crate::time::{Instant, micros};
 
 /// Why the core wants to be woken; for logs and traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,26 +76,24 @@ impl BackOff {
 
     /// It has failed. Returns when to try again: no later than `most` from now.
     pub fn fail(&mut self, now: Instant, most: Duration, rng: &mut Rng) -> Instant {
+        let most = u32::try_from(micros(most)).unwrap_or(u32::MAX);
         let wait = pause(now.since(self.down_since), self.failures).min(most);
         self.failures = self.failures.saturating_add(1);
         // Half of the wait is certain, half is drawn, so that nodes which lost one peer together do not return together.
-        let micros = wait.as_micros() as u64;
-        now + Duration::from_micros(micros / 2 + rng.below(micros / 2 + 1))
+        now.after_micros(u64::from(wait / 2 + rng.below32(wait / 2 + 1)))
     }
 }
 
-/// How long to wait before the next try: from 0.1 s, at most 0.25 s in the first minute without a session, 1 s in the
-/// first ten minutes, 30 s after that.
-fn pause(down: Duration, failures: u32) -> Duration {
-    let grown = Duration::from_millis(100) * 2_u32.saturating_pow(failures.min(10));
-    let most = if down < Duration::from_secs(60) {
-        Duration::from_millis(250)
-    } else if down < Duration::from_secs(600) {
-        Duration::from_secs(1)
-    } else {
-        Duration::from_secs(30)
+/// How long to wait before the next try, in microseconds: from 0.1 s, at most 0.25 s in the first minute without a session, 1 s
+/// in the first ten minutes, 30 s after that.
+fn pause(down: Duration, failures: u32) -> u32 {
+    let grown = 100_000 << failures.min(10);
+    let most = match down.as_secs() {
+        0..60 => 250_000,
+        60..600 => 1_000_000,
+        _ => 30_000_000,
     };
-    grown.min(most)
+    most.min(grown)
 }
 
 #[cfg(test)]
@@ -104,10 +102,10 @@ mod tests {
 
     #[test]
     fn a_peer_away_for_minutes_is_found_within_a_second() {
-        assert_eq!(pause(Duration::from_secs(2), 0), Duration::from_millis(100));
-        assert_eq!(pause(Duration::from_secs(59), 50), Duration::from_millis(250));
-        assert_eq!(pause(Duration::from_secs(300), 500), Duration::from_secs(1));
-        assert_eq!(pause(Duration::from_secs(3600), 5000), Duration::from_secs(30));
+        assert_eq!(pause(Duration::from_secs(2), 0), 100_000);
+        assert_eq!(pause(Duration::from_secs(59), 50), 250_000);
+        assert_eq!(pause(Duration::from_secs(300), 500), 1_000_000);
+        assert_eq!(pause(Duration::from_secs(3600), 5000), 30_000_000);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The store of a device: one queue in memory that somebody else provides, for instance a `static`.
 
-use heapless::{String, Vec};
+use heapless::Vec;
 
 use super::Store;
 use super::head::Head;
@@ -33,21 +33,50 @@ pub struct RamStore<const BYTES: usize> {
     records: Records<BYTES>,
 }
 
-/// Everything but the records: small enough to try a group on a copy.
-#[derive(Clone, Debug)]
+/// Everything but the records: small enough to try a group on a copy. Its parts are plain bytes, so that a copy is one.
+#[derive(Clone, Copy, Debug)]
 struct Table {
     inbox: Option<Epoch>,
-    queue: Option<(Kind, String<NAME>)>,
+    kind: Kind,
+    name: Text<NAME>,
     head: Head,
-    topics: Vec<(u32, String<TOPIC>), TOPICS>,
-    cursors: Vec<Cursor, CURSORS>,
+    topics: [Option<(u32, Text<TOPIC>)>; TOPICS],
+    cursors: [Option<Cursor>; CURSORS],
 }
 
+/// What the queue is, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    Closed,
     Node,
     Topic,
     Address,
+}
+
+/// A text of at most `BYTES` bytes.
+#[derive(Clone, Copy, Debug)]
+struct Text<const BYTES: usize> {
+    len: u8,
+    bytes: [u8; BYTES],
+}
+
+impl<const BYTES: usize> Text<BYTES> {
+    const EMPTY: Self = Self { len: 0, bytes: [0; BYTES] };
+
+    fn new(text: &str) -> Result<Self, StoreFault> {
+        let mut bytes = [0; BYTES];
+        let place = bytes.get_mut(..text.len()).ok_or(StoreFault::Refused)?;
+        place.copy_from_slice(text.as_bytes());
+        Ok(Self { len: text.len() as u8, bytes })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    fn text(&self) -> &str {
+        core::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
 }
 
 /// What a request means for the records.
@@ -63,9 +92,9 @@ enum Change<'a> {
     Closed,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Cursor {
-    peer: String<NAME>,
+    peer: Text<NAME>,
     epoch: Epoch,
     through: u64,
 }
@@ -88,10 +117,11 @@ impl<const BYTES: usize> RamStore<BYTES> {
         Self {
             table: Table {
                 inbox: None,
-                queue: None,
+                kind: Kind::Closed,
+                name: Text::EMPTY,
                 head: Head::new(Epoch::NONE),
-                topics: Vec::new(),
-                cursors: Vec::new(),
+                topics: [None; TOPICS],
+                cursors: [None; CURSORS],
             },
             records: Records::new(),
         }
@@ -127,19 +157,18 @@ impl<const BYTES: usize> Store for RamStore<BYTES> {
         if let Some(queue) = table.queue() {
             let bytes = self.records.bytes.len() as u64;
             visit(Recovered::Queue(table.head.recovered(queue, self.records.messages, bytes)));
-            for (number, text) in &table.topics {
-                visit(Recovered::Topic { queue, number: *number, text });
+            for (number, text) in table.topics.iter().flatten() {
+                visit(Recovered::Topic { queue, number: *number, text: text.text() });
             }
         }
-        for cursor in &table.cursors {
-            let Cursor { peer, epoch, through } = cursor;
-            visit(Recovered::Cursor { peer, epoch: *epoch, through: *through });
+        for Cursor { peer, epoch, through } in table.cursors.iter().flatten() {
+            visit(Recovered::Cursor { peer: peer.text(), epoch: *epoch, through: *through });
         }
         Ok(())
     }
 
     fn apply(&mut self, group: &[StoreOp<'_>]) -> Result<(), StoreFault> {
-        let mut trial = self.table.clone();
+        let mut trial = self.table;
         let mut held = self.records.bytes.len();
         for op in group {
             match trial.step(op)? {
@@ -174,7 +203,9 @@ impl<const BYTES: usize> Store for RamStore<BYTES> {
 
 impl Table {
     fn queue(&self) -> Option<Queue<'_>> {
-        self.queue.as_ref().map(|(kind, name)| match kind {
+        let name = self.name.text();
+        Some(match self.kind {
+            Kind::Closed => return None,
             Kind::Node => Queue::Node(name),
             Kind::Topic => Queue::Topic(name),
             Kind::Address => Queue::Address(name),
@@ -182,7 +213,7 @@ impl Table {
     }
 
     fn is_open(&self, queue: Queue<'_>) -> bool {
-        self.queue() == Some(queue)
+        self.kind == kind(queue) && self.name.bytes() == queue.name().as_bytes()
     }
 
     fn opened(&mut self, queue: Queue<'_>) -> Result<&mut Head, StoreFault> {
@@ -231,45 +262,49 @@ impl Table {
             self.head.reopen(epoch);
             return Ok(());
         }
-        if self.queue.is_some() {
+        if self.kind != Kind::Closed {
             return Err(StoreFault::Refused);
         }
-        let kind = match queue {
-            Queue::Node(_) => Kind::Node,
-            Queue::Topic(_) => Kind::Topic,
-            Queue::Address(_) => Kind::Address,
-        };
-        let name = String::try_from(queue.name()).map_err(|_| StoreFault::Refused)?;
-        self.queue = Some((kind, name));
+        self.name = Text::new(queue.name())?;
+        self.kind = kind(queue);
         self.head = Head::new(epoch);
         Ok(())
     }
 
     fn close(&mut self) {
-        self.queue = None;
+        self.kind = Kind::Closed;
         self.head = Head::new(Epoch::NONE);
-        self.topics.clear();
+        self.topics = [None; TOPICS];
     }
 
     fn bind(&mut self, number: u32, text: &str) -> Result<(), StoreFault> {
-        let text = String::try_from(text).map_err(|_| StoreFault::Refused)?;
-        match self.topics.iter_mut().find(|topic| topic.0 == number) {
-            Some(topic) => topic.1 = text,
-            None => self.topics.push((number, text)).map_err(|_| StoreFault::Full)?,
-        }
+        let text = Text::new(text)?;
+        let place = place(&mut self.topics, |topic| topic.0 == number)?;
+        *place = Some((number, text));
         Ok(())
     }
 
     fn advance(&mut self, peer: &str, epoch: Epoch, through: u64) -> Result<(), StoreFault> {
-        match self.cursors.iter_mut().find(|cursor| cursor.peer == peer) {
-            Some(cursor) if cursor.epoch == epoch => cursor.through = cursor.through.max(through),
-            Some(cursor) => (cursor.epoch, cursor.through) = (epoch, through),
-            None => {
-                let peer = String::try_from(peer).map_err(|_| StoreFault::Refused)?;
-                self.cursors.push(Cursor { peer, epoch, through }).map_err(|_| StoreFault::Full)?;
-            }
-        }
+        let peer = Text::new(peer)?;
+        let place = place(&mut self.cursors, |cursor| cursor.peer.bytes() == peer.bytes())?;
+        let before = place.as_ref().filter(|cursor| cursor.epoch == epoch).map_or(0, |cursor| cursor.through);
+        *place = Some(Cursor { peer, epoch, through: through.max(before) });
         Ok(())
+    }
+}
+
+/// The place of what is there already, or a free one.
+fn place<T>(places: &mut [Option<T>], is_it: impl Fn(&T) -> bool) -> Result<&mut Option<T>, StoreFault> {
+    let found = places.iter().position(|place| place.as_ref().is_some_and(&is_it));
+    let at = found.or_else(|| places.iter().position(Option::is_none));
+    at.and_then(|at| places.get_mut(at)).ok_or(StoreFault::Full)
+}
+
+const fn kind(queue: Queue<'_>) -> Kind {
+    match queue {
+        Queue::Node(_) => Kind::Node,
+        Queue::Topic(_) => Kind::Topic,
+        Queue::Address(_) => Kind::Address,
     }
 }
 
@@ -308,7 +343,8 @@ impl<const BYTES: usize> Records<BYTES> {
             (end, first) = (step.end, step.last + 1);
             self.messages -= u64::from(step.is_message());
         }
-        self.bytes.drain(..end);
+        self.bytes.copy_within(end.., 0);
+        self.bytes.truncate(self.bytes.len() - end);
         self.first = first;
     }
 

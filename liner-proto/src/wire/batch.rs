@@ -1,8 +1,7 @@
 //! Batches: what one write of a reliable link takes, numbered as a whole.
 
 use super::record::{self, Record, Run};
-use super::text::{Writer, take_byte};
-use super::varint::take_varint;
+use super::text::{Reader, Writer};
 use super::{BufferFull, DecodeError, NUMBER_MAX, tag};
 
 const SENT_BEFORE: u8 = 1 << 0;
@@ -35,19 +34,19 @@ impl BatchHead {
     #[inline]
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, BufferFull> {
         let mut writer = Writer::new(out);
-        self.write(&mut writer).ok_or(BufferFull)?;
-        Ok(writer.len())
+        self.write(&mut writer);
+        writer.done().ok_or(BufferFull)
     }
 
-    fn write(&self, writer: &mut Writer<'_>) -> Option<()> {
+    #[inline]
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
         let age = if self.added_age_ms.is_some() { ADDED_AGE } else { 0 };
-        writer.byte(tag::BATCH)?;
-        writer.byte(age | if self.sent_before { SENT_BEFORE } else { 0 })?;
-        writer.varint(self.first)?;
-        writer.varint(self.last)?;
-        match self.added_age_ms {
-            Some(ms) => writer.varint(ms),
-            None => Some(()),
+        writer.byte(tag::BATCH);
+        writer.byte(age | if self.sent_before { SENT_BEFORE } else { 0 });
+        writer.varint(self.first);
+        writer.varint(self.last);
+        if let Some(ms) = self.added_age_ms {
+            writer.varint(ms);
         }
     }
 }
@@ -89,25 +88,16 @@ impl<'a> Batch<'a> {
     }
 
     /// Reads a batch behind its tag.
-    #[inline]
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let (flags, rest) = take_byte(bytes)?;
+    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+        let flags = reader.byte();
         if flags & !(SENT_BEFORE | ADDED_AGE) != 0 {
-            return Err(DecodeError::Unsupported(flags));
+            reader.fail(DecodeError::Unsupported(flags));
         }
-        let (first, rest) = take_varint(rest)?;
-        let (last, rest) = take_varint(rest)?;
-        if first == 0 || first > last || last > NUMBER_MAX {
-            return Err(DecodeError::Range);
-        }
-        let (added_age_ms, run) = if flags & ADDED_AGE == 0 {
-            (None, rest)
-        } else {
-            let (ms, run) = take_varint(rest)?;
-            (Some(ms), run)
-        };
+        let (first, last) = (reader.varint(), reader.varint());
+        reader.check(1 <= first && first <= last && last <= NUMBER_MAX);
+        let added_age_ms = (flags & ADDED_AGE != 0).then(|| reader.varint());
         let head = BatchHead { sent_before: flags & SENT_BEFORE != 0, first, last, added_age_ms };
-        Ok(Self { head, run })
+        Self { head, run: reader.take_rest() }
     }
 }
 

@@ -5,8 +5,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::page::Page;
-use super::text::check_text;
-use super::varint::{put_varint, take_varint};
+use super::text::{Reader, Writer};
 use super::{DecodeError, NUMBER_MAX, tag};
 
 /// Bytes in front of the body of a [`Numbered`] frame.
@@ -179,25 +178,31 @@ impl<'a> Numbered<'a> {
     /// # Errors
     /// If it is nothing that this version knows.
     pub fn content(&self) -> Result<Content<'a>, DecodeError> {
-        let Some((&tag, rest)) = self.body.split_first() else { return Err(DecodeError::Truncated) };
-        Ok(match tag {
-            tag::BEGIN => Content::Begin(Begin::decode(rest)?),
-            tag::BIND => Content::Bind(Bind::decode(rest)?),
-            tag::TOPIC_FULL => Content::TopicFull(TopicFull::decode(rest)?),
-            tag::PAGE => Content::Page(Page::decode(rest)?),
-            tag::FRAGMENT => Content::Fragment(Fragment::decode(rest)?),
-            tag::SKIPPABLE_FIRST.. => Content::Skipped,
-            // All others have a number of their own, or none.
-            _ => return Err(DecodeError::Unsupported(tag)),
-        })
+        let mut reader = Reader::new(self.body);
+        let tag = reader.byte();
+        let content = match tag {
+            tag::BEGIN => Content::Begin(Begin::read(&mut reader)),
+            tag::BIND => Content::Bind(Bind::read(&mut reader)),
+            tag::TOPIC_FULL => Content::TopicFull(TopicFull::read(&mut reader)),
+            tag::PAGE => Content::Page(Page::read(&mut reader)),
+            tag::FRAGMENT => Content::Fragment(Fragment::read(&mut reader)),
+            _ => {
+                // All others have a number of their own, or none.
+                if tag < tag::SKIPPABLE_FIRST {
+                    reader.fail(DecodeError::Unsupported(tag));
+                }
+                Content::Skipped
+            }
+        };
+        reader.done(content)
     }
 
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let Some((&number, body)) = bytes.split_first_chunk() else { return Err(DecodeError::Truncated) };
-        if body.is_empty() {
-            return Err(DecodeError::Truncated);
+    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+        let numbered = Self { frame: reader.fixed16(), body: reader.take_rest() };
+        if numbered.body.is_empty() {
+            reader.fail(DecodeError::Truncated);
         }
-        Ok(Self { frame: u16::from_le_bytes(number), body })
+        numbered
     }
 }
 
@@ -205,22 +210,24 @@ impl<'a> Fragment<'a> {
     /// Writes what stands in front of a piece. Returns the bytes written.
     pub fn head(left: u32) -> ([u8; FRAGMENT_HEAD_MAX], usize) {
         let mut head = [0; FRAGMENT_HEAD_MAX];
-        let mut len = 0;
-        if let Some((first, rest)) = head.split_first_mut() {
-            *first = tag::FRAGMENT;
-            len = 1 + put_varint(rest, u64::from(left)).unwrap_or(0);
-        }
+        let mut writer = Writer::new(&mut head);
+        Self { left, bytes: &[] }.write(&mut writer);
+        let len = writer.done().unwrap_or(0);
         (head, len)
     }
 
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let (left, bytes) = take_varint(bytes)?;
-        let left = u32::try_from(left).map_err(|_| DecodeError::Varint)?;
+    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+        let fragment = Self { left: reader.varint32(), bytes: reader.take_rest() };
+        let len = fragment.bytes.len();
         // The last piece ends with the body.
-        if bytes.len() as u64 > u64::from(left) || (bytes.is_empty() && left > 0) {
-            return Err(DecodeError::Range);
-        }
-        Ok(Self { left, bytes })
+        reader.check(len as u64 <= u64::from(fragment.left) && (len > 0 || fragment.left == 0));
+        fragment
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.byte(tag::FRAGMENT);
+        writer.varint(u64::from(self.left));
+        writer.bytes(self.bytes);
     }
 }
 
@@ -304,43 +311,101 @@ impl fmt::Display for CloseReason {
 }
 
 impl<'a> Close<'a> {
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let close: Self = super::take(bytes)?;
-        check_text(close.text)?;
-        Ok(close)
+    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+        Self { reason: reader.byte().into(), text: reader.text() }
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.byte(tag::CLOSE);
+        writer.byte(self.reason.into());
+        writer.text(self.text);
     }
 }
 
 impl Marks {
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let marks: Self = super::take(bytes)?;
-        let good = marks.acked <= marks.received
-            && marks.received <= NUMBER_MAX
-            && (1..=NUMBER_MAX).contains(&marks.next);
-        if good { Ok(marks) } else { Err(DecodeError::Range) }
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let marks = Self {
+            received: reader.varint(),
+            acked: reader.varint(),
+            messages_limit: reader.varint(),
+            bytes_limit: reader.varint(),
+            next: reader.varint(),
+        };
+        reader.check(
+            marks.acked <= marks.received
+                && marks.received <= NUMBER_MAX
+                && (1..=NUMBER_MAX).contains(&marks.next),
+        );
+        marks
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.byte(tag::MARKS);
+        for field in [self.received, self.acked, self.messages_limit, self.bytes_limit, self.next] {
+            writer.varint(field);
+        }
+    }
+}
+
+impl Ack {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            received: reader.fixed16(),
+            bitmap: reader.fixed32(),
+            acked_low: reader.fixed32(),
+            window: reader.byte(),
+            next_low: reader.fixed32(),
+        }
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.byte(tag::ACK);
+        writer.bytes(&self.received.to_le_bytes());
+        writer.bytes(&self.bitmap.to_le_bytes());
+        writer.bytes(&self.acked_low.to_le_bytes());
+        writer.byte(self.window);
+        writer.bytes(&self.next_low.to_le_bytes());
     }
 }
 
 impl<'a> Bind<'a> {
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let bind: Self = super::take(bytes)?;
-        check_text(bind.text)?;
-        if bind.number == 0 { Err(DecodeError::Range) } else { Ok(bind) }
+    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+        let bind = Self { number: reader.varint32(), text: reader.text() };
+        reader.check(bind.number > 0);
+        bind
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.byte(tag::BIND);
+        writer.varint(u64::from(self.number));
+        writer.text(self.text);
     }
 }
 
 impl Begin {
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let begin: Self = super::take(bytes)?;
-        if (1..=NUMBER_MAX).contains(&begin.number) { Ok(begin) } else { Err(DecodeError::Range) }
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let begin = Self { number: reader.varint() };
+        reader.check((1..=NUMBER_MAX).contains(&begin.number));
+        begin
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.byte(tag::BEGIN);
+        writer.varint(self.number);
     }
 }
 
 impl<'a> TopicFull<'a> {
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let full: Self = super::take(bytes)?;
-        check_text(full.topic)?;
-        if full.after > NUMBER_MAX { Err(DecodeError::Range) } else { Ok(full) }
+    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+        let full = Self { topic: reader.text(), after: reader.varint() };
+        reader.check(full.after <= NUMBER_MAX);
+        full
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.byte(tag::TOPIC_FULL);
+        writer.text(self.topic);
+        writer.varint(self.after);
     }
 }
 
@@ -426,25 +491,21 @@ mod tests {
     fn texts_have_a_limit() {
         let text = &*"x".repeat(256);
         let reason = CloseReason::Normal;
-        let bodies = [
-            (Body::Close(Close { reason, text }), crate::wire::put(&Close { reason, text }, &mut [0; 300])),
-            (
-                Body::Bind(Bind { number: 1, text }),
-                crate::wire::put(&Bind { number: 1, text }, &mut [0; 300]),
-            ),
-            (Body::TopicFull(TopicFull { topic: text, after: 1 }), Ok(0)),
-        ];
-        for (body, by_postcard) in bodies {
+        for body in [
+            Body::Close(Close { reason, text }),
+            Body::Bind(Bind { number: 1, text }),
+            Body::TopicFull(TopicFull { topic: text, after: 1 }),
+        ] {
             assert_eq!(encode(&body, &mut [0; 300]), Err(BufferFull));
-            assert!(by_postcard.is_ok());
         }
-        let mut fields = [0; 300];
-        crate::wire::put(&Close { reason, text }, &mut fields).unwrap();
-        assert_eq!(Close::decode(&fields), Err(DecodeError::LimitExceeded));
-        crate::wire::put(&Bind { number: 1, text }, &mut fields).unwrap();
-        assert_eq!(Bind::decode(&fields), Err(DecodeError::LimitExceeded));
-        crate::wire::put(&TopicFull { topic: text, after: 1 }, &mut fields).unwrap();
-        assert_eq!(TopicFull::decode(&fields), Err(DecodeError::LimitExceeded));
+        // The same frames by a hand that knows no limit: tag, further fields, the length of the text.
+        for front in
+            [&[tag::CLOSE, 0, 0x80, 0x02][..], &[tag::BIND, 1, 0x80, 0x02], &[tag::TOPIC_FULL, 0x80, 0x02]]
+        {
+            let mut bytes = [b'x'; 300];
+            bytes[..front.len()].copy_from_slice(front);
+            assert_eq!(decode(&bytes), Err(DecodeError::LimitExceeded));
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! One record on a lossy line.
 
 use super::DecodeError;
-use super::record::{self, EXT, EXT_AGE, EXT_BORN, Record, SENT_BEFORE, take_ext};
+use super::record::{self, EXT, EXT_AGE, EXT_BORN, Record, SENT_BEFORE, read_ext_flags};
+use super::text::Reader;
 
 /// The most bytes that stand before the rest of a record.
 pub const HEAD_LEN_MAX: usize = 8;
@@ -99,27 +100,16 @@ impl<'a> Parts<'a> {
 }
 
 impl<'a> Data<'a> {
-    /// Reads a body, its first byte included.
-    pub(super) fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
-        let Some((&[first, low, high], rest)) = body.split_first_chunk::<3>() else {
-            return Err(DecodeError::Truncated);
-        };
-        let (ext, rest) = if first & EXT == 0 { (0, rest) } else { take_ext(rest)? };
+    /// Reads what follows the first byte of a body.
+    pub(super) fn read(first: u8, reader: &mut Reader<'a>) -> Self {
+        let frame = reader.fixed16();
+        let ext = if first & EXT == 0 { 0 } else { read_ext_flags(reader) };
         if ext & EXT_BORN != 0 {
-            return Err(DecodeError::Unsupported(ext));
+            reader.fail(DecodeError::Unsupported(ext));
         }
-        let (added_age_ms, rest) = if ext & EXT_AGE == 0 {
-            (None, rest)
-        } else {
-            let (age, rest) = rest.split_first_chunk::<4>().ok_or(DecodeError::Truncated)?;
-            (Some(u32::from_le_bytes(*age)), rest)
-        };
-        Ok(Self {
-            sent_before: first & SENT_BEFORE != 0,
-            frame: u16::from_le_bytes([low, high]),
-            added_age_ms,
-            record: Parted { first: first & !SENT_BEFORE, ext, rest },
-        })
+        let added_age_ms = (ext & EXT_AGE != 0).then(|| reader.fixed32());
+        let record = Parted { first: first & !SENT_BEFORE, ext, rest: reader.take_rest() };
+        Self { sent_before: first & SENT_BEFORE != 0, frame, added_age_ms, record }
     }
 
     /// Whether it is a message without a number, which no frame but this one carries.

@@ -5,6 +5,8 @@
 //! state, and nothing panics whatever the bytes are: values are read with checked accessors only.
 
 pub mod batch;
+#[cfg(test)]
+mod by_postcard;
 pub mod control;
 pub mod data;
 pub mod handshake;
@@ -18,7 +20,7 @@ use control::{Ack, Begin, Bind, Close, Echo, Fragment, Marks, Numbered, Probe, T
 use data::Data;
 use handshake::{Answer, Confirm, Hello};
 use page::Page;
-use text::Writer;
+use text::{Reader, Writer};
 
 /// The version of the protocol that is spoken here.
 pub const VERSION: u8 = 1;
@@ -175,28 +177,34 @@ pub struct BufferFull;
 /// If it is nothing that this version knows: [`CloseReason`](control::CloseReason) says with which word to end the session.
 #[inline]
 pub fn decode(body: &[u8]) -> Result<Body<'_>, DecodeError> {
-    let Some((&tag, rest)) = body.split_first() else { return Err(DecodeError::Truncated) };
-    Ok(match tag {
-        tag::BATCH => Body::Batch(Batch::decode(rest)?),
-        tag::MARKS => Body::Marks(Marks::decode(rest)?),
-        tag::DATA_FIRST..=tag::DATA_LAST => Body::Data(Data::decode(body)?),
-        tag::ACK => Body::Ack(take(rest)?),
-        tag::BIND => Body::Bind(Bind::decode(rest)?),
-        tag::HELLO => Body::Hello(Hello::decode(rest)?),
-        tag::ANSWER => Body::Answer(Answer::decode(rest)?),
-        tag::CONFIRM => Body::Confirm(Confirm::decode(rest)?),
-        tag::CLOSE => Body::Close(Close::decode(rest)?),
-        tag::PAGE => Body::Page(Page::decode(rest)?),
-        tag::TOPIC_FULL => Body::TopicFull(TopicFull::decode(rest)?),
-        tag::PROBE => Body::Probe(take(rest)?),
-        tag::ECHO => Body::Echo(take(rest)?),
-        tag::BEGIN => Body::Begin(Begin::decode(rest)?),
+    let mut reader = Reader::new(body);
+    let tag = reader.byte();
+    let body = match tag {
+        tag::BATCH => Body::Batch(Batch::read(&mut reader)),
+        tag::MARKS => Body::Marks(Marks::read(&mut reader)),
+        tag::DATA_FIRST..=tag::DATA_LAST => Body::Data(Data::read(tag, &mut reader)),
+        tag::ACK => Body::Ack(Ack::read(&mut reader)),
+        tag::BIND => Body::Bind(Bind::read(&mut reader)),
+        tag::HELLO => Body::Hello(Hello::read(&mut reader)),
+        tag::ANSWER => Body::Answer(Answer::read(&mut reader)),
+        tag::CONFIRM => Body::Confirm(Confirm::read(&mut reader)),
+        tag::CLOSE => Body::Close(Close::read(&mut reader)),
+        tag::PAGE => Body::Page(Page::read(&mut reader)),
+        tag::TOPIC_FULL => Body::TopicFull(TopicFull::read(&mut reader)),
+        tag::PROBE => Body::Probe(Probe { number: reader.varint() }),
+        tag::ECHO => Body::Echo(Echo { number: reader.varint() }),
+        tag::BEGIN => Body::Begin(Begin::read(&mut reader)),
         tag::GREET => Body::Greet,
-        tag::NUMBERED => Body::Numbered(Numbered::decode(rest)?),
-        tag::FRAGMENT => Body::Fragment(Fragment::decode(rest)?),
-        tag::SKIPPABLE_FIRST.. => Body::Skipped(tag),
-        _ => return Err(DecodeError::Unsupported(tag)),
-    })
+        tag::NUMBERED => Body::Numbered(Numbered::read(&mut reader)),
+        tag::FRAGMENT => Body::Fragment(Fragment::read(&mut reader)),
+        _ => {
+            if tag < tag::SKIPPABLE_FIRST {
+                reader.fail(DecodeError::Unsupported(tag));
+            }
+            Body::Skipped(tag)
+        }
+    };
+    reader.done(body)
 }
 
 /// Writes the body of a frame to the front of `out`. Returns the bytes written.
@@ -207,85 +215,44 @@ pub fn decode(body: &[u8]) -> Result<Body<'_>, DecodeError> {
 /// # Errors
 /// If `out` is too small or a text too long.
 pub fn encode(body: &Body<'_>, out: &mut [u8]) -> Result<usize, BufferFull> {
-    match body {
-        Body::Hello(hello) => {
-            short(hello.name)?;
-            tagged(tag::HELLO, out, |out| hello.encode(out))
-        }
-        Body::Answer(answer) => {
-            short(answer.name)?;
-            tagged(tag::ANSWER, out, |out| put(answer, out))
-        }
-        Body::Confirm(confirm) => tagged(tag::CONFIRM, out, |out| put(confirm, out)),
-        Body::Close(close) => {
-            short(close.text)?;
-            tagged(tag::CLOSE, out, |out| put(close, out))
-        }
-        Body::Marks(marks) => tagged(tag::MARKS, out, |out| put(marks, out)),
-        Body::Batch(batch) => {
-            let head_len = batch.head.encode(out)?;
-            let rest = out.get_mut(head_len..).unwrap_or_default();
-            Ok(head_len + copy(&[batch.run], rest)?)
-        }
-        Body::Bind(bind) => {
-            short(bind.text)?;
-            tagged(tag::BIND, out, |out| put(bind, out))
-        }
-        Body::Ack(ack) => tagged(tag::ACK, out, |out| put(ack, out)),
-        Body::Page(page) => page.encode(out).ok_or(BufferFull),
-        Body::TopicFull(full) => {
-            short(full.topic)?;
-            tagged(tag::TOPIC_FULL, out, |out| put(full, out))
-        }
-        Body::Probe(probe) => tagged(tag::PROBE, out, |out| put(probe, out)),
-        Body::Echo(echo) => tagged(tag::ECHO, out, |out| put(echo, out)),
-        Body::Begin(begin) => tagged(tag::BEGIN, out, |out| put(begin, out)),
-        Body::Greet => copy(&[&[tag::GREET]], out),
-        Body::Numbered(numbered) => copy(&[&Numbered::head(numbered.frame), numbered.body], out),
-        Body::Fragment(fragment) => {
-            let (head, len) = Fragment::head(fragment.left);
-            copy(&[head.get(..len).unwrap_or_default(), fragment.bytes], out)
-        }
-        Body::Data(data) => copy(&data.parts().slices(), out),
-        Body::Skipped(tag) => copy(&[&[*tag]], out),
-    }
-}
-
-fn short(text: &str) -> Result<(), BufferFull> {
-    text::check_text(text).map_err(|_| BufferFull)
-}
-
-fn tagged(
-    tag: u8,
-    out: &mut [u8],
-    fields: impl FnOnce(&mut [u8]) -> Result<usize, BufferFull>,
-) -> Result<usize, BufferFull> {
-    let Some((first, rest)) = out.split_first_mut() else { return Err(BufferFull) };
-    *first = tag;
-    Ok(1 + fields(rest)?)
-}
-
-fn copy(parts: &[&[u8]], out: &mut [u8]) -> Result<usize, BufferFull> {
     let mut writer = Writer::new(out);
-    for part in parts {
-        writer.bytes(part).ok_or(BufferFull)?;
+    match body {
+        Body::Hello(hello) => hello.write(&mut writer),
+        Body::Answer(answer) => answer.write(&mut writer),
+        Body::Confirm(confirm) => confirm.write(&mut writer),
+        Body::Close(close) => close.write(&mut writer),
+        Body::Marks(marks) => marks.write(&mut writer),
+        Body::Batch(batch) => {
+            batch.head.write(&mut writer);
+            writer.bytes(batch.run);
+        }
+        Body::Bind(bind) => bind.write(&mut writer),
+        Body::Ack(ack) => ack.write(&mut writer),
+        Body::Page(page) => page.write(&mut writer),
+        Body::TopicFull(full) => full.write(&mut writer),
+        Body::Probe(Probe { number }) => {
+            writer.byte(tag::PROBE);
+            writer.varint(*number);
+        }
+        Body::Echo(Echo { number }) => {
+            writer.byte(tag::ECHO);
+            writer.varint(*number);
+        }
+        Body::Begin(begin) => begin.write(&mut writer),
+        Body::Greet => writer.byte(tag::GREET),
+        Body::Numbered(numbered) => {
+            writer.bytes(&Numbered::head(numbered.frame));
+            writer.bytes(numbered.body);
+        }
+        Body::Fragment(fragment) => fragment.write(&mut writer),
+        Body::Data(data) => {
+            for part in data.parts().slices() {
+                writer.bytes(part);
+            }
+        }
+        Body::Skipped(tag) => writer.byte(*tag),
     }
-    Ok(writer.len())
-}
-
-/// Reads fields in postcard's encoding, and ignores what follows them.
-fn take<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, _)) => Ok(value),
-        Err(postcard::Error::DeserializeUnexpectedEnd) => Err(DecodeError::Truncated),
-        Err(postcard::Error::DeserializeBadVarint) => Err(DecodeError::Varint),
-        Err(postcard::Error::DeserializeBadUtf8) => Err(DecodeError::Text),
-        Err(_) => Err(DecodeError::Range),
-    }
-}
-
-fn put<T: serde::Serialize>(value: &T, out: &mut [u8]) -> Result<usize, BufferFull> {
-    postcard::to_slice(value, out).map(|written| written.len()).map_err(|_| BufferFull)
+    writer.done().ok_or(BufferFull)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Pages of the directory.
 
-use super::text::{Writer, take_byte, take_text};
-use super::varint::take_varint;
+use super::text::{Reader, Writer};
 use super::{BufferFull, DecodeError, tag};
 
 /// Some rows of a node's directory. The rows have not been looked at.
@@ -47,22 +46,22 @@ impl<'a> Page<'a> {
     }
 
     /// Reads a page behind its tag.
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let (version, rest) = take_varint(bytes)?;
-        let (last, rest) = take_bool(rest)?;
-        let (count, bytes) = take_varint(rest)?;
-        Ok(Self { version, last, count, bytes })
+    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+        Self {
+            version: reader.varint(),
+            last: reader.flag(),
+            count: reader.varint(),
+            bytes: reader.take_rest(),
+        }
     }
 
     /// Writes tag and page.
-    pub(super) fn encode(&self, out: &mut [u8]) -> Option<usize> {
-        let mut writer = Writer::new(out);
-        writer.byte(tag::PAGE)?;
-        writer.varint(self.version)?;
-        writer.byte(u8::from(self.last))?;
-        writer.varint(self.count)?;
-        writer.bytes(self.bytes)?;
-        Some(writer.len())
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.byte(tag::PAGE);
+        writer.varint(self.version);
+        writer.byte(u8::from(self.last));
+        writer.varint(self.count);
+        writer.bytes(self.bytes);
     }
 }
 
@@ -75,18 +74,12 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     fn read(&mut self) -> Result<Row<'a>, DecodeError> {
-        let (change, rest) = take_byte(self.rest)?;
-        let change = match change {
-            0 => Change::Add,
-            1 => Change::Remove,
-            _ => return Err(DecodeError::Range),
-        };
-        let (topic, rest) = take_text(rest)?;
-        let (name, rest) = take_text(rest)?;
-        let (address, rest) = take_text(rest)?;
-        let (durable, rest) = take_bool(rest)?;
-        self.rest = rest;
-        Ok(Row { change, topic, name, address, durable })
+        let mut reader = Reader::new(self.rest);
+        let change = if reader.flag() { Change::Remove } else { Change::Add };
+        let (topic, name, address) = (reader.text(), reader.text(), reader.text());
+        let durable = reader.flag();
+        self.rest = reader.rest();
+        reader.done(Row { change, topic, name, address, durable })
     }
 }
 
@@ -124,7 +117,9 @@ impl<'a> PageBuilder<'a> {
     /// If not even that fits.
     pub fn new(out: &'a mut [u8], version: u64) -> Result<Self, BufferFull> {
         let empty = Page { version, last: false, count: 0, bytes: &[] };
-        let len = empty.encode(out).ok_or(BufferFull)?;
+        let mut writer = Writer::new(out);
+        empty.write(&mut writer);
+        let len = writer.done().ok_or(BufferFull)?;
         Ok(Self { out, last_at: len - 2, len, count: 0 })
     }
 
@@ -159,20 +154,12 @@ impl<'a> PageBuilder<'a> {
 
 fn write_row(row: &Row<'_>, out: &mut [u8]) -> Option<usize> {
     let mut writer = Writer::new(out);
-    writer.byte(row.change as u8)?;
-    writer.text(row.topic)?;
-    writer.text(row.name)?;
-    writer.text(row.address)?;
-    writer.byte(u8::from(row.durable))?;
-    Some(writer.len())
-}
-
-fn take_bool(bytes: &[u8]) -> Result<(bool, &[u8]), DecodeError> {
-    match take_byte(bytes)? {
-        (0, rest) => Ok((false, rest)),
-        (1, rest) => Ok((true, rest)),
-        _ => Err(DecodeError::Range),
-    }
+    writer.byte(row.change as u8);
+    writer.text(row.topic);
+    writer.text(row.name);
+    writer.text(row.address);
+    writer.byte(u8::from(row.durable));
+    writer.done()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! Decoding borrows from the bytes and copies nothing.
 
 use super::DecodeError;
-use super::text::{Writer, take_byte, take_text, take_u32, text_len};
+use super::text::{Reader, Writer, text_len};
 use super::varint::{take_varint, varint_len};
 use crate::id::Epoch;
 
@@ -199,16 +199,16 @@ impl<'a> Header<'a> {
     #[inline]
     pub fn encode_into(&self, out: &mut [u8]) -> Option<usize> {
         let mut writer = Writer::new(out);
-        self.write(&mut writer)?;
-        Some(writer.len())
+        self.write(&mut writer);
+        writer.done()
     }
 
     #[inline]
-    fn write(&self, writer: &mut Writer<'_>) -> Option<()> {
+    fn write(&self, writer: &mut Writer<'_>) {
         let ext = self.ext();
-        writer.byte(self.first_byte(ext))?;
+        writer.byte(self.first_byte(ext));
         if ext != 0 {
-            self.write_ext(ext, writer)?;
+            self.write_ext(ext, writer);
         }
         match self.topic {
             Topic::Number(number) => writer.varint(u64::from(number)),
@@ -258,23 +258,22 @@ impl<'a> Header<'a> {
         len
     }
 
-    fn write_ext(&self, ext: u8, writer: &mut Writer<'_>) -> Option<()> {
-        writer.byte(ext)?;
+    fn write_ext(&self, ext: u8, writer: &mut Writer<'_>) {
+        writer.byte(ext);
         if let Some(origin) = self.origin {
-            writer.text(origin.name)?;
-            writer.varint(origin.epoch.0)?;
-            writer.varint(origin.number)?;
+            writer.text(origin.name);
+            writer.varint(origin.epoch.0);
+            writer.varint(origin.number);
         }
         if let Some(hops) = self.hops {
-            writer.byte(hops)?;
+            writer.byte(hops);
         }
         if let Some(ttl_ms) = self.ttl_ms {
-            writer.varint(u64::from(ttl_ms))?;
+            writer.varint(u64::from(ttl_ms));
         }
         if let Some(ms) = self.age_field() {
-            writer.varint(ms)?;
+            writer.varint(ms);
         }
-        Some(())
     }
 
     const fn age_field(&self) -> Option<u64> {
@@ -296,9 +295,9 @@ pub const fn message_len(header: &Header<'_>, payload_len: usize) -> usize {
 #[inline]
 pub fn encode_message(header: &Header<'_>, payload: &[u8], out: &mut [u8]) -> Option<usize> {
     let mut writer = Writer::new(out);
-    header.write(&mut writer)?;
-    writer.bytes(payload)?;
-    Some(writer.len())
+    header.write(&mut writer);
+    writer.bytes(payload);
+    writer.done()
 }
 
 /// Writes a gap's record to the front of `out`. Returns the bytes written; nothing if they do not fit, or the gap is empty.
@@ -307,10 +306,10 @@ pub fn encode_gap(reason: GapReason, count: u64, out: &mut [u8]) -> Option<usize
         return None;
     }
     let mut writer = Writer::new(out);
-    writer.byte(MARK | KIND_GAP)?;
-    writer.byte(reason as u8)?;
-    writer.varint(count)?;
-    Some(writer.len())
+    writer.byte(MARK | KIND_GAP);
+    writer.byte(reason as u8);
+    writer.varint(count);
+    writer.done()
 }
 
 /// What a record says.
@@ -319,12 +318,10 @@ pub fn encode_gap(reason: GapReason, count: u64, out: &mut [u8]) -> Option<usize
 /// If the bytes are no record that this version knows.
 #[inline]
 pub fn decode(record: &[u8]) -> Result<Record<'_>, DecodeError> {
-    let (first, rest) = take_byte(record)?;
-    if first & EXT == 0 {
-        return decode_split(first, 0, rest);
-    }
-    let (ext, rest) = take_ext(rest)?;
-    decode_split(first, ext, rest)
+    let mut reader = Reader::new(record);
+    let first = reader.byte();
+    let ext = if first & EXT == 0 { 0 } else { read_ext_flags(&mut reader) };
+    read(first, ext, reader)
 }
 
 /// What a record says whose flags stand apart from the rest: `first` is its first byte, `ext` its second one if the first
@@ -332,29 +329,31 @@ pub fn decode(record: &[u8]) -> Result<Record<'_>, DecodeError> {
 ///
 /// # Errors
 /// If they are no record that this version knows.
-#[inline]
 pub fn decode_split(first: u8, ext: u8, rest: &[u8]) -> Result<Record<'_>, DecodeError> {
+    read(first, ext, Reader::new(rest))
+}
+
+fn read(first: u8, ext: u8, mut reader: Reader<'_>) -> Result<Record<'_>, DecodeError> {
     if first & (MARK_MASK | SENT_BEFORE) != MARK || (first & EXT == 0) != (ext == 0) {
-        return Err(DecodeError::Unsupported(first));
+        reader.fail(DecodeError::Unsupported(first));
     }
     let mode = match first & KIND_MASK {
         KIND_ONE => Mode::One,
         KIND_ALL => Mode::All,
         KIND_BEST_EFFORT => Mode::BestEffort,
-        _ => return decode_gap(first, rest),
+        _ => return read_gap(first, reader),
     };
-    let (mut header, rest) = (Header::new(mode, Topic::Number(0)), rest);
+    let mut header = Header::new(mode, Topic::Number(0));
     header.repeat = first & REPEAT != 0;
-    let rest = if ext == 0 { rest } else { read_ext(&mut header, ext, rest)? };
-    let (topic, payload) = if first & TOPIC_TEXT == 0 {
-        let (number, payload) = take_u32(rest)?;
-        (Topic::Number(number), payload)
+    if ext != 0 {
+        read_ext(&mut header, ext, &mut reader);
+    }
+    header.topic = if first & TOPIC_TEXT == 0 {
+        Topic::Number(read_u32(&mut reader))
     } else {
-        let (text, payload) = take_text(rest)?;
-        (Topic::Text(text), payload)
+        Topic::Text(reader.text())
     };
-    header.topic = topic;
-    Ok(Record::Message { header, payload })
+    reader.done(Record::Message { header, payload: reader.rest() })
 }
 
 /// Whether a record is a message, and not a gap.
@@ -427,66 +426,57 @@ impl<'a> Iterator for Run<'a> {
 }
 
 /// Reads the further flags of a record; there is at least one if there is the byte.
-pub(super) const fn take_ext(bytes: &[u8]) -> Result<(u8, &[u8]), DecodeError> {
-    match bytes {
-        [] => Err(DecodeError::Truncated),
-        [0, ..] => Err(DecodeError::Range),
-        [ext, rest @ ..] if *ext & !EXT_KNOWN == 0 => Ok((*ext, rest)),
-        [ext, ..] => Err(DecodeError::Unsupported(*ext)),
+pub(super) fn read_ext_flags(reader: &mut Reader<'_>) -> u8 {
+    let ext = reader.byte();
+    if ext & !EXT_KNOWN != 0 {
+        reader.fail(DecodeError::Unsupported(ext));
     }
+    reader.check(ext != 0);
+    ext
 }
 
-fn read_ext<'a>(header: &mut Header<'a>, ext: u8, bytes: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+/// A number that may be written with more bytes than it needs.
+fn read_u32(reader: &mut Reader<'_>) -> u32 {
+    let value = reader.varint();
+    reader.check(value <= u64::from(u32::MAX));
+    value as u32
+}
+
+fn read_ext<'a>(header: &mut Header<'a>, ext: u8, reader: &mut Reader<'a>) {
     if ext & !EXT_KNOWN != 0 {
-        return Err(DecodeError::Unsupported(ext));
+        reader.fail(DecodeError::Unsupported(ext));
     }
-    let mut rest = bytes;
     if ext & EXT_ORIGIN != 0 {
-        let (name, epoch, number);
-        (name, rest) = take_text(rest)?;
-        (epoch, rest) = take_varint(rest)?;
-        (number, rest) = take_varint(rest)?;
-        header.origin = Some(Origin { name, epoch: Epoch(epoch), number });
+        let (name, epoch, number) = (reader.text(), Epoch(reader.varint()), reader.varint());
+        header.origin = Some(Origin { name, epoch, number });
     }
     if ext & EXT_HOPS != 0 {
-        let hops;
-        (hops, rest) = take_byte(rest)?;
-        header.hops = Some(hops);
+        header.hops = Some(reader.byte());
     }
     if ext & EXT_TTL != 0 {
-        let ttl_ms;
-        (ttl_ms, rest) = take_u32(rest)?;
-        header.ttl_ms = Some(ttl_ms);
+        header.ttl_ms = Some(read_u32(reader));
     }
     let (unknown, born) = (ext & EXT_AGE_UNKNOWN != 0, ext & EXT_BORN != 0);
-    if unknown && born {
-        return Err(DecodeError::Range);
-    }
+    reader.check(!(unknown && born));
     if ext & EXT_AGE != 0 {
-        let ms;
-        (ms, rest) = take_varint(rest)?;
+        let ms = reader.varint();
         if born {
             header.born_ms = Some(ms);
         } else {
             header.age = Some(Age { ms, unknown });
         }
-    } else if unknown || born {
-        return Err(DecodeError::Range);
+    } else {
+        reader.check(!unknown && !born);
     }
-    Ok(rest)
 }
 
-fn decode_gap(first: u8, rest: &[u8]) -> Result<Record<'_>, DecodeError> {
+fn read_gap(first: u8, mut reader: Reader<'_>) -> Result<Record<'_>, DecodeError> {
     if first != MARK | KIND_GAP {
-        return Err(DecodeError::Unsupported(first));
+        reader.fail(DecodeError::Unsupported(first));
     }
-    let (reason, rest) = take_byte(rest)?;
-    let reason = GapReason::from_number(reason).ok_or(DecodeError::Range)?;
-    let (count, _) = take_varint(rest)?;
-    if count == 0 {
-        return Err(DecodeError::Range);
-    }
-    Ok(Record::Gap { reason, count })
+    let (reason, count) = (GapReason::from_number(reader.byte()), reader.varint());
+    reader.check(reason.is_some() && count > 0);
+    reader.done(Record::Gap { reason: reason.unwrap_or(GapReason::Missing), count })
 }
 
 #[cfg(test)]

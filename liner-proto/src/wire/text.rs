@@ -1,6 +1,6 @@
 //! Texts and the other small fields that records and pages are made of.
 
-use super::varint::{put_varint, take_varint, varint_len};
+use super::varint::varint_len;
 use super::{DecodeError, TEXT_MAX};
 
 /// The bytes that a text takes, its length included.
@@ -9,82 +9,201 @@ pub(super) const fn text_len(text: &str) -> usize {
     varint_len(text.len() as u64) + text.len()
 }
 
-/// Reads a text from the front of `bytes`.
-#[inline]
-pub(super) fn take_text(bytes: &[u8]) -> Result<(&str, &[u8]), DecodeError> {
-    let (len, rest) = take_varint(bytes)?;
-    if len > TEXT_MAX as u64 {
-        return Err(DecodeError::LimitExceeded);
+/// Reads fields one after another, in postcard's encoding.
+///
+/// After the first field that cannot be read every field is zero or empty, and [`done`](Self::done) says what was wrong: so a
+/// frame is read without a branch behind each of its fields, which on a microcontroller is most of the code.
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+    error: Option<DecodeError>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, error: None }
     }
-    let Some((text, rest)) = rest.split_at_checked(len as usize) else { return Err(DecodeError::Truncated) };
-    let text = core::str::from_utf8(text).map_err(|_| DecodeError::Text)?;
-    Ok((text, rest))
+
+    /// What was read, if all of it could be.
+    pub(super) fn done<T>(&self, value: T) -> Result<T, DecodeError> {
+        self.error.map_or(Ok(value), Err)
+    }
+
+    /// What has not been read.
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// All that has not been read: the last field.
+    pub(super) fn take_rest(&mut self) -> &'a [u8] {
+        core::mem::take(&mut self.rest)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn fail(&mut self, error: DecodeError) {
+        self.rest = &[];
+        self.error.get_or_insert(error);
+    }
+
+    /// A value is out of range unless it is `good`.
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(super) fn check(&mut self, good: bool) {
+        if !good {
+            self.fail(DecodeError::Range);
+        }
+    }
+
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(super) fn byte(&mut self) -> u8 {
+        match self.rest.split_first() {
+            Some((&byte, rest)) => {
+                self.rest = rest;
+                byte
+            }
+            None => {
+                self.fail(DecodeError::Truncated);
+                0
+            }
+        }
+    }
+
+    /// A truth value, or whether an optional field follows.
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(super) fn flag(&mut self) -> bool {
+        let byte = self.byte();
+        self.check(byte < 2);
+        byte == 1
+    }
+
+    /// A number of variable length, with at most as many bytes as one of `bits` bits needs.
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(super) fn number(&mut self, bits: u32) -> u64 {
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            let byte = self.byte();
+            // The last byte has room for what is left of the bits, and nothing follows it.
+            if shift + 7 > bits && byte >> (bits - shift) != 0 {
+                self.fail(DecodeError::Varint);
+                return 0;
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return value;
+            }
+            shift += 7;
+        }
+    }
+
+    pub(super) fn varint(&mut self) -> u64 {
+        self.number(u64::BITS)
+    }
+
+    pub(super) fn varint32(&mut self) -> u32 {
+        self.number(u32::BITS) as u32
+    }
+
+    /// Eight bytes, the lowest first.
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(super) fn fixed64(&mut self) -> u64 {
+        let (low, high) = (self.fixed32(), self.fixed32());
+        u64::from(high) << 32 | u64::from(low)
+    }
+
+    /// Four bytes, the lowest first.
+    pub(super) fn fixed32(&mut self) -> u32 {
+        let (low, high) = (self.fixed16(), self.fixed16());
+        u32::from(high) << 16 | u32::from(low)
+    }
+
+    /// Two bytes, the lowest first.
+    pub(super) fn fixed16(&mut self) -> u16 {
+        u16::from_le_bytes([self.byte(), self.byte()])
+    }
+
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(super) fn text(&mut self) -> &'a str {
+        let len = self.varint();
+        if len > TEXT_MAX as u64 {
+            self.fail(DecodeError::LimitExceeded);
+        }
+        // After a failure there is nothing left, and the length is of no account.
+        let Some((text, rest)) = self.rest.split_at_checked(len as usize) else {
+            self.fail(DecodeError::Truncated);
+            return "";
+        };
+        self.rest = rest;
+        core::str::from_utf8(text).unwrap_or_else(|_| {
+            self.fail(DecodeError::Text);
+            ""
+        })
+    }
 }
 
-/// Reads a byte from the front of `bytes`.
-#[inline]
-pub(super) fn take_byte(bytes: &[u8]) -> Result<(u8, &[u8]), DecodeError> {
-    bytes.split_first().map(|(&byte, rest)| (byte, rest)).ok_or(DecodeError::Truncated)
-}
-
-/// Reads a number of at most 32 bits from the front of `bytes`.
-#[inline]
-pub(super) fn take_u32(bytes: &[u8]) -> Result<(u32, &[u8]), DecodeError> {
-    let (value, rest) = take_varint(bytes)?;
-    let value = u32::try_from(value).map_err(|_| DecodeError::Range)?;
-    Ok((value, rest))
-}
-
-/// Fails if a text is longer than it may be.
-pub(super) const fn check_text(text: &str) -> Result<(), DecodeError> {
-    if text.len() > TEXT_MAX { Err(DecodeError::LimitExceeded) } else { Ok(()) }
-}
-
-/// Writes fields one after another into a slice.
+/// Writes fields one after another into a slice. After a field that did not fit, or a text that is too long,
+/// [`done`](Self::done) says so.
 pub(super) struct Writer<'a> {
     out: &'a mut [u8],
+    /// Bytes written so far; more than there can be after a failure, so that nothing fits any more.
     len: usize,
 }
 
 impl<'a> Writer<'a> {
+    const FULL: usize = usize::MAX;
+
     #[inline]
     pub(super) const fn new(out: &'a mut [u8]) -> Self {
         Self { out, len: 0 }
     }
 
-    /// Bytes written so far.
-    #[inline]
-    pub(super) const fn len(&self) -> usize {
-        self.len
+    /// Bytes written, if all was.
+    pub(super) fn done(&self) -> Option<usize> {
+        (self.len != Self::FULL).then_some(self.len)
     }
 
-    #[inline]
-    pub(super) fn byte(&mut self, byte: u8) -> Option<()> {
-        *self.out.get_mut(self.len)? = byte;
-        self.len += 1;
-        Some(())
-    }
-
-    #[inline]
-    pub(super) fn varint(&mut self, value: u64) -> Option<()> {
-        self.len += put_varint(self.out.get_mut(self.len..)?, value)?;
-        Some(())
-    }
-
-    #[inline]
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Option<()> {
-        let end = self.len.checked_add(bytes.len())?;
-        self.out.get_mut(self.len..end)?.copy_from_slice(bytes);
-        self.len = end;
-        Some(())
-    }
-
-    #[inline]
-    pub(super) fn text(&mut self, text: &str) -> Option<()> {
-        if text.len() > TEXT_MAX {
-            return None;
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(super) fn byte(&mut self, byte: u8) {
+        match self.out.get_mut(self.len) {
+            Some(place) => {
+                *place = byte;
+                self.len += 1;
+            }
+            None => self.len = Self::FULL,
         }
-        self.varint(text.len() as u64)?;
-        self.bytes(text.as_bytes())
+    }
+
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(super) fn varint(&mut self, value: u64) {
+        let mut rest = value;
+        while rest >= 0x80 {
+            self.byte(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.byte(rest as u8);
+    }
+
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        let end = self.len.saturating_add(bytes.len());
+        match self.out.get_mut(self.len..end) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                self.len = end;
+            }
+            None => self.len = Self::FULL,
+        }
+    }
+
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(super) fn fixed64(&mut self, value: u64) {
+        self.bytes(&value.to_le_bytes());
+    }
+
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(super) fn text(&mut self, text: &str) {
+        if text.len() > TEXT_MAX {
+            self.len = Self::FULL;
+        }
+        self.varint(text.len() as u64);
+        self.bytes(text.as_bytes());
     }
 }

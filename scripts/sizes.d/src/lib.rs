@@ -1,0 +1,185 @@
+//! The main loops that are weighed. They run nowhere: what matters is that the compiler can leave nothing of them out.
+
+#![no_std]
+
+use core::hint::black_box;
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, TopicIndex};
+use liner_proto::id::Class;
+use liner_proto::pump::{self, Overflow};
+use liner_proto::store::{RamStore, Store};
+use liner_proto::time::Instant;
+
+/// Bytes of the buffers, which are the caller's choice and not weighed.
+pub const QUEUE: usize = 512;
+pub const FRAME: usize = 192;
+pub const STORE: usize = 512;
+/// What `turn` writes into: whole frames, and room for the largest message.
+const SCRATCH: usize = 256;
+const RECEIVED: usize = 64;
+
+/// A device's end of a line. Messages of up to `MESSAGE` bytes go in pieces, as soon as the endpoint has a parameter for it.
+pub type Device<const MESSAGE: usize> = Endpoint<'static, QUEUE, FRAME>;
+
+/// The buffers within a [`Device`].
+pub const fn buffers<const MESSAGE: usize>() -> usize {
+    QUEUE + FRAME
+}
+
+/// Registers of a peripheral, as far as the compiler knows: what is written leaves, what is read may be anything.
+#[repr(C)]
+struct Board {
+    data: AtomicU32,
+    status: AtomicU32,
+    ticks: AtomicU32,
+    seed: AtomicU32,
+    button: AtomicU32,
+}
+
+#[used]
+#[link_section = ".registers"]
+static BOARD: Board = Board {
+    data: AtomicU32::new(0),
+    status: AtomicU32::new(0),
+    ticks: AtomicU32::new(0),
+    seed: AtomicU32::new(0),
+    button: AtomicU32::new(0),
+};
+
+impl Board {
+    fn here() -> &'static Self {
+        black_box(&BOARD)
+    }
+
+    fn now() -> Instant {
+        let here = Self::here();
+        Instant::from_micros(u64::from(here.ticks.load(Relaxed)) << 32 | u64::from(here.ticks.load(Relaxed)))
+    }
+
+    fn seed() -> u64 {
+        let low = Self::here().seed.load(Relaxed);
+        u64::from(low) << 32 | u64::from(Self::here().seed.load(Relaxed))
+    }
+
+    fn receive(into: &mut [u8]) -> &[u8] {
+        let mut len = 0;
+        for place in &mut *into {
+            if Self::here().status.load(Relaxed) & 1 == 0 {
+                break;
+            }
+            *place = Self::here().data.load(Relaxed) as u8;
+            len += 1;
+        }
+        into.get(..len).unwrap_or_default()
+    }
+
+    fn transmit(bytes: &[u8]) {
+        for &byte in bytes {
+            while Self::here().status.load(Relaxed) & 2 == 0 {}
+            Self::here().data.store(u32::from(byte), Relaxed);
+        }
+    }
+}
+
+fn heard(event: Event<'_>) {
+    let word = match event {
+        Event::Message { payload, .. } => payload.iter().map(|&byte| u32::from(byte)).sum(),
+        Event::Connected { resumed } => u32::from(resumed),
+        Event::Disconnected(reason) => u32::from(u8::from(reason)),
+        Event::Gap { count, .. } => count as u32,
+        Event::TopicFull { topic } | Event::TopicFree { topic } => u32::from(topic.0),
+        Event::Regressed => 1,
+        _ => 0,
+    };
+    Board::here().data.store(word, Relaxed);
+}
+
+fn config() -> DeviceConfig<'static> {
+    DeviceConfig::new("sensor", &["air", "door"], [Board::seed(), Board::seed()])
+}
+
+fn reading() -> [u8; 4] {
+    Board::here().data.load(Relaxed).to_le_bytes()
+}
+
+/// Sends a reading whenever a button says so, and takes what comes.
+pub fn plain<const MESSAGE: usize>() -> ! {
+    let mut endpoint = Device::<MESSAGE>::new(config(), Board::now());
+    let mut store = RamStore::<STORE>::new();
+    let (mut scratch, mut received) = ([0; SCRATCH], [0; RECEIVED]);
+    loop {
+        let button = Board::here().button.load(Relaxed);
+        if button != 0 {
+            let topic = TopicIndex(button as u16);
+            let sent =
+                pump::send(&mut endpoint, &mut store, Board::now(), (topic, &reading()), Overflow::Refuse);
+            Board::here().data.store(u32::from(sent.is_ok()), Relaxed);
+        }
+        let bytes = Board::receive(&mut received);
+        let (out, served) = pump::turn(&mut endpoint, &mut store, Board::now(), bytes, &mut scratch, heard);
+        Board::transmit(out);
+        Board::here().data.store(u32::from(served.is_ok()), Relaxed);
+    }
+}
+
+/// The same with a store that remembers, a queue that drops its oldest, a clock to wake up by, and an end.
+pub fn everything<const MESSAGE: usize>() -> ! {
+    let mut config = config();
+    config.class = Class::Process;
+    config.accept_weak_acks = Board::here().button.load(Relaxed) == 3;
+    let mut endpoint = Device::<MESSAGE>::new(config, Board::now());
+    let mut store = RamStore::<STORE>::new();
+    // As if it had something to remember: a new one is seen to be empty, and the way back is left out.
+    let recovered = black_box(&mut store).recover(&mut |item| endpoint.restore(&item));
+    Board::here().data.store(u32::from(recovered.is_ok()), Relaxed);
+    let (mut scratch, mut received) = ([0; SCRATCH], [0; RECEIVED]);
+    loop {
+        let button = Board::here().button.load(Relaxed);
+        match button {
+            0 => {}
+            1 => endpoint.close(Board::now()),
+            2 => {
+                endpoint.drop_oldest();
+            }
+            _ => {
+                let message = (TopicIndex(button as u16), &reading()[..]);
+                let overflow = if button & 4 == 0 { Overflow::Refuse } else { Overflow::DropOldest };
+                let sent = pump::send(&mut endpoint, &mut store, Board::now(), message, overflow);
+                Board::here().data.store(sent.map_or(0, |number| number as u32), Relaxed);
+            }
+        }
+        let bytes = Board::receive(&mut received);
+        let (out, served) = pump::turn(&mut endpoint, &mut store, Board::now(), bytes, &mut scratch, heard);
+        Board::transmit(out);
+        Board::here().data.store(u32::from(served.is_ok()), Relaxed);
+        Board::here().data.store(endpoint.queued() as u32 + endpoint.acked() as u32, Relaxed);
+        if let Some((at, _)) = endpoint.poll_timeout() {
+            Board::here().ticks.store(at.as_micros() as u32, Relaxed);
+        }
+    }
+}
+
+/// States what the values of a program take in RAM beside the buffers, where `scripts/sizes` finds it.
+#[macro_export]
+macro_rules! weigh {
+    ($message:literal) => {
+        #[used]
+        #[no_mangle]
+        #[link_section = ".weights"]
+        static RAM: [u8; size_of::<$crate::Device<$message>>() - $crate::buffers::<$message>()
+            + size_of::<$crate::KeptStore>()
+            - $crate::STORE] = [0; _];
+    };
+}
+
+/// The store of the programs.
+pub type KeptStore = RamStore<STORE>;
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
+}
