@@ -9,7 +9,7 @@
 //! * [`frame`]: bytes of a link into frames and back;
 //! * [`seal`]: where a frame becomes trustworthy;
 //! * [`wire`]: the formats, normative in `docs/PROTOCOL.md`;
-//! * [`line`]: frames sent again until they have arrived, on links that lose and damage them;
+//! * [`mod@line`]: frames sent again until they have arrived, on links that lose and damage them;
 //! * [`session`] (one link's life) and [`delivery`] (numbering, window, acknowledgements, duplicates): neither knows the other;
 //! * [`effect`]: what is asked of a store;
 //! * [`endpoint`]: a session and a delivery for one peer;

@@ -14,7 +14,7 @@ use liner_proto::time::Instant;
 
 /// Bytes of the buffers, which are the caller's choice and not weighed.
 pub const QUEUE: usize = 512;
-pub const FRAME: usize = 192;
+pub const FRAME: usize = 256;
 pub const STORE: usize = 512;
 /// What `turn` writes into: whole frames, and room for the largest message.
 const SCRATCH: usize = 256;
