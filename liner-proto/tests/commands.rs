@@ -9,17 +9,15 @@ use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, TopicIndex};
 use liner_proto::id::ConnId;
 use liner_proto::pump;
 use liner_proto::router::Framing;
-use liner_proto::store::RamStore;
 use liner_proto::wire::record::Mode;
 
 use nodes::{LEASE, Node, gateway, meet, settle};
 
-type Endpoint512 = Endpoint<'static, 512, 256>;
+type Endpoint2048 = Endpoint<'static, 2048, 256>;
 
 /// A device that counts what it is sent.
 struct Device {
-    endpoint: Endpoint512,
-    store: RamStore<2048>,
+    endpoint: Endpoint2048,
     conn: Option<ConnId>,
     /// Payloads, who sent them first, and whether they may have come before.
     got: Vec<(String, String, bool)>,
@@ -29,8 +27,8 @@ struct Device {
 impl Device {
     /// One that sends to a topic of its own. Each seed is another life.
     fn new(name: &'static str, seed: u64) -> Self {
-        let endpoint = Endpoint512::new(DeviceConfig::new(name, &["readings"], [seed, 2]), nodes::NOW);
-        Self { endpoint, store: RamStore::new(), conn: None, got: Vec::new(), gaps: Vec::new() }
+        let endpoint = Endpoint2048::new(DeviceConfig::new(name, &["readings"], [seed, 2]), nodes::NOW);
+        Self { endpoint, conn: None, got: Vec::new(), gaps: Vec::new() }
     }
 
     fn connect(&mut self, gateway: &mut Node) {
@@ -41,22 +39,16 @@ impl Device {
 
     fn disconnect(&mut self, gateway: &mut Node) {
         self.endpoint.handle_link_down(gateway.now);
-        self.serve(gateway);
         if let Some(conn) = self.conn.take() {
             gateway.router.handle_closed(gateway.now, conn);
         }
         gateway.serve();
     }
 
-    fn serve(&mut self, gateway: &Node) {
-        pump::serve(&mut self.endpoint, &mut self.store, gateway.now, &mut [0; 512]).expect("in memory");
-    }
-
     /// Passes frames to and fro until nothing is left to say.
     fn settle(&mut self, gateway: &mut Node) {
         let Some(conn) = self.conn else { return };
         loop {
-            self.serve(gateway);
             gateway.serve();
             let mut frames = [0; 1024];
             let len = self.endpoint.poll_transmit(gateway.now, &mut frames);
@@ -136,8 +128,7 @@ fn what_is_sent_before_a_device_was_ever_seen_is_kept_for_it() {
 fn a_device_that_is_away_is_not_passed_over_for_whoever_watches_its_topic() {
     let (mut gateway, mut device) = (gateway(100), Device::new("boiler", 1));
     let message = (TopicIndex(0), &b"21.5"[..]);
-    let sent =
-        pump::send(&mut device.endpoint, &mut device.store, gateway.now, message, pump::Overflow::Refuse);
+    let sent = pump::send(&mut device.endpoint, gateway.now, message, pump::Overflow::Refuse);
     sent.expect("room");
     device.connect(&mut gateway);
     device.disconnect(&mut gateway);
