@@ -171,6 +171,10 @@ impl Checker {
         view.line.written[end].clear();
         view.line.whole[end] = 0;
         view.line.arrived[end].clear();
+        // Nobody is left at a device's end who could say that its session is over.
+        if end == 0 {
+            view.line.sessions.iter_mut().for_each(|session| session.over[end] = true);
+        }
     }
 
     pub(super) fn on_line_bytes(&mut self, line: &mut Line, course: Course, bytes: &[u8]) {
