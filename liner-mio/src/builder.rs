@@ -6,8 +6,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use liner_proto::config::HEAD_BYTES_MAX;
 use liner_proto::delivery::SendMode;
-use liner_proto::router::{Framing, NAME_BYTES_MAX, NodeConfig, Router};
+use liner_proto::router::{Framing, InDoubt, NAME_BYTES_MAX, NodeConfig, Router};
 use liner_proto::store::{HeapStore, Store};
 use mio::{Poll, Waker};
 
@@ -132,6 +133,29 @@ impl Builder {
         self.configure(move |config| config.accept_weak_acks = accept)
     }
 
+    /// The longest payload that the node sends and takes, in bytes; 1 MiB without this. A peer cannot raise it: it is told in the
+    /// handshake, and a longer message ends its session before a byte of it is kept.
+    ///
+    /// As many bytes may arrive in pieces from each peer at a time, beside its window; so many take memory while they wait, twice
+    /// while they are being written.
+    pub fn message_max(self, bytes: u32) -> Self {
+        self.configure(move |config| config.limits.message_max = bytes.saturating_add(HEAD_BYTES_MAX))
+    }
+
+    /// What becomes of messages that a peer may have had before it forgot this node's stream, as a device does that is switched off;
+    /// they come again by default, marked.
+    pub fn in_doubt(self, policy: InDoubt) -> Self {
+        self.configure(move |config| config.in_doubt.default = policy)
+    }
+
+    /// The same for the node `name` alone.
+    pub fn in_doubt_of(self, name: &str, policy: InDoubt) -> Self {
+        let name = name.to_owned();
+        self.configure(move |config| {
+            config.in_doubt.by_name.insert(name, policy);
+        })
+    }
+
     /// How long after the last traffic the node polls without sleeping. Shortens round trips and burns a processor
     /// meanwhile; zero by default.
     pub const fn spin(mut self, spin: Duration) -> Self {
@@ -163,6 +187,7 @@ impl Builder {
         let mut config = NodeConfig::new(self.name, seed, self.store.class());
         config.address = own_address(&listeners);
         config.repeat_max = REPEAT_MAX;
+        config.wall_ms = clock::wall_ms();
         for configure in self.configure {
             configure(&mut config);
         }

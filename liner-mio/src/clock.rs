@@ -1,6 +1,6 @@
 //! The only place where a clock is read and randomness is drawn.
 
-use std::time::Instant as Monotonic;
+use std::time::{Instant as Monotonic, SystemTime, UNIX_EPOCH};
 
 use liner_proto::time::Instant;
 
@@ -21,6 +21,13 @@ impl Clock {
         let elapsed = read().duration_since(self.zero);
         Instant::ZERO + elapsed
     }
+}
+
+/// The wall clock, in milliseconds since the Unix epoch; 0 if it stands before that.
+#[expect(clippy::disallowed_methods, reason = "this is the file that reads the clock")]
+pub(crate) fn wall_ms() -> u64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+    wall.ok().and_then(|wall| u64::try_from(wall.as_millis()).ok()).unwrap_or(0)
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the file that reads the clock")]

@@ -39,7 +39,9 @@ pub use error::{BlockingSendError, BuildError, DriveError, StopError};
 pub use handler::Handler;
 pub use liner_proto::delivery::SendMode;
 pub use liner_proto::id::{Class, SendId};
-pub use liner_proto::router::{Event, Framing, Message, NodeConfig, Quota, SendError};
+pub use liner_proto::router::{
+    Decision, Event, Framing, InDoubt, Message, NodeConfig, Quota, SendError, SendOptions,
+};
 pub use liner_proto::store::{HeapStore, Store};
 pub use liner_proto::wire::record::Mode;
 pub use link::{

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{How, Party, Patience, heap, listener, run, talker};
-use liner_mio::{Event, Framing, Message, Mode, Node, SendError, SendMode};
+use liner_mio::{Builder, Event, Framing, Message, Mode, Node, SendError, SendMode};
 
 fn numbered(count: u32) -> Vec<Vec<u8>> {
     (0..count).map(|number| number.to_be_bytes().repeat(1 + number as usize % 40)).collect()
@@ -89,6 +89,50 @@ fn big_messages_pass_both_ways_in_place() {
 #[test]
 fn big_messages_pass_both_ways_on_a_worker() {
     big_messages_pass_both_ways(How::OnWorker);
+}
+
+fn messages_above_a_frame_pass_both_ways(how: How) {
+    const MOST: u32 = 8 << 20;
+    let build = |builder: Builder| {
+        let builder = builder.message_max(MOST);
+        Party::new(match how {
+            How::InPlace => builder.store(heap()).build().unwrap(),
+            How::OnWorker => builder.store_on_worker(heap()).build().unwrap(),
+        })
+    };
+    let mut one = build(Node::builder("one").listen("127.0.0.1:0", Framing::Length).subscribe("to-one"));
+    let peer = one.node.listen_addrs()[0].to_string();
+    let mut two = build(Node::builder("two").peer(&peer).subscribe("to-two"));
+    run([&mut one, &mut two], |[one, two]| {
+        !one.node.peers_up().is_empty() && !two.node.peers_up().is_empty()
+    });
+    let lens = [10, 1 << 20, 20, MOST, 100_000, 30, 5 << 20];
+    let sent: Vec<Vec<u8>> =
+        lens.iter().map(|len| (0..*len).map(|at| (at * 7 + len) as u8).collect()).collect();
+    for payload in &sent {
+        one.node.send("to-two", payload, Mode::One).unwrap();
+        two.node.send("to-one", payload, Mode::One).unwrap();
+    }
+    let refused = one.node.send("to-two", &vec![0; MOST as usize + 1], Mode::One);
+    assert_eq!(refused, Err(SendError::TooLarge { max: MOST as usize }));
+    run([&mut one, &mut two], |[one, two]| {
+        one.seen.len() >= sent.len()
+            && two.seen.len() >= sent.len()
+            && one.node.is_idle()
+            && two.node.is_idle()
+    });
+    assert!(one.payloads() == sent, "other bytes");
+    assert!(two.payloads() == sent, "other bytes");
+}
+
+#[test]
+fn messages_above_a_frame_pass_both_ways_in_place() {
+    messages_above_a_frame_pass_both_ways(How::InPlace);
+}
+
+#[test]
+fn messages_above_a_frame_pass_both_ways_on_a_worker() {
+    messages_above_a_frame_pass_both_ways(How::OnWorker);
 }
 
 #[test]

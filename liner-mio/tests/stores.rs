@@ -198,7 +198,7 @@ fn a_blocking_send_says_what_is_known() {
     let to = listener("to", "t", How::InPlace);
     let (mut from, switch) = faulty(&to, How::InPlace);
     let brief = Duration::from_millis(20);
-    let large = vec![0; 100_000];
+    let large = vec![0; 2 << 20];
     let refused = from.node.send_stored("t", &large, Mode::One, brief, &mut ignore).unwrap_err();
     assert!(matches!(refused, BlockingSendError::NotSent(SendError::TooLarge { .. })), "{refused}");
 

@@ -7,21 +7,22 @@ use core::time::Duration;
 pub struct Limits {
     /// The largest frame taken, seal included, in bytes.
     pub frame_max: u32,
-    /// The largest message taken, its record's head included, in bytes.
+    /// The largest message taken, its record's head included, in bytes. A message may be longer than a frame: it travels in
+    /// pieces then, and takes memory while it arrives.
     pub message_max: u32,
     /// Messages that may be received and not yet committed.
     pub window_messages: u32,
-    /// Bytes of records that may be received and not yet committed.
+    /// Bytes of records that may be received and not yet committed. One whole message always may.
     pub window_bytes: u32,
     /// Topic numbers of a peer that are kept in a session; beyond them topics travel as text.
     pub bindings_max: u32,
 }
 
 impl Limits {
-    /// A host: frames of one segment and its head, a window of 65,536 messages and 16 MiB.
+    /// A host: payloads of 1 MiB in frames of one segment and its head, a window of 65,536 messages and 16 MiB.
     pub const HOST: Self = Self {
         frame_max: 64 * 1024 + 64,
-        message_max: 64 * 1024 - 8,
+        message_max: 1024 * 1024 + HEAD_BYTES_MAX,
         window_messages: 65_536,
         window_bytes: 16 * 1024 * 1024,
         bindings_max: 4096,
@@ -98,6 +99,10 @@ impl LineConfig {
         }
     }
 }
+
+/// The most bytes of a record that are not its payload: a topic and a name of 255 bytes, numbers and times. A gateway adds some of
+/// them.
+pub const HEAD_BYTES_MAX: u32 = 2 * (255 + 2) + 64;
 
 /// Numbers reserved at a time by the asynchronous mode.
 pub const RESERVATION: u64 = 65_536;

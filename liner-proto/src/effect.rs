@@ -45,6 +45,8 @@ pub enum DeadReason {
     TooLarge = 5,
     /// Nobody here has subscribed to its topic.
     Unsubscribed = 6,
+    /// Whoever it is for may have had it already, and has forgotten whether it did.
+    InDoubt = 7,
 }
 
 impl DeadReason {
@@ -57,6 +59,7 @@ impl DeadReason {
             4 => Self::Orphaned,
             5 => Self::TooLarge,
             6 => Self::Unsubscribed,
+            7 => Self::InDoubt,
             _ => return None,
         })
     }

@@ -1,8 +1,8 @@
 //! Where the bytes of queued messages live.
 //!
 //! A ring holds records in wire form, in runs whose numbers follow one another. It knows neither what a record means
-//! nor who has had it; delivery keeps cursors into it. On a host a ring is a chain of segments of up to 64 KiB that come and
-//! go with what is queued; on a device it is one region of fixed size. The same delivery code works on both.
+//! nor who has had it; delivery keeps cursors into it. On a host a ring is a chain of segments of up to 64 KiB, or of one longer record,
+//! that come and go with what is queued; on a device it is one region of fixed size. The same delivery code works on both.
 
 mod region;
 #[cfg(feature = "alloc")]
@@ -91,7 +91,7 @@ pub trait Ring {
         self.len() == 0
     }
 
-    /// Bytes it holds before it says no.
+    /// Bytes it holds before it says no. One that can grow beyond that takes a longer record while it is empty.
     fn capacity(&self) -> usize;
 
     /// The largest record it can hold, with its length.

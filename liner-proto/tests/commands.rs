@@ -4,103 +4,16 @@
 
 mod nodes;
 
-use liner_proto::effect::GapReason;
-use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, TopicIndex};
-use liner_proto::id::ConnId;
+use std::time::Duration;
+
+use liner_proto::effect::{DeadReason, GapReason};
+use liner_proto::endpoint::TopicIndex;
 use liner_proto::pump;
-use liner_proto::router::Framing;
+use liner_proto::router::{Event, SendError, SendOptions};
 use liner_proto::wire::record::Mode;
 
-use nodes::{LEASE, Node, gateway, meet, settle};
-
-type Endpoint2048 = Endpoint<'static, 2048, 256>;
-
-/// A device that counts what it is sent.
-struct Device {
-    endpoint: Endpoint2048,
-    conn: Option<ConnId>,
-    /// Payloads, who sent them first, and whether they may have come before.
-    got: Vec<(String, String, bool)>,
-    gaps: Vec<(u64, GapReason)>,
-}
-
-impl Device {
-    /// One that sends to a topic of its own. Each seed is another life.
-    fn new(name: &'static str, seed: u64) -> Self {
-        let endpoint = Endpoint2048::new(DeviceConfig::new(name, &["readings"], [seed, 2]), nodes::NOW);
-        Self { endpoint, conn: None, got: Vec::new(), gaps: Vec::new() }
-    }
-
-    fn connect(&mut self, gateway: &mut Node) {
-        self.endpoint.handle_link_up(gateway.now);
-        self.conn = Some(gateway.router.handle_accepted(gateway.now, Framing::Cobs));
-        self.settle(gateway);
-    }
-
-    fn disconnect(&mut self, gateway: &mut Node) {
-        self.endpoint.handle_link_down(gateway.now);
-        if let Some(conn) = self.conn.take() {
-            gateway.router.handle_closed(gateway.now, conn);
-        }
-        gateway.serve();
-    }
-
-    /// Passes frames to and fro until nothing is left to say.
-    fn settle(&mut self, gateway: &mut Node) {
-        let Some(conn) = self.conn else { return };
-        loop {
-            gateway.serve();
-            let mut frames = [0; 1024];
-            let len = self.endpoint.poll_transmit(gateway.now, &mut frames);
-            gateway.take(conn, frames[..len].to_vec());
-            gateway.serve();
-            let down = gateway.give(conn);
-            let quiet = len == 0 && down.is_empty();
-            self.take(gateway, &down);
-            if quiet {
-                return;
-            }
-        }
-    }
-
-    fn take(&mut self, gateway: &Node, mut bytes: &[u8]) {
-        loop {
-            let taken = self.endpoint.handle_bytes(gateway.now, bytes);
-            bytes = &bytes[taken..];
-            while let Some(event) = self.endpoint.poll_event() {
-                match event {
-                    Event::Message { payload, origin, maybe_redelivered, topic } => {
-                        assert!(!topic.is_empty());
-                        let payload = String::from_utf8_lossy(payload).into_owned();
-                        let from = origin.map_or("", |origin| origin.name).to_owned();
-                        self.got.push((payload, from, maybe_redelivered));
-                    }
-                    Event::Gap { count, reason } => self.gaps.push((count, reason)),
-                    Event::Connected { .. } | Event::Disconnected(_) | _ => {}
-                }
-            }
-            if bytes.is_empty() {
-                return;
-            }
-        }
-    }
-
-    fn payloads(&self) -> Vec<&str> {
-        self.got.iter().map(|(payload, ..)| payload.as_str()).collect()
-    }
-}
-
-/// Sends a command from a node that is there for that alone, and so has other epochs each time.
-fn command(gateway: &mut Node, name: &str, payload: &str) {
-    let life = payload.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte));
-    let mut sender = Node::start("sender", |config| config.seed[0] = life);
-    sender.now = gateway.now;
-    let line = meet(&mut sender, gateway);
-    sender.router.send(sender.now, name, payload.as_bytes(), Mode::All).expect("room");
-    settle(&mut sender, gateway, line);
-    assert_eq!(sender.router.queued(), 0, "acknowledged");
-    nodes::cut(&mut sender, gateway, line);
-}
+use nodes::device::{Device, command, command_with};
+use nodes::{LEASE, Node, cut, gateway, link, meet, settle};
 
 #[test]
 fn a_device_is_sent_what_goes_to_its_name() {
@@ -162,4 +75,130 @@ fn a_device_that_only_connects_leaves_nothing() {
         let held = gateway.held();
         assert!(held.rows.is_empty() && !held.queues.contains_key("boiler"), "life {life}: {held:?}");
     }
+}
+
+// ------------------------------------------------------------------ time to live
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Milliseconds on the wall.
+const WALL: u64 = 1_700_000_000_000;
+
+fn expired(gateway: &mut Node, name: &str) -> u64 {
+    let expired = gateway.events().into_iter().filter_map(|event| {
+        let Event::DeadLetter { name: whose, reason: DeadReason::Expired, count, .. } = event else {
+            return None;
+        };
+        (*whose == *name).then_some(count)
+    });
+    expired.sum()
+}
+
+#[test]
+fn a_command_that_is_too_old_does_not_reach_its_device() {
+    let (mut gateway, mut device) = (gateway(100), Device::new("boiler", 1));
+    command_with(&mut gateway, "boiler", "soon", Some(30 * SECOND));
+    command_with(&mut gateway, "boiler", "later", Some(60 * SECOND));
+    command(&mut gateway, "boiler", "whenever");
+    command_with(&mut gateway, "boiler", "soon too", Some(30 * SECOND));
+    gateway.pass(30 * SECOND);
+    device.connect(&mut gateway);
+    assert_eq!(device.payloads(), ["later", "whenever"]);
+    assert_eq!(device.gaps, [(1, GapReason::Expired), (1, GapReason::Expired)]);
+    assert_eq!((gateway.dead(), gateway.router.queued()), (vec![DeadReason::Expired; 2], 0));
+    assert_eq!(expired(&mut gateway, "boiler"), 2);
+}
+
+#[test]
+fn each_hop_adds_the_time_that_a_message_waits_there() {
+    for (waits, arrives) in [(19, true), (20, false)] {
+        let (mut gateway, mut device) = (gateway(100), Device::new("boiler", 1));
+        let mut sender = Node::start("sender", |_| {});
+        let line = meet(&mut sender, &mut gateway);
+        cut(&mut sender, &mut gateway, line);
+        let options = SendOptions::new(Mode::All).ttl(30 * SECOND);
+        sender.router.send_with(sender.now, "boiler", b"on", &options).expect("a gateway is known");
+        sender.pass(10 * SECOND);
+        let line = link(&mut sender, &mut gateway);
+        settle(&mut sender, &mut gateway, line);
+        assert_eq!(sender.router.queued(), 0);
+        gateway.pass(waits * SECOND);
+        device.connect(&mut gateway);
+        assert_eq!((device.got.len() == 1, device.gaps.is_empty()), (arrives, arrives), "after {waits} s");
+    }
+}
+
+#[test]
+fn time_goes_on_while_the_node_is_not_running() {
+    for (wall, away, arrives) in [(Some(WALL), 29, true), (Some(WALL), 30, false), (None, 1, false)] {
+        let (mut gateway, mut device) = (gateway(100), Device::new("boiler", 1));
+        gateway.wall = wall;
+        gateway.restart();
+        command_with(&mut gateway, "boiler", "on", Some(30 * SECOND));
+        command(&mut gateway, "boiler", "next");
+        gateway.now = gateway.now + away * SECOND;
+        gateway.restart();
+        device.connect(&mut gateway);
+        let wanted: &[&str] = if arrives { &["on", "next"] } else { &["next"] };
+        assert_eq!(device.payloads(), wanted, "{away} s, {wall:?}");
+        assert_eq!(gateway.dead().len(), 2 - wanted.len());
+    }
+}
+
+#[test]
+fn a_clock_that_was_turned_back_makes_nothing_young() {
+    let (mut gateway, mut device) = (gateway(100), Device::new("boiler", 1));
+    gateway.wall = Some(WALL);
+    gateway.restart();
+    command_with(&mut gateway, "boiler", "on", Some(30 * SECOND));
+    gateway.wall = Some(WALL - 1000);
+    gateway.restart();
+    device.connect(&mut gateway);
+    assert_eq!((device.payloads(), gateway.dead()), (vec![], vec![DeadReason::Expired]));
+}
+
+#[test]
+fn messages_with_an_end_travel_among_others_in_order() {
+    let mut gateway = gateway(100);
+    let mut w = Node::start("w", |config| config.durable = true);
+    w.router.subscribe(w.now, "t");
+    let line = meet(&mut w, &mut gateway);
+    cut(&mut w, &mut gateway, line);
+    let mut sender = Node::start("sender", |_| {});
+    let to_gateway = meet(&mut sender, &mut gateway);
+    let mut wanted = Vec::new();
+    for n in 0..200_u8 {
+        let mut options = SendOptions::new(Mode::One);
+        options.ttl = match n % 8 {
+            3 | 4 => Some(SECOND),
+            6 => Some(3600 * SECOND),
+            _ => None,
+        };
+        if options.ttl != Some(SECOND) {
+            wanted.push(vec![n]);
+        }
+        sender.router.send_with(sender.now, "t", &[n], &options).expect("room");
+    }
+    settle(&mut sender, &mut gateway, to_gateway);
+    gateway.pass(SECOND);
+    let line = link(&mut w, &mut gateway);
+    settle(&mut w, &mut gateway, line);
+    let got: Vec<Vec<u8>> = w.got.iter().map(|(payload, _)| payload.clone()).collect();
+    assert_eq!(got, wanted);
+    assert_eq!((gateway.dead().len(), expired(&mut gateway, "w")), (50, 50));
+    let gaps = w.events().into_iter().filter_map(|event| {
+        let Event::Gap { count, reason: GapReason::Expired, .. } = event else { return None };
+        Some(count)
+    });
+    assert_eq!(gaps.sum::<u64>(), 50);
+}
+
+#[test]
+fn a_time_to_live_has_bounds() {
+    let mut gateway = gateway(100);
+    for ttl in [Duration::ZERO, Duration::from_micros(999), 50 * 24 * 3600 * SECOND] {
+        let options = SendOptions::new(Mode::All).ttl(ttl);
+        assert_eq!(gateway.router.send_with(gateway.now, "t", b"x", &options), Err(SendError::BadTtl));
+    }
+    assert_eq!(gateway.router.queued(), 0);
 }

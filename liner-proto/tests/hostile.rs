@@ -45,6 +45,7 @@ impl Node {
         config.takes_custody = custody;
         config.queue_bytes = 64 * 1024;
         config.limits.window_bytes = 64 * 1024;
+        (config.limits.frame_max, config.limits.message_max) = (256, 16 * 1024);
         config.kept.bytes = 32 * 1024;
         let mut router = Router::new(config, NOW);
         router.start(NOW);
@@ -108,6 +109,8 @@ fn pair(state: usize) -> (Node, Node) {
         to.take(&mut bytes);
     }
     sender.router.send(NOW, "t", b"a message", Mode::One).expect("room");
+    // In pieces.
+    sender.router.send(NOW, "t", &[7; 1000], Mode::One).expect("room");
     (sender, gateway)
 }
 
@@ -241,7 +244,8 @@ fn feed_node(rng: &mut Rng, victim: &mut Node, stream: &[u8], counts: &mut Count
         rest.extend_from_slice(chunk);
         victim.take(&mut rest);
         let _ = victim.give();
-        assert!(victim.router.held() <= BUDGET, "{} bytes held", victim.router.held());
+        let held = victim.router.held() + victim.router.assembling();
+        assert!(held <= BUDGET, "{held} bytes held");
     }
     if let Some(conn) = victim.router.poll_close() {
         victim.router.handle_closed(NOW, conn);

@@ -15,7 +15,7 @@ use liner_proto::time::Instant;
 use liner_proto::wire::control::{Ack, Begin, Numbered};
 use liner_proto::wire::data::DataHead;
 use liner_proto::wire::handshake::{About, Acks, Answer, Confirm, Hello, Known, StreamFields};
-use liner_proto::wire::record::{Header, Mode, Topic, encode_message};
+use liner_proto::wire::record::{Header, Mode, Topic, encode_gap, encode_message};
 use liner_proto::wire::{self, Body};
 
 mod kinds;
@@ -147,6 +147,7 @@ both!(super::Ram, super::Stored:
     a_gateway_that_rotates_its_queue_sends_nothing_twice
     what_a_gateway_has_lost_is_a_gap_and_what_it_repeats_is_marked
     a_device_whose_numbers_went_backwards_begins_a_new_epoch
+    a_gap_of_more_numbers_than_the_window_has_frames_is_followed_by_messages
 );
 
 fn a_message_that_nobody_took_before_the_link_broke_comes_again<K: Kind>() {
@@ -278,4 +279,22 @@ fn a_device_whose_store_went_backwards_begins_a_new_epoch_without_being_asked() 
     assert!(!restored.is_up());
     Gateway::meet(&mut restored, known, 1);
     assert!(restored.is_up(), "it speaks of a new epoch now");
+}
+
+fn a_gap_of_more_numbers_than_the_window_has_frames_is_followed_by_messages<K: Kind>() {
+    let mut device = K::new(CONFIG, NOW);
+    let gateway = Gateway::meet(&mut device, None, 100);
+    let mut begin = [0; 16];
+    let len = wire::encode(&Body::Begin(Begin { number: 1 }), &mut begin).expect("room");
+    let frame = gateway.frame.replace(3);
+    give(&mut device, gateway.session, &Body::Numbered(Numbered { frame, body: &begin[..len] }));
+    let mut gap = [0; 16];
+    let len = encode_gap(GapReason::Dropped, 70_000, &mut gap).expect("room");
+    let head = DataHead { sent_before: false, frame: 2, added_age_ms: 0 };
+    let body = head.encode(&gap[..len]).expect("a record").slices().concat();
+    put(&mut device, gateway.session, &body);
+    gateway.send(&mut device, 70_001, b"behind it");
+    assert!(device.is_up());
+    assert_eq!(messages(&mut device), [b"behind it"]);
+    device.serve(NOW);
 }

@@ -138,6 +138,7 @@ fn message(rng: &mut Rng) -> Vec<u8> {
         hops: rng.some(|rng| rng.next() as u8),
         ttl_ms: rng.some(|rng| rng.next() as u32),
         age: rng.some(|rng| Age { ms: rng.number(), unknown: rng.chance(2) }),
+        born_ms: None,
     };
     let len = rng.below(40);
     let payload = rng.bytes(len);

@@ -5,6 +5,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use liner_mio::LineUrl;
 
+use liner_mio::InDoubt;
+
 use crate::duration;
 use crate::failure::EXIT_CODES;
 use crate::store_url::StoreUrl;
@@ -71,6 +73,11 @@ pub(crate) struct GatewayArgs {
     /// A node to connect to, again and again until it answers; may be given several times [default: none]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) peer: Vec<String>,
+    /// What becomes of messages that a device may have had before it was switched off, or a node before it lost its store: they come
+    /// again, marked (redeliver), are put aside (dead-letter), or wait for an answer (ask). NAME=POLICY is for that one alone; may
+    /// be given several times [default: redeliver]
+    #[arg(long, value_name = "[NAME=]POLICY", value_parser = in_doubt)]
+    pub(crate) in_doubt: Vec<InDoubtRule>,
     /// Listen where other machines can connect: nothing asks them who they are yet [default: off]
     #[arg(long)]
     pub(crate) insecure: bool,
@@ -99,6 +106,13 @@ Examples:
 
 {EXIT_CODES}"
     )
+}
+
+/// What is done about messages in doubt, for one node or for all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InDoubtRule {
+    pub(crate) name: Option<String>,
+    pub(crate) policy: InDoubt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -222,6 +236,9 @@ pub(crate) struct PubArgs {
     /// The gateway's address for peers
     #[arg(long, value_name = "ADDR", default_value = PEERS_ADDRESS, value_parser = address)]
     pub(crate) peer: String,
+    /// How long it is of use: what is older when its turn comes is not sent on, and becomes a dead letter [default: no end]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) ttl: Option<Duration>,
     /// How long to wait for the acknowledgement
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     pub(crate) wait: Duration,
@@ -248,6 +265,7 @@ A line is `TOPIC NAME#NUMBER acknowledged by GATEWAY (CLASS)`: NAME#NUMBER is wh
 
 Examples:
   liner pub boiler 'set 60'
+  liner pub boiler 'open 5s' --ttl 30s
   liner pub firmware - --peer 192.168.1.10:7420 < notes.txt
 
 {EXIT_CODES}"
@@ -279,6 +297,18 @@ fn device_topic(topic: &str) -> Result<String, String> {
     text(topic, "a device's topic", 64)
 }
 
+fn in_doubt(text: &str) -> Result<InDoubtRule, String> {
+    // A name may hold the sign.
+    let (of, policy) = text.rsplit_once('=').map_or((None, text), |(of, policy)| (Some(of), policy));
+    let policy = match policy {
+        "redeliver" => InDoubt::Redeliver,
+        "dead-letter" => InDoubt::DeadLetter,
+        "ask" => InDoubt::Ask,
+        _ => return Err("write redeliver, dead-letter or ask, or NAME= and one of them".to_owned()),
+    };
+    Ok(InDoubtRule { name: of.map(name).transpose()?, policy })
+}
+
 /// The form only: whether there is such a host shows when it is dialled.
 fn address(address: &str) -> Result<String, String> {
     let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse());
@@ -307,6 +337,17 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn rules_for_messages_in_doubt_name_a_node_or_nobody() {
+        let rule = |name: Option<&str>, policy| InDoubtRule { name: name.map(str::to_owned), policy };
+        assert_eq!(in_doubt("ask"), Ok(rule(None, InDoubt::Ask)));
+        assert_eq!(in_doubt("boiler=dead-letter"), Ok(rule(Some("boiler"), InDoubt::DeadLetter)));
+        assert_eq!(in_doubt("a=b=redeliver"), Ok(rule(Some("a=b"), InDoubt::Redeliver)));
+        for bad in ["", "boiler", "boiler=", "=ask", "boiler=drop"] {
+            assert!(in_doubt(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

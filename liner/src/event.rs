@@ -26,6 +26,13 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
                 "{name} acknowledges what it may lose; messages for it wait until it keeps them at class {class}"
             )
         }
+        Event::InDoubt { name, count } => {
+            format!(
+                "{name} has forgotten what it had: {} for it, which it may have had, and all behind wait; \
+                 start anew with --in-doubt {name}=redeliver to send them again, or {name}=dead-letter to put them aside",
+                messages(*count)
+            )
+        }
         Event::Regressed { queue } => {
             format!("the queue of {queue} had gone back in time: it begins anew, and repeats are marked")
         }
@@ -92,8 +99,26 @@ pub(crate) const fn gap_words(reason: GapReason) -> &'static str {
             "they were taken out, by an operator or because this node takes their topic no more"
         }
         GapReason::Missing => "they are in its store no more",
+        GapReason::InDoubt => "they may have been delivered before this node forgot what it had",
         GapReason::TooLarge => "they are longer than this node takes",
+        GapReason::Restarted => "it held them in memory, and has started anew",
         _ => "for a reason that this version does not know",
+    }
+}
+
+/// The word of a reason, as programs read it.
+pub(crate) const fn gap_name(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Dropped => "dropped",
+        GapReason::Crashed => "crashed",
+        GapReason::Corrupt => "corrupt",
+        GapReason::Expired => "expired",
+        GapReason::Cleared => "cleared",
+        GapReason::Missing => "missing",
+        GapReason::TooLarge => "too_large",
+        GapReason::Restarted => "restarted",
+        GapReason::InDoubt => "in_doubt",
+        _ => "unknown",
     }
 }
 
@@ -104,6 +129,7 @@ const fn dead_words(reason: DeadReason) -> &'static str {
         DeadReason::Failed => "it could not be handled",
         DeadReason::Orphaned => "its stream is no more",
         DeadReason::TooLarge => "it is longer than the other side takes",
+        DeadReason::InDoubt => "it may have been delivered before the other side forgot what it had",
         DeadReason::Unsubscribed => "nobody has subscribed to it",
         _ => "for a reason that this version does not know",
     }

@@ -26,6 +26,11 @@ impl Gaps {
         None
     }
 
+    /// Whether there is something to tell.
+    pub(crate) const fn is_owed(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// How long until some are to be told; nothing if there are none.
     pub(crate) fn left(&self, now: Duration) -> Option<Duration> {
         (!self.waiting.is_empty()).then(|| self.next.saturating_sub(now))

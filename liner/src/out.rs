@@ -69,6 +69,11 @@ impl Report {
         Self { out, is_over: false }
     }
 
+    /// Whether programs read it.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.out.is_json()
+    }
+
     /// Writes and flushes. The first failure is told on standard error, and nothing is written after it.
     pub(crate) fn write(&mut self, write: impl FnOnce(&mut Out) -> io::Result<()>) {
         if self.is_over {

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::time::Duration;
 
-use liner_mio::{Class, Event, Message, Mode, Node, SendError};
+use liner_mio::{Class, Event, Message, Mode, Node, SendError, SendOptions};
 use liner_proto::wire::handshake::Acks;
 use serde::Serialize;
 
@@ -136,6 +136,10 @@ impl Run<'_> {
             if let Some(words) = event::words(&event, self.node.store_error().as_deref()) {
                 tell(words);
             }
+            if matches!(event, Event::DeadLetter { .. } | Event::Dropped { .. }) {
+                let topic = &self.args.topic;
+                return Err(Failure::Work(format!("the message to {topic} was not sent: send another one")));
+            }
             if matches!(event, Event::WeakAcks { .. }) {
                 return Err(Failure::Work(format!(
                     "{}: give the gateway a store as good as --store, or leave --store away",
@@ -152,7 +156,9 @@ impl Run<'_> {
     }
 
     fn send(&mut self, payload: &[u8]) -> Result<(), Failure> {
-        let sent = self.node.send(&self.args.topic, payload, Mode::All);
+        let mut options = SendOptions::new(Mode::All);
+        options.ttl = self.args.ttl;
+        let sent = self.node.send_with(&self.args.topic, payload, &options);
         match sent {
             Ok(_) => self.is_sent = true,
             Err(SendError::TopicFull) => return Err(self.full()),

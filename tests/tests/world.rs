@@ -21,9 +21,6 @@ fn seeds() -> u64 {
 /// Runs the worlds, none of which breaks a promise.
 fn run(options: Options) -> Summary {
     let summary = Summary::of_threads(0..seeds(), THREADS, options);
-    for line in summary.lines() {
-        println!("{line}");
-    }
     let broken: Vec<String> = summary
         .broken
         .iter()
@@ -44,6 +41,9 @@ fn run(options: Options) -> Summary {
 #[test]
 fn every_world_keeps_every_promise() {
     let summary = run(Options::default());
+    for line in summary.lines() {
+        println!("{line}");
+    }
     assert_eq!(summary.idle_rules(), [], "these rules were never put to the test");
     let [messages, nodes, faults, restarts] = summary.medians();
     assert!(messages >= 200, "the median world has {messages} messages");
@@ -61,6 +61,9 @@ fn every_world_keeps_every_promise() {
 #[test]
 fn every_wire_keeps_every_promise() {
     let summary = run(Options { wired: true, ..Options::default() });
+    for line in summary.lines() {
+        println!("{line}");
+    }
     for rule in [Rule::Frames, Rule::Window, Rule::Once, Rule::NoLoss, Rule::NeverDiscardNew] {
         assert!(summary.counts.of(rule) > 0, "{rule:?} was never put to the test");
     }
@@ -68,7 +71,7 @@ fn every_wire_keeps_every_promise() {
         assert!(summary.harms.of(harm) > 0, "{harm:?} never happened to a wire");
     }
     let (harmed, worlds) = (summary.harmed, summary.worlds() as u64);
-    assert!(harmed * 10 >= worlds * 9, "something went wrong on the wires of {harmed} of {worlds} worlds");
+    assert!(harmed * 10 >= worlds * 8, "something went wrong on the wires of {harmed} of {worlds} worlds");
     assert!(summary.restarts >= worlds, "there were {} restarts", summary.restarts);
 }
 

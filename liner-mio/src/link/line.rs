@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use liner_proto::line::LineStats;
 use liner_proto::time::Instant;
 
 use super::url::{LineUrl, Place};
@@ -61,6 +62,8 @@ pub(crate) struct Line {
     /// Nothing before the first try has ended.
     state: Option<LineState>,
     told: Option<LineState>,
+    /// What has happened on it in connections that are over.
+    pub(crate) stats: LineStats,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +78,17 @@ enum Phase {
 
 impl Line {
     pub(crate) const fn new(url: LineUrl) -> Self {
-        Self { url, phase: Phase::Down(Instant::ZERO), wait: RETRY, proved: true, state: None, told: None }
+        let stats = LineStats {
+            frames_received: 0,
+            frames_sent: 0,
+            seal_errors: 0,
+            resyncs: 0,
+            retransmissions: 0,
+            duplicates: 0,
+            rtt: None,
+        };
+        let phase = Phase::Down(Instant::ZERO);
+        Self { url, phase, wait: RETRY, proved: true, state: None, told: None, stats }
     }
 
     pub(crate) const fn url(&self) -> &LineUrl {

@@ -228,6 +228,14 @@ impl Links {
         self.by_conn.get(&conn).copied()
     }
 
+    /// The connection on a line to devices, by the line's place.
+    pub(crate) fn conn_of_line(&self, line: usize) -> Option<ConnId> {
+        self.slots.iter().flatten().find(|link| link.line == Some(line)).and_then(|link| match link.state {
+            State::Up(conn) => Some(conn),
+            State::Connecting { .. } => None,
+        })
+    }
+
     /// Connections that the router knows.
     pub(crate) fn up(&self) -> usize {
         self.by_conn.len()

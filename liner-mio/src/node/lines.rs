@@ -1,6 +1,7 @@
 //! The node's lines to devices.
 
 use liner_proto::id::ConnId;
+use liner_proto::line::LineStats;
 use liner_proto::router::Router;
 use liner_proto::time::Instant;
 
@@ -76,6 +77,26 @@ impl Node {
         let conn = accept(&mut self.router, now, line.url());
         self.links.renew(slot, conn);
         true
+    }
+
+    /// What has happened on each line since the start.
+    pub fn line_stats(&self) -> impl Iterator<Item = (&LineUrl, LineStats)> {
+        self.links.lines.iter().enumerate().map(|(index, line)| {
+            let mut stats = line.stats;
+            let conn = self.links.conn_of_line(index);
+            stats += conn.and_then(|conn| self.router.line_stats(conn)).unwrap_or_default();
+            (line.url(), stats)
+        })
+    }
+
+    /// A connection is over: what happened on its line is kept.
+    pub(super) fn keep_line_stats(&mut self, slot: usize, conn: ConnId) {
+        let Some(index) = self.links.get_mut(slot).and_then(|link| link.line) else { return };
+        let (Some(line), Some(stats)) = (self.links.lines.get_mut(index), self.router.line_stats(conn))
+        else {
+            return;
+        };
+        line.stats += stats;
     }
 
     /// No line is opened any more.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liner_proto::id::{Class, SendId};
-use liner_proto::router::{Event, Router, SendError};
+use liner_proto::router::{Decision, Event, Router, SendError, SendOptions};
 use liner_proto::time::Instant;
 use liner_proto::wire::handshake::Acks;
 use liner_proto::wire::record::Mode;
@@ -48,7 +48,7 @@ const SENDS_PER_READING: u32 = 32;
 /// # What a turn does
 /// It takes what has arrived, hands it to the handler, lets the handler flush ([`Handler::turn_end`]), commits once, and writes what
 /// may leave now: up to 1 MiB per connection. Connections take turns. The handler is never given more than 1,024 messages or 256 KiB that
-/// are not committed: it waits for a store that is slow, or away.
+/// are not committed, but for a longer message behind less than 128 KiB: it waits for a store that is slow, or away.
 pub struct Node {
     router: Router,
     clock: Clock,
@@ -134,12 +134,25 @@ impl Node {
     /// # Errors
     /// See [`SendError`]. Nothing of the message is queued then.
     pub fn send(&mut self, topic: &str, payload: &[u8], mode: Mode) -> Result<SendId, SendError> {
+        self.send_with(topic, payload, &SendOptions::new(mode))
+    }
+
+    /// As [`send`](Self::send), with all that a sender may want: a time to live, for instance.
+    ///
+    /// # Errors
+    /// See [`SendError`]. Nothing of the message is queued then.
+    pub fn send_with(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        options: &SendOptions,
+    ) -> Result<SendId, SendError> {
         if self.sends_left == 0 {
             self.sends_left = SENDS_PER_READING;
             self.sends_at = self.clock.now();
         }
         self.sends_left -= 1;
-        let id = self.router.send(self.sends_at, topic, payload, mode)?;
+        let id = self.router.send_with(self.sends_at, topic, payload, options)?;
         self.dirty = true;
         Ok(id)
     }
@@ -248,6 +261,13 @@ impl Node {
     /// Names of the peers that are connected.
     pub fn peers_up(&self) -> Vec<String> {
         self.router.peers_up().map(str::to_owned).collect()
+    }
+
+    /// Decides what becomes of the messages for the node `name` that wait because it may have had them: see [`Event::InDoubt`].
+    /// Says whether there were any.
+    pub fn resolve_doubt(&mut self, name: &str, decision: Decision) -> bool {
+        self.dirty = true;
+        self.router.resolve_doubt(self.clock.now(), name, decision)
     }
 
     /// What the acknowledgements of the node `name` stand for; nothing if it has never been connected.

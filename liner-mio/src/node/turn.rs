@@ -281,6 +281,7 @@ impl Node {
 
     /// The link is broken, or is closed.
     fn drop_link(&mut self, now: Instant, slot: usize, conn: ConnId) {
+        self.keep_line_stats(slot, conn);
         let link = self.links.remove(self.poll.registry(), slot);
         self.router.handle_closed(now, conn);
         if let Some(line) = link.and_then(|link| link.line) {
@@ -407,7 +408,10 @@ impl Node {
         while let Some(conn) = self.router.poll_close() {
             let now = self.clock.now();
             match self.links.slot_of(conn) {
-                Some(slot) if self.renew_line(now, slot) => self.router.handle_closed(now, conn),
+                Some(slot) if self.renew_line(now, slot) => {
+                    self.keep_line_stats(slot, conn);
+                    self.router.handle_closed(now, conn);
+                }
                 Some(slot) => self.drop_link(now, slot, conn),
                 None => self.router.handle_closed(now, conn),
             }

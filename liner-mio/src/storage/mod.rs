@@ -8,9 +8,8 @@ use std::io;
 use std::sync::Arc;
 
 use liner_proto::effect::{BatchId, Loaded, Outcome, StoreFault};
-use liner_proto::memory::SEGMENT_BYTES;
 use liner_proto::router::{LoadRequest, Router, StoreRequest};
-use liner_proto::store::{Store, execute};
+use liner_proto::store::{Store, execute, load};
 use liner_proto::wire::batch::NUMBERS_MAX;
 use mio::Waker;
 
@@ -20,7 +19,8 @@ use crate::handler::Handed;
 use worker::Worker;
 
 /// After so much a turn hands no further frame to the application before it is committed. A frame adds at most as many messages, and
-/// at most a segment, so that a crash repeats at most 1,024 messages and 256 KiB.
+/// at most a segment or one longer message, so that a crash repeats at most 1,024 messages, and 256 KiB or 128 KiB and a longer
+/// message.
 const TURN: Handed = Handed { messages: NUMBERS_MAX, bytes: 128 * 1024 };
 
 /// Messages that are handed to the application before the first of them is committed.
@@ -188,22 +188,11 @@ fn run(store: &mut (dyn Store + Send), request: StoreRequest) -> Done {
             Done::Committed { id: batch.id(), outcome }
         }
         StoreRequest::Load(request) => {
-            let mut bytes = vec![0; SEGMENT_BYTES];
-            let mut result = store.load(request.queue(), request.after(), &mut bytes);
-            // A record that was stored under other limits.
-            if let Ok(Loaded::TooSmall { needed }) = result
-                && needed <= RECORD_MAX
-            {
-                bytes.resize(needed, 0);
-                result = store.load(request.queue(), request.after(), &mut bytes);
-            }
+            let (result, bytes) = load(store, &request);
             Done::Loaded { request, result, bytes }
         }
     }
 }
-
-/// The largest record that is worth memory when it is read back.
-const RECORD_MAX: usize = 1024 * 1024;
 
 /// Tells the router what was done.
 fn tell(router: &mut Router, clock: &Clock, done: Done) {

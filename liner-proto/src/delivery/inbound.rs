@@ -8,6 +8,9 @@ use crate::planted::{Fault, Planted};
 use crate::wire::NUMBER_MAX;
 use crate::wire::handshake::{Known, StreamFields};
 
+/// Bytes of a line's frames that may be under way when a window is shut: 32 of the longest.
+const LINE_BYTES: u64 = 64 * 1024;
+
 /// The receiver's end of one stream.
 ///
 /// `committed <= emitted <= received`, all within the sender's `epoch`. An acknowledgement says `committed`; what is above
@@ -165,6 +168,12 @@ impl Inbound {
         Resumption::Lost(lost)
     }
 
+    /// Whether a record that is new and counts so many bytes may arrive now. One whole message always has room.
+    pub const fn has_room(&self, bytes: usize) -> bool {
+        let held = self.bytes_new - self.bytes_committed;
+        held == 0 || held.saturating_add(bytes as u64) <= self.window_bytes
+    }
+
     /// A record, or a gap, for the numbers `first..=last` has arrived. `bytes` counts against the window.
     ///
     /// # Errors
@@ -181,15 +190,22 @@ impl Inbound {
         if first > self.received + 1 {
             return Err(Violation::UndeclaredGap);
         }
-        // One whole message always has room.
-        let held = self.bytes_new - self.bytes_committed;
-        let beyond = held > 0 && held + bytes as u64 > self.window_bytes && !self.on_line;
-        if beyond || first > self.messages_limit() {
+        if self.is_beyond_window(first, bytes) {
             return Err(Violation::Window);
         }
         self.bytes_new += bytes as u64;
         self.received = last;
         Ok(Arrival::New)
+    }
+
+    const fn is_beyond_window(&self, first: u64, bytes: usize) -> bool {
+        if self.on_line {
+            let held = self.bytes_new - self.bytes_committed;
+            // The peer counts frames there, and a gap of any length is one. What it was let send last may come yet.
+            let is_shut = matches!(self.shut_at, Some(limit) if first > limit);
+            return is_shut || held > self.window_bytes.saturating_add(LINE_BYTES);
+        }
+        !self.has_room(bytes) || first > self.messages_limit()
     }
 
     /// The message that was taken last was dropped before anybody had it: it is to come again. Its cursor was not emitted.

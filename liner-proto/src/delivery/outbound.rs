@@ -45,6 +45,8 @@ pub struct Outbound<R> {
     pub(super) received: u64,
     /// The next record to send.
     pub(super) sent: Cursor,
+    /// The record that leaves in pieces, or was the last to: as long as it is the next one to send it stays in memory.
+    pub(super) in_pieces: u64,
     /// The highest number that was ever on a wire.
     pub(super) sent_max: u64,
     /// What was on a wire before the present session: told as `sent_before`.
@@ -189,6 +191,7 @@ impl<R: Ring> Outbound<R> {
             acked: 0,
             received: 0,
             sent: start,
+            in_pieces: 0,
             sent_max: 0,
             doubt: 0,
             stored: start,
@@ -272,6 +275,11 @@ impl<R: Ring> Outbound<R> {
         self.sent.number
     }
 
+    /// The last number that may have been on a wire.
+    pub fn sent_through(&self) -> u64 {
+        self.spent()
+    }
+
     /// The first number that is not committed in the store.
     pub const fn stored(&self) -> u64 {
         self.stored.number
@@ -339,10 +347,12 @@ impl<R: Ring> Outbound<R> {
 
     // ------------------------------------------------------------------ queueing
 
-    /// Makes room for `bytes` bytes in memory, as far as the store has what is there. Says whether there is that much.
+    /// Makes room for `bytes` bytes in memory, as far as the store has what is there. Says whether there is that much, or nothing
+    /// else is there.
     pub fn make_room(&mut self, bytes: usize) -> bool {
-        while self.ring.len() + bytes > self.ring.capacity() {
-            if !self.ring.evict(self.sent.number, self.stored.number - 1) {
+        while !self.ring.is_empty() && self.ring.len() + bytes > self.ring.capacity() {
+            let from = self.sent.number + u64::from(self.in_pieces == self.sent.number);
+            if !self.ring.evict(from, self.stored.number - 1) {
                 return false;
             }
         }
@@ -433,6 +443,7 @@ impl<R: Ring> Outbound<R> {
         self.received = 0;
         self.trimmed = 0;
         self.sent = Cursor { number: 1, offset: 0 };
+        self.in_pieces = 0;
         self.loading = false;
         self.damaged = 0;
         predecessor
@@ -443,6 +454,7 @@ impl<R: Ring> Outbound<R> {
     /// Takes the peer's word about this stream from the handshake.
     pub fn resume(&mut self, now: Instant, known: Option<Known>) -> Resumed {
         self.doubt = self.sent_max;
+        self.in_pieces = 0;
         self.stalled_since = now;
         let resumed = match known {
             Some(known) if known.epoch == self.epoch => {
@@ -464,6 +476,7 @@ impl<R: Ring> Outbound<R> {
         };
         self.received = self.acked;
         self.sent = self.cursor(self.acked + 1);
+        self.in_pieces = 0;
         resumed
     }
 
@@ -519,9 +532,16 @@ impl<R: Ring> Outbound<R> {
 
     /// The link is gone: nothing is in flight any more.
     pub fn handle_link_down(&mut self) {
+        self.in_pieces = 0;
         self.received = self.acked;
         self.sent = self.cursor(self.acked + 1);
         self.doubt = self.sent_max;
+    }
+
+    /// The next record leaves in pieces. It stays in memory until [`advance`](Self::advance) says that the last of them is on its way:
+    /// those that are under way may have to be sent again.
+    pub const fn begin_pieces(&mut self) {
+        self.in_pieces = self.sent.number;
     }
 
     /// Everything before `end` is on its way.
@@ -530,6 +550,7 @@ impl<R: Ring> Outbound<R> {
         if self.received + 1 == self.sent.number {
             self.stalled_since = now;
         }
+        self.in_pieces = 0;
         // Behind a gap the record may stand anywhere in its run.
         self.sent = if end.offset == 0 { self.cursor(end.number) } else { end };
         self.sent_max = self.sent_max.max(end.number - 1);
@@ -546,7 +567,10 @@ impl<R: Ring> Outbound<R> {
         }
         if received >= self.sent.number {
             let through = self.whole_records(received);
-            self.sent = if through >= self.sent.number { self.cursor(through + 1) } else { self.sent };
+            if through >= self.sent.number {
+                self.sent = self.cursor(through + 1);
+                self.in_pieces = 0;
+            }
         }
         let received = received.min(self.sent.number - 1);
         if received > self.received {

@@ -8,10 +8,11 @@ use crate::delivery::{Arrival, Resumed, Resumption, Violation};
 use crate::effect::GapReason;
 use crate::frame::cobs;
 use crate::line::Piece;
+use crate::rng::Rng;
 use crate::seal;
 use crate::session::dial::{Dial, Heard, Pace};
 use crate::time::Instant;
-use crate::wire::control::{Ack, CloseReason, Fragment};
+use crate::wire::control::{Ack, CloseReason};
 use crate::wire::data::Data;
 use crate::wire::device::{self, Body, Content};
 use crate::wire::handshake::{About, Acks, Answer, Assigned, StreamFields};
@@ -171,8 +172,16 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     fn handle_body(&mut self, end: usize) -> Result<(), CloseReason> {
         let now = self.now;
         let bytes = self.rx.get(seal::LEN..end).unwrap_or_default();
-        let mut held = Held { end, in_pieces: false, numbered: true, maybe_redelivered: false };
+        let held = Held { end, in_pieces: false, numbered: true, maybe_redelivered: false };
         let brought = match device::decode(bytes)? {
+            Body::Answer(Answer { nonce, .. }) if !self.is_seeded => {
+                // The nonce of the hello may have been that of an earlier life, and so the answer, too. It brings the randomness
+                // for one that nobody has had.
+                self.rng = Rng::new([self.rng.next() ^ nonce, self.rng.next()]);
+                self.is_seeded = true;
+                self.handle_link_up(now);
+                return Ok(());
+            }
             Body::Answer(Answer { about, stream, .. }) => return self.attach(&about, &stream),
             Body::Ack(ack) => return self.handle_ack(&ack),
             Body::Close(reason) => {
@@ -192,7 +201,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
                 if !self.peer.receiving.take(now, data.frame) {
                     return Ok(());
                 }
-                take_record(&mut self.peer, &mut self.queue, &data)?
+                take_data(&mut self.peer, &mut self.queue, &data)?
             }
             Body::Numbered { frame, body } => {
                 if !self.peer.receiving.take(now, frame) {
@@ -209,38 +218,54 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
                         return Ok(());
                     }
                     Content::Skipped => return Ok(()),
-                    Content::Fragment(Fragment { left, bytes }) => {
-                        let piece = self.peer.assembly.handle(left, bytes.len(), MESSAGE);
-                        let (at, whole) = match piece.ok_or(CloseReason::Violation)? {
-                            Piece::GivenUp => return Ok(()),
-                            Piece::More(at) => (at, false),
-                            Piece::Last(at, _) => (at, true),
-                        };
-                        held.end = at + bytes.len();
-                        held.in_pieces = true;
-                        if let Some(room) = self.message.get_mut(at..held.end) {
-                            room.copy_from_slice(bytes);
-                        }
-                        if !whole {
-                            return Ok(());
-                        }
-                        let body = self.message.get(..held.end).unwrap_or_default();
-                        let Body::Data(data) = device::decode(body)? else {
-                            return Err(CloseReason::Violation);
-                        };
-                        take_record(&mut self.peer, &mut self.queue, &data)?
+                    Content::Fragment(fragment) => {
+                        return self.handle_fragment(fragment.left, fragment.bytes.len(), held);
                     }
                 }
             }
         };
-        match brought {
+        self.note(&brought, held);
+        Ok(())
+    }
+
+    /// A piece of a record, of `len` bytes at the end of the frame.
+    fn handle_fragment(&mut self, left: u32, len: usize, held: Held) -> Result<(), CloseReason> {
+        let piece = self.peer.assembly.handle(left, len, MESSAGE).ok_or(CloseReason::Violation)?;
+        let (at, whole) = match piece {
+            Piece::GivenUp | Piece::Skipped => return Ok(()),
+            Piece::LastSkipped => {
+                // Its sender dropped it when all of it but a lost piece was on its way.
+                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
+                let brought = take_record(&mut self.peer, &mut self.queue, &gap, (0, false))?;
+                self.note(&brought, held);
+                return Ok(());
+            }
+            Piece::More(at) => (at, false),
+            Piece::Last(at, _) => (at, true),
+        };
+        let end = at + len;
+        let bytes = self.rx.get(held.end - len..held.end).unwrap_or_default();
+        if let Some(room) = self.message.get_mut(at..end) {
+            room.copy_from_slice(bytes);
+        }
+        if whole {
+            let body = self.message.get(..end).unwrap_or_default();
+            let Body::Data(data) = device::decode(body)? else { return Err(CloseReason::Violation) };
+            let brought = take_data(&mut self.peer, &mut self.queue, &data)?;
+            self.note(&brought, Held { end, in_pieces: true, ..held });
+        }
+        Ok(())
+    }
+
+    /// Takes note of what a frame has brought.
+    fn note(&mut self, brought: &Brought, held: Held) {
+        match *brought {
             Brought::Nothing => {}
             Brought::Gap(count, reason) => self.notice.add_gap(count, reason),
             Brought::Message { numbered, maybe_redelivered } => {
                 self.held = Some(Held { numbered, maybe_redelivered, ..held });
             }
         }
-        Ok(())
     }
 
     fn handle_ack(&mut self, ack: &Ack) -> Result<(), CloseReason> {
@@ -343,12 +368,22 @@ const fn count(of: &mut u32) {
     *of = of.wrapping_add(1);
 }
 
-/// Takes a record that comes in its place.
-fn take_record(peer: &mut Peer, queue: &mut impl Queue, data: &Data<'_>) -> Result<Brought, CloseReason> {
+/// Takes a frame with a record that comes in its place.
+fn take_data(peer: &mut Peer, queue: &mut impl Queue, data: &Data<'_>) -> Result<Brought, CloseReason> {
+    take_record(peer, queue, &data.record.decode()?, (data.record.len(), data.sent_before))
+}
+
+/// Takes a record of so many bytes that comes in its place.
+fn take_record(
+    peer: &mut Peer,
+    queue: &mut impl Queue,
+    record: &Record<'_>,
+    (len, sent_before): (usize, bool),
+) -> Result<Brought, CloseReason> {
     // A record in place of the rest of another one: that one was given up.
     peer.assembly.drop_begun();
     let number = peer.expected;
-    let gap = match data.record.decode()? {
+    let gap = match *record {
         Record::Message { header, .. } if header.mode == Mode::BestEffort => {
             return Err(CloseReason::Violation);
         }
@@ -359,13 +394,13 @@ fn take_record(peer: &mut Peer, queue: &mut impl Queue, data: &Data<'_>) -> Resu
     if number == 0 {
         return Err(CloseReason::Violation);
     }
-    let arrival = queue.handle_arrival(number, last, data.record.len()).map_err(close_reason)?;
+    let arrival = queue.handle_arrival(number, last, len).map_err(close_reason)?;
     peer.expected = last + 1;
     Ok(match (arrival, gap) {
         (Arrival::Duplicate, _) => Brought::Nothing,
         (Arrival::New, Some((count, reason))) => Brought::Gap(count, reason),
         (Arrival::New, None) => {
-            let maybe_redelivered = data.sent_before && queue.in_doubt(number);
+            let maybe_redelivered = sent_before && queue.in_doubt(number);
             Brought::Message { numbered: true, maybe_redelivered }
         }
     })

@@ -182,8 +182,8 @@ pub enum Event<'a> {
 /// being stored and sent, at least two of the largest. `FRAME` bytes hold one frame on its way in, at least 194. Everything
 /// lives in here, so that a `static` of it is all the memory there is.
 ///
-/// With `MESSAGE` above 0 messages may be longer than a frame, in both directions: they travel in pieces. One of up to `MESSAGE`
-/// bytes, with its record's head, is put together here.
+/// With `MESSAGE` above `FRAME` messages may be longer than a frame, in both directions: they travel in pieces. One of up to `MESSAGE`
+/// bytes, with its record's head and 8 more, is put together here.
 #[derive(Debug)]
 pub struct Endpoint<
     'a,
@@ -209,6 +209,8 @@ pub struct Endpoint<
     takes: Takes,
     /// Which start of the device this is.
     instance: u64,
+    /// There is a random source, or the gateway has given what there is none of.
+    is_seeded: bool,
     inbox: Epoch,
     queue: Q,
     /// Topics of what was queued since the queue was last empty.
@@ -295,6 +297,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             // As long as it has said nothing, what this side can send.
             takes: Takes { record_max: Self::RECORD_MAX, frame_max: FRAME, bindings_max: usize::MAX },
             instance,
+            is_seeded: !config.without_epochs,
             inbox,
             queue: Q::new(epoch, &Self::limits(config.window), planted),
             queued: TopicSet::EMPTY,
@@ -400,11 +403,16 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             return self.redial.map(|at| (at, Wakeup::Dial));
         }
         let session = self.session.deadline(!self.has_turn(), &self.pace);
-        let own = if self.is_up() { self.peer.deadline(self.now, &self.queue) } else { None };
-        // As long as the line is busy nothing is sent, whatever is due.
+        if !self.is_up() {
+            return session;
+        }
+        let soonest = earlier(session, self.peer.deadline(self.now, &self.queue));
         let ready = self.peer.sending.ready_at();
-        let busy = self.is_up() && ready > self.now;
-        earlier(session, own).map(|(at, why)| (if busy { at.max(ready) } else { at }, why))
+        if ready <= self.now {
+            return soonest;
+        }
+        // What is due already leaves as soon as the line takes it.
+        earlier(soonest.filter(|(at, _)| *at > self.now), Some((ready, Wakeup::Line)))
     }
 
     /// Whether this side may send what nobody waits for.
@@ -429,7 +437,9 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     const fn limits(window: u8) -> Limits {
-        let message_max = Self::RECORD_MAX as u32;
+        // With the longest head it has to fit one frame, or the memory for pieces.
+        let in_pieces = MESSAGE.saturating_sub(crate::wire::data::HEAD_LEN_MAX);
+        let message_max = if Self::IN_PIECES { in_pieces } else { Self::FRAME_MAX - HEAD_MAX } as u32;
         Limits {
             frame_max: Self::FRAME_MAX as u32,
             message_max,

@@ -249,6 +249,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             }
             Carried::Piece(number, at) => {
                 peer.partial = Some((number, at + (self.takes.frame_max - PIECE_HEAD) as u32));
+                self.queue.begin_pieces();
                 return;
             }
             Carried::Record(number) | Carried::LastPiece(number, _) => (number, 1),

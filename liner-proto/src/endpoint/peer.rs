@@ -93,7 +93,6 @@ impl Peer {
 
     pub(super) fn deadline(&self, now: Instant, queue: &impl Queue) -> Option<Deadline> {
         let at = |at: Option<Instant>, why| at.map(|at| (at, why));
-        let ready = Some(self.sending.ready_at()).filter(|at| *at > now);
         let tell =
             Some(self.told_at.after_micros(TELL)).filter(|at| self.owes_next(queue.next()) && *at > now);
         let nudge = self.waits(queue).then(|| self.nudge_at.unwrap_or_else(|| now.after_micros(NUDGE)));
@@ -102,7 +101,7 @@ impl Peer {
                 at(self.sending.deadline(), Wakeup::Retransmit),
                 at(self.receiving.deadline(), Wakeup::Ack),
             ),
-            earlier(at(ready, Wakeup::Line), earlier(at(tell, Wakeup::Ack), at(nudge, Wakeup::Probe))),
+            earlier(at(tell, Wakeup::Ack), at(nudge, Wakeup::Probe)),
         )
     }
 

@@ -69,6 +69,9 @@ pub trait Work: Debug {
     /// Whether a number may have been sent before the present session.
     fn is_doubtful(&self, number: u32) -> bool;
 
+    /// What [`peek`](Self::peek) gave leaves in pieces, and stays where it is until the last of them is on its way.
+    fn begin_pieces(&mut self) {}
+
     /// Everything up to `last` is on its way.
     fn advance(&mut self, now: Instant, last: u32);
 

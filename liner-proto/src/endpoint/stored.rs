@@ -146,8 +146,8 @@ impl<const BYTES: usize> Stored<BYTES> {
             Ok(Loaded::Records { first, .. }) => self.out.handle_lost(next, first - 1, GapReason::Missing),
             Ok(Loaded::Corrupt { last, .. }) => self.out.handle_lost(next, last, GapReason::Corrupt),
             Ok(Loaded::Nothing) => self.out.handle_lost(next, self.out.stored() - 1, GapReason::Missing),
-            Ok(Loaded::TooSmall { .. }) => self.out.handle_lost(next, next, GapReason::Corrupt),
-            Err(_) => {}
+            // What found no room is still there.
+            Ok(Loaded::TooSmall { .. }) | Err(_) => {}
         }
     }
 }
@@ -242,6 +242,10 @@ impl<const BYTES: usize> Work for Stored<BYTES> {
 
     fn is_doubtful(&self, number: u32) -> bool {
         self.out.is_doubtful(self.whole(number))
+    }
+
+    fn begin_pieces(&mut self) {
+        self.out.begin_pieces();
     }
 
     fn advance(&mut self, now: Instant, last: u32) {

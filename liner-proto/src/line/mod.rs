@@ -46,6 +46,19 @@ pub struct LineStats {
     pub rtt: Option<Duration>,
 }
 
+impl core::ops::AddAssign for LineStats {
+    /// Counts go on with those of a later session; the round trip is that one's, if it has one.
+    fn add_assign(&mut self, later: Self) {
+        self.frames_received = self.frames_received.wrapping_add(later.frames_received);
+        self.frames_sent = self.frames_sent.wrapping_add(later.frames_sent);
+        self.seal_errors = self.seal_errors.wrapping_add(later.seal_errors);
+        self.resyncs = self.resyncs.wrapping_add(later.resyncs);
+        self.retransmissions = self.retransmissions.wrapping_add(later.retransmissions);
+        self.duplicates = self.duplicates.wrapping_add(later.duplicates);
+        self.rtt = later.rtt.or(self.rtt);
+    }
+}
+
 /// How many frames `to` is above `from`; negative if it is below.
 const fn distance(from: u16, to: u16) -> i16 {
     to.wrapping_sub(from) as i16

@@ -11,6 +11,9 @@ const LEAST: u32 = 200_000;
 /// The longest wait in microseconds.
 const MOST: u32 = 30_000_000;
 
+/// How often a wait stays doubled once something gets through again, at most: a round trip of 6 s is still measured.
+const BACKED_OFF_MAX: u8 = 5;
+
 /// The estimator. Times are microseconds; beyond an hour all are alike.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rtt {
@@ -29,6 +32,7 @@ impl Rtt {
 
     /// A frame that was sent once was acknowledged after so many microseconds.
     pub fn measure(&mut self, micros: u64) {
+        self.backed_off = 0;
         let sample = micros.clamp(1, 3_600_000_000) as u32;
         if self.smoothed == 0 {
             (self.smoothed, self.variation) = (sample, sample / 2);
@@ -40,9 +44,15 @@ impl Rtt {
         }
     }
 
-    /// Something new was acknowledged.
+    /// Something new was acknowledged that may have been sent again. A wait that was too short stays doubled until the round trip
+    /// is measured for the first time (Karn): otherwise each frame would be sent again before its acknowledgement can be here, and
+    /// none be measured. Later a line on which much is lost would wait for nothing.
     pub const fn progress(&mut self) {
-        self.backed_off = 0;
+        if self.smoothed > 0 {
+            self.backed_off = 0;
+        } else if self.backed_off > BACKED_OFF_MAX {
+            self.backed_off = BACKED_OFF_MAX;
+        }
     }
 
     /// The wait was in vain.
@@ -103,6 +113,13 @@ mod tests {
         }
         let (least, most) = bounds(&rtt);
         assert!(least >= Duration::from_secs(24) && most <= Duration::from_secs(30), "{least:?} {most:?}");
+        rtt.progress();
+        let (least, most) = bounds(&rtt);
+        assert!(least >= Duration::from_secs(6) && most <= Duration::from_secs(8), "{least:?} {most:?}");
+        rtt.measure(10_000);
+        assert!(bounds(&rtt).1 <= Duration::from_millis(250));
+        rtt.back_off();
+        assert!(bounds(&rtt).0 >= Duration::from_millis(400));
         rtt.progress();
         assert!(bounds(&rtt).1 <= Duration::from_millis(250));
     }

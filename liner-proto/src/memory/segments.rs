@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{Area, Cursor, Ring};
 
-/// The largest segment, and so the largest record with its length.
+/// The largest segment of several records. A record that is longer has one of its own, which is there for as long as it is.
 pub const SEGMENT_BYTES: usize = 64 * 1024;
 
 /// The first segment of an empty chain: a lone message does not cost 64 KiB.
@@ -30,15 +30,12 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// An empty ring that says no above `capacity` bytes. It takes no memory while it is empty.
+    /// An empty ring that says no above `capacity` bytes, but for a single record. It takes no memory while it is empty.
     pub const fn new(capacity: usize) -> Self {
         Self { chain: VecDeque::new(), len: 0, capacity }
     }
 
     fn append(&mut self, number: u64, count: u64, len: usize, write: impl FnOnce(&mut [u8])) -> bool {
-        if len > SEGMENT_BYTES {
-            return false;
-        }
         let fits =
             self.chain.back().is_some_and(|last| last.next == number && last.bytes.len() + len <= last.size);
         if !fits {
@@ -77,7 +74,8 @@ impl Ring for Segments {
         over: bool,
         write: impl FnOnce(&mut [u8]),
     ) -> bool {
-        (over || self.len + len <= self.capacity) && self.append(number, count, len, write)
+        (over || self.chain.is_empty() || self.len + len <= self.capacity)
+            && self.append(number, count, len, write)
     }
 
     fn insert(&mut self, first: u64, last: u64, records: &[u8]) -> bool {
@@ -189,6 +187,7 @@ impl Ring for Segments {
     }
 
     fn record_max(&self) -> usize {
-        SEGMENT_BYTES.min(self.capacity)
+        // Whoever queues a record bounds it. One that is longer than the capacity is held alone.
+        usize::MAX
     }
 }

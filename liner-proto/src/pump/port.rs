@@ -39,7 +39,8 @@ pub enum PortError<E> {
 
 /// A port, and the bytes that it has not taken yet.
 ///
-/// `OUT` bytes hold frames on their way out: at least [`Endpoint::TRANSMIT_MIN`](crate::endpoint::Endpoint::TRANSMIT_MIN), which the compiler checks. A multiple of that
+/// `OUT` bytes hold frames on their way out: at least [`Endpoint::TRANSMIT_MIN`](crate::endpoint::Endpoint::TRANSMIT_MIN), and with messages above a
+/// frame that are in a store at least `MESSAGE` and 3, which the compiler checks. A multiple of that
 /// keeps a fast port busy. `IN` bytes are read at once, and [`turn`](Self::turn) writes as many at once, so that a port that waits while it
 /// writes is read in between: there `IN` should not be above what the UART buffers of what it receives, or bytes are lost there.
 ///
@@ -186,7 +187,10 @@ impl<P: Read + ReadReady + Write, const OUT: usize, const IN: usize> Port<P, OUT
         room: impl FnOnce(&mut P) -> Result<usize, P::Error>,
     ) -> Step<P::Error> {
         const {
-            assert!(OUT >= D::TRANSMIT_MIN, "OUT holds at least one frame");
+            assert!(
+                OUT >= D::OUT_MIN,
+                "OUT holds at least one frame, and with a store one message with its length"
+            );
         };
         let (heard, deaf) = match self.read() {
             Ok(len) => (len, None),

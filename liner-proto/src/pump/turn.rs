@@ -1,6 +1,6 @@
 //! What a device does with what it has received, with its store and with a message of its own.
 
-use crate::effect::StoreFault;
+use crate::effect::{Loaded, StoreFault};
 use crate::endpoint::{Endpoint, Event, Queue, Ram, SendError, Step, StoredEndpoint, TopicIndex};
 use crate::store::Store;
 use crate::time::Instant;
@@ -10,8 +10,8 @@ pub trait Device: Keeps {}
 
 /// What the steps need of a [`Device`]. Its name is not known outside.
 pub trait Keeps {
-    /// [`Endpoint::TRANSMIT_MIN`].
-    const TRANSMIT_MIN: usize;
+    /// The bytes that [`speak`](Self::speak) has to have: for a frame, and for what is read back from the store.
+    const OUT_MIN: usize;
 
     /// Takes what was received, and hands every event to `events`. Begins the handshake when it is time.
     fn hear(&mut self, now: Instant, received: &[u8], events: &mut impl FnMut(Event<'_>));
@@ -62,7 +62,7 @@ pub enum Overflow {
 ///
 /// Returns the bytes that are to be sent, from the front of `scratch`, and what the store said: after a fault the next turn asks it
 /// again, and all the rest was done. `scratch` holds at least [`Endpoint::TRANSMIT_MIN`], and with a store also the largest
-/// message with two bytes more. Call it when bytes have arrived, after every [`send`], when [`Endpoint::poll_timeout`] is due,
+/// record with its length, two bytes or three from 16 KiB on. Call it when bytes have arrived, after every [`send`], when [`Endpoint::poll_timeout`] is due,
 /// and again as soon as the line has taken what a turn returned.
 pub fn turn<'s>(
     device: &mut impl Device,
@@ -127,7 +127,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Device
 impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Keeps
     for Endpoint<'_, QUEUE, FRAME, MESSAGE, Ram<QUEUE>>
 {
-    const TRANSMIT_MIN: usize = Self::TRANSMIT_MIN;
+    const OUT_MIN: usize = Self::TRANSMIT_MIN;
 
     fn hear(&mut self, now: Instant, received: &[u8], events: &mut impl FnMut(Event<'_>)) {
         hear(self, now, received, events);
@@ -173,7 +173,10 @@ impl<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Dev
 impl<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Keeps
     for WithStore<'_, StoredEndpoint<'_, QUEUE, FRAME, MESSAGE>, S>
 {
-    const TRANSMIT_MIN: usize = StoredEndpoint::<'_, QUEUE, FRAME, MESSAGE>::TRANSMIT_MIN;
+    const OUT_MIN: usize = {
+        let frame = StoredEndpoint::<'_, QUEUE, FRAME, MESSAGE>::TRANSMIT_MIN;
+        if MESSAGE > FRAME && MESSAGE + 3 > frame { MESSAGE + 3 } else { frame }
+    };
 
     fn hear(&mut self, now: Instant, received: &[u8], events: &mut impl FnMut(Event<'_>)) {
         hear(self.endpoint, now, received, events);
@@ -232,10 +235,10 @@ impl<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>
     WithStore<'_, StoredEndpoint<'_, QUEUE, FRAME, MESSAGE>, S>
 {
     /// Does everything that the endpoint owes its store, and reads back what it needs. `scratch` holds at least the largest
-    /// message with two bytes more.
+    /// record with its length, two bytes or three from 16 KiB on.
     ///
     /// # Errors
-    /// What the store said; the endpoint asks again.
+    /// What the store said, or [`StoreFault::Refused`] if `scratch` is too small; the endpoint asks again.
     pub fn serve(&mut self, now: Instant, scratch: &mut [u8]) -> Result<(), StoreFault> {
         self.settle(now)?;
         if let Some((queue, after)) = self.endpoint.poll_load() {
@@ -243,7 +246,9 @@ impl<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>
             let room = scratch.len().min(QUEUE);
             let loaded = self.store.load(queue, after, scratch.get_mut(..room).unwrap_or_default());
             self.endpoint.handle_loaded(now, after, loaded, scratch);
-            loaded?;
+            if let Loaded::TooSmall { .. } = loaded? {
+                return Err(StoreFault::Refused);
+            }
         }
         Ok(())
     }

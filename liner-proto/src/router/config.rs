@@ -3,6 +3,7 @@
 use alloc::string::String;
 use core::time::Duration;
 
+use super::doubt::InDoubtPolicy;
 use crate::config::{Limits, Timing};
 use crate::delivery::SendMode;
 use crate::id::Class;
@@ -19,6 +20,9 @@ pub struct NodeConfig {
     pub name: String,
     /// Which start of the node this is; random.
     pub instance: u64,
+    /// What the wall clock says when the node is built, in milliseconds since the Unix epoch; 0 if there is none. It tells how long messages
+    /// with a time to live were in the store while the node was not running. Without it that is unknown, and they are too old.
+    pub wall_ms: u64,
     /// Seed of epochs, nonces and jitter. On a host it comes from the operating system.
     pub seed: [u64; 2],
     /// The class of the node's store.
@@ -52,6 +56,8 @@ pub struct NodeConfig {
     pub lease: Duration,
     /// Whether a peer's acknowledgements are taken although they stand for less than this node's class.
     pub accept_weak_acks: bool,
+    /// What becomes of messages that a peer may have had before it forgot this node's stream.
+    pub in_doubt: InDoubtPolicy,
     /// Messages that the application is given at most before the store has committed that it had them: so many may come again
     /// after a crash, and are marked if they do. The shell has to keep to it.
     pub repeat_max: u64,
@@ -65,6 +71,7 @@ impl NodeConfig {
         Self {
             name: name.into(),
             instance: seed[0] ^ seed[1].rotate_left(32),
+            wall_ms: 0,
             seed,
             class,
             limits: Limits::HOST,
@@ -80,6 +87,7 @@ impl NodeConfig {
             topics_max: 65_536,
             lease: Duration::from_secs(15),
             accept_weak_acks: false,
+            in_doubt: InDoubtPolicy::default(),
             repeat_max: u64::MAX,
             planted: Planted::default(),
         }

@@ -244,7 +244,8 @@ impl Conns {
 
     /// Every connection whose handshake is not finished may have something to write.
     pub(super) fn list_unfinished(&mut self) {
-        let unfinished = self.iter().filter(|(_, conn)| !conn.session.is_up()).map(|(id, _)| id);
+        let is_unfinished = |conn: &Conn| !conn.session.is_up() || conn.next.is_some();
+        let unfinished = self.iter().filter(|(_, conn)| is_unfinished(conn)).map(|(id, _)| id);
         for id in unfinished.collect::<Vec<_>>() {
             self.list(id);
         }

@@ -9,10 +9,10 @@ use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError};
 use crate::effect::{DeadReason, GapReason};
 use crate::id::Epoch;
-use crate::memory::{Cursor, SEGMENT_BYTES};
+use crate::memory::Cursor;
 use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
 
-/// Bytes that are moved between queues in one turn.
+/// Bytes that are moved between queues in one turn, but for a single record that is longer.
 const MOVE_BYTES: usize = 1024 * 1024;
 
 impl Router {
@@ -195,7 +195,7 @@ impl Router {
         peers.dedup();
         let mut taken = 0;
         for peer in peers {
-            let Some(peer) = self.peers.get(peer.0).filter(|peer| len <= peer.record_max) else { continue };
+            let Some(peer) = self.peers.get(peer.0).filter(|peer| len <= peer.loose_max) else { continue };
             let Some(conn) = peer.conn else { continue };
             if self.conns.push_loose(conn, &record) {
                 taken += 1;
@@ -235,6 +235,13 @@ impl Router {
         payload: &[u8],
         over: bool,
     ) -> Result<(), PushError> {
+        let queued;
+        let header = if header.ttl_ms.is_some() {
+            queued = self.reading().queued(header);
+            &queued
+        } else {
+            header
+        };
         let text = self.topics.text(topic);
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return Err(PushError::Full) };
         outbox.own_through = outbox.push(self.now, (topic, text), header, payload, over)?;
@@ -252,7 +259,7 @@ impl Router {
     fn send_error(&self, error: PushError) -> SendError {
         match error {
             PushError::Full => SendError::Busy,
-            PushError::TooLarge => SendError::TooLarge { max: self.config.limits.message_max as usize },
+            PushError::TooLarge => SendError::TooLarge { max: self.payload_max() },
         }
     }
 
@@ -326,18 +333,9 @@ impl Router {
     }
 
     /// Whether a message that this node is to hand on would end among the dead letters.
-    pub(super) fn would_put_aside(
-        &self,
-        from: PeerId,
-        topic: TopicId,
-        header: &Header<'_>,
-        payload: &[u8],
-    ) -> bool {
+    pub(super) fn would_put_aside(&self, from: PeerId, topic: TopicId, header: &Header<'_>) -> bool {
         if self.topics.is_own(topic) || !self.config.takes_custody || header.origin.is_some() {
             return false;
-        }
-        if payload.len() + super::RECORD_HEAD_MAX > SEGMENT_BYTES.min(self.config.queue_bytes) {
-            return true;
         }
         let others = self.topics.rows(topic).iter().any(|row| row.peer != from);
         !others && self.keeps_no_more(from, topic)
@@ -438,20 +436,23 @@ impl Router {
             }
             // What there was when the store had gone backwards may have been moved and sent before.
             let doubt = outbox.out.predecessor().map_or(0, |before| before.count);
-            let again = outbox.out.sent() <= doubt;
+            let first = outbox.out.sent();
+            let again = first <= doubt;
             let last = if to.is_some() { u64::MAX - 1 } else { outbox.return_through };
             let limit = if again { last.min(doubt) } else { last };
-            let (end, run) = match outbox.out.next_piece(limit, MOVE_BYTES) {
+            let (end, run) = match outbox.out.next_piece(limit, usize::MAX) {
                 Next::Nothing => return,
                 Next::Load { .. } => return self.want_load(from),
-                Next::Gap { first, last, reason } => {
+                Next::Gap { last, reason, .. } => {
                     self.move_gap(to, last - first + 1, reason);
                     (Cursor { number: last + 1, offset: 0 }, Vec::new())
                 }
+                // A store that is full bears no more than it was asked to.
+                Next::Run { bytes, .. } if moved > 0 && moved + bytes.len() > MOVE_BYTES => return,
                 Next::Run { end, bytes, .. } => (end, bytes.to_vec()),
             };
             moved += run.len().max(1);
-            self.move_run(from, to, &run, again);
+            self.move_run(from, to, (first, &run), again);
             let Some(outbox) = self.outboxes.get_mut(from.0) else { return };
             outbox.out.advance(self.now, end);
             // Its trim is committed in the group that stores the rows where they are now.
@@ -474,9 +475,14 @@ impl Router {
         self.list_conn_of(to);
     }
 
-    fn move_run(&mut self, from: OutboxId, to: Option<OutboxId>, run: &[u8], again: bool) {
+    fn move_run(&mut self, from: OutboxId, to: Option<OutboxId>, (first, run): (u64, &[u8]), again: bool) {
+        let now = self.reading();
+        let restored = self.outboxes.get(from.0).map_or(0, |outbox| outbox.restored);
+        let mut next = first;
         for record in Run::new(run) {
             let Ok(record) = record else { return };
+            let number = next;
+            next += record::numbers_of(record);
             let Ok(Record::Message { header, payload }) = record::decode(record) else { continue };
             let topic = match header.topic {
                 Topic::Text(text) => self.topics.intern(text),
@@ -486,6 +492,7 @@ impl Router {
                     topic
                 }
             };
+            let header = now.unqueued(&header, number <= restored);
             let header = Header { repeat: header.repeat || again, ..header };
             let (to, header) = match to {
                 Some(to) => (to, header),

@@ -44,6 +44,7 @@ pub(super) const fn gap_of(reason: DeadReason) -> GapReason {
         DeadReason::Unsubscribed => GapReason::Cleared,
         DeadReason::TooLarge => GapReason::TooLarge,
         DeadReason::Expired => GapReason::Expired,
+        DeadReason::InDoubt => GapReason::InDoubt,
         DeadReason::Quota | DeadReason::Failed | DeadReason::Orphaned => GapReason::Dropped,
     }
 }
@@ -65,9 +66,8 @@ impl Router {
         (peer, number): (PeerId, u64),
         topic: TopicId,
         header: &Header<'_>,
-        payload: &[u8],
     ) -> Result<(), CloseReason> {
-        if !self.storage.is_littered() || !self.would_put_aside(peer, topic, header, payload) {
+        if !self.storage.is_littered() || !self.would_put_aside(peer, topic, header) {
             return Ok(());
         }
         let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
@@ -182,7 +182,7 @@ impl Router {
         let Some(state) = self.peers.get(peer.0) else { return };
         let Some(id) = state.outbox else { return };
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
-        let spelling = Spelling::new(state, outbox, &self.topics);
+        let spelling = Spelling::new(state, outbox, &self.topics, self.calendar.at(self.now));
         let Next::Run { begin, bytes, .. } = outbox.out.next_piece(state.messages_limit, usize::MAX) else {
             return;
         };

@@ -63,6 +63,15 @@ pub enum Event {
         /// What is needed.
         class: Class,
     },
+    /// A peer has forgotten this node's stream, and may have had messages of it that it has not acknowledged. They wait, and what
+    /// is behind them, as [`InDoubt::Ask`](super::InDoubt::Ask) says, until
+    /// [`resolve_doubt`](super::Router::resolve_doubt). Told in each of its sessions until then.
+    InDoubt {
+        /// Its name.
+        name: Box<str>,
+        /// How many it may have had.
+        count: u64,
+    },
     /// Evidence that a queue of this node had gone backwards: it got a new epoch.
     Regressed {
         /// The node, topic or address of the queue.

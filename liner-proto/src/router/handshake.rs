@@ -1,13 +1,16 @@
 //! Who a connection is with, and where the streams go on.
 
-use super::conn::{Caller, Framing};
+use super::conn::Caller;
 use super::event::Event;
 use super::limits::record_max;
+use super::line::FRAME_MAX as LINE_FRAME_MAX;
 use super::{PeerId, Router};
 use crate::delivery::Resumed;
 use crate::id::{ConnId, Epoch};
 use crate::line::FRAMES_MAX;
+use crate::seal;
 use crate::wire::control::CloseReason;
+use crate::wire::data;
 use crate::wire::handshake::{About, Assigned, StreamFields};
 
 impl Router {
@@ -139,7 +142,10 @@ impl Router {
             return Err(CloseReason::Violation);
         };
         let resumed = outbox.out.resume(self.now, stream.known);
-        if resumed == Resumed::Regressed {
+        let in_doubt = self.config.in_doubt.of(&state.name);
+        if resumed == Resumed::Regressed
+            || outbox.begins_doubt(resumed == Resumed::Forgotten || state.has_forgotten(&about), in_doubt)
+        {
             outbox.rotate_wanted = true;
             self.rotate_if_possible(outbox_id);
             return Err(CloseReason::Regressed);
@@ -147,13 +153,15 @@ impl Router {
         outbox.numbers_max = outbox.numbers_max.min(about.bindings_max as usize);
         let on_line = self.conns.get(id).is_some_and(|conn| conn.line.is_some());
         state.inbound.set_on_line(on_line);
-        if let Some((count, reason)) = state.resume(stream) {
+        if let Some((count, reason)) = state.resume(stream, on_line) {
             let from = state.name.clone();
             self.events.push(Event::Gap { from, count, reason });
         }
         state.conn = Some(id);
         state.about = Some(about);
-        state.record_max = record_max(&about, if on_line { Framing::Cobs } else { Framing::Length });
+        state.record_max = record_max(&about);
+        let frame_max = if on_line { state.frame_max().min(LINE_FRAME_MAX) } else { state.frame_max() };
+        state.loose_max = state.record_max.min(frame_max.saturating_sub(seal::LEN + data::HEAD_LEN_MAX));
         state.messages_limit = outbox.out.acked().saturating_add(u64::from(about.window_messages));
         if on_line {
             // There the window is counted in frames.

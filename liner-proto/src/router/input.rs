@@ -136,6 +136,9 @@ impl Router {
                 self.conns.close(id, reason);
                 return bytes.len();
             }
+            if on_line && application.is_full() {
+                return taken;
+            }
             let Some(conn) = self.conns.get(id) else { return bytes.len() };
             let Some(rest) = bytes.get_mut(taken..) else { return taken };
             let split = match conn.framing {
@@ -166,6 +169,10 @@ impl Router {
                         return bytes.len();
                     }
                     taken += consumed;
+                    // The next frame came before this one, and waits for room: the zero behind this one brings the rest back.
+                    if on_line && application.is_full() && self.has_next(id) {
+                        return taken - 1;
+                    }
                 }
             }
         }
@@ -194,7 +201,7 @@ impl Router {
             Body::Page(page) => self.handle_page(peer, &page),
             Body::TopicFull(full) => self.handle_topic_full(peer, &full),
             Body::Skipped(_) => Ok(()),
-            Body::Fragment(_) => Err(CloseReason::Unsupported),
+            Body::Fragment(fragment) => self.handle_piece(peer, &fragment, application),
             Body::Hello(_)
             | Body::Answer(_)
             | Body::Confirm(_)
@@ -274,17 +281,21 @@ impl Router {
 
     // ------------------------------------------------------------------ messages
 
-    fn handle_batch(
+    pub(super) fn handle_batch(
         &mut self,
         peer: PeerId,
         batch: &Batch<'_>,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
+        // Records in place of the rest of another one: that one was given up.
+        let begun = self.peers.get_mut(peer.0).filter(|state| state.arriving.is_begun());
+        begun.into_iter().for_each(|state| state.arriving.drop_begun());
         let taken = batch.records().try_for_each(|item| {
             let item = item.map_err(CloseReason::from)?;
             self.check_len(item.bytes.len())?;
             let before = batch.head.sent_before;
-            self.handle_record(peer, item.first, before, &item.record, item.taken, application)
+            let record = item.record.aged(batch.head.added_age_ms);
+            self.handle_record(peer, item.first, before, &record, item.taken, application)
         });
         // What was taken before an error is taken: its cursor belongs into the group of its rows.
         self.list_peer(peer);
@@ -299,9 +310,9 @@ impl Router {
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
         self.check_len(data.record.len())?;
-        let Record::Message { header, payload } = data.record.decode().map_err(CloseReason::from)? else {
-            return Err(CloseReason::Violation);
-        };
+        let record = data.record.decode().map_err(CloseReason::from)?;
+        let record = record.aged(data.added_age_ms.map(u64::from));
+        let Record::Message { header, payload } = record else { return Err(CloseReason::Violation) };
         let Topic::Text(text) = header.topic else { return Err(CloseReason::Violation) };
         if header.mode != Mode::BestEffort {
             return Err(CloseReason::Violation);
@@ -345,7 +356,7 @@ impl Router {
                     }
                     Topic::Text(text) => self.intern_bounded(text)?,
                 };
-                self.check_room_for((peer, number), topic, header, payload)?;
+                self.check_room_for((peer, number), topic, header)?;
                 let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
                 let arrival = state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?;
                 if arrival == Arrival::Duplicate {

@@ -87,6 +87,7 @@ impl Router {
     pub(super) fn welcome_back(&mut self, peer: PeerId) {
         self.clear_lease(peer);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
+        state.inbox = state.about.map(|about| about.inbox);
         let left = core::mem::take(&mut state.left);
         if let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) {
             state.subscribed |= core::mem::take(&mut outbox.return_through) > 0;
@@ -97,6 +98,7 @@ impl Router {
             self.add_row(topic, peer, &row.address);
             self.storage.stage(Staged::Subscribe { topic, peer });
         }
+        self.meet_doubt(peer);
         self.open_mailbox(peer);
     }
 

@@ -3,45 +3,31 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use super::conn::Framing;
+use super::expiry::Reading;
 use super::outbox::{Letter, Outbox};
 use super::peer::Peer;
 use super::topics::Topics;
 use super::{PeerId, RECORD_HEAD_MAX, Router, SendError, TopicId};
 use crate::effect::DeadReason;
 use crate::memory::Cursor;
-use crate::seal;
-use crate::wire::batch::BatchHead;
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::About;
-use crate::wire::record::{self, GAP_LEN_MAX, Header, Record, Topic};
+use crate::wire::record::{self, Age, GAP_LEN_MAX, Header, Record, Topic};
 use crate::wire::varint::{self, varint_len};
 
-/// The longest record that a peer takes: on a reliable link alone in a frame, on a line in as many pieces as it needs. A gap has
-/// to go to everyone.
-pub(super) fn record_max(about: &About, framing: Framing) -> usize {
-    let frame = about.frame_max as usize;
-    let most = about.message_max as usize;
-    let fits = match framing {
-        Framing::Length => most.min(record_in(frame.saturating_sub(BatchHead::LEN_MAX + seal::LEN))),
-        Framing::Cobs => most,
-    };
-    fits.max(GAP_LEN_MAX)
-}
-
-/// The longest record that takes `room` bytes with its length.
-const fn record_in(room: usize) -> usize {
-    let len = room.saturating_sub(varint_len(room as u64));
-    // A length that is a byte shorter leaves one more for the record.
-    let more = len + 1;
-    if more + varint_len(more as u64) <= room { more } else { len }
+/// The longest record that a peer takes, in as many pieces as it needs. A gap has to go to everyone.
+pub(super) fn record_max(about: &About) -> usize {
+    (about.message_max as usize).max(GAP_LEN_MAX)
 }
 
 /// The record of a message with its topic written out.
 pub(super) fn written_out(header: &Header<'_>, topic: &str, payload: &[u8]) -> Vec<u8> {
-    let header = Header { topic: Topic::Text(topic), ..*header };
-    let mut bytes = alloc::vec![0; record::message_len(&header, payload.len())];
-    record::encode_message(&header, payload, &mut bytes);
+    encoded(&Header { topic: Topic::Text(topic), ..*header }, payload)
+}
+
+fn encoded(header: &Header<'_>, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = alloc::vec![0; record::message_len(header, payload.len())];
+    record::encode_message(header, payload, &mut bytes);
     bytes
 }
 
@@ -56,10 +42,16 @@ pub(super) struct Spelling<'a> {
     peer: Option<PeerId>,
     record_max: usize,
     unwanted_through: u64,
+    /// Up to this one they may have been delivered, and are not sent again.
+    given_up_through: u64,
+    /// Messages above this one have no time to live.
+    aged_through: u64,
+    restored: u64,
+    now: Reading,
 }
 
 impl<'a> Spelling<'a> {
-    pub(super) fn new(state: &Peer, outbox: &'a Outbox, topics: &'a Topics) -> Self {
+    pub(super) fn new(state: &Peer, outbox: &'a Outbox, topics: &'a Topics, now: Reading) -> Self {
         Self {
             numbers: &outbox.topics,
             bindings_max: state.bindings_max(),
@@ -67,6 +59,10 @@ impl<'a> Spelling<'a> {
             peer: outbox.peer,
             record_max: state.record_max,
             unwanted_through: outbox.unwanted_through,
+            given_up_through: outbox.given_up_through(),
+            aged_through: outbox.aged_through,
+            restored: outbox.restored,
+            now,
         }
     }
 
@@ -80,17 +76,65 @@ impl<'a> Spelling<'a> {
         Some(self.topics.text(*topic))
     }
 
-    /// A record of the queue as it is sent: with its topic written out if the peer does not keep the number.
-    pub(super) fn of<'r>(&self, record: &'r [u8]) -> Cow<'r, [u8]> {
-        if !self.is_plain()
-            && let Ok(Record::Message { header, payload }) = record::decode(record)
-            && let Topic::Number(number) = header.topic
-            && number as usize > self.bindings_max
-            && let Some(text) = self.text(number)
-        {
-            return Cow::Owned(written_out(&header, text, payload));
+    /// A record of the queue as it is sent.
+    fn of<'r>(&self, record: &'r [u8]) -> Cow<'r, [u8]> {
+        match self.parts(record) {
+            (Cow::Owned(front), payload) => Cow::Owned([&front, payload].concat()),
+            (Cow::Borrowed(_), _) => Cow::Borrowed(record),
         }
-        Cow::Borrowed(record)
+    }
+
+    /// A record of the queue as it is sent: with its topic written out if the peer does not keep the number, and with its age
+    /// now. In two parts, so that no payload is copied.
+    pub(super) fn parts<'r>(&self, record: &'r [u8]) -> (Cow<'r, [u8]>, &'r [u8]) {
+        self.spelled(record, |_| {})
+    }
+
+    /// The same on a line, where the age stands apart: so it is always as long, however often it is sent.
+    pub(super) fn line_parts<'r>(&self, record: &'r [u8]) -> (Cow<'r, [u8]>, &'r [u8], u32) {
+        let mut added_age_ms = 0;
+        let (front, payload) = self.spelled(record, |header| {
+            if let Some(age) = &mut header.age {
+                added_age_ms = u32::try_from(core::mem::take(&mut age.ms)).unwrap_or(u32::MAX);
+            }
+        });
+        (front, payload, added_age_ms)
+    }
+
+    fn spelled<'r>(
+        &self,
+        record: &'r [u8],
+        change: impl FnOnce(&mut Header<'_>),
+    ) -> (Cow<'r, [u8]>, &'r [u8]) {
+        let is_born = self.aged_through > 0 && record::is_born(record);
+        if self.is_plain() && !is_born {
+            return (Cow::Borrowed(record), &[]);
+        }
+        let Ok(Record::Message { header, payload }) = record::decode(record) else {
+            return (Cow::Borrowed(record), &[]);
+        };
+        let text = match header.topic {
+            Topic::Number(number) if number as usize > self.bindings_max => self.text(number),
+            Topic::Number(_) | Topic::Text(_) => None,
+        };
+        if text.is_none() && !is_born {
+            return (Cow::Borrowed(record), &[]);
+        }
+        let mut header = self.now.unqueued(&header, false);
+        if is_born {
+            change(&mut header);
+        }
+        let front = match text {
+            Some(text) => written_out(&header, text, &[]),
+            None => encoded(&header, &[]),
+        };
+        (Cow::Owned(front), payload)
+    }
+
+    /// The bytes of a record as it is sent.
+    pub(super) fn len_of(&self, record: &[u8]) -> usize {
+        let (front, payload) = self.parts(record);
+        front.len() + payload.len()
     }
 
     /// Why the peer does not take a record with this number, if it does not.
@@ -98,7 +142,24 @@ impl<'a> Spelling<'a> {
         if number <= self.unwanted_through && self.is_unwanted(record) {
             return Some(DeadReason::Unsubscribed);
         }
-        (self.of(record).len() > self.record_max).then_some(DeadReason::TooLarge)
+        if number <= self.given_up_through && record::is_message(record) {
+            return Some(DeadReason::InDoubt);
+        }
+        if self.is_born(record, number) && self.is_too_old(record, number) {
+            return Some(DeadReason::Expired);
+        }
+        (self.len_of(record) > self.record_max).then_some(DeadReason::TooLarge)
+    }
+
+    /// Whether a record says when it was born, and is not sent as it stands in the queue.
+    fn is_born(&self, record: &[u8], number: u64) -> bool {
+        number <= self.aged_through && record::is_born(record)
+    }
+
+    #[cold]
+    fn is_too_old(&self, record: &[u8], number: u64) -> bool {
+        let Ok(Record::Message { header, .. }) = record::decode(record) else { return false };
+        self.now.is_too_old(&header, number <= self.restored)
     }
 
     fn is_unwanted(&self, record: &[u8]) -> bool {
@@ -112,15 +173,17 @@ impl<'a> Spelling<'a> {
 
     /// Whether the peer takes all of a run as it stands in the queue, as far as that can be seen without reading it.
     pub(super) const fn takes_whole(&self, run: &[u8], begin: Cursor) -> bool {
-        run.len() <= self.record_max && begin.number > self.unwanted_through
+        let at = begin.number;
+        let is_taken = at > self.unwanted_through && at > self.given_up_through && at > self.aged_through;
+        run.len() <= self.record_max && is_taken
     }
 
-    /// The records at the front of a run that the peer takes, and where the rest begins.
+    /// The records at the front of a run that the peer takes as they stand there, and where the rest begins.
     pub(super) fn front<'r>(&self, run: &'r [u8], begin: Cursor) -> (&'r [u8], Cursor) {
         let mut end = begin;
         let mut rest = run;
         while let Some((record, after)) =
-            record::split_first(rest).filter(|(record, _)| self.refusal(record, end.number).is_none())
+            record::split_first(rest).filter(|(record, _)| self.takes_as_is(record, end.number))
         {
             end.number += record::numbers_of(record);
             rest = after;
@@ -130,18 +193,23 @@ impl<'a> Spelling<'a> {
         (run.get(..len).unwrap_or_default(), end)
     }
 
-    /// The records at the front of a run as they are sent, all of them taken and in `room`, and where the rest begins. The
-    /// first one need not fit if it is to go `alone`.
-    pub(super) fn run(&self, run: &[u8], begin: Cursor, room: usize, alone: bool) -> (Vec<u8>, Cursor) {
+    fn takes_as_is(&self, record: &[u8], number: u64) -> bool {
+        self.refusal(record, number).is_none() && !self.is_born(record, number)
+    }
+
+    /// The records at the front of a run as they are sent, all of them taken and in `room`, and where the rest begins. If the first
+    /// one does not fit it goes by itself, if it has room in `alone`.
+    pub(super) fn run(&self, run: &[u8], begin: Cursor, room: usize, alone: usize) -> (Vec<u8>, Cursor) {
         let (mut sent, mut end) = (Vec::new(), begin);
         let mut rest = run;
         while let Some((record, after)) = record::split_first(rest) {
-            let spelled = self.of(record);
-            let fits = sent.len() + varint_len(spelled.len() as u64) + spelled.len() <= room;
-            if self.refusal(record, end.number).is_some() || !(fits || (alone && sent.is_empty())) {
+            let len = self.len_of(record);
+            let taken = varint_len(len as u64) + len;
+            let fits = sent.len() + taken <= room || (sent.is_empty() && taken <= alone);
+            if self.refusal(record, end.number).is_some() || !fits {
                 break;
             }
-            push_record(&mut sent, &spelled);
+            push_record(&mut sent, &self.of(record));
             end.number += record::numbers_of(record);
             end.offset += (rest.len() - after.len()) as u64;
             rest = after;
@@ -206,7 +274,9 @@ impl Router {
             Topic::Number(number) if number as usize <= state.bindings_max() => Topic::Number(number),
             Topic::Number(_) | Topic::Text(_) => Topic::Text(text),
         };
-        let head = Header { topic, ..*header }.len();
+        // What is sent says its age, which is below its time to live.
+        let age = header.ttl_ms.map(|ttl_ms| Age { ms: ttl_ms.into(), unknown: false });
+        let head = Header { topic, age, ..*header }.len();
         if head + payload.len() <= state.record_max {
             return Ok(());
         }
@@ -219,7 +289,7 @@ mod tests {
     use super::*;
     use crate::id::Epoch;
     use crate::wire::TEXT_MAX;
-    use crate::wire::record::{Age, Mode, Origin};
+    use crate::wire::record::{Mode, Origin};
 
     #[test]
     fn no_head_is_longer_than_what_is_taken_for_the_longest() {
@@ -232,6 +302,7 @@ mod tests {
             hops: Some(u8::MAX),
             ttl_ms: Some(u32::MAX),
             age: Some(Age { ms: u64::MAX, unknown: true }),
+            born_ms: None,
         };
         assert!(header.len() + varint::LEN_MAX <= RECORD_HEAD_MAX, "with the length of its record");
     }

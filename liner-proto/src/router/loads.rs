@@ -141,8 +141,9 @@ impl Router {
                 let stored = outbox.out.stored() - 1;
                 outbox.out.handle_lost(next, stored, GapReason::Missing);
             }
-            Ok(Loaded::TooSmall { .. }) => outbox.out.handle_lost(next, next, GapReason::Corrupt),
-            Err(fault) => {
+            Ok(Loaded::TooSmall { .. }) | Err(_) => {
+                // A record that found no room is still there: a shell gives as much as the store says.
+                let fault = result.err().unwrap_or(StoreFault::Refused);
                 let retry_at = self.now + self.config.timing.store_retry;
                 self.storage.loads.fail(outbox_id, retry_at);
                 return self.tell_failed(fault);

@@ -1,13 +1,17 @@
 //! Mailboxes: a device tells no rows of the directory, and takes the topic of its name.
 //!
 //! Its row is like that of a durable subscriber: what is sent to the topic while it is away waits for it, and what was kept
-//! before anybody knew it is for it as soon as it connects. A device that has only ever connected leaves no row behind.
+//! before anybody knew it is for it as soon as it connects. A device that has only ever connected leaves no row behind. The row's
+//! address is the inbox epoch of the device: so it is known after a restart whether the device has forgotten since what it had.
+
+use alloc::string::String;
 
 use super::conn::Framing;
 use super::peer::Peer;
 use super::storage::Staged;
 use super::topics::Subscribed;
 use super::{PeerId, Router, TopicId};
+use crate::id::Epoch;
 use crate::wire::handshake::About;
 
 /// Topic numbers that a host keeps at least.
@@ -26,7 +30,8 @@ impl Router {
     /// The session of a peer has begun. If it is a device, it takes the topic of its name from now on.
     pub(super) fn open_mailbox(&mut self, peer: PeerId) {
         let Some(state) = self.peers.get(peer.0).filter(|state| self.is_device(state)) else { return };
-        let (name, address) = (state.name.clone(), address_of(&state.name));
+        let (name, address) =
+            (state.name.clone(), address_of(state.about.map_or(Epoch::NONE, |about| about.inbox)));
         if self.storage.is_staged_full() {
             // What is sent to it is kept for its topic, and it comes again.
             return;
@@ -68,11 +73,20 @@ impl Router {
     fn mailbox_of(&self, peer: PeerId, state: &Peer) -> Option<TopicId> {
         let topic = self.topics.find(&state.name)?;
         let mut rows = self.topics.rows(topic).iter();
-        rows.any(|row| row.peer == peer && *row.address == *address_of(&state.name)).then_some(topic)
+        rows.any(|row| row.peer == peer && row.address.starts_with(DEVICE)).then_some(topic)
     }
 }
 
-/// Where a device's mailbox is, in the directory's rows.
-fn address_of(name: &str) -> alloc::string::String {
-    alloc::format!("device:{name}")
+/// Stands before the address of a mailbox, in the directory's rows.
+const DEVICE: &str = "device:";
+
+/// The address of a device's mailbox: the life of its memory that has had what it has acknowledged.
+fn address_of(inbox: Epoch) -> String {
+    alloc::format!("{DEVICE}{:016x}", inbox.0)
+}
+
+/// The life of a device's memory that a row speaks of, if it is that of a mailbox.
+pub(super) fn inbox_of(address: &str) -> Option<Epoch> {
+    let inbox = address.strip_prefix(DEVICE)?;
+    u64::from_str_radix(inbox, 16).ok().map(Epoch)
 }

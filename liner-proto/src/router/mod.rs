@@ -19,7 +19,9 @@ mod custody;
 mod dead;
 mod dial;
 mod directory;
+mod doubt;
 mod event;
+mod expiry;
 mod handshake;
 mod input;
 mod leaving;
@@ -27,9 +29,11 @@ mod limits;
 mod line;
 mod loads;
 mod mailbox;
+mod options;
 mod outbox;
 mod output;
 mod peer;
+mod pieces;
 mod rival;
 mod slots;
 mod storage;
@@ -44,10 +48,13 @@ use alloc::vec::Vec;
 pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
+pub use doubt::{Decision, InDoubt, InDoubtPolicy};
 pub use event::{Application, Event, Message};
 pub use loads::LoadRequest;
+pub use options::SendOptions;
 pub use storage::StoreRequest;
 
+use crate::config::HEAD_BYTES_MAX;
 use crate::delivery::{Outbound, SendMode};
 use crate::effect::{Recovered, RecoveredQueue};
 use crate::id::{Epoch, SendId};
@@ -60,6 +67,7 @@ use crate::wire::record::{Header, Mode, Topic};
 use conn::Conns;
 use dial::Dials;
 use event::Events;
+use expiry::Calendar;
 use outbox::{Key, Opened, Outbox};
 use peer::Peer;
 use slots::Slots;
@@ -107,10 +115,13 @@ pub enum SendError {
     /// The node itself subscribes to the topic.
     #[error("this node subscribes to the topic itself")]
     OwnTopic,
+    /// The time to live is nothing, or too long to be counted.
+    #[error("a time to live is from 1 ms to 49 days")]
+    BadTtl,
 }
 
 /// The most bytes of a record that are not its payload: flags, origin, topic, times.
-const RECORD_HEAD_MAX: usize = 2 * (NAME_BYTES_MAX + 2) + 64;
+const RECORD_HEAD_MAX: usize = HEAD_BYTES_MAX as usize;
 
 /// A node. See the [module](self) for how it is driven.
 #[derive(Debug)]
@@ -118,6 +129,7 @@ pub struct Router {
     config: NodeConfig,
     rng: Rng,
     now: Instant,
+    calendar: Calendar,
     inbox: Epoch,
     inbox_stored: bool,
     topics: Topics,
@@ -161,6 +173,7 @@ impl Router {
         Self {
             rng,
             now,
+            calendar: Calendar::new(config.wall_ms, now),
             inbox: Epoch::NONE,
             inbox_stored: false,
             topics: Topics::default(),
@@ -217,6 +230,7 @@ impl Router {
                 if let Some(peer) = self.peers.get_mut(peer.0) {
                     // One row of an earlier life that was durable is enough.
                     peer.durable |= !directory::is_ephemeral(address);
+                    peer.inbox = peer.inbox.or(mailbox::inbox_of(address));
                 }
                 self.add_row(topic, peer, address);
             }
@@ -303,7 +317,8 @@ impl Router {
         self.outboxes.iter().map(Outbox::held).sum()
     }
 
-    /// The largest payload that can be sent. There is room beside it for a topic, and for what a gateway adds.
+    /// The largest payload that can be sent. There is room beside it for a topic, and for what a gateway adds. One that is to
+    /// arrive at best travels in one frame: [`loose_max`](Self::loose_max).
     pub const fn payload_max(&self) -> usize {
         (self.config.limits.message_max as usize).saturating_sub(RECORD_HEAD_MAX)
     }
@@ -351,6 +366,7 @@ impl Router {
     ///
     /// # Errors
     /// See [`SendError`]; for `Mode::All` nothing is queued for anyone then.
+    #[inline]
     pub fn send(
         &mut self,
         now: Instant,
@@ -358,11 +374,25 @@ impl Router {
         payload: &[u8],
         mode: Mode,
     ) -> Result<SendId, SendError> {
+        self.send_with(now, topic, payload, &SendOptions::new(mode))
+    }
+
+    /// As [`send`](Self::send), with all that a sender may want.
+    ///
+    /// # Errors
+    /// See [`SendError`]; for `Mode::All` nothing is queued for anyone then.
+    pub fn send_with(
+        &mut self,
+        now: Instant,
+        topic: &str,
+        payload: &[u8],
+        options: &SendOptions,
+    ) -> Result<SendId, SendError> {
         self.tick(now);
         if topic.is_empty() || topic.len() > NAME_BYTES_MAX {
             return Err(SendError::BadTopic);
         }
-        let max = self.payload_max();
+        let max = if options.mode == Mode::BestEffort { self.loose_max() } else { self.payload_max() };
         if payload.len() > max {
             return Err(SendError::TooLarge { max });
         }
@@ -370,8 +400,11 @@ impl Router {
         if self.topics.is_own(topic) {
             return Err(SendError::OwnTopic);
         }
-        let header = Header::new(mode, Topic::Number(0));
-        if mode == Mode::BestEffort {
+        let mut header = Header::new(options.mode, Topic::Number(0));
+        if let Some(ttl) = options.ttl {
+            header.ttl_ms = Some(expiry::millis(ttl).ok_or(SendError::BadTtl)?);
+        }
+        if options.mode == Mode::BestEffort {
             self.send_loose(topic, &header, payload, None);
             return Ok(self.sends);
         }
@@ -501,12 +534,13 @@ impl Router {
         told.unwrap_or_else(|| Epoch(self.rng.next_nonzero()))
     }
 
-    /// Begins a new epoch of a queue, because its state went backwards.
+    /// Begins a new epoch of a queue, because its state went backwards, or its peer's did.
     fn rotate(&mut self, id: OutboxId) {
         let epoch = Epoch(self.rng.next_nonzero());
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
         outbox.rotate(epoch);
-        self.events.push(Event::Regressed { queue: outbox.key.queue().name().into() });
+        let forgotten = core::mem::take(&mut outbox.forgotten);
+        self.events.extend(doubt::rotated(outbox.key.queue().name().into(), forgotten));
         self.list(id);
     }
 }

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::dead::gap_of;
+use super::doubt::Doubt;
 use super::{PeerId, Quota, RECORD_HEAD_MAX, TopicId};
 use crate::delivery::{Emission, Outbound, Pending, PushError, SendMode};
 use crate::effect::{Batch, DeadReason, Queue, StoreOp};
@@ -106,6 +107,10 @@ pub(super) struct Outbox {
     close_asked: bool,
     /// A new epoch is needed as soon as nothing is with the store.
     pub(super) rotate_wanted: bool,
+    /// The reason is that its peer has forgotten it.
+    pub(super) forgotten: bool,
+    /// What is done about messages that were sent before the epoch began.
+    pub(super) doubt: Doubt,
     /// Topic of each number, from 1.
     pub(super) topics: Vec<TopicId>,
     /// Topic numbers that the peer keeps.
@@ -115,7 +120,9 @@ pub(super) struct Outbox {
     /// The last message that was queued of each topic number, at 0 of the topics without one.
     newest: Vec<u64>,
     /// The last message that was queued before the start, of whatever topic.
-    restored: u64,
+    pub(super) restored: u64,
+    /// Messages above this one have no time to live.
+    pub(super) aged_through: u64,
     pub(super) topics_stored: usize,
     pub(super) topics_asked: Pending<usize>,
     /// What its peer does not take, on its way to the dead letters. Not empty.
@@ -161,11 +168,14 @@ impl Outbox {
             closing: false,
             close_asked: false,
             rotate_wanted: false,
+            forgotten: false,
+            doubt: Doubt::Open,
             topics: Vec::new(),
             numbers_max: TOPIC_NUMBERS_MAX,
             numbers: Vec::new(),
             newest: Vec::new(),
             restored,
+            aged_through: restored,
             topics_stored: 0,
             topics_asked: Pending::new(),
             aside: None,
@@ -258,6 +268,9 @@ impl Outbox {
             record::encode_message(&header, payload, room);
         };
         let number = self.out.push(now, len, over, write)?;
+        if header.born_ms.is_some() {
+            self.aged_through = number;
+        }
         self.note_queued(&header.topic, number);
         if self.counted / 2 > self.out.waiting() {
             self.weigh();
@@ -324,19 +337,26 @@ impl Outbox {
         self.own_through = self.out.next() - 1;
         self.acked_base = self.out.acked();
         let less = predecessor.old_first - 1;
-        for through in [&mut self.return_through, &mut self.unwanted_through, &mut self.restored] {
+        let marks = [
+            &mut self.return_through,
+            &mut self.unwanted_through,
+            &mut self.restored,
+            &mut self.aged_through,
+        ];
+        for through in marks {
             *through = through.saturating_sub(less);
         }
         self.newest.iter_mut().for_each(|newest| *newest = newest.saturating_sub(less));
         self.rotation = Some((epoch, predecessor));
         self.rotation_asked = false;
+        self.doubt = Doubt::Open;
         // Its numbers are of the old epoch. It is found again under the new ones.
         self.aside = None;
     }
 
-    /// Whether records may be sent: their epoch is known to the store.
+    /// Whether records may be sent: their epoch is known to the store, and nobody has to decide first whether they are.
     pub(super) fn may_send(&self) -> bool {
-        self.rotation.is_none()
+        self.rotation.is_none() && !self.is_in_doubt()
     }
 
     /// Everything with the store is void.

@@ -157,7 +157,7 @@ impl Router {
         let shut = self.is_shut(caller.or(dialled));
         let about = self.about(shut, conn.line.is_some());
         let config = &self.config;
-        let mut told = Epoch::NONE;
+        let mut told = None;
         let before = writer.len();
         writer.seal = conn.speaking(now).seal_out();
         match owed {
@@ -174,7 +174,7 @@ impl Router {
                 }
                 let mut stream = self.fields(peer, caller.fresh);
                 stream.assigned = caller.assigned;
-                told = stream.epoch;
+                told = Some(stream.epoch);
                 writer.frame(&Body::Answer(Answer {
                     version: VERSION,
                     echo,
@@ -205,7 +205,8 @@ impl Router {
             Owed::Close(reason) => writer.frame(&Body::Close(Close { reason, text: "" })),
         }
         if let Some(conn) = self.conns.get_mut(id) {
-            if let Some(caller) = &mut conn.caller {
+            // The session before this handshake may have something to say in between.
+            if let (Some(caller), Some(told)) = (&mut conn.caller, told) {
                 caller.told = told;
             }
             conn.told_shut |= shut && matches!(owed, Owed::Hello { .. } | Owed::Answer { .. });
@@ -316,32 +317,36 @@ impl Router {
         let state = self.peers.get_mut(peer.0)?;
         let id = state.outbox?;
         let outbox = self.outboxes.get_mut(id.0)?;
+        if state.partial.is_begun() {
+            self.build_rest(peer, writer);
+            return None;
+        }
         if !may_send(state, outbox) {
             return None;
         }
-        let spelling = Spelling::new(state, outbox, &self.topics);
-        let frame_max = state.about.map_or(0, |about| about.frame_max as usize);
+        let spelling = Spelling::new(state, outbox, &self.topics, self.calendar.at(now));
+        let frame_max = state.frame_max();
         let credit =
             usize::try_from(state.bytes_limit.saturating_sub(state.bytes_sent)).unwrap_or(usize::MAX);
         let frame_room = frame_max.saturating_sub(BatchHead::LEN_MAX + seal::LEN);
         let next = outbox.out.sent();
         let limit = messages_limit(state, outbox).min(next + (state.batch_max - 1));
         if !spelling.is_plain() {
-            return self.build_spelled(peer, limit, frame_room.min(credit), writer);
+            return self.build_spelled(peer, limit, (frame_room, credit), writer);
         }
         // A window smaller than the next message still takes it, when the peer holds nothing else.
         let alone = outbox.out.acked() + 1 == next
             && outbox.out.next_piece(limit, frame_room.min(credit)) == Next::Nothing;
-        let (limit, room) =
+        let (through, room) =
             if alone { (limit.min(next), frame_room) } else { (limit, frame_room.min(credit)) };
-        match outbox.out.next_piece(limit, room) {
+        match outbox.out.next_piece(through, room) {
             Next::Run { begin, end, bytes, sent_before } => {
                 let whole = spelling.takes_whole(bytes, begin);
                 let (bytes, end) = if whole { (bytes, end) } else { spelling.front(bytes, begin) };
                 let len = bytes.len();
                 if len == 0 {
-                    self.put_front_aside(peer);
-                    return None;
+                    // It is refused, or not sent as it stands there.
+                    return self.build_spelled(peer, limit, (frame_room, credit), writer);
                 }
                 let head =
                     BatchHead { sent_before, first: begin.number, last: end.number - 1, added_age_ms: None };
@@ -351,7 +356,7 @@ impl Router {
                 Some(InFlight { outbox: id, begin, len })
             }
             Next::Nothing => {
-                self.put_front_aside(peer);
+                self.begin_pieces(peer, limit, (frame_room, credit), writer);
                 None
             }
             Next::Load { .. } => {
@@ -379,25 +384,25 @@ impl Router {
     }
 
     /// A batch for a peer that keeps fewer topic numbers than its queue has given out: its records are copied, with the
-    /// topics of the others written out. `room` bytes may be sent.
+    /// topics of the others written out. So many bytes have room in a frame, and so many may be sent.
     fn build_spelled(
         &mut self,
         peer: PeerId,
         limit: u64,
-        room: usize,
+        (frame_room, credit): (usize, usize),
         writer: &mut Writer,
     ) -> Option<InFlight> {
         let now = self.now;
         let state = self.peers.get_mut(peer.0)?;
         let id = state.outbox?;
         let outbox = self.outboxes.get_mut(id.0)?;
-        let spelling = Spelling::new(state, outbox, &self.topics);
-        let alone = outbox.out.acked() + 1 == outbox.out.sent();
+        let spelling = Spelling::new(state, outbox, &self.topics, self.calendar.at(now));
+        let alone = if outbox.out.acked() + 1 == outbox.out.sent() { frame_room } else { 0 };
         match outbox.out.next_piece(limit, usize::MAX) {
             Next::Run { begin, bytes, sent_before, .. } => {
-                let (run, end) = spelling.run(bytes, begin, room, alone);
+                let (run, end) = spelling.run(bytes, begin, frame_room.min(credit), alone);
                 if run.is_empty() {
-                    self.put_front_aside(peer);
+                    self.begin_pieces(peer, limit, (frame_room, credit), writer);
                     return None;
                 }
                 let head =
@@ -477,7 +482,7 @@ impl Writer {
         self.bytes.len()
     }
 
-    /// Adds a frame whose body these parts make.
+    /// Adds a frame whose body these parts make, at most five.
     pub(super) fn parts(&mut self, parts: &[&[u8]]) {
         self.sealed(parts);
     }
@@ -512,7 +517,7 @@ impl Writer {
                 self.bytes.resize(begin + cobs::encoded_len_max(len + seal::LEN), 0);
                 let room = self.bytes.get_mut(begin..).unwrap_or_default();
                 let part = |index: usize| parts.get(index).copied().unwrap_or_default();
-                let all = [&crc, part(0), part(1), part(2)];
+                let all = [&crc, part(0), part(1), part(2), part(3), part(4)];
                 let written = cobs::encode(&all, room).unwrap_or(0);
                 self.bytes.truncate(begin + written);
             }

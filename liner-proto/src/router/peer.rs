@@ -3,11 +3,12 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::pieces::{Arriving, FRAME_BYTES_MAX, Partial};
 use super::topics::Row;
 use super::{NodeConfig, OutboxId, Router, TopicId};
 use crate::delivery::{Inbound, Resumption};
 use crate::effect::GapReason;
-use crate::id::ConnId;
+use crate::id::{ConnId, Epoch};
 use crate::time::Instant;
 use crate::wire::batch::NUMBERS_MAX;
 use crate::wire::handshake::{About, Acks, StreamFields};
@@ -20,8 +21,15 @@ pub(super) struct Peer {
     pub(super) conn: Option<ConnId>,
     /// Of the session that is up, or was last.
     pub(super) about: Option<About>,
+    /// The life of its memory that was met last, as far as that is known.
+    pub(super) inbox: Option<Epoch>,
     /// The longest record that it takes, as it is sent; without a bound before it has said so.
     pub(super) record_max: usize,
+    /// The longest record that has room in one frame to it: a best-effort message is not sent in pieces.
+    pub(super) loose_max: usize,
+    /// A message that arrives from it in pieces, and one that leaves so.
+    pub(super) arriving: Arriving,
+    pub(super) partial: Partial,
     /// The last number the peer lets this node send.
     pub(super) messages_limit: u64,
     /// Bytes that the peer lets this node send in the session, and how many were sent.
@@ -81,7 +89,11 @@ impl Peer {
             inbound: Inbound::new(&config.limits, config.planted),
             conn: None,
             about: None,
+            inbox: None,
             record_max: usize::MAX,
+            loose_max: 0,
+            arriving: Arriving::default(),
+            partial: Partial::default(),
             messages_limit: 0,
             bytes_limit: 0,
             bytes_sent: 0,
@@ -134,10 +146,10 @@ impl Peer {
     }
 
     /// Takes what the peer says of its stream. Gives what is lost of it, and why.
-    pub(super) fn resume(&mut self, stream: &StreamFields) -> Option<(u64, GapReason)> {
+    pub(super) fn resume(&mut self, stream: &StreamFields, on_line: bool) -> Option<(u64, GapReason)> {
         let (epoch, pending) = (self.inbound.epoch(), self.owes_custody());
         let received = self.inbound.received();
-        let next_told = core::mem::take(&mut self.next_told);
+        let next_told = core::mem::replace(&mut self.next_told, if on_line { stream.next } else { 0 });
         let lost = match self.inbound.resume(stream) {
             Resumption::Continued => None,
             Resumption::Lost(count) => Some((count, GapReason::Missing)),
@@ -161,6 +173,16 @@ impl Peer {
         self.batch_max = NUMBERS_MAX.min(2 * self.batch_max);
     }
 
+    /// The longest frame that is written to it on a reliable link.
+    pub(super) fn frame_max(&self) -> usize {
+        self.about.map_or(0, |about| about.frame_max as usize).min(FRAME_BYTES_MAX)
+    }
+
+    /// Whether it has forgotten what it had since it was met last.
+    pub(super) fn has_forgotten(&self, about: &About) -> bool {
+        self.inbox.is_some_and(|inbox| inbox != about.inbox || inbox.is_none())
+    }
+
     /// Topic numbers that it keeps.
     pub(super) fn bindings_max(&self) -> usize {
         self.about.map_or(0, |about| about.bindings_max as usize)
@@ -174,6 +196,8 @@ impl Peer {
     /// The session is over: what belonged to it is forgotten.
     pub(super) fn handle_down(&mut self) {
         self.conn = None;
+        self.arriving = Arriving::default();
+        self.partial = Partial::default();
         self.topics = Vec::new();
         self.bound = 0;
         self.rows_told = 0;

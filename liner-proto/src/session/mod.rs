@@ -207,6 +207,11 @@ impl Session {
         self.id
     }
 
+    /// The other side's nonce; 0 before it has told it.
+    pub const fn peer_nonce(&self) -> u64 {
+        self.peer_nonce
+    }
+
     /// The seed of the seal of the next frame that arrives.
     pub const fn seal_in(&self) -> SessionId {
         self.seal_in

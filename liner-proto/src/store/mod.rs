@@ -69,6 +69,22 @@ mod heap;
 #[cfg(feature = "alloc")]
 pub use heap::{DeadLetter, HeapStore};
 
+/// Reads records for [`Router::handle_loaded`](crate::router::Router::handle_loaded), as a shell does in place or on its worker: into a
+/// buffer of one segment, or as long as the next record is, which the store has read then. Gives the buffer with what stands in it.
+#[cfg(feature = "alloc")]
+pub fn load<S: Store + ?Sized>(
+    store: &mut S,
+    request: &crate::router::LoadRequest,
+) -> (Result<Loaded, StoreFault>, alloc::vec::Vec<u8>) {
+    let mut bytes = alloc::vec![0; crate::memory::SEGMENT_BYTES];
+    let mut loaded = store.load(request.queue(), request.after(), &mut bytes);
+    if let Ok(Loaded::TooSmall { needed }) = loaded {
+        bytes.resize(needed, 0);
+        loaded = store.load(request.queue(), request.after(), &mut bytes);
+    }
+    (loaded, bytes)
+}
+
 /// Executes a batch on a store, as a shell does in place or on its worker.
 ///
 /// Every group that was applied is committed, also when a later one failed.

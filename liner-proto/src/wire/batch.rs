@@ -121,6 +121,10 @@ impl<'a> Records<'a> {
         let before = self.run.rest().len();
         let bytes = self.run.next().ok_or(DecodeError::Mismatch)??;
         let record = record::decode(bytes)?;
+        if let Record::Message { header: record::Header { born_ms: Some(_), .. }, .. } = record {
+            // The sender's clock means nothing here.
+            return Err(DecodeError::Range);
+        }
         let first = self.next;
         let last = match record {
             Record::Message { .. } => {

@@ -2,7 +2,7 @@
 
 use super::DecodeError;
 use super::record::{
-    self, EXT, EXT_AGE, GapReason, Header, Mode, Record, SENT_BEFORE, Topic, read_ext_flags,
+    self, EXT, EXT_AGE, EXT_BORN, GapReason, Header, Mode, Record, SENT_BEFORE, Topic, read_ext_flags,
 };
 use super::text::{Reader, Writer};
 
@@ -122,6 +122,9 @@ impl<'a> Data<'a> {
     pub(super) fn read(first: u8, reader: &mut Reader<'a>) -> Self {
         let frame = reader.fixed16();
         let ext = if first & EXT == 0 { 0 } else { read_ext_flags(reader) };
+        if ext & EXT_BORN != 0 {
+            reader.fail(DecodeError::Unsupported(ext));
+        }
         let added_age_ms = (ext & EXT_AGE != 0).then(|| reader.fixed32());
         let record = Parted { first: first & !SENT_BEFORE, ext, rest: reader.take_rest() };
         Self { sent_before: first & SENT_BEFORE != 0, frame, added_age_ms, record }
@@ -211,7 +214,7 @@ mod tests {
         fn records_are_carried(sent_before: bool, frame: u16, added_age_ms: u32, origin: bool, hops: Option<u8>, ttl_ms: Option<u32>, age: Option<(u64, bool)>, payload: [u8; 9]) {
             let origin = origin.then_some(Origin { name: "sensor", epoch: Epoch(77), number: 12 });
             let age = age.map(|(ms, unknown)| Age { ms, unknown });
-            let header = Header { mode: Mode::All, topic: Topic::Text("t"), repeat: true, origin, hops, ttl_ms, age };
+            let header = Header { mode: Mode::All, topic: Topic::Text("t"), repeat: true, origin, hops, ttl_ms, age, born_ms: None };
             let mut record = [0; 100];
             let len = encode_message(&header, &payload, &mut record).unwrap();
             let head = DataHead { sent_before, frame, added_age_ms };
@@ -265,6 +268,7 @@ mod tests {
             (&[0x48, 1, 0, EXT_AGE, 0, 0, 0], DecodeError::Truncated),
             (&[0x48, 1, 0, 0], DecodeError::Range),
             (&[0x48, 1, 0, 0x40], DecodeError::Unsupported(0x40)),
+            (&[0x48, 1, 0, 0x28, 0, 0, 0, 0, 5, 1], DecodeError::Unsupported(0x28)),
         ] {
             assert_eq!(decode(body), Err(error), "{body:?}");
         }

@@ -266,7 +266,7 @@ mod tests {
             match first {
                 0x0e => assert_eq!(decoded, Ok(Body::Greet)),
                 0x01..=0x0d | 0x14 | 0x15 | 0x40..=0x7f => {
-                    assert_eq!(decoded, Err(DecodeError::Truncated), "{first:#04x}")
+                    assert_eq!(decoded, Err(DecodeError::Truncated), "{first:#04x}");
                 }
                 0x80.. => assert_eq!(decoded, Ok(Body::Skipped(first))),
                 _ => assert_eq!(decoded, Err(DecodeError::Unsupported(first))),

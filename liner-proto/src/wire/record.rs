@@ -30,7 +30,9 @@ const EXT_TTL: u8 = 1 << 2;
 /// The record says its age, so that whoever sends it says what has come to it since.
 pub(super) const EXT_AGE: u8 = 1 << 3;
 const EXT_AGE_UNKNOWN: u8 = 1 << 4;
-const EXT_KNOWN: u8 = EXT_ORIGIN | EXT_HOPS | EXT_TTL | EXT_AGE | EXT_AGE_UNKNOWN;
+/// Only in a ring and in a store: the number is no age, but when the message was born.
+pub(super) const EXT_BORN: u8 = 1 << 5;
+const EXT_KNOWN: u8 = EXT_ORIGIN | EXT_HOPS | EXT_TTL | EXT_AGE | EXT_AGE_UNKNOWN | EXT_BORN;
 
 /// The first byte of a gap's record.
 pub(super) const GAP_FIRST: u8 = MARK | KIND_GAP;
@@ -96,6 +98,9 @@ pub struct Header<'a> {
     pub ttl_ms: Option<u32>,
     /// How old it was when it was stored.
     pub age: Option<Age>,
+    /// When it was born, in milliseconds by the clock of the node in whose queue it stands. There it says that in place of its age;
+    /// it is never sent.
+    pub born_ms: Option<u64>,
 }
 
 /// What a record holds.
@@ -138,6 +143,22 @@ pub enum GapReason {
     TooLarge = 7,
     /// They were in the memory of a node that has started anew without it.
     Restarted = 8,
+    /// The peer may have had the message before it forgot the stream; it is among the sender's dead letters.
+    InDoubt = 9,
+}
+
+impl Record<'_> {
+    /// Adds what has come to the age of a message since, if it says its age.
+    #[inline]
+    #[must_use]
+    pub const fn aged(mut self, added_ms: Option<u64>) -> Self {
+        if let (Some(added_ms), Self::Message { header: Header { age: Some(age), .. }, .. }) =
+            (added_ms, &mut self)
+        {
+            age.ms = age.ms.saturating_add(added_ms);
+        }
+        self
+    }
 }
 
 impl GapReason {
@@ -152,6 +173,7 @@ impl GapReason {
             6 => Self::Missing,
             7 => Self::TooLarge,
             8 => Self::Restarted,
+            9 => Self::InDoubt,
             _ => return None,
         })
     }
@@ -160,7 +182,7 @@ impl GapReason {
 impl<'a> Header<'a> {
     /// A header with nothing but mode and topic.
     pub const fn new(mode: Mode, topic: Topic<'a>) -> Self {
-        Self { mode, topic, repeat: false, origin: None, hops: None, ttl_ms: None, age: None }
+        Self { mode, topic, repeat: false, origin: None, hops: None, ttl_ms: None, age: None, born_ms: None }
     }
 
     /// The bytes it takes.
@@ -208,10 +230,11 @@ impl<'a> Header<'a> {
     }
 
     const fn ext(&self) -> u8 {
-        let age = match self.age {
-            None => 0,
-            Some(Age { unknown: false, .. }) => EXT_AGE,
-            Some(Age { unknown: true, .. }) => EXT_AGE | EXT_AGE_UNKNOWN,
+        let age = match (self.born_ms, self.age) {
+            (Some(_), _) => EXT_AGE | EXT_BORN,
+            (None, None) => 0,
+            (None, Some(Age { unknown: false, .. })) => EXT_AGE,
+            (None, Some(Age { unknown: true, .. })) => EXT_AGE | EXT_AGE_UNKNOWN,
         };
         age | if self.origin.is_some() { EXT_ORIGIN } else { 0 }
             | if self.hops.is_some() { EXT_HOPS } else { 0 }
@@ -229,8 +252,8 @@ impl<'a> Header<'a> {
         if let Some(ttl_ms) = self.ttl_ms {
             len += varint_len(ttl_ms as u64);
         }
-        if let Some(age) = self.age {
-            len += varint_len(age.ms);
+        if let Some(ms) = self.age_field() {
+            len += varint_len(ms);
         }
         len
     }
@@ -248,8 +271,15 @@ impl<'a> Header<'a> {
         if let Some(ttl_ms) = self.ttl_ms {
             writer.varint(u64::from(ttl_ms));
         }
-        if let Some(age) = self.age {
-            writer.varint(age.ms);
+        if let Some(ms) = self.age_field() {
+            writer.varint(ms);
+        }
+    }
+
+    const fn age_field(&self) -> Option<u64> {
+        match (self.born_ms, self.age) {
+            (Some(ms), _) | (None, Some(Age { ms, .. })) => Some(ms),
+            (None, None) => None,
         }
     }
 }
@@ -344,6 +374,12 @@ pub(super) const fn is_best_effort(first: u8) -> bool {
     first & KIND_MASK == KIND_BEST_EFFORT
 }
 
+/// Whether a record says when it was born: it stands like that in queues only.
+#[inline]
+pub fn is_born(record: &[u8]) -> bool {
+    matches!(record, [first, ext, ..] if first & EXT != 0 && is_message(record) && ext & EXT_BORN != 0)
+}
+
 /// How many numbers a record covers: those of a gap, or one. One, too, for what is no record.
 #[inline]
 pub fn numbers_of(record: &[u8]) -> u64 {
@@ -428,11 +464,17 @@ fn read_ext<'a>(header: &mut Header<'a>, ext: u8, reader: &mut Reader<'a>) {
     if ext & EXT_TTL != 0 {
         header.ttl_ms = Some(read_u32(reader));
     }
-    let unknown = ext & EXT_AGE_UNKNOWN != 0;
+    let (unknown, born) = (ext & EXT_AGE_UNKNOWN != 0, ext & EXT_BORN != 0);
+    reader.check(!(unknown && born));
     if ext & EXT_AGE != 0 {
-        header.age = Some(Age { ms: reader.varint(), unknown });
+        let ms = reader.varint();
+        if born {
+            header.born_ms = Some(ms);
+        } else {
+            header.age = Some(Age { ms, unknown });
+        }
     } else {
-        reader.check(!unknown);
+        reader.check(!unknown && !born);
     }
 }
 
@@ -504,6 +546,7 @@ mod tests {
             hops: *hops,
             ttl_ms: *ttl_ms,
             age: age.map(|(ms, unknown)| Age { ms, unknown }),
+            born_ms: None,
         }
     }
 
@@ -542,6 +585,34 @@ mod tests {
             Err(text) => add(text, out, &mut len),
         }
         &out[..len]
+    }
+
+    #[test]
+    fn in_a_queue_it_says_when_it_was_born() {
+        let plain = Header { ttl_ms: Some(5), ..Header::new(Mode::All, Topic::Number(1)) };
+        let queued = Header { born_ms: Some(300), ..plain };
+        let mut bytes = [0; 16];
+        let len = encode_message(&queued, b"x", &mut bytes).unwrap();
+        assert_eq!(bytes[..len], [0x49, 0x2c, 5, 0xac, 2, 1, b'x']);
+        assert_eq!((queued.len() + 1, is_born(&bytes[..len])), (len, true));
+        assert_eq!(decode(&bytes[..len]), Ok(Record::Message { header: queued, payload: b"x" }));
+        for other in [plain, Header { age: Some(Age { ms: 1, unknown: true }), ..plain }] {
+            let len = encode_message(&other, b"", &mut bytes).unwrap();
+            assert!(!is_born(&bytes[..len]));
+        }
+        for ext in [0x20, 0x38] {
+            assert_eq!(decode(&[0x49, ext, 5, 1, b'x']), Err(DecodeError::Range), "{ext:x}");
+        }
+    }
+
+    #[test]
+    fn what_came_to_an_age_is_added() {
+        let plain = Header::new(Mode::All, Topic::Number(1));
+        let aged = Header { age: Some(Age { ms: 7, unknown: true }), ..plain };
+        let message = |header| Record::Message { header, payload: b"" };
+        let older = Header { age: Some(Age { ms: 12, unknown: true }), ..plain };
+        assert_eq!(message(aged).aged(Some(5)), message(older));
+        assert_eq!((message(aged).aged(None), message(plain).aged(Some(5))), (message(aged), message(plain)));
     }
 
     proptest! {
@@ -599,7 +670,8 @@ mod tests {
         assert_eq!(with(EXT_ORIGIN | EXT_HOPS | EXT_TTL | EXT_AGE | EXT_AGE_UNKNOWN), None);
         assert_eq!(with(0), Some(DecodeError::Range));
         assert_eq!(with(EXT_AGE_UNKNOWN), Some(DecodeError::Range));
-        assert_eq!(with(0x20), Some(DecodeError::Unsupported(0x20)));
+        assert_eq!(with(EXT_BORN), Some(DecodeError::Range));
+        assert_eq!(with(0x40), Some(DecodeError::Unsupported(0x40)));
         assert_eq!(decode_split(0x48, 0, &[0]).err(), Some(DecodeError::Unsupported(0x48)));
         assert_eq!(decode_split(0x40, EXT_HOPS, &[0, 0]).err(), Some(DecodeError::Unsupported(0x40)));
         assert_eq!(decode_split(0x48, 0x80, &[0]).err(), Some(DecodeError::Unsupported(0x80)));
@@ -613,7 +685,7 @@ mod tests {
         );
         assert_eq!(decode(b"\x40\x80\x80\x80\x80\x10"), Err(DecodeError::Range));
         assert_eq!(decode(b"\x44\x02\xff\xff"), Err(DecodeError::Text));
-        assert_eq!(decode(&[0x43, 9, 1]), Err(DecodeError::Range));
+        assert_eq!(decode(&[0x43, 10, 1]), Err(DecodeError::Range));
         assert_eq!(decode(&[0x43, 0, 1]), Err(DecodeError::Range));
         assert_eq!(decode(&[0x43, 1, 0]), Err(DecodeError::Range));
         assert_eq!(encode_gap(GapReason::Dropped, 0, &mut [0; GAP_LEN_MAX]), None);

@@ -21,6 +21,10 @@ fn put_aside(count: u64) -> Event {
     Event::DeadLetter { name: "screen".into(), topic: "t".into(), reason: DeadReason::TooLarge, count }
 }
 
+fn long_in_short_frames(config: &mut NodeConfig) {
+    (config.limits.message_max, config.limits.frame_max) = (5000, 192);
+}
+
 // ------------------------------------------------------------------ known at the send
 
 #[test]
@@ -28,10 +32,9 @@ fn a_message_that_the_peer_does_not_take_is_refused_with_what_it_takes() {
     // A record here has a byte of flags and one for the topic's number.
     for (framing, change, max) in [
         (Framing::Length, Box::new(small(100)) as Box<dyn Fn(&mut NodeConfig)>, 98),
-        // 32 for the head, 4 for the seal, 2 for the record's length.
-        (Framing::Length, Box::new(|config| config.limits.frame_max = 2100), 2100 - 36 - 2 - 2),
         // In pieces, so that only the length of the message counts.
-        (Framing::Cobs, Box::new(small(5000)), 4998),
+        (Framing::Length, Box::new(long_in_short_frames), 4998),
+        (Framing::Cobs, Box::new(long_in_short_frames), 4998),
     ] {
         let mut pair = Pair::new(Node::start("sender", |_| {}), subscriber(&["t"], change));
         pair.framing = framing;
@@ -56,18 +59,24 @@ fn a_message_that_the_peer_does_not_take_is_refused_with_what_it_takes() {
 
 #[test]
 fn a_frame_is_full_to_the_last_byte() {
-    // Around a length that takes a byte more.
+    // Around a length that takes a byte more: 32 for the head, 4 for the seal, 2 for the record's length and 2 for its own head.
     for frame_max in 2048 + 36..2048 + 46 {
         let to = subscriber(&["t"], |config| config.limits.frame_max = frame_max);
         let mut pair = Pair::new(Node::start("sender", |_| {}), to);
         pair.link();
-        let refused = pair.from.router.send(NOW, "t", &[1; 4000], Mode::One);
-        let Err(SendError::TooLarge { max }) = refused else { panic!("{refused:?}") };
-        assert_eq!(max, frame_max as usize - 36 - 2 - 2);
-        pair.send("t", &vec![1; max]);
+        let most = frame_max as usize - 36 - 2 - 2;
+        pair.send("t", &vec![1; most]);
         pair.settle();
-        assert_eq!(pair.payloads(), [max]);
-        assert!(pair.longest <= frame_max as usize);
+        assert_eq!((pair.payloads(), pair.records.len(), pair.pieces), (vec![most], 1, 0));
+        for more in 1..40 {
+            pair.send("t", &vec![1; most + more]);
+        }
+        pair.settle();
+        let all: Vec<usize> = (most..most + 40).collect();
+        assert_eq!((pair.payloads(), pair.records.len()), (all, 1));
+        assert!((40..=78).contains(&pair.pieces), "{} pieces of 39 messages", pair.pieces);
+        // A piece leaves room for the longest head.
+        assert!((frame_max as usize - 4..=frame_max as usize).contains(&pair.longest), "{}", pair.longest);
     }
 }
 

@@ -160,6 +160,8 @@ pub(crate) struct Pair {
     pub(crate) records: Vec<OwnedRecord>,
     /// The longest frame that `from` has sent.
     pub(crate) longest: usize,
+    /// Pieces of records that `from` has sent.
+    pub(crate) pieces: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +173,7 @@ pub(crate) enum OwnedRecord {
 
 impl Pair {
     pub(crate) fn new(from: Node, to: Node) -> Self {
-        Self { from, to, framing: Framing::Length, records: Vec::new(), longest: 0 }
+        Self { from, to, framing: Framing::Length, records: Vec::new(), longest: 0, pieces: 0 }
     }
 
     pub(crate) fn link(&mut self) {
@@ -211,6 +213,8 @@ impl Pair {
                 self.records.extend(batch.records().map(|item| owned(&item.expect("a record").record)));
             } else if let Body::Data(data) = body {
                 self.records.push(owned(&data.record.decode().expect("a record")));
+            } else if let Body::Fragment(_) = body {
+                self.pieces += 1;
             }
             rest.drain(..consumed);
         }

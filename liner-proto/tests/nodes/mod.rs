@@ -2,13 +2,15 @@
 
 #![allow(dead_code, reason = "no test needs all of it")]
 
+pub(crate) mod device;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use liner_proto::effect::{DeadReason, Recovered, StoreFault};
 use liner_proto::id::{Class, ConnId};
 use liner_proto::router::{Event, Framing, Message, NodeConfig, Router, StoreRequest};
-use liner_proto::store::{HeapStore, Store, execute};
+use liner_proto::store::{self, HeapStore, Store, execute};
 use liner_proto::time::Instant;
 
 /// When a node begins.
@@ -25,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) now: Instant,
     /// The name of a queue that the store cannot read.
     pub(crate) unreadable: Option<&'static str>,
+    /// Milliseconds on the wall when the test begins; without it there is no clock.
+    pub(crate) wall: Option<u64>,
     config: NodeConfig,
 }
 
@@ -47,7 +51,7 @@ impl Node {
         let now = NOW;
         let router = Router::new(config.clone(), now);
         let store = HeapStore::new(1 << 26);
-        let mut node = Self { router, store, got: Vec::new(), now, unreadable: None, config };
+        let mut node = Self { router, store, got: Vec::new(), now, unreadable: None, wall: None, config };
         node.restart();
         node
     }
@@ -59,9 +63,16 @@ impl Node {
         node
     }
 
+    /// Changes the configuration of its next life.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(&mut NodeConfig)) {
+        change(&mut self.config);
+    }
+
     /// The process dies, and another one begins with its store.
     pub(crate) fn restart(&mut self) {
         self.config.seed[1] += 1;
+        let passed = self.now.since(NOW).as_millis() as u64;
+        self.config.wall_ms = self.wall.map_or(0, |wall| wall + passed);
         self.router = Router::new(self.config.clone(), self.now);
         let router = &mut self.router;
         self.store.recover(&mut |item: Recovered<'_>| router.restore(&item)).expect("in memory");
@@ -76,11 +87,10 @@ impl Node {
                 self.router.handle_committed(self.now, batch.id(), outcome);
             }
             Some(StoreRequest::Load(load)) => {
-                let mut bytes = vec![0; 1 << 16];
-                let loaded = if self.unreadable == Some(load.queue().name()) {
-                    Err(StoreFault::Unavailable)
+                let (loaded, bytes) = if self.unreadable == Some(load.queue().name()) {
+                    (Err(StoreFault::Unavailable), Vec::new())
                 } else {
-                    self.store.load(load.queue(), load.after(), &mut bytes)
+                    store::load(&mut self.store, &load)
                 };
                 self.router.handle_loaded(self.now, &load, loaded, &bytes);
             }

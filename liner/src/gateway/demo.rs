@@ -46,6 +46,7 @@ pub(super) fn run(args: &GatewayArgs) -> Result<(), Failure> {
         device_listen: FREE_PORT,
         devices: &[],
         peers: &args.peer,
+        in_doubt: &args.in_doubt,
         insecure: false,
     })?;
     let mut addresses = gateway.listen_addrs().iter().map(ToString::to_string);

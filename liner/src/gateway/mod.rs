@@ -1,27 +1,34 @@
 //! `liner gateway`: takes messages from devices, keeps them, and hands them on.
 
 mod demo;
+mod lines;
 mod status;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use liner_mio::{Class, Framing, LineUrl, Message, Node};
+use liner_mio::{Class, Event, Framing, LineUrl, Message, Node};
 use serde::Serialize;
 
-use crate::args::{DEVICES_ADDRESS, Durability, GatewayArgs, PEERS_ADDRESS};
+use crate::args::{DEVICES_ADDRESS, Durability, GatewayArgs, InDoubtRule, PEERS_ADDRESS};
 use crate::clock::{Clock, Ticks};
+use crate::event::gap_name;
 use crate::failure::Failure;
+use crate::gaps::Gaps;
 use crate::out::{Out, Report, shown, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
+use lines::{LineStatus, Lines};
 use status::{Counts, Status, Told};
 
 /// How long the end may take: the store has to take what was begun.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// How often people are told how a line is.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: &GatewayArgs) -> Result<(), Failure> {
     if args.demo {
@@ -35,6 +42,7 @@ pub(crate) fn run(args: &GatewayArgs) -> Result<(), Failure> {
         device_listen: &args.device_listen,
         devices: &args.device,
         peers: &args.peer,
+        in_doubt: &args.in_doubt,
         insecure: args.insecure,
     })?;
     // Not before: opening may check a large file, and a signal ends that at once.
@@ -55,6 +63,7 @@ pub(super) struct Setup<'a> {
     pub(super) device_listen: &'a str,
     pub(super) devices: &'a [LineUrl],
     pub(super) peers: &'a [String],
+    pub(super) in_doubt: &'a [InDoubtRule],
     pub(super) insecure: bool,
 }
 
@@ -80,6 +89,12 @@ pub(super) fn connect(setup: &Setup<'_>) -> Result<Node, Failure> {
     for device in setup.devices {
         builder = builder.line(device.as_str());
     }
+    for InDoubtRule { name, policy } in setup.in_doubt {
+        builder = match name {
+            Some(name) => builder.in_doubt_of(name, *policy),
+            None => builder.in_doubt(*policy),
+        };
+    }
     for peer in setup.peers {
         builder = builder.peer(peer);
     }
@@ -94,20 +109,37 @@ fn serve(node: &mut Node, watch: &mut Watch, report: &mut Report) -> Result<(), 
     let clock = Clock::start();
     let mut ticks = Ticks::new(SECOND, SECOND);
     let mut told = Told::default();
+    let mut gaps = Gaps::default();
+    let mut lines = Lines::default();
+    // A person wants to know how a line is, not every second.
+    let line_every = if report.is_json() { SECOND } else { LINE_EVERY };
+    let mut line_ticks = Ticks::new(SECOND, line_every);
     let mut before = Counts::of(node);
     while !watch.is_stopped() {
         // Without traffic there is nothing to say, and no reason to wake up.
-        let changed = before.is_outdated(node) || told.is_owed();
+        let changed = before.is_outdated(node) || told.is_owed() || gaps.is_owed();
         watch.wait_for(&mut [node], changed.then(|| ticks.left(clock.elapsed())))?;
         node.drive(Some(Duration::ZERO), &mut ignore).map_err(|error| drive_failure(&error))?;
         while let Some(event) = node.poll_event() {
-            told.take(&event, node.store_error().as_deref());
+            if let Some(event) = gaps.take(event) {
+                told.take(&event, node.store_error().as_deref());
+            }
         }
         while let Some(event) = node.poll_line() {
             told.say(event.to_string());
         }
         if ticks.take(clock.elapsed()) || watch.is_stopped() {
+            for gap in gaps.rest() {
+                told.take(&gap, None);
+                report.write(|out| say_gap(out, &gap));
+            }
             told.drain().into_iter().for_each(tell);
+            if line_ticks.take(clock.elapsed()) || watch.is_stopped() {
+                for (url, stats) in lines.changed(node) {
+                    let status = LineStatus::new(url, &stats);
+                    report.write(|out| out.line(&status, &status));
+                }
+            }
             let counts = Counts::of(node);
             if counts != before {
                 let status = Status::new(&counts, &before);
@@ -117,6 +149,23 @@ fn serve(node: &mut Node, watch: &mut Watch, report: &mut Report) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Programs read of gaps among the status lines; people read of them where all events are told.
+fn say_gap(out: &mut Out, gap: &Event) -> std::io::Result<()> {
+    let Event::Gap { from, count, reason } = gap else { return Ok(()) };
+    if !out.is_json() {
+        return Ok(());
+    }
+    out.object(&Gap { event: "gap", from, count: *count, reason: gap_name(*reason) })
+}
+
+#[derive(Serialize)]
+struct Gap<'a> {
+    event: &'static str,
+    from: &'a str,
+    count: u64,
+    reason: &'static str,
 }
 
 #[derive(Serialize)]

@@ -129,6 +129,7 @@ macro_rules! conformance_tests {
             reading::small_appends_are_loaded_together,
             reading::what_is_queued_is_counted,
             reading::large_records_are_kept,
+            reading::large_records_stand_among_small_ones,
         );
     };
     (@each $place:expr, $caps:expr; $($room:ident :: $rule:ident,)*) => {

@@ -1,6 +1,6 @@
 //! Loading: from anywhere, into buffers of any size.
 
-use liner_proto::effect::{Loaded, Queue, StoreOp};
+use liner_proto::effect::{DeadReason, GapReason, Loaded, Queue, StoreOp};
 use liner_proto::id::Epoch;
 
 use super::records::{gap, message, message_numbered, numbered, run};
@@ -152,6 +152,41 @@ pub fn what_is_queued_is_counted(open: Open<'_>, caps: Capabilities) {
     assert_eq!(queued(trim(12)), (1, rest));
     assert_eq!(queued(trim(16)), (1, run([message(b"bc")]).len() as u64));
     assert_eq!(queued(trim(17)), (0, 0));
+}
+
+/// A record of a mebibyte stands among small ones: it is told apart from them, and put aside.
+pub fn large_records_stand_among_small_ones(open: Open<'_>, caps: Capabilities) {
+    let mut place = Place::new(open, caps);
+    let size = (1 << 20).min(caps.bytes_max / 4);
+    let large = message(&vec![7; size]);
+    let (before, after) = (numbered(1, 3), numbered(5, 6));
+    let records = run([large.clone()]);
+    place.done(&[OPEN, append(1, 3, &before), append(4, 4, &records), append(5, 6, &after)]);
+    place.reopen();
+    assert_eq!(place.view().queue(NODE).bytes, (before.len() + records.len() + after.len()) as u64);
+    let mut into = vec![0; 1024];
+    let loaded = place.store().load(NODE, 0, &mut into);
+    assert_eq!(loaded, Ok(Loaded::Records { first: 1, last: 3, len: before.len() }), "what fits comes first");
+    let loaded = place.store().load(NODE, 3, &mut into);
+    assert_eq!(loaded, Ok(Loaded::TooSmall { needed: records.len() }));
+    let mut whole = vec![0; records.len()];
+    let loaded = place.store().load(NODE, 3, &mut whole);
+    assert_eq!(loaded, Ok(Loaded::Records { first: 4, last: 4, len: records.len() }));
+    assert!(whole == records);
+    let loaded = place.store().load(NODE, 4, &mut into);
+    assert_eq!(loaded, Ok(Loaded::Records { first: 5, last: 6, len: after.len() }));
+    if !caps.directory {
+        // It has no place for what is put aside.
+        return;
+    }
+    let letter = StoreOp::DeadLetter { peer: "p", topic: "t", reason: DeadReason::TooLarge, record: &large };
+    let dropped = StoreOp::Drop { queue: NODE, through: 4, reason: GapReason::TooLarge };
+    // Out of the queue and among what was put aside, in one group.
+    place.done(&[letter, dropped]);
+    let view = place.view();
+    assert_eq!((view.queue(NODE).messages, view.queue(NODE).bytes), (2, after.len() as u64));
+    let loaded = place.store().load(NODE, 0, &mut into);
+    assert_eq!(loaded, Ok(Loaded::Records { first: 5, last: 6, len: after.len() }));
 }
 
 /// A record of a mebibyte goes in and comes out, where there is room for one.

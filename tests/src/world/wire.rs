@@ -127,6 +127,8 @@ impl WirePlan {
             *weight = if dice.chance(500) { dice.range(1, 5) } else { 0 };
         }
         let any = weights.iter().any(|weight| *weight > 0);
+        // Something goes wrong on every wire.
+        let bits = !any || dice.chance(700);
         Self {
             baud: dice.pick(&[9_600, 19_200, 57_600, 115_200, 230_400, 921_600, 3_000_000]),
             latency: dice.magnitude(20, 4000),
@@ -135,7 +137,7 @@ impl WirePlan {
             told: dice.chance(500),
             half_duplex: dice.chance(200),
             usb: dice.chance(300),
-            bit_every: if dice.chance(700) { dice.magnitude(1_000, 1_000_000) } else { 0 },
+            bit_every: if bits { dice.magnitude(1_000, 1_000_000) } else { 0 },
             harm_every: if any { dice.magnitude(400, 20_000) } else { 0 },
             weights,
             late: dice.pick(&[0, 100, 400]),

@@ -115,6 +115,8 @@ impl World {
     /// Nothing passes for a while. Only a port that vanishes is told of, and only to the gateway.
     pub(super) fn cut_wire(&mut self, link: usize, time: u64) {
         let now = self.instant();
+        // A session outlives a wire that is dead for several seconds.
+        let time = time * self.dice.range(1, 5);
         let Link { wire, pipes, ends, .. } = &mut self.links[link];
         let Some(wire) = wire else { return };
         pipes.iter_mut().for_each(super::link::Pipe::lose);

@@ -5,14 +5,16 @@ use alloc::boxed::Box;
 use super::super::conn::Conn;
 use super::super::event::Application;
 use super::super::input::close_reason;
+use super::super::pieces::Arrived;
 use super::super::{PeerId, Router};
 use super::Line;
+use crate::effect::GapReason;
 use crate::id::ConnId;
-use crate::line::{Piece, Turn};
+use crate::line::Turn;
 use crate::session::{Heard, Session};
 use crate::wire::control::{Ack, CloseReason, Content, Fragment};
 use crate::wire::data::{self, Data};
-use crate::wire::handshake::{About, Hello};
+use crate::wire::handshake::Hello;
 use crate::wire::record::Record;
 use crate::wire::{self, Body};
 
@@ -36,6 +38,12 @@ impl Router {
         }
         conn.session.handle_unopened(now);
         self.conns.list(id);
+    }
+
+    /// Whether the next frame is here already.
+    pub(in super::super) fn has_next(&self, id: ConnId) -> bool {
+        let line = self.conns.get(id).and_then(|conn| conn.line.as_ref());
+        line.is_some_and(|line| line.ahead.iter().any(|(frame, _)| *frame == line.receiving.next()))
     }
 
     /// Frames that came ahead, and whose turn it is now: as many as the application takes.
@@ -126,8 +134,11 @@ impl Router {
                 self.conns.list(id);
                 return Ok(());
             };
-            self.begin_next(id);
-            return self.handle_confirm(id, &stream);
+            let before = self.begin_next(id);
+            let begun = self.handle_confirm(id, &stream);
+            // Another device may have taken its place.
+            before.into_iter().for_each(|peer| self.leave(peer));
+            return begun;
         }
         if let Some(line) = &mut conn.line {
             let stats = line.sending.stats_mut();
@@ -139,17 +150,18 @@ impl Router {
     }
 
     /// The other side has begun anew, and has proved that it takes part in this handshake: the session before it is over.
-    fn begin_next(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let Some(next) = conn.next.take() else { return };
+    /// Gives whom that was with.
+    fn begin_next(&mut self, id: ConnId) -> Option<PeerId> {
+        let conn = self.conns.get_mut(id)?;
+        let next = conn.next.take()?;
         conn.session = *next;
-        if let Some(peer) = conn.peer {
-            let dialed = conn.dial.is_some();
+        // What waited there was for whoever it was with.
+        conn.loose = alloc::vec::Vec::new();
+        let (before, dialed) = (conn.peer.take(), conn.dial.is_some());
+        if let Some(peer) = before {
             self.peer_down(peer, id, CloseReason::Replaced, dialed);
-            if let Some(conn) = self.conns.get_mut(id) {
-                conn.peer = None;
-            }
         }
+        before
     }
 
     /// A hello that this session did not begin with: the other side may have started anew, or it comes late. It is answered, and
@@ -157,15 +169,15 @@ impl Router {
     fn handle_another_hello(&mut self, id: ConnId, hello: &Hello<'_>) -> Result<bool, CloseReason> {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return Ok(true) };
-        // Without a random source its nonces may come again, and so each hello is another one.
-        let repeats = hello.about.roles & About::ROLE_WITHOUT_EPOCHS != 0;
-        if let Some(next) = conn.next.as_mut().filter(|next| !repeats && !next.is_news(hello.nonce)) {
+        // The nonces of a device without a random source may come again. As long as its answer is not confirmed it may hear it
+        // once more, even if it has started anew: nothing was taken in that session.
+        if let Some(next) = conn.next.as_mut().filter(|next| !next.is_ending() && !next.is_news(hello.nonce))
+        {
             let _ = next.handle(now, &Body::Hello(*hello), true);
             self.conns.list(id);
             return Ok(true);
         }
-        let begun = conn.session.is_news(hello.nonce) || (repeats && conn.session.is_news(!hello.nonce));
-        if !begun {
+        if !conn.session.is_news(hello.nonce) {
             return Ok(false);
         }
         let Some(line) = &conn.line else { return Ok(true) };
@@ -239,7 +251,7 @@ impl Router {
         match numbered.content().map_err(CloseReason::from)? {
             Content::Fragment(fragment) => self.handle_fragment(id, peer, &fragment, application),
             Content::Begin(begin) => {
-                line.assembly.drop_begun();
+                line.arriving.drop_begun();
                 line.expected = begin.number;
                 Ok(())
             }
@@ -259,24 +271,20 @@ impl Router {
     ) -> Result<(), CloseReason> {
         let max = self.config.limits.message_max as usize + data::HEAD_LEN_MAX;
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
-        let piece = line.assembly.handle(fragment.left, fragment.bytes.len(), max);
-        match piece.ok_or(CloseReason::Violation)? {
-            Piece::GivenUp => line.message = alloc::vec::Vec::new(),
-            Piece::More(at) => {
-                line.message.truncate(at);
-                line.message.extend_from_slice(fragment.bytes);
-            }
-            Piece::Last(at, _) => {
-                line.message.truncate(at);
-                line.message.extend_from_slice(fragment.bytes);
-                let body = core::mem::take(&mut line.message);
+        match line.arriving.handle(fragment, max)? {
+            Arrived::Nothing => Ok(()),
+            Arrived::Body(body) => {
                 let Body::Data(data) = wire::decode(&body).map_err(CloseReason::from)? else {
                     return Err(CloseReason::Violation);
                 };
-                return self.handle_data(id, peer, &data, application);
+                self.handle_data(id, peer, &data, application)
+            }
+            Arrived::Rest => {
+                // Its sender dropped it when all of it but a lost piece was on its way.
+                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
+                self.handle_placed_record(id, peer, (&gap, 0), false, application)
             }
         }
-        Ok(())
     }
 
     /// A record in its place.
@@ -289,20 +297,31 @@ impl Router {
     ) -> Result<(), CloseReason> {
         self.check_len(data.record.len())?;
         let record = data.record.decode().map_err(CloseReason::from)?;
+        let record = record.aged(data.added_age_ms.map(u64::from));
+        self.handle_placed_record(id, peer, (&record, data.record.len()), data.sent_before, application)
+    }
+
+    fn handle_placed_record(
+        &mut self,
+        id: ConnId,
+        peer: PeerId,
+        (record, len): (&Record<'_>, usize),
+        sent_before: bool,
+        application: &mut dyn Application,
+    ) -> Result<(), CloseReason> {
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
         // A record in place of the rest of another one: that one was given up.
-        line.assembly.drop_begun();
-        line.message = alloc::vec::Vec::new();
+        line.arriving.drop_begun();
         let number = line.expected;
         if number == 0 {
             return Err(CloseReason::Violation);
         }
         let count = match record {
-            Record::Gap { count, .. } => count,
+            Record::Gap { count, .. } => *count,
             Record::Message { .. } => 1,
         };
         line.expected = number.checked_add(count).ok_or(CloseReason::Violation)?;
-        self.handle_record(peer, number, data.sent_before, &record, data.record.len(), application)?;
+        self.handle_record(peer, number, sent_before, record, len, application)?;
         self.list_peer(peer);
         Ok(())
     }

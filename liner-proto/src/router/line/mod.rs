@@ -13,9 +13,10 @@ use alloc::vec::Vec;
 
 use super::Router;
 use super::conn::{Conn, Framing};
+use super::pieces::Arriving;
 use crate::config::LineConfig;
 use crate::id::ConnId;
-use crate::line::{Assembly, Carried, FRAMES_MAX, LineStats, Receiving, Sending};
+use crate::line::{Carried, FRAMES_MAX, LineStats, Receiving, Sending};
 use crate::planted::Planted;
 use crate::rng::Rng;
 use crate::session::Session;
@@ -44,9 +45,8 @@ pub(super) struct Line {
     others: VecDeque<(u16, Box<[u8]>)>,
     /// Pages of the directory that are to be sent.
     pages: VecDeque<Box<[u8]>>,
-    assembly: Assembly,
-    /// What is put together of a message in pieces. Takes memory only while there is some.
-    message: Vec<u8>,
+    /// What has arrived of a message in pieces.
+    arriving: Arriving,
     /// The number of the next record that comes; 0 before it was said.
     expected: u64,
     /// The number that the peer takes the next record for; 0 before it was told.
@@ -73,8 +73,7 @@ impl Line {
             ahead: Vec::new(),
             others: VecDeque::new(),
             pages: VecDeque::new(),
-            assembly: Assembly::EMPTY,
-            message: Vec::new(),
+            arriving: Arriving::default(),
             expected: 0,
             announced: 0,
             arrived: 0,
@@ -95,10 +94,14 @@ impl Line {
         self.ahead = Vec::new();
         self.others = VecDeque::new();
         self.pages = VecDeque::new();
-        self.assembly = Assembly::EMPTY;
-        self.message = Vec::new();
+        self.arriving.drop_begun();
         (self.expected, self.announced, self.arrived, self.partial) = (0, 0, acked, (0, 0));
         self.nudge_at = None;
+    }
+
+    /// Bytes of memory that a message in pieces takes which is not whole.
+    pub(super) const fn held(&self) -> usize {
+        self.arriving.held()
     }
 
     /// A session on the line.
@@ -132,10 +135,9 @@ impl Conn {
     /// Whether the line has something to send by now.
     pub(super) fn line_is_due(&self, now: Instant) -> bool {
         let Some(line) = &self.line else { return false };
-        let up = self.session.is_up() && line.sending.ready_at() <= now;
-        self.next.as_ref().is_some_and(|next| next.owed(now).is_some())
-            || (up
-                && (line.receiving.owes_ack(now) || line.sending.lost().is_some() || line.sending.may_send()))
+        // What waited for the line is looked for where it is: marks, and a window that is shut, too.
+        let is_ready = self.session.is_up() && line.sending.ready_at() <= now;
+        is_ready || self.next.as_ref().is_some_and(|next| next.owed(now).is_some())
     }
 
     pub(super) fn line_deadline(&self, now: Instant) -> Option<Deadline> {

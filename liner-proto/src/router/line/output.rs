@@ -1,10 +1,11 @@
 //! What is written on a line.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
+use alloc::collections::VecDeque;
 
 use super::super::limits::Spelling;
 use super::super::output::{COBS_WRITE_BYTES, Writer, may_send, messages_limit};
+use super::super::pieces::cut;
 use super::super::{PeerId, Router};
 use super::{FRAME_MAX, Line, NUDGE};
 use crate::delivery::Next;
@@ -147,10 +148,13 @@ impl Router {
     /// The next frame that is no record, put among those under way: the number of a topic before a message uses it, and news of
     /// topics, of subscriptions and of those that are full.
     fn build_other(&mut self, id: ConnId, peer: PeerId) -> Option<u16> {
-        let mut pages: Vec<Box<[u8]>> = Vec::new();
-        self.build_pages(peer, |page| pages.push(page.into()));
+        // One state of the directory at a time: however often it changes meanwhile, the newest one follows.
+        if self.conns.get(id)?.line.as_ref()?.pages.is_empty() {
+            let mut pages: VecDeque<Box<[u8]>> = VecDeque::new();
+            self.build_pages(peer, |page| pages.push_back(page.into()));
+            self.conns.get_mut(id)?.line.as_mut()?.pages = pages;
+        }
         let line = self.conns.get_mut(id)?.line.as_mut()?;
-        line.pages.extend(pages);
         let state = self.peers.get_mut(peer.0)?;
         let keeps = state.bindings_max();
         let outbox = state.outbox.and_then(|id| self.outboxes.get(id.0));
@@ -192,17 +196,22 @@ impl Router {
         line.spoke = Some(now);
         line.sending.push(now, carried, writer.len() - before, &mut line.rng);
         let near = line.arrived;
+        let outbox = self.peers.get(peer.0).and_then(|peer| peer.outbox);
+        let Some(outbox) = outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return true };
         match carried {
             Carried::Other(_) => {}
             Carried::Begin(number) => line.announced = widen(number, near),
-            Carried::Piece(number, at) => line.partial = (widen(number, near), at + room as u32),
+            Carried::Piece(number, at) => {
+                line.partial = (widen(number, near), at + room as u32);
+                let outbox = self.peers.get(peer.0).and_then(|peer| peer.outbox);
+                if let Some(outbox) = outbox.and_then(|id| self.outboxes.get_mut(id.0)) {
+                    outbox.out.begin_pieces();
+                }
+            }
             Carried::Record(_) | Carried::LastPiece(..) | Carried::Gap(..) => {
                 let number = carried.completes(near).map_or(0, |last| last + 1);
                 (line.partial, line.announced) = ((0, 0), number);
-                let outbox = self.peers.get(peer.0).and_then(|peer| peer.outbox);
-                if let Some(outbox) = outbox.and_then(|id| self.outboxes.get_mut(id.0)) {
-                    outbox.out.advance(now, Cursor { number, offset: 0 });
-                }
+                outbox.out.advance(now, Cursor { number, offset: 0 });
             }
         }
         true
@@ -241,14 +250,15 @@ impl Router {
             Next::Run { begin, bytes, .. } => {
                 let (record, _) = record::split_first(bytes)?;
                 let number = begin.number;
-                let spelling = Spelling::new(state, outbox, &self.topics);
+                let spelling = Spelling::new(state, outbox, &self.topics, self.reading());
                 if spelling.refusal(record, number).is_some() {
                     self.put_front_aside(peer);
                     return None;
                 }
                 let low = number as u32;
                 let head = DataHead { sent_before: false, frame: 0, added_age_ms: 0 };
-                let total = head.encode(&spelling.of(record))?.len();
+                let (front, payload, _) = spelling.line_parts(record);
+                let total = head.encode(&front)?.len() + payload.len();
                 let carried = match record::numbers_of(record) {
                     1 if total + seal::LEN <= room => Carried::Record(low),
                     1 => {
@@ -333,19 +343,21 @@ impl Router {
         if number <= outbox.out.acked() {
             return None;
         }
-        let spelled = Spelling::new(state, outbox, &self.topics).of(record);
+        let spelling = Spelling::new(state, outbox, &self.topics, self.reading());
+        let (front, payload, added_age_ms) = spelling.line_parts(record);
         let own = if at.is_some() { 0 } else { frame };
         let sent_before = outbox.out.is_doubtful(number);
-        let parts = DataHead { sent_before, frame: own, added_age_ms: 0 }.encode(&spelled)?;
+        let parts = DataHead { sent_before, frame: own, added_age_ms }.encode(&front)?;
+        let left = parts.len() + payload.len();
+        let [head, front] = parts.slices();
         let Some(at) = at else {
-            writer.parts(&parts.slices());
+            writer.parts(&[head, front, payload]);
             return Some(());
         };
-        let body: Vec<u8> = parts.slices().concat();
-        let rest = body.get(at as usize..)?;
-        let piece = rest.get(..self.piece_room(peer).min(rest.len()))?;
-        let (head, len) = Fragment::head(u32::try_from(rest.len()).ok()?);
-        writer.parts(&[&Numbered::head(frame), head.get(..len)?, piece]);
+        let left = left.checked_sub(at as usize)?;
+        let (fragment, len) = Fragment::head(u32::try_from(left).ok()?);
+        let [a, b, c] = cut([head, front, payload], at as usize, self.piece_room(peer).min(left));
+        writer.parts(&[&Numbered::head(frame), fragment.get(..len)?, a, b, c]);
         Some(())
     }
 }

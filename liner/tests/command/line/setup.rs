@@ -32,8 +32,8 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) fn asked() -> Self {
         match std::env::var("LINER_E2E_LINE").as_deref() {
-            Ok("pty") => Self::Pty,
-            Ok("tcp") | Err(_) => Self::Tcp,
+            Ok("pty") | Err(_) => Self::Pty,
+            Ok("tcp") => Self::Tcp,
             Ok(other) => panic!("LINER_E2E_LINE is tcp or pty, not {other}"),
         }
     }

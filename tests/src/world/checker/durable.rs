@@ -175,6 +175,8 @@ impl Checker {
             || sent.dropped
             || sent.arrived()
             || sent.dead[node]
+            // It was taken over before, in an earlier epoch, and has been damaged since.
+            || (sent.excused && self.nodes[node].damaged)
             // The sender has put it aside, and told the gateway of a gap.
             || self.asides.iter().any(|aside| (aside.from, aside.to, aside.id) == (from, node, id))
             || self.nodes[node].loss.is_some();

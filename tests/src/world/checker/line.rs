@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use liner_proto::frame::cobs;
-use liner_proto::id::{Epoch, SessionId};
+use liner_proto::id::SessionId;
 use liner_proto::seal;
 use liner_proto::wire::control::CloseReason;
 use liner_proto::wire::handshake::{About, StreamFields};
@@ -54,8 +54,6 @@ pub(super) struct Line {
     sessions: Vec<Session>,
     /// What each end has written, by the hash of its bytes.
     frames: [BTreeMap<u64, Vec<(usize, Said)>>; 2],
-    /// The newest record that each end has sent, as long as frames have the numbers of their records.
-    newest: [(Epoch, u64); 2],
     /// When each end last heard that there is no session at the other one.
     greeted: [Option<u64>; 2],
 }
@@ -85,23 +83,18 @@ struct Session {
 /// What an end has sent in a session.
 #[derive(Debug, Default)]
 struct Side {
-    /// Whether frames have numbers of their own; else they have those of their records.
-    framed: bool,
-    /// The number of the next record, on a line that numbers frames.
+    /// The number of the next record.
     next: u64,
     /// Bytes that a body in pieces still lacks, and what there is of it.
     pieces: Option<(usize, Vec<u8>)>,
     frames: BTreeMap<u64, Frame>,
-    /// The frame before the first one, and the newest one.
-    base: u64,
+    /// The newest frame.
     last: u64,
     /// The last frame that the other end may be sent, as it has said in frames that have arrived.
     limit: u64,
     /// Frames up to here are known to have arrived, to this end and to the observer.
     acked: u64,
     seen: u64,
-    /// The last record that the other end has called committed.
-    committed: u64,
     /// When this end last heard the other one in this session.
     heard: u64,
     /// Whether the other end has said that it is over.
@@ -171,10 +164,7 @@ impl Checker {
         view.line.written[end].clear();
         view.line.whole[end] = 0;
         view.line.arrived[end].clear();
-        // Nobody is left at a device's end who could say that its session is over.
-        if end == 0 {
-            view.line.sessions.iter_mut().for_each(|session| session.over[end] = true);
-        }
+        view.line.sessions.iter_mut().for_each(|session| session.over[end] = true);
     }
 
     pub(super) fn on_line_bytes(&mut self, line: &mut Line, course: Course, bytes: &[u8]) {
@@ -223,10 +213,7 @@ impl Checker {
                 self.check_patience(&line.sessions[at].sides[end], course);
                 let said = match tag {
                     ACK => self.on_line_ack(&mut line.sessions[at], course, rest),
-                    NUMBERED | 0x40..=0x7f => {
-                        let newest = &mut line.newest[end];
-                        self.on_numbered(&mut line.sessions[at], newest, course, body)
-                    }
+                    NUMBERED | 0x40..=0x7f => self.on_numbered(&mut line.sessions[at], course, body),
                     _ => self.on_plain(course, body),
                 };
                 line.note(end, raw, at, said);
@@ -254,7 +241,9 @@ impl Checker {
             self.check(Rule::OnlyFromPeers, end == 1 && about.is_some(), |_| "an answer out of turn".into());
             self.check_epoch(from, answer.stream.epoch);
             let id = session_id(answer.echo, answer.nonce);
-            let Some(about) = about.filter(|_| line.sessions.iter().all(|session| session.id != id)) else {
+            let Some(about) =
+                about.filter(|_| line.sessions.iter().all(|session| session.id != id || session.over[0]))
+            else {
                 return;
             };
             line.sessions.push(Session {
@@ -271,7 +260,8 @@ impl Checker {
             self.check_epoch(from, confirm.stream.epoch);
             if let Some(session) = session.filter(|session| session.streams[0].is_none()) {
                 session.streams[0] = Some(confirm.stream);
-                session.sides.iter_mut().for_each(|side| side.heard = self.now);
+                // The gateway has the session from the first frame on that comes in it.
+                session.sides[0].heard = self.now;
             }
         } else {
             self.fail(Rule::NoCorruption, || format!("node {from} sent a bad frame: {body:02x?}"));
@@ -280,13 +270,7 @@ impl Checker {
 
     // ------------------------------------------------------------------ what is sent
 
-    fn on_numbered(
-        &mut self,
-        session: &mut Session,
-        newest: &mut (Epoch, u64),
-        course: Course,
-        body: &[u8],
-    ) -> Said {
+    fn on_numbered(&mut self, session: &mut Session, course: Course, body: &[u8]) -> Said {
         let Some((&[tag, low, high], inner)) = body.split_first_chunk::<3>() else { return Said::Other };
         let low = u16::from_le_bytes([low, high]);
         let Session { abouts, streams, sides, .. } = session;
@@ -299,45 +283,31 @@ impl Checker {
             return self.on_plain(course, body);
         }
         if side.frames.is_empty() {
-            side.framed = tag == NUMBERED;
-            side.last = if side.framed { 0 } else { own.oldest.max(1) - 1 };
-            let first = side.place(low);
-            side.base = first.saturating_sub(1);
-            (side.last, side.acked, side.seen) = (side.base, side.base, side.base);
-            side.limit = side.base + u64::from(abouts[1 - end].window_messages);
+            side.limit = u64::from(abouts[1 - end].window_messages);
         }
         let number = side.place(low);
         let is_new = number > side.last;
         if is_new {
             self.check_new(side, course, number);
         }
-        let numbers = match &record {
-            Some((Record::Gap { count, .. }, _)) => *count,
-            _ => 1,
-        };
-        let known = side.frames.get(&number).copied();
-        let mut of = known.map_or(0, |frame| frame.record);
-        if known.is_none() {
-            of = if side.framed { side.next } else { number };
-        }
+        let known = side.frames.get(&number).map(|frame| frame.record);
+        let mut of = known.unwrap_or(side.next);
         if let Some((record, _)) = &record {
             self.on_record(course, own.epoch, of, record);
         }
         if is_new {
-            side.last = if side.framed { number } else { number + numbers - 1 };
-            let carried = record.is_some() || (tag == NUMBERED && self.on_piece(side, course, own, inner));
-            if carried && record.is_some() {
-                side.next += numbers;
-            }
+            side.last = number;
+            let carried = match &record {
+                Some((_, numbers)) => {
+                    side.next += numbers;
+                    true
+                }
+                None => self.on_piece(side, course, own, inner),
+            };
             of = if carried { of } else { 0 };
         }
         let now = self.now;
-        // What an earlier session has brought may be there already.
-        let arrived = !side.framed && newest.0 == own.epoch && number <= newest.1;
-        if !arrived {
-            *newest = (own.epoch, side.last);
-        }
-        let fresh = Frame { record: of, first: now, arrived, ..Frame::default() };
+        let fresh = Frame { record: of, first: now, ..Frame::default() };
         let frame = side.frames.entry(number).or_insert(fresh);
         frame.last = now;
         frame.writes += 1;
@@ -347,10 +317,10 @@ impl Checker {
     /// A frame is new: it has the next number, and there is room for it.
     fn check_new(&mut self, side: &Side, course: Course, number: u64) {
         let from = course.from;
-        self.check(Rule::Frames, !side.framed || number == side.last + 1, |this| {
+        self.check(Rule::Frames, number == side.last + 1, |this| {
             format!("{} leaves out frames between {} and {number}", this.nodes[from].name, side.last)
         });
-        let limit = if side.framed { side.limit.min(side.acked + IN_FLIGHT_MAX) } else { side.limit };
+        let limit = side.limit.min(side.acked + IN_FLIGHT_MAX);
         self.check(Rule::Window, number <= limit, |this| {
             let name = &this.nodes[from].name;
             format!("{name} sends {number}, and {} have arrived, and {} may come", side.acked, side.limit)
@@ -392,28 +362,17 @@ impl Checker {
         let end = course.end;
         let Some(other) = session.streams[1 - end] else { return Said::Other };
         let side = &mut session.sides[1 - end];
-        let near = side.last.max(other.oldest.max(1) - 1);
-        let ack = match *rest {
-            [a, b, c, d, e, f, g, h, i, j, window, ..] if rest.len() >= 15 => {
-                let records = side.next.max(other.oldest.max(1)) - 1;
-                let acked = nearest(u64::from(u32::from_le_bytes([g, h, i, j])), 1 << 32, records);
-                (u16::from_le_bytes([a, b]), u32::from_le_bytes([c, d, e, f]), acked, window)
-            }
-            // As long as frames have the numbers of their records.
-            [a, b, c, d, e, f, g, h, window, ..] => {
-                let acked = nearest(u64::from(u16::from_le_bytes([c, d])), 1 << 16, near);
-                (u16::from_le_bytes([a, b]), u32::from_le_bytes([e, f, g, h]), acked, window)
-            }
-            _ => return Said::Other,
-        };
-        let (low, bitmap, acked, window) = ack;
-        let received = nearest(u64::from(low), 1 << 16, near);
-        let whole = (received <= near || !side.framed)
+        let [a, b, c, d, e, f, g, h, i, j, window, ..] = *rest else { return Said::Other };
+        let (low, bitmap) = (u16::from_le_bytes([a, b]), u32::from_le_bytes([c, d, e, f]));
+        let records = side.next.max(other.oldest.max(1)) - 1;
+        let acked = nearest(u64::from(u32::from_le_bytes([g, h, i, j])), 1 << 32, records);
+        let received = nearest(u64::from(low), 1 << 16, side.last);
+        let whole = received <= side.last
             && side
                 .frames
                 .range(side.seen + 1..=received.max(side.seen + 1))
                 .all(|(number, frame)| *number > received || frame.arrived);
-        let holes = (0..32).filter(|bit| side.framed && bitmap >> bit & 1 != 0).map(|bit| received + 2 + bit);
+        let holes = (0..32).filter(|bit| bitmap >> bit & 1 != 0).map(|bit| received + 2 + bit);
         let known = |number| side.frames.get(&number).is_some_and(|frame| frame.arrived);
         let whole = whole && holes.into_iter().all(known);
         self.check(Rule::Frames, whole, |this| {
@@ -421,22 +380,19 @@ impl Checker {
             format!("{name} says it has {received} and {bitmap:#x} of this session, and they did not come")
         });
         side.seen = side.seen.max(received);
-        side.committed = side.committed.max(acked);
-        if side.framed {
-            let above = |frame: &Frame| frame.record > acked;
-            let held = side.frames.range(..=received).filter(|(_, frame)| above(frame)).count();
-            let most = session.abouts[end].window_messages as usize;
-            self.check(
-                Rule::Window,
-                usize::from(window) == 0 || held + usize::from(window) <= most.max(1),
-                |this| {
-                    let name = &this.nodes[course.from].name;
-                    format!(
-                        "{name} holds {held} that it has not committed, and takes {window} more of {most}"
-                    )
-                },
-            );
-        }
+        // Records follow one another: below one that is committed all are. What is durable may not be acknowledged yet.
+        let cursor = self.nodes[course.from].shadow.cursors.get(&self.nodes[course.to].name);
+        let durable = cursor.filter(|(epoch, _)| *epoch == other.epoch).map_or(0, |(_, through)| *through);
+        let done = acked.max(durable);
+        let above = |frame: &&Frame| frame.record == 0 || frame.record > done;
+        let held = side.frames.range(..=received).rev().map(|(_, frame)| frame).take_while(above);
+        let held = held.filter(|frame| frame.record > 0).count();
+        let most = session.abouts[end].window_messages as usize;
+        let fits = window == 0 || held + usize::from(window) <= most.max(1);
+        self.check(Rule::Window, fits, |this| {
+            let name = &this.nodes[course.from].name;
+            format!("{name} holds {held} that it has not committed, and takes {window} more of {most}")
+        });
         self.check_ack(course, &other, acked);
         Said::Ack { received, bitmap, limit: received + u64::from(window) }
     }
@@ -467,7 +423,7 @@ impl Checker {
 
     /// What did not arrive is sent again, and again: whoever speaks in a session has not given it up.
     fn check_patience(&mut self, side: &Side, course: Course) {
-        let Some((number, frame)) = side.oldest().filter(|_| side.framed) else { return };
+        let Some((number, frame)) = side.oldest() else { return };
         let waits = self.now - frame.last;
         self.check(Rule::Liveness, waits <= PATIENCE, |this| {
             let name = &this.nodes[course.from].name;
@@ -491,7 +447,7 @@ impl Checker {
     }
 
     fn check_end(&mut self, side: &Side, greeted: Option<u64>, course: Course, reason: CloseReason) {
-        if reason != CloseReason::Timeout || !side.framed || side.told {
+        if reason != CloseReason::Timeout || side.told || side.heard == 0 {
             return;
         }
         self.check_patience(side, course);

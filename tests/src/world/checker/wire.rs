@@ -6,6 +6,7 @@ use liner_proto::frame::length;
 use liner_proto::id::Epoch;
 use liner_proto::router::Framing;
 use liner_proto::seal;
+use liner_proto::wire::batch::Batch;
 use liner_proto::wire::handshake::StreamFields;
 use liner_proto::wire::record::{Mode, Record};
 use liner_proto::wire::{self, Body};
@@ -25,6 +26,8 @@ pub struct View {
     /// What each end said of its stream.
     fields: [Option<StreamFields>; 2],
     greeted: [bool; 2],
+    /// What there is of a body that each end sends in pieces.
+    pieces: [Vec<u8>; 2],
     /// The same of a lossy line, on which sessions come and go.
     pub(super) line: Line,
 }
@@ -37,6 +40,7 @@ impl View {
             parts: [Vec::new(), Vec::new()],
             fields: [None, None],
             greeted: [false, false],
+            pieces: [Vec::new(), Vec::new()],
             line: Line::default(),
         }
     }
@@ -126,8 +130,23 @@ impl Checker {
         let (own, other) = if course.end == 0 { (dialler, listener) } else { (listener, dialler) };
         match body {
             Body::Batch(batch) => {
-                for item in batch.records().flatten() {
-                    self.on_record(course, own.epoch, item.first, &item.record);
+                view.pieces[course.end].clear();
+                self.on_batch(course, own.epoch, batch);
+            }
+            Body::Fragment(fragment) => {
+                let pieces = &mut view.pieces[course.end];
+                pieces.extend_from_slice(fragment.bytes);
+                if fragment.left == 0 {
+                    pieces.clear();
+                } else if fragment.left as usize == fragment.bytes.len() {
+                    let body = core::mem::take(pieces);
+                    match wire::decode(&body) {
+                        Ok(Body::Batch(batch)) => self.on_batch(course, own.epoch, &batch),
+                        other => {
+                            let other = format!("{other:?}");
+                            self.fail(Rule::NoCorruption, || format!("pieces that are no batch: {other}"));
+                        }
+                    }
                 }
             }
             // Without a number: whatever it carries is best effort.
@@ -149,6 +168,12 @@ impl Checker {
             | Body::Echo(_)
             | Body::Skipped(_)
             | _ => {}
+        }
+    }
+
+    fn on_batch(&mut self, course: Course, epoch: Epoch, batch: &Batch<'_>) {
+        for item in batch.records().flatten() {
+            self.on_record(course, epoch, item.first, &item.record);
         }
     }
 
