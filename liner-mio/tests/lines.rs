@@ -18,7 +18,6 @@ use liner_mio::{
 };
 use liner_proto::endpoint::{DeviceConfig, Endpoint, TopicIndex};
 use liner_proto::pump::{self, Overflow};
-use liner_proto::store::RamStore;
 use liner_proto::time::Instant;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
@@ -67,8 +66,7 @@ impl Port {
 
 /// A device at the other end of a line.
 struct Device {
-    line: Endpoint<'static, 1024, 256>,
-    store: RamStore<4096>,
+    line: Endpoint<'static, 4096, 256>,
     now: Instant,
     sent: u32,
 }
@@ -77,7 +75,7 @@ impl Device {
     fn new(name: &'static str, seed: u64) -> Self {
         let now = Instant::from_micros(1);
         let config = DeviceConfig::new(name, &["t"], [seed, 7]);
-        Self { line: Endpoint::new(config, now), store: RamStore::new(), now, sent: 0 }
+        Self { line: Endpoint::new(config, now), now, sent: 0 }
     }
 
     /// Sends numbers, the next as soon as there is room, up to `last`.
@@ -86,7 +84,7 @@ impl Device {
         while self.sent < last {
             let payload = (self.sent + 1).to_be_bytes();
             let message = (TopicIndex(0), &payload[..]);
-            if pump::send(&mut self.line, &mut self.store, self.now, message, Overflow::Refuse).is_err() {
+            if pump::send(&mut self.line, self.now, message, Overflow::Refuse).is_err() {
                 break;
             }
             self.sent += 1;
@@ -94,9 +92,7 @@ impl Device {
         let (mut received, mut scratch) = ([0; 256], [0; 512]);
         // While nobody has the port open, there is nothing to read.
         let len = stream.read(&mut received).unwrap_or(0);
-        let (bytes, served) =
-            pump::turn(&mut self.line, &mut self.store, self.now, &received[..len], &mut scratch, |_| {});
-        served.unwrap();
+        let (bytes, _) = pump::turn(&mut self.line, self.now, &received[..len], &mut scratch, |_| {});
         let _ = stream.write_all(bytes);
     }
 

@@ -33,6 +33,16 @@ impl Instant {
     pub(crate) const fn after_micros(self, micros: u64) -> Self {
         Self(self.0.saturating_add(micros))
     }
+
+    /// This instant and so many milliseconds.
+    pub(crate) const fn after_millis(self, millis: u32) -> Self {
+        self.after_micros(millis as u64 * 1000)
+    }
+
+    /// Microseconds from `earlier` until this instant; none if `earlier` is later.
+    pub(crate) const fn micros_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
 }
 
 impl core::ops::Add<Duration> for Instant {

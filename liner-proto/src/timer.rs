@@ -1,9 +1,7 @@
 //! When something is due, and what it is.
 
-use core::time::Duration;
-
 use crate::rng::Rng;
-use crate::time::{Instant, micros};
+use crate::time::Instant;
 
 /// Why the core wants to be woken; for logs and traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,10 +72,9 @@ impl BackOff {
         self.failures == 0
     }
 
-    /// It has failed. Returns when to try again: no later than `most` from now.
-    pub fn fail(&mut self, now: Instant, most: Duration, rng: &mut Rng) -> Instant {
-        let most = u32::try_from(micros(most)).unwrap_or(u32::MAX);
-        let wait = pause(now.since(self.down_since), self.failures).min(most);
+    /// It has failed. Returns when to try again: no later than `most` microseconds from now.
+    pub fn fail(&mut self, now: Instant, most: u32, rng: &mut Rng) -> Instant {
+        let wait = pause(now.micros_since(self.down_since), self.failures).min(most);
         self.failures = self.failures.saturating_add(1);
         // Half of the wait is certain, half is drawn, so that nodes which lost one peer together do not return together.
         now.after_micros(u64::from(wait / 2 + rng.below32(wait / 2 + 1)))
@@ -86,11 +83,11 @@ impl BackOff {
 
 /// How long to wait before the next try, in microseconds: from 0.1 s, at most 0.25 s in the first minute without a session, 1 s
 /// in the first ten minutes, 30 s after that.
-fn pause(down: Duration, failures: u32) -> u32 {
+fn pause(down: u64, failures: u32) -> u32 {
     let grown = 100_000 << failures.min(10);
-    let most = match down.as_secs() {
-        0..60 => 250_000,
-        60..600 => 1_000_000,
+    let most = match down {
+        0..60_000_000 => 250_000,
+        60_000_000..600_000_000 => 1_000_000,
         _ => 30_000_000,
     };
     most.min(grown)
@@ -102,21 +99,21 @@ mod tests {
 
     #[test]
     fn a_peer_away_for_minutes_is_found_within_a_second() {
-        assert_eq!(pause(Duration::from_secs(2), 0), 100_000);
-        assert_eq!(pause(Duration::from_secs(59), 50), 250_000);
-        assert_eq!(pause(Duration::from_secs(300), 500), 1_000_000);
-        assert_eq!(pause(Duration::from_secs(3600), 5000), 30_000_000);
+        assert_eq!(pause(2_000_000, 0), 100_000);
+        assert_eq!(pause(59_000_000, 50), 250_000);
+        assert_eq!(pause(300_000_000, 500), 1_000_000);
+        assert_eq!(pause(3_600_000_000, 5000), 30_000_000);
     }
 
     #[test]
     fn no_wait_is_longer_than_asked_for() {
         let (mut rng, mut back_off) = (Rng::new([1, 2]), BackOff::new(Instant::ZERO));
-        let (most, mut now) = (Duration::from_secs(1), Instant::ZERO);
+        let (most, mut now) = (1_000_000, Instant::ZERO);
         for _ in 0..2000 {
             let next = back_off.fail(now, most, &mut rng);
-            assert!((Duration::from_millis(50)..=most).contains(&next.since(now)));
+            assert!((50_000..=u64::from(most)).contains(&next.micros_since(now)));
             now = next;
         }
-        assert!(now > Instant::ZERO + Duration::from_secs(600) && !back_off.is_fresh());
+        assert!(now > Instant::from_micros(600_000_000) && !back_off.is_fresh());
     }
 }

@@ -41,8 +41,7 @@ fn what_is_sent_before_a_device_was_ever_seen_is_kept_for_it() {
 fn a_device_that_is_away_is_not_passed_over_for_whoever_watches_its_topic() {
     let (mut gateway, mut device) = (gateway(100), Device::new("boiler", 1));
     let message = (TopicIndex(0), &b"21.5"[..]);
-    let sent =
-        pump::send(&mut device.endpoint, &mut device.store, gateway.now, message, pump::Overflow::Refuse);
+    let sent = pump::send(&mut device.endpoint, gateway.now, message, pump::Overflow::Refuse);
     sent.expect("room");
     device.connect(&mut gateway);
     device.disconnect(&mut gateway);

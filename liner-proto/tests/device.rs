@@ -4,20 +4,37 @@
 
 use liner_proto::config::Limits;
 use liner_proto::effect::{Outcome, Recovered};
-use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, TopicIndex};
+use liner_proto::endpoint::{DeviceConfig, Event, SendError, TopicIndex};
 use liner_proto::frame::cobs;
 use liner_proto::id::{Class, ConnId, SessionId};
-use liner_proto::pump::{self, Overflow};
+use liner_proto::pump::Overflow;
 use liner_proto::router::{Framing, Message, NodeConfig, Quota, Router, StoreRequest};
 use liner_proto::seal;
-use liner_proto::store::{HeapStore, RamStore, Store, execute};
+use liner_proto::store::{HeapStore, Store, execute};
 use liner_proto::time::{Duration, Instant};
 use liner_proto::wire::control::{Close, CloseReason};
 use liner_proto::wire::{self, Body, tag};
 
-type Device = Endpoint<'static, 512, 256>;
+mod kinds;
+use kinds::Kind;
 
 const TOPICS: &[&str] = &["readings"];
+
+both!(super::kinds::InRam<2048, 256>, super::kinds::InStore<512, 256, 2048>:
+    a_reading_travels_from_a_device_through_a_gateway_to_a_subscriber
+    what_a_gateway_acknowledged_survives_its_death
+    a_full_device_refuses_and_keeps_what_it_has
+    a_full_device_that_drops_the_oldest_says_how_many
+    events_of_a_device_tell_of_its_link
+    a_device_keeps_what_a_weaker_gateway_would_only_hold_in_memory
+    a_device_writes_its_topics_out_for_a_gateway_that_keeps_no_numbers
+    a_device_says_which_message_is_too_large_and_leaves_it_to_the_application
+    a_device_keeps_what_its_gateway_would_only_put_aside
+    what_was_said_of_a_topic_ends_with_the_session
+    a_restarted_device_waits_for_a_full_topic_and_lets_no_other_wait
+    a_refused_handshake_is_begun_again_after_a_pause
+    sessions_that_end_at_once_do_not_shorten_the_pause
+);
 
 /// A gateway or a subscriber with its store, which answers at once.
 struct Host {
@@ -109,10 +126,9 @@ impl Host {
 }
 
 /// A device, a gateway, a subscriber, and the lines between them.
-struct Path {
+struct Path<K> {
     now: Instant,
-    device: Device,
-    store: RamStore<2048>,
+    device: K,
     gateway: Host,
     sub: Host,
     sub_conn_gateway: Option<ConnId>,
@@ -123,7 +139,7 @@ struct Path {
     full: Vec<(u16, bool)>,
 }
 
-impl Path {
+impl<K: Kind> Path<K> {
     fn new() -> Self {
         Self::with(DeviceConfig::new("dev", TOPICS, [1, 2]))
     }
@@ -133,8 +149,7 @@ impl Path {
         sub.router.subscribe(Instant::ZERO, "readings");
         Self {
             now: Instant::ZERO,
-            device: Device::new(config, Instant::ZERO),
-            store: RamStore::new(),
+            device: K::new(config, Instant::ZERO),
             gateway: Host::new("gateway", true, 3),
             sub,
             sub_conn_gateway: None,
@@ -178,7 +193,7 @@ impl Path {
 
     fn send_to(&mut self, topic: u16, payload: &[u8]) -> Result<u64, SendError> {
         let message = (TopicIndex(topic), payload);
-        pump::send(&mut self.device, &mut self.store, self.now, message, Overflow::Refuse)
+        self.device.take(self.now, message, Overflow::Refuse)
     }
 
     /// Passes bytes around until nothing moves.
@@ -186,8 +201,7 @@ impl Path {
         for _ in 0..200 {
             self.now = self.now + Duration::from_micros(50);
             let now = self.now;
-            let mut scratch = [0; 512];
-            pump::serve(&mut self.device, &mut self.store, now, &mut scratch).expect("in memory");
+            self.device.serve(now);
             let mut frames = [0; 1024];
             let len = self.device.poll_transmit(now, &mut frames);
             let mut up = frames[..len].to_vec();
@@ -215,9 +229,8 @@ impl Path {
     }
 }
 
-#[test]
-fn a_reading_travels_from_a_device_through_a_gateway_to_a_subscriber() {
-    let mut path = Path::new();
+fn a_reading_travels_from_a_device_through_a_gateway_to_a_subscriber<K: Kind>() {
+    let mut path = Path::<K>::new();
     path.link_device();
     path.link_sub();
     for n in 0..10_u8 {
@@ -225,16 +238,14 @@ fn a_reading_travels_from_a_device_through_a_gateway_to_a_subscriber() {
     }
     path.settle();
     assert_eq!(path.device.queued(), 0, "everything is acknowledged");
-    assert!(path.store.is_empty(), "and forgotten by the device's store");
     let seqs: Vec<u64> = path.sub.got.iter().map(|(_, seq, ..)| *seq).collect();
     assert_eq!(seqs, (1..=10).collect::<Vec<_>>());
     assert!(path.sub.got.iter().all(|(from, _, _, again)| from == "dev" && !again));
     assert_eq!(path.gateway.router.queued(), 0);
 }
 
-#[test]
-fn what_a_gateway_acknowledged_survives_its_death() {
-    let mut path = Path::new();
+fn what_a_gateway_acknowledged_survives_its_death<K: Kind>() {
+    let mut path = Path::<K>::new();
     path.link_device();
     for n in 0..10_u8 {
         path.send(&[n; 16]).expect("room");
@@ -253,9 +264,8 @@ fn what_a_gateway_acknowledged_survives_its_death() {
     assert_eq!(payloads, (0..20).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_full_device_refuses_and_keeps_what_it_has() {
-    let mut path = Path::new();
+fn a_full_device_refuses_and_keeps_what_it_has<K: Kind>() {
+    let mut path = Path::<K>::new();
     let mut accepted = 0_u8;
     while path.send(&[accepted; 60]).is_ok() {
         accepted += 1;
@@ -269,13 +279,11 @@ fn a_full_device_refuses_and_keeps_what_it_has() {
     assert_eq!(payloads, (0..accepted).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_full_device_that_drops_the_oldest_says_how_many() {
-    let mut path = Path::new();
+fn a_full_device_that_drops_the_oldest_says_how_many<K: Kind>() {
+    let mut path = Path::<K>::new();
     for n in 0..100_u8 {
         let message = (TopicIndex(0), &[n; 60][..]);
-        pump::send(&mut path.device, &mut path.store, path.now, message, Overflow::DropOldest)
-            .expect("there is always room");
+        path.device.take(path.now, message, Overflow::DropOldest).expect("there is always room");
     }
     path.link_device();
     path.link_sub();
@@ -292,9 +300,8 @@ fn a_full_device_that_drops_the_oldest_says_how_many() {
     assert_eq!(gap, u64::from(first), "every dropped message is told of");
 }
 
-#[test]
-fn events_of_a_device_tell_of_its_link() {
-    let mut path = Path::new();
+fn events_of_a_device_tell_of_its_link<K: Kind>() {
+    let mut path = Path::<K>::new();
     path.link_device();
     let now = path.now;
     let mut frames = [0; 1024];
@@ -310,33 +317,31 @@ fn events_of_a_device_tell_of_its_link() {
     assert_eq!(path.device.poll_event(), None);
 }
 
-#[test]
-fn a_device_keeps_what_a_weaker_gateway_would_only_hold_in_memory() {
+fn a_device_keeps_what_a_weaker_gateway_would_only_hold_in_memory<K: Kind>() {
     let config = DeviceConfig { class: Class::Power, ..DeviceConfig::new("dev", TOPICS, [1, 2]) };
-    let mut path = Path::with(config);
+    let mut path = Path::<K>::with(config);
     path.link_device();
     path.send(b"worth a disk").expect("room");
     path.settle();
     assert!(path.weak, "the device is told");
     assert_eq!(path.device.queued(), 1, "nothing was given away");
 
-    let mut path = Path::with(DeviceConfig { accept_weak_acks: true, ..config });
+    let mut path = Path::<K>::with(DeviceConfig { accept_weak_acks: true, ..config });
     path.link_device();
     path.send(b"worth a disk").expect("room");
     path.settle();
     assert_eq!((path.weak, path.device.queued()), (false, 0), "unless it was told to");
 }
 
-#[test]
-fn a_device_writes_its_topics_out_for_a_gateway_that_keeps_no_numbers() {
+fn a_device_writes_its_topics_out_for_a_gateway_that_keeps_no_numbers<K: Kind>() {
     for bindings_max in [0, 1] {
-        let mut path = Path::with(DeviceConfig::new("dev", &["other", "readings"], [1, 2]));
+        let mut path = Path::<K>::with(DeviceConfig::new("dev", &["other", "readings"], [1, 2]));
         path.gateway.restrict(8, |limits| limits.bindings_max = bindings_max);
         path.link_device();
         path.link_sub();
         for n in 0..5_u8 {
             let message = (TopicIndex(1), &[n; 16][..]);
-            pump::send(&mut path.device, &mut path.store, path.now, message, Overflow::Refuse).expect("room");
+            path.device.take(path.now, message, Overflow::Refuse).expect("room");
         }
         path.settle();
         assert_eq!(path.device.queued(), 0);
@@ -345,9 +350,8 @@ fn a_device_writes_its_topics_out_for_a_gateway_that_keeps_no_numbers() {
     }
 }
 
-#[test]
-fn a_device_says_which_message_is_too_large_and_leaves_it_to_the_application() {
-    let mut path = Path::new();
+fn a_device_says_which_message_is_too_large_and_leaves_it_to_the_application<K: Kind>() {
+    let mut path = Path::<K>::new();
     path.gateway.restrict(8, |limits| limits.message_max = 60);
     for len in [10, 100, 101, 11] {
         path.send(&vec![1; len]).expect("nothing is known of the gateway");
@@ -373,10 +377,9 @@ fn a_device_says_which_message_is_too_large_and_leaves_it_to_the_application() {
     assert_eq!((path.device.queued(), lens), (0, vec![10, 11, 58]));
 }
 
-#[test]
-fn a_device_keeps_what_its_gateway_would_only_put_aside() {
+fn a_device_keeps_what_its_gateway_would_only_put_aside<K: Kind>() {
     const WINDOW: u32 = 4;
-    let mut path = Path::new();
+    let mut path = Path::<K>::new();
     path.keep_few(WINDOW);
     path.link_device();
     for n in 0..50_u8 {
@@ -397,9 +400,8 @@ fn a_device_keeps_what_its_gateway_would_only_put_aside() {
     assert_eq!((path.got(), path.dead()), (all, dead), "all but what was put aside, in order");
 }
 
-#[test]
-fn what_was_said_of_a_topic_ends_with_the_session() {
-    let mut path = Path::new();
+fn what_was_said_of_a_topic_ends_with_the_session<K: Kind>() {
+    let mut path = Path::<K>::new();
     path.keep_few(1);
     path.link_device();
     for n in 0..13_u8 {
@@ -417,10 +419,9 @@ fn what_was_said_of_a_topic_ends_with_the_session() {
     assert_eq!(path.got(), (0..14).filter(|n| *n != 10).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_restarted_device_waits_for_a_full_topic_and_lets_no_other_wait() {
+fn a_restarted_device_waits_for_a_full_topic_and_lets_no_other_wait<K: Kind>() {
     const TWO: &[&str] = &["unheard", "readings"];
-    let mut path = Path::with(DeviceConfig::new("dev", TWO, [1, 2]));
+    let mut path = Path::<K>::with(DeviceConfig::new("dev", TWO, [1, 2]));
     path.keep_few(1);
     path.link_device();
     path.link_sub();
@@ -436,32 +437,27 @@ fn a_restarted_device_waits_for_a_full_topic_and_lets_no_other_wait() {
     assert_eq!(path.send_to(0, b"new"), Err(SendError::TopicFull));
 
     // What is in the store may be of any topic.
-    let mut path = Path::new();
+    let mut path = Path::<K>::new();
     path.keep_few(1);
     for n in 0..20_u8 {
         path.send(&[n; 16]).expect("room");
     }
-    path.device = Device::new(DeviceConfig::new("dev", TOPICS, [3, 4]), path.now);
-    path.store.recover(&mut |item: Recovered<'_>| path.device.restore(&item)).expect("in memory");
+    path.device.restart(DeviceConfig::new("dev", TOPICS, [3, 4]), path.now);
+    let queued = path.device.queued();
     path.link_device();
     path.settle();
-    assert_eq!((path.device.queued(), path.dead()), (9, vec![10]));
+    let (left, dead) = if queued == 0 { (0, vec![]) } else { (9, vec![10]) };
+    assert_eq!((path.device.queued(), path.dead()), (left, dead));
 }
 
 /// A line on which whatever the device says is answered with the same bytes.
-fn handshakes(
-    device: &mut Device,
-    store: &mut RamStore<2048>,
-    answer: &[u8],
-    until: Duration,
-) -> Vec<Instant> {
+fn handshakes(device: &mut impl Kind, answer: &[u8], until: Duration) -> Vec<Instant> {
     let (mut begun, mut now) = (Vec::new(), Instant::ZERO);
     let mut received: Vec<u8> = Vec::new();
     while now < Instant::ZERO + until {
         let mut scratch = [0; 512];
         let up = device.has_link();
-        let (bytes, served) = pump::turn(device, store, now, &received, &mut scratch, |_| {});
-        served.expect("in memory");
+        let bytes = device.turn(now, &received, &mut scratch, |_| {});
         received = if bytes.is_empty() { Vec::new() } else { answer.to_vec() };
         if device.has_link() && !up {
             begun.push(now);
@@ -477,9 +473,8 @@ fn handshakes(
     begun
 }
 
-#[test]
-fn a_refused_handshake_is_begun_again_after_a_pause() {
-    let mut device = Device::new(DeviceConfig::new("dev", TOPICS, [1, 2]), Instant::ZERO);
+fn a_refused_handshake_is_begun_again_after_a_pause<K: Kind>() {
+    let mut device = K::new(DeviceConfig::new("dev", TOPICS, [1, 2]), Instant::ZERO);
     let mut body = [0; 16];
     let close = Body::Close(Close { reason: CloseReason::Overloaded, text: "" });
     let len = wire::encode(&close, &mut body).expect("room");
@@ -487,7 +482,7 @@ fn a_refused_handshake_is_begun_again_after_a_pause() {
     let crc = seal::seal(SessionId::HANDSHAKE, &[&body[..len]]);
     let len = cobs::encode(&[&crc, &body[..len]], &mut refusal).expect("room");
     let refusal = refusal[..len].to_vec();
-    let begun = handshakes(&mut device, &mut RamStore::new(), &refusal, Duration::from_secs(700));
+    let begun = handshakes(&mut device, &refusal, Duration::from_secs(700));
     assert_eq!(begun.first(), Some(&Instant::ZERO), "the first one waits for nothing");
     let pauses: Vec<Duration> = begun.windows(2).map(|pair| pair[1].since(pair[0])).collect();
     let early = begun.iter().filter(|at| at.since(Instant::ZERO) < Duration::from_secs(60)).count();
@@ -501,9 +496,8 @@ fn a_refused_handshake_is_begun_again_after_a_pause() {
     assert!(distinct.len() > late.len() / 2, "they are drawn");
 }
 
-#[test]
-fn sessions_that_end_at_once_do_not_shorten_the_pause() {
-    let mut path = Path::new();
+fn sessions_that_end_at_once_do_not_shorten_the_pause<K: Kind>() {
+    let mut path = Path::<K>::new();
     let mut pause_after = |up: Duration| {
         path.link_device();
         path.settle();

@@ -5,7 +5,6 @@
 use liner_proto::config::LineConfig;
 use liner_proto::endpoint::{DeviceConfig, Endpoint, SendError, TopicIndex};
 use liner_proto::pump::{self, Overflow};
-use liner_proto::store::RamStore;
 use liner_proto::time::Instant;
 
 mod nodes;
@@ -15,15 +14,15 @@ const PAGE: &str = include_str!("../../docs/devices.md");
 const MANIFEST: &str = include_str!("../Cargo.toml");
 
 /// The sizes of the page's examples.
-type Device = Endpoint<'static, 1024, 256>;
+type Device = Endpoint<'static, 4096, 256>;
 
 fn device() -> Device {
     Device::new(DeviceConfig::new("press-4", &["readings"], [1, 2]), Instant::ZERO)
 }
 
-fn send(device: &mut Device, store: &mut RamStore<4096>, len: usize) -> Result<u64, SendError> {
+fn send(device: &mut Device, len: usize) -> Result<u64, SendError> {
     let payload = vec![7; len];
-    pump::send(device, store, nodes::NOW, (TopicIndex(0), &payload), Overflow::Refuse)
+    pump::send(device, nodes::NOW, (TopicIndex(0), &payload), Overflow::Refuse)
 }
 
 /// Numbers of each row of the table below a header that begins so. The bars between them are of no interest here.
@@ -39,13 +38,12 @@ fn digits(text: &str) -> String {
 
 /// The bytes that a message takes on the line, in a session.
 fn on_the_line(len: usize) -> usize {
-    let (mut device, mut store) = (device(), RamStore::<4096>::new());
+    let mut device = device();
     let mut gateway = Node::start("gateway", |config| config.takes_custody = true);
     let conn = gateway.router.handle_line(gateway.now, LineConfig::default());
-    let mut turn = |device: &mut Device, gateway: &mut Node, received: &[u8]| {
+    let turn = |device: &mut Device, gateway: &mut Node, received: &[u8]| {
         let mut scratch = [0; 512];
-        let (bytes, served) = pump::turn(device, &mut store, gateway.now, received, &mut scratch, |_| {});
-        served.expect("in memory");
+        let (bytes, _) = pump::turn(device, gateway.now, received, &mut scratch, |_| {});
         gateway.take(conn, bytes.to_vec());
         gateway.serve();
         (bytes.len(), gateway.give(conn))
@@ -99,14 +97,14 @@ fn noise_costs_what_the_page_says() {
 
 #[test]
 fn buffers_hold_what_the_page_says() {
-    let (mut one, mut store) = (device(), RamStore::new());
-    let held = (0..).take_while(|_| send(&mut one, &mut store, 16).is_ok()).count();
-    assert!(PAGE.contains(&format!("`RamStore<4096>` holds {held},")), "it holds {held}");
+    let mut one = device();
+    let held = (0..).take_while(|_| send(&mut one, 16).is_ok()).count();
+    assert!(PAGE.contains(&format!("`Endpoint<4096, …>` holds {held},")), "it holds {held}");
 
-    let (mut one, mut store) = (device(), RamStore::new());
+    let mut one = device();
     assert!(PAGE.contains("`FRAME` less 14 bytes of payload"));
-    assert_eq!(send(&mut one, &mut store, 256 - 13), Err(SendError::TooLarge));
-    assert_eq!(send(&mut one, &mut store, 256 - 14), Ok(1));
+    assert_eq!(send(&mut one, 256 - 13), Err(SendError::TooLarge));
+    assert_eq!(send(&mut one, 256 - 14), Ok(1));
     assert!(PAGE.contains(&format!("{} bytes for a `FRAME` of 256", Device::TRANSMIT_MIN)));
 }
 

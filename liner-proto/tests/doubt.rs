@@ -46,7 +46,7 @@ fn reboot(gateway: &mut Node) -> Device {
 
 fn send(device: &mut Device, gateway: &Node) {
     let message = (TopicIndex(0), &b"21.5"[..]);
-    let sent = pump::send(&mut device.endpoint, &mut device.store, gateway.now, message, Overflow::Refuse);
+    let sent = pump::send(&mut device.endpoint, gateway.now, message, Overflow::Refuse);
     sent.expect("room");
 }
 

@@ -6,20 +6,21 @@
 #![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
 
 use liner_proto::effect::Outcome;
-use liner_proto::endpoint::{DeviceConfig, Endpoint, TopicIndex};
+use liner_proto::endpoint::{DeviceConfig, TopicIndex};
 use liner_proto::frame::cobs::{self, CobsSplit};
 use liner_proto::frame::length;
 use liner_proto::id::{Class, ConnId, SessionId};
-use liner_proto::pump::{self, Overflow};
+use liner_proto::pump::Overflow;
 use liner_proto::rng::Rng;
 use liner_proto::router::{Framing, Message, NodeConfig, Router, StoreRequest};
 use liner_proto::seal;
-use liner_proto::store::{HeapStore, RamStore, Store, execute};
+use liner_proto::store::{HeapStore, Store, execute};
 use liner_proto::time::{Duration, Instant};
 use liner_proto::wire::record::Mode;
 use liner_proto::wire::{self, Body};
 
-type Device = Endpoint<'static, 512, 256>;
+mod kinds;
+use kinds::Kind;
 
 /// Streams in all; a third for each kind of endpoint.
 const STREAMS: u64 = 100_000;
@@ -286,17 +287,20 @@ fn nodes_survive_any_bytes_in_every_state() {
     assert!(counts.ended > 1000 && counts.survived > 1000, "{counts:?}");
 }
 
-fn device_and_gateway(state: usize, sniffer: &mut Sniffer) -> (Device, RamStore<1024>, Node) {
-    let mut device = Device::new(DeviceConfig::new("dev", &["t"], [5, 6]), NOW);
-    let mut store = RamStore::new();
-    pump::send(&mut device, &mut store, NOW, (TopicIndex(0), b"one"), Overflow::Refuse).expect("room");
+both!(super::kinds::InRam<1024, 256, 700>, super::kinds::InStore<512, 256, 1024>:
+    devices_survive_any_bytes_in_every_state
+);
+
+fn device_and_gateway<K: Kind>(state: usize, sniffer: &mut Sniffer) -> (K, Node) {
+    let mut device = K::new(DeviceConfig::new("dev", &["t"], [5, 6]), NOW);
+    device.take(NOW, (TopicIndex(0), b"one"), Overflow::Refuse).expect("room");
     device.handle_link_up(NOW);
     let (mut router, heap) = Node::start("gateway", true);
     let conn = router.handle_accepted(NOW, Framing::Cobs);
     let mut gateway = Node { router, store: heap, conn };
     for step in 0..state {
         if step % 2 == 0 {
-            let mut bytes = speak(&mut device, &mut store);
+            let mut bytes = speak(&mut device);
             for frame in frames_of(Framing::Cobs, &bytes) {
                 sniffer.hear(&frame[seal::LEN..]);
             }
@@ -309,19 +313,18 @@ fn device_and_gateway(state: usize, sniffer: &mut Sniffer) -> (Device, RamStore<
             listen(&mut device, &bytes);
         }
     }
-    (device, store, gateway)
+    (device, gateway)
 }
 
-fn speak(device: &mut Device, store: &mut RamStore<1024>) -> Vec<u8> {
-    let mut scratch = [0; 512];
-    pump::serve(device, store, NOW, &mut scratch).expect("in memory");
+fn speak(device: &mut impl Kind) -> Vec<u8> {
+    device.serve(NOW);
     let mut out = vec![0; 2048];
     let len = device.poll_transmit(NOW, &mut out);
     out.truncate(len);
     out
 }
 
-fn listen(device: &mut Device, bytes: &[u8]) {
+fn listen(device: &mut impl Kind, bytes: &[u8]) {
     let mut rest = bytes;
     // Each call takes bytes or yields an event, so this ends.
     for _ in 0..=2 * bytes.len() {
@@ -335,14 +338,13 @@ fn listen(device: &mut Device, bytes: &[u8]) {
     panic!("the device does not get through its input");
 }
 
-#[test]
-fn devices_survive_any_bytes_in_every_state() {
+fn devices_survive_any_bytes_in_every_state<K: Kind>() {
     let mut rng = Rng::new([4, 5]);
     let mut counts = Counts::default();
     for round in 0..STREAMS / 3 + 1 {
         let state = (round % STATES as u64) as usize;
         let mut sniffer = Sniffer { dialler: 0, session: SessionId(0) };
-        let (mut device, mut store, mut gateway) = device_and_gateway(state | 1, &mut sniffer);
+        let (mut device, mut gateway) = device_and_gateway::<K>(state | 1, &mut sniffer);
         let good = gateway.give();
         for frame in frames_of(Framing::Cobs, &good) {
             sniffer.hear(&frame[seal::LEN..]);
@@ -351,15 +353,15 @@ fn devices_survive_any_bytes_in_every_state() {
         let stream = attack(&mut rng, Framing::Cobs, &good, &seals, &mut counts);
         for chunk in stream.chunks(1 + rng.below(32) as usize) {
             listen(&mut device, chunk);
-            let _ = speak(&mut device, &mut store);
+            let _ = speak(&mut device);
         }
         device.handle_timeout(NOW + Duration::from_secs(60));
-        let _ = speak(&mut device, &mut store);
+        let _ = speak(&mut device);
         // A new link works whatever came over the old one.
         device.handle_link_down(NOW);
         while device.poll_event().is_some() {}
         device.handle_link_up(NOW);
-        assert!(!speak(&mut device, &mut store).is_empty(), "it greets again");
+        assert!(!speak(&mut device).is_empty(), "it greets again");
         counts.survived += 1;
     }
     assert!(counts.sealed > 10_000 && counts.broken > 10_000, "{counts:?}");

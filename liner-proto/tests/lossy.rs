@@ -2,15 +2,17 @@
 
 #![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
 
+mod kinds;
 mod pipe;
 
+use kinds::Kind;
 use liner_proto::config::LineConfig;
 use liner_proto::effect::GapReason;
-use liner_proto::endpoint::{DeviceConfig, Endpoint, Event as DeviceEvent, TopicIndex};
+use liner_proto::endpoint::{DeviceConfig, Event as DeviceEvent, TopicIndex};
 use liner_proto::id::{Class, ConnId};
-use liner_proto::pump::{self, Overflow};
+use liner_proto::pump::Overflow;
 use liner_proto::router::{Event, Message, NodeConfig, Router, StoreRequest};
-use liner_proto::store::{HeapStore, RamStore, Store, execute};
+use liner_proto::store::{HeapStore, Store, execute};
 use liner_proto::time::{Duration, Instant};
 use liner_proto::wire::record::Mode;
 use pipe::{CLEAN, Faults, Pipe};
@@ -18,7 +20,6 @@ use pipe::{CLEAN, Faults, Pipe};
 const QUEUE: usize = 2048;
 const FRAME: usize = 256;
 const MESSAGE: usize = 16 * 1024;
-type Device = Endpoint<'static, QUEUE, FRAME>;
 
 /// A gateway that hands everything to its own application.
 struct Gateway {
@@ -99,10 +100,33 @@ impl Gateway {
     }
 }
 
-struct World<const M: usize> {
+both!(super::kinds::InRam<{ super::QUEUE }, { super::FRAME }>, super::kinds::InStore<{ super::QUEUE }, { super::FRAME }, { super::QUEUE }>:
+    everything_arrives_in_order_and_once
+    what_is_lost_costs_little_more_than_its_own_time
+    a_gateway_that_starts_anew_is_found_on_the_same_line
+    nothing_of_a_device_that_starts_anew_is_taken_for_old
+    the_count_of_what_a_reboot_loses_is_right
+    commands_reach_a_device_over_a_bad_line
+    a_line_for_one_side_at_a_time_works
+    a_device_without_a_random_source_is_given_its_epochs
+    nothing_but_what_was_sent_is_taken_from_noise
+);
+
+#[test]
+fn long_messages_in_ram_travel_in_pieces_among_short_ones() {
+    long_messages_travel_in_pieces_among_short_ones::<kinds::InRam<{ 32 * 1024 }, FRAME, MESSAGE>>();
+}
+
+#[test]
+fn long_messages_in_a_store_travel_in_pieces_among_short_ones() {
+    long_messages_travel_in_pieces_among_short_ones::<
+        kinds::InStore<{ 32 * 1024 }, FRAME, { 32 * 1024 }, MESSAGE>,
+    >();
+}
+
+struct World<K> {
     now: Instant,
-    device: Box<Endpoint<'static, QUEUE, FRAME, M>>,
-    store: RamStore<QUEUE>,
+    device: K,
     gateway: Gateway,
     up: Pipe,
     down: Pipe,
@@ -118,12 +142,11 @@ fn config(seed: u64, line: LineConfig) -> DeviceConfig<'static> {
     config
 }
 
-impl<const M: usize> World<M> {
+impl<K: Kind> World<K> {
     fn new(faults: Faults, line: LineConfig, seed: u64) -> Self {
         Self {
             now: Instant::ZERO,
-            device: Box::new(Endpoint::new(config(seed, line), Instant::ZERO)),
-            store: RamStore::new(),
+            device: K::new(config(seed, line), Instant::ZERO),
             gateway: Gateway::new(seed, line),
             up: Pipe::new(faults, seed),
             down: Pipe::new(faults, seed + 1000),
@@ -135,13 +158,12 @@ impl<const M: usize> World<M> {
 
     fn send(&mut self, payload: &[u8]) -> bool {
         let message = (TopicIndex(0), payload);
-        pump::send(&mut *self.device, &mut self.store, self.now, message, Overflow::Refuse).is_ok()
+        self.device.take(self.now, message, Overflow::Refuse).is_ok()
     }
 
     /// The device is switched off and on.
     fn reboot(&mut self, seed: u64) {
-        *self.device = Endpoint::new(config(seed, KNOWN), self.now);
-        self.store = RamStore::new();
+        self.device = K::new(config(seed, KNOWN), self.now);
     }
 
     /// A millisecond passes.
@@ -149,19 +171,17 @@ impl<const M: usize> World<M> {
         self.now = self.now + Duration::from_millis(1);
         let now = self.now;
         let arrived = self.down.take(now);
-        let mut scratch = [0; 4096];
+        let mut scratch = vec![0; 64 * 1024];
         let (commands, gaps, disconnects) = (&mut self.commands, &mut self.gaps, &mut self.disconnects);
-        let (bytes, served) =
-            pump::turn(&mut *self.device, &mut self.store, now, &arrived, &mut scratch, |event| {
-                if let DeviceEvent::Message { payload, maybe_redelivered, .. } = event {
-                    commands.push((payload.to_vec(), maybe_redelivered));
-                } else if let DeviceEvent::Gap { count, reason } = event {
-                    gaps.push((count, reason));
-                } else if let DeviceEvent::Disconnected(_) = event {
-                    *disconnects += 1;
-                }
-            });
-        served.expect("in memory");
+        let bytes = self.device.turn(now, &arrived, &mut scratch, |event| {
+            if let DeviceEvent::Message { payload, maybe_redelivered, .. } = event {
+                commands.push((payload.to_vec(), maybe_redelivered));
+            } else if let DeviceEvent::Gap { count, reason } = event {
+                gaps.push((count, reason));
+            } else if let DeviceEvent::Disconnected(_) = event {
+                *disconnects += 1;
+            }
+        });
         self.up.put(now, bytes);
         let arrived = self.up.take(now);
         self.gateway.turn(now, &arrived, &mut self.down);
@@ -201,12 +221,11 @@ fn numbered(count: u32, len: usize) -> Vec<Vec<u8>> {
 
 const KNOWN: LineConfig = LineConfig { baud: Some(115_200), half_duplex: false };
 
-#[test]
-fn everything_arrives_in_order_and_once() {
+fn everything_arrives_in_order_and_once<K: Kind>() {
     for seed in 0..30 {
         let faults = Faults { turned: 500, lost: 300, inserted: 300, ..CLEAN };
         let line = if seed % 2 == 0 { KNOWN } else { LineConfig::default() };
-        let mut world: World<0> = World::new(faults, line, seed);
+        let mut world: World<K> = World::new(faults, line, seed);
         let messages = numbered(500, 40);
         world.send_all(&messages, Duration::from_secs(120));
         assert_eq!(world.payloads(), messages, "seed {seed}");
@@ -217,11 +236,10 @@ fn everything_arrives_in_order_and_once() {
     }
 }
 
-#[test]
-fn what_is_lost_costs_little_more_than_its_own_time() {
+fn what_is_lost_costs_little_more_than_its_own_time<K: Kind>() {
     // One bit in 100,000.
     let faults = Faults { turned: 80, ..CLEAN };
-    let mut world: World<0> = World::new(faults, KNOWN, 7);
+    let mut world: World<K> = World::new(faults, KNOWN, 7);
     let messages = numbered(4000, 64);
     let took = world.send_all(&messages, Duration::from_secs(300));
     assert_eq!(world.payloads(), messages);
@@ -232,9 +250,8 @@ fn what_is_lost_costs_little_more_than_its_own_time() {
     assert!(share > 0.85, "{share} of what the line lets through, {:?}", world.device.line_stats());
 }
 
-#[test]
-fn a_gateway_that_starts_anew_is_found_on_the_same_line() {
-    let mut world: World<0> = World::new(Faults { turned: 100, ..CLEAN }, KNOWN, 3);
+fn a_gateway_that_starts_anew_is_found_on_the_same_line<K: Kind>() {
+    let mut world: World<K> = World::new(Faults { turned: 100, ..CLEAN }, KNOWN, 3);
     let messages = numbered(3000, 40);
     let mut rest = &messages[..];
     let mut restarts = 0;
@@ -260,9 +277,8 @@ fn a_gateway_that_starts_anew_is_found_on_the_same_line() {
     assert_eq!(fresh, messages);
 }
 
-#[test]
-fn nothing_of_a_device_that_starts_anew_is_taken_for_old() {
-    let mut world: World<0> = World::new(CLEAN, KNOWN, 5);
+fn nothing_of_a_device_that_starts_anew_is_taken_for_old<K: Kind>() {
+    let mut world: World<K> = World::new(CLEAN, KNOWN, 5);
     world.send_all(&numbered(20, 40), Duration::from_secs(20));
     for reboot in 0..20_u64 {
         // What is sent from here on reaches nobody.
@@ -281,9 +297,8 @@ fn nothing_of_a_device_that_starts_anew_is_taken_for_old() {
     }
 }
 
-#[test]
-fn the_count_of_what_a_reboot_loses_is_right() {
-    let mut world: World<0> = World::new(CLEAN, KNOWN, 5);
+fn the_count_of_what_a_reboot_loses_is_right<K: Kind>() {
+    let mut world: World<K> = World::new(CLEAN, KNOWN, 5);
     world.send_all(&numbered(20, 40), Duration::from_secs(20));
     for held in [1_u32, 7, 12] {
         world.gateway.events.clear();
@@ -296,8 +311,7 @@ fn the_count_of_what_a_reboot_loses_is_right() {
         for _ in 0..400 {
             world.now = world.now + Duration::from_millis(1);
             let arrived = world.down.take(world.now);
-            let (bytes, _) =
-                pump::turn(&mut *world.device, &mut world.store, world.now, &arrived, &mut scratch, |_| {});
+            let bytes = world.device.turn(world.now, &arrived, &mut scratch, |_| {});
             for frame in bytes.split_inclusive(|byte| *byte == 0).filter(|frame| frame.len() < 30) {
                 world.up.put(world.now, frame);
             }
@@ -316,11 +330,10 @@ fn the_count_of_what_a_reboot_loses_is_right() {
     }
 }
 
-#[test]
-fn commands_reach_a_device_over_a_bad_line() {
+fn commands_reach_a_device_over_a_bad_line<K: Kind>() {
     for seed in 0..10 {
         let faults = Faults { turned: 500, lost: 300, inserted: 300, ..CLEAN };
-        let mut world: World<0> = World::new(faults, KNOWN, seed);
+        let mut world: World<K> = World::new(faults, KNOWN, seed);
         while !world.device.is_up() {
             world.step();
         }
@@ -337,21 +350,19 @@ fn commands_reach_a_device_over_a_bad_line() {
     }
 }
 
-#[test]
-fn a_line_for_one_side_at_a_time_works() {
+fn a_line_for_one_side_at_a_time_works<K: Kind>() {
     let line = LineConfig { baud: Some(19_200), half_duplex: true };
-    let mut world: World<0> = World::new(Faults { turned: 100, baud: 19_200, ..CLEAN }, line, 9);
+    let mut world: World<K> = World::new(Faults { turned: 100, baud: 19_200, ..CLEAN }, line, 9);
     let messages = numbered(200, 40);
     world.send_all(&messages, Duration::from_secs(120));
     assert_eq!(world.payloads(), messages);
 }
 
-#[test]
-fn a_device_without_a_random_source_is_given_its_epochs() {
+fn a_device_without_a_random_source_is_given_its_epochs<K: Kind>() {
     let mut settings = config(1, KNOWN);
     settings.without_epochs = true;
-    let mut world: World<0> = World::new(CLEAN, KNOWN, 1);
-    *world.device = Device::new(settings, Instant::ZERO);
+    let mut world: World<K> = World::new(CLEAN, KNOWN, 1);
+    world.device = K::new(settings, Instant::ZERO);
     for life in 1..=10 {
         world.send_all(&numbered(20, 40), Duration::from_secs(30));
         assert_eq!(
@@ -360,80 +371,27 @@ fn a_device_without_a_random_source_is_given_its_epochs() {
             "no message of a new life is taken for one of the last"
         );
         // The same seed again, as if it had been switched on.
-        *world.device = Device::new(settings, world.now);
-        world.store = RamStore::new();
+        world.device = K::new(settings, world.now);
     }
 }
 
-#[test]
-fn nothing_but_what_was_sent_is_taken_from_noise() {
+fn nothing_but_what_was_sent_is_taken_from_noise<K: Kind>() {
     let faults = Faults { turned: 5000, lost: 2000, inserted: 2000, ..CLEAN };
-    let mut world: World<0> = World::new(faults, KNOWN, 11);
+    let mut world: World<K> = World::new(faults, KNOWN, 11);
     let messages = numbered(100, 24);
     world.send_all(&messages, Duration::from_secs(600));
     assert_eq!(world.payloads(), messages);
 }
 
-#[test]
-fn long_messages_travel_in_pieces_among_short_ones() {
+fn long_messages_travel_in_pieces_among_short_ones<K: Kind>() {
     const LONG: usize = 9000;
     for seed in 0..5 {
         let faults = Faults { turned: 80, lost: 20, ..CLEAN };
-        let mut world: LongWorld = LongWorld::new(faults, seed);
+        let mut world: World<K> = World::new(faults, KNOWN, seed);
         let messages: Vec<Vec<u8>> = (0..12_u8)
             .map(|n| if n % 3 == 0 { (0..LONG).map(|at| (at as u8) ^ n).collect() } else { vec![n; 30] })
             .collect();
-        world.send_all(&messages);
-        assert_eq!(world.got(), messages, "seed {seed}");
-    }
-}
-
-/// The same with memory for long messages.
-struct LongWorld {
-    now: Instant,
-    device: Box<Endpoint<'static, { 32 * 1024 }, FRAME, MESSAGE>>,
-    store: Box<RamStore<{ 32 * 1024 }>>,
-    gateway: Gateway,
-    up: Pipe,
-    down: Pipe,
-}
-
-impl LongWorld {
-    fn new(faults: Faults, seed: u64) -> Self {
-        Self {
-            now: Instant::ZERO,
-            device: Box::new(Endpoint::new(config(seed, KNOWN), Instant::ZERO)),
-            store: Box::new(RamStore::new()),
-            gateway: Gateway::new(seed, KNOWN),
-            up: Pipe::new(faults, seed),
-            down: Pipe::new(faults, seed + 1000),
-        }
-    }
-
-    fn got(&self) -> Vec<&[u8]> {
-        self.gateway.got.iter().map(|(_, payload, _)| &payload[..]).collect()
-    }
-
-    fn send_all(&mut self, messages: &[Vec<u8>]) {
-        let mut rest = messages;
-        let mut scratch = vec![0; 64 * 1024];
-        while !rest.is_empty() || self.device.queued() > 0 {
-            while let Some((message, after)) = rest.split_first() {
-                let given = (TopicIndex(0), &message[..]);
-                match pump::send(&mut *self.device, &mut *self.store, self.now, given, Overflow::Refuse) {
-                    Ok(_) => rest = after,
-                    Err(_) => break,
-                }
-            }
-            self.now = self.now + Duration::from_millis(1);
-            let arrived = self.down.take(self.now);
-            let (bytes, served) =
-                pump::turn(&mut *self.device, &mut *self.store, self.now, &arrived, &mut scratch, |_| {});
-            served.expect("in memory");
-            self.up.put(self.now, bytes);
-            let arrived = self.up.take(self.now);
-            self.gateway.turn(self.now, &arrived, &mut self.down);
-            assert!(self.now < Instant::ZERO + Duration::from_secs(300), "{} queued", self.device.queued());
-        }
+        world.send_all(&messages, Duration::from_secs(300));
+        assert_eq!(world.payloads(), messages, "seed {seed}");
     }
 }

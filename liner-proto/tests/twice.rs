@@ -6,7 +6,7 @@ mod nodes;
 
 use std::time::Duration;
 
-use liner_proto::endpoint::{DeviceConfig, Endpoint};
+use liner_proto::endpoint::{DeviceConfig, StoredEndpoint};
 use liner_proto::id::ConnId;
 use liner_proto::pump;
 use liner_proto::router::{Event, Framing};
@@ -19,7 +19,7 @@ use nodes::{Node, cut, gateway, link, link_with, meet, settle};
 /// How long an older connection has to answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-type Device = Endpoint<'static, 512, 256>;
+type Device = StoredEndpoint<'static, 512, 256>;
 
 /// A subscriber of the name "sub", of which each has an instance of its own.
 fn sub(instance: u64) -> Node {
@@ -254,7 +254,8 @@ fn talk(device: &mut Device, store: &mut RamStore<2048>, gateway: &mut Node, con
     let mut received = Vec::new();
     loop {
         let mut scratch = [0; 1024];
-        let (sent, served) = pump::turn(device, store, gateway.now, &received, &mut scratch, |_| {});
+        let mut both = pump::WithStore { endpoint: device, store };
+        let (sent, served) = pump::turn(&mut both, gateway.now, &received, &mut scratch, |_| {});
         served.expect("in memory");
         gateway.take(conn, sent.to_vec());
         gateway.serve();

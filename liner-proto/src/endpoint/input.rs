@@ -1,26 +1,26 @@
 //! What arrives on the line.
 
-use core::time::Duration;
-
 use super::peer::Peer;
+use super::queue::Queue;
 use super::topics::TopicSet;
-use super::{Endpoint, Event, Takes};
-use crate::delivery::{Arrival, Inbound, Resumed, Resumption, Violation};
+use super::{Endpoint, Event, HEAD_MAX, Takes};
+use crate::delivery::{Arrival, Resumed, Resumption, Violation};
 use crate::effect::GapReason;
-use crate::frame::cobs::{self, CobsSplit};
-use crate::line::{Piece, Turn};
+use crate::frame::cobs;
+use crate::line::Piece;
 use crate::rng::Rng;
 use crate::seal;
-use crate::session::{Heard, Session};
+use crate::session::dial::{Dial, Heard, Pace};
 use crate::time::Instant;
-use crate::wire::control::{Ack, CloseReason, Content};
-use crate::wire::data::{self, Data};
-use crate::wire::handshake::{About, Acks, Assigned, StreamFields};
-use crate::wire::record::{Mode, Record, Topic};
-use crate::wire::{self, Body};
+use crate::wire::control::{Ack, CloseReason};
+use crate::wire::data::Data;
+use crate::wire::device::{self, Body, Content};
+use crate::wire::handshake::{About, Acks, Answer, Assigned, StreamFields};
+use crate::wire::record::{GAP_LEN_MAX, Mode, Record, Topic};
 
-/// The longest pause between two handshakes. A session that was not up for as long did not end the trouble before it.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The longest pause between two handshakes in microseconds. A session that was not up for as long did not end the trouble
+/// before it.
+const PAUSE_MAX: u32 = 1_000_000;
 
 /// A message that nobody has taken yet.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +28,8 @@ pub(super) struct Held {
     /// Where its body ends: in the receive buffer, behind the seal; or in the buffer for messages in pieces.
     end: usize,
     in_pieces: bool,
-    /// Bytes of the receive buffer that are free once it is taken.
-    consumed: usize,
     /// Not so if it is a best-effort message.
-    numbered: bool,
+    pub(super) numbered: bool,
     maybe_redelivered: bool,
 }
 
@@ -63,52 +61,39 @@ impl Notices {
     }
 }
 
-impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, QUEUE, FRAME, MESSAGE> {
+impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
+    Endpoint<'_, QUEUE, FRAME, MESSAGE, Q>
+{
     /// There is a link, or a new one: the handshake begins.
     pub fn handle_link_up(&mut self, now: Instant) {
         self.tick(now);
         self.forget_session();
-        self.redial = None;
-        let nonce = self.rng.next_nonzero();
-        let session = Session::dial(self.now, nonce, self.config.timing);
-        self.session = Some(session.on_line(self.config.line, false, self.config.planted));
+        self.session = Dial::begin(self.now, self.rng.next_nonzero());
     }
 
     /// The link is gone.
     pub fn handle_link_down(&mut self, now: Instant) {
         self.tick(now);
-        if self.session.is_some() {
+        if self.has_link() {
             self.notice.reason.get_or_insert(CloseReason::LinkLost);
         }
         self.forget_session();
+    }
+
+    /// Forgets the session, and what has arrived in it. A message that nobody has taken was not received.
+    fn forget_session(&mut self) {
+        self.session = Dial::IDLE;
         self.redial = None;
-    }
-
-    /// The session has ended, and the link may stay: the next one begins after a pause.
-    fn pause(&mut self) {
-        if self.session.is_none() {
-            return;
-        }
-        if self.peer.as_ref().is_some_and(|peer| peer.since + PAUSE_MAX <= self.now) {
-            self.back_off.reset(self.now);
-        }
-        self.redial = Some(self.back_off.fail(self.now, PAUSE_MAX, &mut self.rng));
-    }
-
-    pub(super) fn forget_session(&mut self) {
-        self.session = None;
-        self.stats = self.line_stats();
-        self.peer = None;
+        self.peer.full = TopicSet::EMPTY;
         self.drop_received();
-        self.out.handle_link_down();
+        self.queue.handle_link_down();
     }
 
-    /// Forgets what has arrived. A message that nobody has taken was not received.
     fn drop_received(&mut self) {
         self.rx_len = 0;
         self.rx_lost = false;
         if self.held.take().is_some_and(|held| held.numbered) {
-            self.inbound.handle_dropped();
+            self.queue.handle_dropped();
         }
     }
 
@@ -116,190 +101,159 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) -> usize {
         self.tick(now);
         let mut taken = 0;
-        loop {
+        for &byte in bytes {
+            if !self.has_link() {
+                return bytes.len();
+            }
             if self.held.is_some() {
-                return taken;
+                break;
             }
-            self.take_frame();
-            if self.held.is_some() || self.session.is_none() {
-                return if self.session.is_none() { bytes.len() } else { taken };
-            }
-            let rest = bytes.get(taken..).unwrap_or_default();
-            if rest.is_empty() {
-                return taken;
-            }
-            // Up to the end of the next frame, so that one frame at a time stands in the buffer.
-            let len = rest.iter().position(|byte| *byte == 0).map_or(rest.len(), |zero| zero + 1);
-            let room = self.rx.get_mut(self.rx_len..).unwrap_or_default();
-            let len = len.min(room.len());
-            if len == 0 {
+            taken += 1;
+            if byte == 0 {
+                self.take_frame();
+            } else if let Some(place) = self.rx.get_mut(self.rx_len) {
+                *place = byte;
+                self.rx_len += 1;
+            } else {
                 // Longer than any frame that may be sent here: a zero was lost, or noise has come.
-                self.rx_len = 0;
                 self.rx_lost = true;
-                continue;
             }
-            if let (Some(room), Some(rest)) = (room.get_mut(..len), rest.get(..len)) {
-                room.copy_from_slice(rest);
-            }
-            self.rx_len += len;
-            taken += len;
         }
+        taken
     }
 
-    /// Looks at the frame at the front of the buffer, if it is whole.
+    /// A zero has come: what stands before it is a frame, or nothing.
     fn take_frame(&mut self) {
-        while self.rx_len > 0 && self.held.is_none() {
-            let buffer = self.rx.get_mut(..self.rx_len).unwrap_or_default();
-            match cobs::split(buffer, FRAME) {
-                CobsSplit::Incomplete => return,
-                CobsSplit::Empty { consumed } => {
-                    self.resync(false);
-                    self.consume(consumed);
-                }
-                CobsSplit::Bad { consumed } | CobsSplit::TooLong { consumed } => {
-                    self.resync(true);
-                    self.consume(consumed);
-                }
-                CobsSplit::Frame { consumed, .. } if self.rx_lost => {
-                    self.resync(true);
-                    self.consume(consumed);
-                }
-                CobsSplit::Frame { frame, consumed } => {
-                    // A decoded frame begins where its encoding did.
-                    if let Err(reason) = self.handle_frame(frame.end, consumed) {
-                        return self.end(reason);
-                    }
-                    if self.held.is_none() {
-                        self.consume(consumed);
-                    }
+        let (len, lost) = (core::mem::take(&mut self.rx_len), core::mem::take(&mut self.rx_lost));
+        if len == 0 {
+            return;
+        }
+        match cobs::decode_in_place(self.rx.get_mut(..len).unwrap_or_default()) {
+            Some(len) if !lost => {
+                if let Err(reason) = self.handle_frame(len) {
+                    self.end(reason);
                 }
             }
+            _ => count(&mut self.peer.sending.stats_mut().resyncs),
         }
-    }
-
-    /// A zero has come, and what stood before it is dropped.
-    fn resync(&mut self, bad: bool) {
-        if (core::mem::take(&mut self.rx_lost) || bad)
-            && let Some(peer) = &mut self.peer
-        {
-            let stats = peer.sending.stats_mut();
-            stats.resyncs = stats.resyncs.wrapping_add(1);
-        }
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.rx_len);
-        self.rx.copy_within(bytes..self.rx_len, 0);
-        self.rx_len -= bytes;
     }
 
     /// Ends the session for a reason of this side.
-    fn end(&mut self, reason: CloseReason) {
+    pub(super) fn end(&mut self, reason: CloseReason) {
         self.drop_received();
-        self.notice.reason.get_or_insert(reason);
-        if let Some(session) = &mut self.session {
-            session.close(reason);
+        if self.has_link() {
+            self.notice.reason.get_or_insert(reason);
+            self.session.close(reason);
         }
     }
 
-    fn handle_frame(&mut self, frame_len: usize, consumed: usize) -> Result<(), CloseReason> {
+    fn handle_frame(&mut self, end: usize) -> Result<(), CloseReason> {
         let now = self.now;
-        let Some(session) = &mut self.session else { return Ok(()) };
-        if session.is_ending() {
-            return Ok(());
-        }
-        let frame = self.rx.get(..frame_len).unwrap_or_default();
-        let Ok((body, plain)) = session.open(frame) else {
-            if let Some(peer) = &mut self.peer {
-                let stats = peer.sending.stats_mut();
-                stats.seal_errors = stats.seal_errors.wrapping_add(1);
-            }
+        let frame = self.rx.get(..end).unwrap_or_default();
+        let Some(plain) = self.session.open(frame, &self.pace) else {
+            count(&mut self.peer.sending.stats_mut().seal_errors);
             return Ok(());
         };
-        let body = match wire::decode(body) {
+        let body = match device::decode(frame.get(seal::LEN..).unwrap_or_default()) {
             Ok(body) => body,
             // Anyone can seal for no session.
-            Err(_) if plain => return Ok(()),
+            Err(_) if plain || self.session.is_ending() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let heard = session.handle(now, &body, plain)?;
-        if heard != Heard::Ignored
-            && let Some(peer) = &mut self.peer
-        {
-            let stats = peer.sending.stats_mut();
-            stats.frames_received = stats.frames_received.wrapping_add(1);
+        let heard = self.session.handle(now, &body, plain, &self.pace)?;
+        if heard == Heard::Ignored {
+            return Ok(());
         }
-        match heard {
-            Heard::Other => {}
-            Heard::Answer { .. } if self.config.without_epochs && !self.is_seeded => {
+        count(&mut self.peer.sending.stats_mut().frames_received);
+        self.handle_body(end)
+    }
+
+    /// What a frame of the session says, as it stands in the buffer.
+    fn handle_body(&mut self, end: usize) -> Result<(), CloseReason> {
+        let now = self.now;
+        let bytes = self.rx.get(seal::LEN..end).unwrap_or_default();
+        let held = Held { end, in_pieces: false, numbered: true, maybe_redelivered: false };
+        let brought = match device::decode(bytes)? {
+            Body::Answer(Answer { nonce, .. }) if !self.is_seeded => {
                 // The nonce of the hello may have been that of an earlier life, and so the answer, too. It brings the randomness
                 // for one that nobody has had.
-                let [a, b] = self.config.seed;
-                self.rng = Rng::new([a ^ session.peer_nonce(), b]);
+                self.rng = Rng::new([self.rng.next() ^ nonce, self.rng.next()]);
                 self.is_seeded = true;
                 self.handle_link_up(now);
                 return Ok(());
             }
-            Heard::Answer { about, stream, .. } => return self.attach(about, &stream),
-            Heard::Probe => {
-                // An acknowledgement goes with the answer.
-                self.peer.iter_mut().for_each(|peer| peer.receiving.ask(now));
-                return Ok(());
-            }
-            Heard::Ignored | Heard::Echo { .. } => return Ok(()),
-            Heard::Hello { .. } | Heard::Confirm { .. } => return Err(CloseReason::Violation),
-            Heard::Close(reason) => {
+            Body::Answer(Answer { about, stream, .. }) => return self.attach(&about, &stream),
+            Body::Ack(ack) => return self.handle_ack(&ack),
+            Body::Close(reason) => {
                 self.notice.reason.get_or_insert(reason);
                 return Ok(());
             }
-        }
-        let held =
-            Held { end: frame_len, in_pieces: false, consumed, numbered: true, maybe_redelivered: false };
-        self.handle_body(held)
-    }
-
-    /// What a frame of the session says, as it stands in the buffer.
-    fn handle_body(&mut self, held: Held) -> Result<(), CloseReason> {
-        let now = self.now;
-        let Some(peer) = &mut self.peer else { return Ok(()) };
-        let bytes = self.rx.get(seal::LEN..held.end).unwrap_or_default();
-        let body = wire::decode(bytes).map_err(CloseReason::from)?;
-        if let Body::Ack(ack) = &body {
-            return self.handle_ack(ack);
-        }
-        let brought = if let Body::Data(data) = &body {
-            if data.is_best_effort() {
-                Brought::Message { numbered: false, maybe_redelivered: false }
-            } else if peer.receiving.handle_frame(now, data.frame) == Turn::Next {
-                peer.receiving.taken(now);
-                take_data(peer, &mut self.inbound, data)?
-            } else {
-                Brought::Nothing
-            }
-        } else if let Body::Numbered(numbered) = &body {
-            if peer.receiving.handle_frame(now, numbered.frame) != Turn::Next {
+            // An acknowledgement goes with the answer.
+            Body::Probe(_) => {
+                self.peer.receiving.ask(now);
                 return Ok(());
             }
-            peer.receiving.taken(now);
-            match numbered.content().map_err(CloseReason::from)? {
-                Content::Fragment(fragment) => {
-                    return self.handle_fragment(fragment.left, fragment.bytes.len(), held);
-                }
-                Content::Begin(begin) => {
-                    peer.assembly.drop_begun();
-                    peer.expected = begin.number;
-                }
-                Content::TopicFull(full) => peer.handle_topic_full(self.config.topics, &full),
-                // A device keeps no directory, and topics come as text.
-                Content::Bind(_) | Content::Page(_) | Content::Skipped => {}
+            Body::Echo(_) | Body::Greet | Body::Skipped => return Ok(()),
+            Body::Data(data) if data.is_best_effort() => {
+                Brought::Message { numbered: false, maybe_redelivered: false }
             }
-            Brought::Nothing
-        } else if let Body::Skipped(_) = &body {
-            Brought::Nothing
-        } else {
-            return Err(CloseReason::Violation);
+            Body::Data(data) => {
+                if !self.peer.receiving.take(now, data.frame) {
+                    return Ok(());
+                }
+                take_data(&mut self.peer, &mut self.queue, &data)?
+            }
+            Body::Numbered { frame, body } => {
+                if !self.peer.receiving.take(now, frame) {
+                    return Ok(());
+                }
+                match device::content(body, Self::IN_PIECES)? {
+                    Content::Begin(number) => {
+                        self.peer.assembly.drop_begun();
+                        self.peer.expected = number;
+                        return Ok(());
+                    }
+                    Content::TopicFull(full) => {
+                        self.peer.handle_topic_full(self.topics, &full);
+                        return Ok(());
+                    }
+                    Content::Skipped => return Ok(()),
+                    Content::Fragment(fragment) => {
+                        return self.handle_fragment(fragment.left, fragment.bytes.len(), held);
+                    }
+                }
+            }
         };
         self.note(&brought, held);
+        Ok(())
+    }
+
+    /// A piece of a record, of `len` bytes at the end of the frame.
+    fn handle_fragment(&mut self, left: u32, len: usize, held: Held) -> Result<(), CloseReason> {
+        let piece = self.peer.assembly.handle(left, len, MESSAGE).ok_or(CloseReason::Violation)?;
+        let (at, whole) = match piece {
+            Piece::GivenUp | Piece::Skipped => return Ok(()),
+            Piece::LastSkipped => {
+                // Its sender dropped it when all of it but a lost piece was on its way.
+                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
+                let brought = take_record(&mut self.peer, &mut self.queue, &gap, (0, false))?;
+                self.note(&brought, held);
+                return Ok(());
+            }
+            Piece::More(at) => (at, false),
+            Piece::Last(at, _) => (at, true),
+        };
+        let end = at + len;
+        let bytes = self.rx.get(held.end - len..held.end).unwrap_or_default();
+        if let Some(room) = self.message.get_mut(at..end) {
+            room.copy_from_slice(bytes);
+        }
+        if whole {
+            let body = self.message.get(..end).unwrap_or_default();
+            let Body::Data(data) = device::decode(body)? else { return Err(CloseReason::Violation) };
+            let brought = take_data(&mut self.peer, &mut self.queue, &data)?;
+            self.note(&brought, Held { end, in_pieces: true, ..held });
+        }
         Ok(())
     }
 
@@ -314,80 +268,55 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         }
     }
 
-    /// A piece of a record, of `len` bytes at the end of the frame.
-    fn handle_fragment(&mut self, left: u32, len: usize, held: Held) -> Result<(), CloseReason> {
-        let Some(peer) = &mut self.peer else { return Ok(()) };
-        let piece = peer.assembly.handle(left, len, MESSAGE).ok_or(CloseReason::Violation)?;
-        let (at, end) = match piece {
-            Piece::GivenUp | Piece::Skipped => return Ok(()),
-            Piece::LastSkipped => {
-                // Its sender dropped it when all of it but a lost piece was on its way.
-                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
-                let brought = take_record(peer, &mut self.inbound, &gap, (0, false))?;
-                self.note(&brought, held);
-                return Ok(());
-            }
-            Piece::More(at) => (at, None),
-            Piece::Last(at, end) => (at, Some(end)),
-        };
-        let bytes = self.rx.get(held.end - len..held.end).unwrap_or_default();
-        if let Some(room) = self.message.get_mut(at..at + len) {
-            room.copy_from_slice(bytes);
-        }
-        let Some(end) = end else { return Ok(()) };
-        let body = wire::decode(self.message.get(..end).unwrap_or_default()).map_err(CloseReason::from)?;
-        let Body::Data(data) = body else { return Err(CloseReason::Violation) };
-        let brought = take_data(peer, &mut self.inbound, &data)?;
-        self.note(&brought, Held { end, in_pieces: true, ..held });
-        Ok(())
-    }
-
     fn handle_ack(&mut self, ack: &Ack) -> Result<(), CloseReason> {
-        let Some(peer) = &mut self.peer else { return Ok(()) };
-        let arrived = &mut peer.arrived;
-        let each = |carried: crate::line::Carried| {
-            *arrived = carried.completes(*arrived).map_or(*arrived, |number| number.max(*arrived));
-        };
         let marks = (ack.received, ack.bitmap, ack.window);
-        peer.sending.handle_ack(self.now, marks, &mut self.rng, each).map_err(|_| CloseReason::Violation)?;
-        let acked = data::widen(ack.acked_low, peer.arrived);
+        self.peer
+            .sending
+            .handle_ack(self.now, marks, &mut self.rng, |_| {})
+            .map_err(|_| CloseReason::Violation)?;
         // What an earlier session brought may have been committed since.
-        self.out.handle_marks(self.now, peer.arrived.max(acked), acked).map_err(close_reason)
+        self.queue.handle_ack(self.now, ack.acked_low).map_err(close_reason)
     }
 
     /// The gateway has proved that it takes part in this handshake.
-    fn attach(&mut self, about: About, stream: &StreamFields) -> Result<(), CloseReason> {
-        match stream.assigned {
-            Some(Assigned { outbox, inbox }) if self.inbox.is_none() => {
-                self.out.assign(outbox);
-                self.inbox = inbox;
-            }
-            None if self.inbox.is_none() => return Err(CloseReason::Unsupported),
-            _ => {}
+    fn attach(&mut self, about: &About, stream: &StreamFields) -> Result<(), CloseReason> {
+        if self.inbox.is_none() {
+            let Assigned { outbox, inbox } = stream.assigned.ok_or(CloseReason::Unsupported)?;
+            self.queue.assign(outbox);
+            self.inbox = inbox;
         }
-        let resumed = self.out.resume(self.now, stream.known);
+        let (resumed, resumption) = self.queue.resume(self.now, stream);
         if resumed == Resumed::Regressed {
-            self.storage.rotate_wanted = true;
-            self.rotate_if_possible();
+            self.notice.regressed |= self.queue.regress(&mut self.rng);
             return Err(CloseReason::Regressed);
         }
-        self.inbound.set_on_line(true);
-        match self.inbound.resume(stream) {
-            Resumption::Continued | Resumption::Fresh => {}
-            Resumption::Lost(count) => self.notice.add_gap(count, GapReason::Missing),
+        if let Resumption::Lost(count) = resumption {
+            self.notice.add_gap(count, GapReason::Missing);
         }
-        let held = !self.config.accept_weak_acks && !about.acks.satisfies(self.config.class);
-        self.notice.weak = held.then_some(about.acks);
-        let line = (self.config.line, self.config.planted);
-        self.peer = Some(Peer::new(
-            self.now,
-            held,
-            line,
-            (self.out.acked(), about.window_messages, self.config.window),
-        ));
-        self.takes = Takes::of(&about, Self::RECORD_MAX, MESSAGE > FRAME);
+        let Pace { line, planted, .. } = self.pace;
+        self.peer = Peer::new(self.now, line, planted, about.window_messages, self.own_window);
+        if !self.accept_weak_acks && !about.acks.satisfies(self.class) {
+            self.peer.held = true;
+            self.notice.weak = Some(about.acks);
+        }
+        let frame_max = (about.frame_max as usize).min(FRAME);
+        let fits = if Self::IN_PIECES { MESSAGE } else { frame_max - HEAD_MAX };
+        self.takes = Takes {
+            record_max: fits.min(about.message_max as usize).max(GAP_LEN_MAX),
+            frame_max,
+            bindings_max: about.bindings_max as usize,
+        };
         self.notice.connected = Some(resumed == Resumed::Continued);
         Ok(())
+    }
+
+    /// The session has ended, and the link may stay: the next one begins after a pause.
+    fn pause(&mut self) {
+        if self.session.was_answered() && self.peer.since.after_micros(PAUSE_MAX.into()) <= self.now {
+            self.back_off.reset(self.now);
+        }
+        self.forget_session();
+        self.redial = Some(self.back_off.fail(self.now, PAUSE_MAX, &mut self.rng));
     }
 
     /// The next event. A message that was handed out before is taken as processed now.
@@ -410,19 +339,19 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         if let Some((topic, is_full)) = self.notice.full.approach(self.full()) {
             return Some(if is_full { Event::TopicFull { topic } } else { Event::TopicFree { topic } });
         }
-        let is_over = self.session.as_ref().is_none_or(Session::is_closed);
-        if is_over && let Some(reason) = self.notice.reason.take() {
-            self.pause();
-            self.forget_session();
+        if self.session.is_closed()
+            && let Some(reason) = self.notice.reason.take()
+        {
+            if self.has_link() {
+                self.pause();
+            }
             return Some(Event::Disconnected(reason));
         }
         let held = self.held.take()?;
         // The bytes stay where they are until the next frame is put there.
-        self.rx_len = self.rx_len.saturating_sub(held.consumed);
-        debug_assert_eq!(self.rx_len, 0, "one frame at a time stands in the buffer");
         let body =
             if held.in_pieces { self.message.get(..held.end)? } else { self.rx.get(seal::LEN..held.end)? };
-        let Ok(Body::Data(data)) = wire::decode(body) else { return None };
+        let Ok(Body::Data(data)) = device::decode(body) else { return None };
         let Ok(Record::Message { header, payload }) = data.record.decode() else { return None };
         let topic = match header.topic {
             Topic::Text(text) => text,
@@ -434,41 +363,44 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
     }
 }
 
+/// Counts one more.
+const fn count(of: &mut u32) {
+    *of = of.wrapping_add(1);
+}
+
 /// Takes a frame with a record that comes in its place.
-fn take_data(peer: &mut Peer, inbound: &mut Inbound, data: &Data<'_>) -> Result<Brought, CloseReason> {
-    let record = data.record.decode().map_err(CloseReason::from)?;
-    take_record(peer, inbound, &record, (data.record.len(), data.sent_before))
+fn take_data(peer: &mut Peer, queue: &mut impl Queue, data: &Data<'_>) -> Result<Brought, CloseReason> {
+    take_record(peer, queue, &data.record.decode()?, (data.record.len(), data.sent_before))
 }
 
 /// Takes a record of so many bytes that comes in its place.
 fn take_record(
     peer: &mut Peer,
-    inbound: &mut Inbound,
+    queue: &mut impl Queue,
     record: &Record<'_>,
     (len, sent_before): (usize, bool),
 ) -> Result<Brought, CloseReason> {
     // A record in place of the rest of another one: that one was given up.
     peer.assembly.drop_begun();
     let number = peer.expected;
-    let (last, gap) = match *record {
+    let gap = match *record {
         Record::Message { header, .. } if header.mode == Mode::BestEffort => {
             return Err(CloseReason::Violation);
         }
-        Record::Message { .. } => (number, None),
-        Record::Gap { reason, count } => {
-            (number.checked_add(count - 1).ok_or(CloseReason::Violation)?, Some((count, reason)))
-        }
+        Record::Message { .. } => None,
+        Record::Gap { reason, count } => Some((count, reason)),
     };
+    let last = number.checked_add(gap.map_or(1, |(count, _)| count) - 1).ok_or(CloseReason::Violation)?;
     if number == 0 {
         return Err(CloseReason::Violation);
     }
-    let arrival = inbound.handle_arrival(number, last, len).map_err(close_reason)?;
+    let arrival = queue.handle_arrival(number, last, len).map_err(close_reason)?;
     peer.expected = last + 1;
     Ok(match (arrival, gap) {
         (Arrival::Duplicate, _) => Brought::Nothing,
         (Arrival::New, Some((count, reason))) => Brought::Gap(count, reason),
         (Arrival::New, None) => {
-            let maybe_redelivered = sent_before && inbound.in_doubt(number);
+            let maybe_redelivered = sent_before && queue.in_doubt(number);
             Brought::Message { numbered: true, maybe_redelivered }
         }
     })

@@ -6,35 +6,44 @@
 //! # How it is driven
 //! * **inputs** `handle_*`: the link came, went, or brought bytes; time passed; the store has answered;
 //! * **commands** [`send`](Endpoint::send), [`close`](Endpoint::close);
-//! * **outputs** `poll_*`, one for each sink: [`poll_transmit`](Endpoint::poll_transmit), [`poll_store`](Endpoint::poll_store)
-//!   and [`poll_load`](Endpoint::poll_load), [`poll_event`](Endpoint::poll_event), [`poll_timeout`](Endpoint::poll_timeout);
+//! * **outputs** `poll_*`, one for each sink: [`poll_transmit`](Endpoint::poll_transmit),
+//!   [`poll_event`](Endpoint::poll_event), [`poll_timeout`](Endpoint::poll_timeout), and for a device with a store
+//!   [`poll_store`](StoredEndpoint::poll_store) and [`poll_load`](StoredEndpoint::poll_load);
 //! * **getters**: the rest.
 //!
 //! **The drain rule**: after every input or command, drain every `poll_*` until it is empty or its sink is full.
-//! [`pump`](crate::pump) does that for a store that answers at once.
+//! [`pump`](crate::pump) does that.
+//!
+//! # Where messages are kept
+//! [`Endpoint`] keeps them in itself, in [`Ram`], and that is all: a reset forgets them. [`StoredEndpoint`] keeps them in a
+//! [`Store`](crate::store::Store), for instance in flash. Everything else is the same.
 
+mod carried;
 mod input;
 mod output;
 mod peer;
-mod storage;
+mod queue;
+mod ram;
+mod stored;
 mod topics;
 
-pub use storage::Step;
+pub use queue::Queue;
+pub use ram::Ram;
+pub use stored::{Step, Stored};
 
 use crate::config::{Limits, LineConfig, Timing};
-use crate::delivery::{Inbound, Outbound, PushError, SendMode};
-use crate::effect::{GapReason, Recovered};
+use crate::effect::GapReason;
 use crate::id::{Class, Epoch};
 use crate::line::LineStats;
-use crate::memory::Region;
 use crate::planted::Planted;
 use crate::rng::Rng;
-use crate::session::Session;
+use crate::session::dial::{Dial, Pace};
 use crate::time::Instant;
 use crate::timer::{BackOff, Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
-use crate::wire::handshake::{About, Acks};
-use crate::wire::record::{self, Header, Mode, Origin, Topic};
+use crate::wire::handshake::Acks;
+use crate::wire::record::{Origin, Topic};
+use crate::wire::varint::varint_len;
 use peer::Peer;
 use topics::TopicSet;
 
@@ -169,155 +178,142 @@ pub enum Event<'a> {
 
 /// A device's end of a line to its gateway.
 ///
-/// `QUEUE` bytes hold what is being stored and sent, at least two of the largest messages; what is above them waits in the
-/// store. `FRAME` bytes hold one frame on its way in, at least 194. Everything lives in here, so that a `static` of
-/// it is all the memory there is.
+/// `QUEUE` bytes hold what is queued: every message that is not acknowledged, or with a store ([`StoredEndpoint`]) those that are
+/// being stored and sent, at least two of the largest. `FRAME` bytes hold one frame on its way in, at least 194. Everything
+/// lives in here, so that a `static` of it is all the memory there is.
 ///
 /// With `MESSAGE` above `FRAME` messages may be longer than a frame, in both directions: they travel in pieces. One of up to `MESSAGE`
 /// bytes, with its record's head and 8 more, is put together here.
 #[derive(Debug)]
-pub struct Endpoint<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize = 0> {
-    config: DeviceConfig<'a>,
+pub struct Endpoint<
+    'a,
+    const QUEUE: usize,
+    const FRAME: usize,
+    const MESSAGE: usize = 0,
+    Q: Queue = Ram<QUEUE>,
+> {
+    name: &'a str,
+    topics: &'a [&'a str],
+    class: Class,
+    accept_weak_acks: bool,
+    own_window: u8,
+    pace: Pace,
     rng: Rng,
     now: Instant,
-    session: Option<Session>,
+    session: Dial,
     back_off: BackOff,
     /// When the next handshake is to begin on a link that stays.
     redial: Option<Instant>,
-    peer: Option<Peer>,
-    /// Counts of the session that is over, or has not begun.
-    stats: LineStats,
+    /// The gateway: that of the session before as long as there is no other.
+    peer: Peer,
     takes: Takes,
     /// Which start of the device this is.
     instance: u64,
-    /// The gateway has given what this side has no source of.
+    /// There is a random source, or the gateway has given what there is none of.
     is_seeded: bool,
     inbox: Epoch,
-    out: Outbound<Region<QUEUE>>,
+    queue: Q,
     /// Topics of what was queued since the queue was last empty.
     queued: TopicSet,
-    inbound: Inbound,
-    storage: storage::State,
     rx: [u8; FRAME],
     rx_len: usize,
     /// What stands in `rx` is the rest of something too long: it is dropped to the next zero.
     rx_lost: bool,
     message: [u8; MESSAGE],
-    /// When something was sent last.
-    spoke: Instant,
-    /// The frame at the front of `rx` carries a message that nobody has taken yet.
+    /// A frame has brought a message that nobody has taken yet.
     held: Option<input::Held>,
     notice: input::Notices,
 }
+
+/// The endpoint of a device with a store: what it acknowledges to its caller survives what the store survives.
+///
+/// Tell it what the store remembers with [`restore`](Self::restore) before its first input.
+pub type StoredEndpoint<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize = 0> =
+    Endpoint<'a, QUEUE, FRAME, MESSAGE, Stored<QUEUE>>;
 
 /// What the gateway takes, as it said last.
 #[derive(Clone, Copy, Debug)]
 struct Takes {
     /// The longest record, as it is sent.
     record_max: usize,
-    /// The longest frame.
+    /// The longest frame that may be sent.
     frame_max: usize,
     /// Topic numbers that it keeps; other topics are written out.
     bindings_max: usize,
 }
 
 impl Takes {
-    /// As long as it has said nothing, what this side can send.
-    const fn unknown(record_max: usize) -> Self {
-        Self { record_max, frame_max: usize::MAX, bindings_max: usize::MAX }
-    }
-
-    /// What the gateway says, and what this side can send.
-    fn of(about: &About, most: usize, in_pieces: bool) -> Self {
-        let frame_max = about.frame_max as usize;
-        let in_frame = frame_max.saturating_sub(HEAD_MAX);
-        let fits = if in_pieces { most } else { most.min(in_frame) };
-        Self {
-            record_max: fits.min(about.message_max as usize).max(record::GAP_LEN_MAX),
-            frame_max,
-            bindings_max: about.bindings_max as usize,
+    /// A record's topic as it is sent.
+    fn topic<'t>(&self, topics: &[&'t str], place: u16) -> Topic<'t> {
+        match topics.get(usize::from(place)) {
+            Some(text) if usize::from(place) >= self.bindings_max => Topic::Text(text),
+            _ => Topic::Number(u32::from(place) + 1),
         }
     }
+}
 
-    /// A record's header as it is sent; `topics` are the texts of the numbers from 1.
-    fn spelled<'h>(&self, header: &Header<'h>, topics: &[&'h str]) -> Header<'h> {
-        let topic = match header.topic {
-            Topic::Number(number) if number as usize > self.bindings_max => {
-                let text = (number as usize).checked_sub(1).and_then(|index| topics.get(index));
-                text.map_or(header.topic, |text| Topic::Text(text))
-            }
-            Topic::Number(_) | Topic::Text(_) => header.topic,
-        };
-        Header { topic, ..*header }
-    }
+/// The bytes of a message's record, as it is sent.
+fn record_len(topic: Topic<'_>, payload: &[u8]) -> usize {
+    let (number, text) = match topic {
+        Topic::Number(number) => (number as usize, ""),
+        Topic::Text(text) => (text.len(), text),
+    };
+    1 + varint_len(number as u64) + text.len() + payload.len()
 }
 
 /// Bytes of a frame that are not its record.
 const HEAD_MAX: usize = crate::wire::data::HEAD_LEN_MAX + crate::seal::LEN;
 
-impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'a, QUEUE, FRAME, MESSAGE> {
+impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
+    Endpoint<'a, QUEUE, FRAME, MESSAGE, Q>
+{
     /// The longest record that can be sent: in one frame, or in pieces.
-    const RECORD_MAX: usize = if MESSAGE > FRAME { MESSAGE } else { FRAME - HEAD_MAX };
+    const RECORD_MAX: usize = if Self::IN_PIECES { MESSAGE } else { FRAME - HEAD_MAX };
 
-    /// An endpoint whose store knows nothing. Tell it what the store remembers with [`restore`](Self::restore), if it can.
+    /// Whether a message may be longer than a frame.
+    const IN_PIECES: bool = MESSAGE > FRAME;
+
+    /// An endpoint that knows of nothing before it.
     pub fn new(config: DeviceConfig<'a>, now: Instant) -> Self {
         const { assert!(Self::FRAME_MAX >= crate::wire::FRAME_MIN, "the handshake needs frames of 192 bytes") };
         let mut rng = Rng::new(config.seed);
         let mut epoch = || if config.without_epochs { Epoch::NONE } else { Epoch(rng.next_nonzero()) };
         let (epoch, inbox) = (epoch(), epoch());
         let instance = rng.next_nonzero();
-        let limits = Self::limits(&config);
+        let planted = config.planted;
         Self {
+            name: config.name,
+            topics: config.topics,
+            class: config.class,
+            accept_weak_acks: config.accept_weak_acks,
+            own_window: config.window,
+            pace: Pace::new(&config.timing, config.line, planted),
             rng,
             now,
-            session: None,
+            session: Dial::IDLE,
             back_off: BackOff::new(now),
             redial: None,
-            peer: None,
-            stats: LineStats::default(),
-            takes: Takes::unknown(Self::RECORD_MAX),
+            peer: Peer::new(now, config.line, planted, 0, 0),
+            // As long as it has said nothing, what this side can send.
+            takes: Takes { record_max: Self::RECORD_MAX, frame_max: FRAME, bindings_max: usize::MAX },
             instance,
-            is_seeded: false,
+            is_seeded: !config.without_epochs,
             inbox,
-            out: Outbound::new(Region::new(), SendMode::Stored, epoch),
+            queue: Q::new(epoch, &Self::limits(config.window), planted),
             queued: TopicSet::EMPTY,
-            inbound: Inbound::new(&limits, config.planted),
-            storage: storage::State::NEW,
             rx: [0; FRAME],
             rx_len: 0,
             rx_lost: false,
             message: [0; MESSAGE],
-            spoke: Instant::ZERO,
             held: None,
             notice: input::Notices::default(),
-            config,
-        }
-    }
-
-    /// Takes one thing that the store remembers. Before the first input only.
-    pub fn restore(&mut self, item: &Recovered<'_>) {
-        match *item {
-            Recovered::Node { inbox, regressed, .. } => {
-                self.inbox = inbox;
-                self.storage.inbox_stored = true;
-                self.storage.regressed = regressed;
-            }
-            Recovered::Queue(queue) => {
-                self.out = Outbound::restore(Region::new(), SendMode::Stored, &queue.remembered(), false);
-                self.queued = TopicSet::first(self.config.topics.len());
-                self.storage.opened = true;
-                if self.storage.regressed {
-                    self.rotate();
-                }
-            }
-            Recovered::Cursor { epoch, through, .. } => self.inbound.restore(epoch, through, u64::MAX),
-            Recovered::Topic { .. } | Recovered::Subscription { .. } => {}
         }
     }
 
     // ------------------------------------------------------------------ commands
 
-    /// Queues a message for the gateway. It leaves after it was stored; [`pump::send`](crate::pump::send) does both.
+    /// Queues a message for the gateway. Without a store that is all; with one, it leaves after it was stored:
+    /// [`pump::send`](crate::pump::send) does both.
     ///
     /// Returns the message's number in the stream.
     ///
@@ -325,49 +321,33 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
     /// If it was not taken.
     pub fn send(&mut self, now: Instant, topic: TopicIndex, payload: &[u8]) -> Result<u64, SendError> {
         self.tick(now);
-        let place = usize::from(topic.0);
-        if place >= self.config.topics.len() {
+        let TopicIndex(place) = topic;
+        if usize::from(place) >= self.topics.len() {
             return Err(SendError::NoSuchTopic);
         }
-        let header = Header::new(Mode::All, Topic::Number(u32::from(topic.0) + 1));
-        let len = record::message_len(&header, payload.len());
-        let spelled = self.takes.spelled(&header, self.config.topics);
-        if record::message_len(&spelled, payload.len()) > self.takes.record_max {
+        if record_len(self.takes.topic(self.topics, place), payload) > self.takes.record_max {
             return Err(SendError::TooLarge);
         }
-        if self.full().contains(place) {
+        if self.full().contains(place.into()) {
             return Err(SendError::TopicFull);
         }
-        let write = |room: &mut [u8]| {
-            record::encode_message(&header, payload, room);
-        };
-        if self.out.queued() == 0 {
+        if self.queued() == 0 {
             self.queued = TopicSet::EMPTY;
         }
-        let number = self.out.push(self.now, len, false, write).map_err(|error| match error {
-            PushError::Full => SendError::Full,
-            PushError::TooLarge => SendError::TooLarge,
-        })?;
-        self.queued.insert(place);
+        let number = self.queue.push(self.now, place, payload)?;
+        self.queued.insert(place.into());
         Ok(number)
-    }
-
-    /// Takes back messages that were queued and are not stored. Returns how many.
-    pub fn withdraw(&mut self) -> u64 {
-        self.out.withdraw()
     }
 
     /// Drops the oldest queued message, and tells the gateway of a gap in its place. Says whether there was one.
     pub fn drop_oldest(&mut self) -> bool {
-        self.out.drop_oldest(GapReason::Dropped)
+        self.queue.drop_oldest()
     }
 
     /// Ends the session. What is queued stays.
     pub fn close(&mut self, now: Instant) {
         self.tick(now);
-        if let Some(session) = &mut self.session {
-            session.close(CloseReason::Shutdown);
-        }
+        self.end(CloseReason::Shutdown);
     }
 
     // ------------------------------------------------------------------ getters
@@ -375,50 +355,59 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
     /// Whether there is a link on which a session is up, begins or ends: not so before the first
     /// [`handle_link_up`](Self::handle_link_up), and after [`Event::Disconnected`].
     pub const fn has_link(&self) -> bool {
-        self.session.is_some()
+        self.session.has_link()
     }
 
     /// Whether a handshake is to begin on a link that stays: at once on a new one; after a session that has ended, or was
     /// refused, when a pause is over, which grows from 0.1 s to 0.25 s, and to 1 s when there was no session for a minute.
     /// [`poll_timeout`](Self::poll_timeout) tells when that is.
     pub fn wants_link(&self, now: Instant) -> bool {
-        self.session.is_none() && self.redial.is_none_or(|at| at <= now.max(self.now))
+        !self.has_link() && self.redial.is_none_or(|at| at <= now.max(self.now))
     }
 
     /// Whether messages may pass.
-    pub fn is_up(&self) -> bool {
-        self.peer.is_some() && self.session.as_ref().is_some_and(Session::is_up)
+    pub const fn is_up(&self) -> bool {
+        self.session.is_up()
     }
 
     /// Topics of which the gateway keeps no more.
-    fn full(&self) -> TopicSet {
-        self.peer.as_ref().map_or(TopicSet::EMPTY, |peer| peer.full)
+    const fn full(&self) -> TopicSet {
+        self.peer.full
     }
 
     /// Messages that are queued and not acknowledged.
-    pub const fn queued(&self) -> u64 {
-        self.out.queued()
+    pub fn queued(&self) -> u64 {
+        self.queue.next() - 1 - self.queue.acked()
     }
 
     /// The last number that the gateway has committed.
-    pub const fn acked(&self) -> u64 {
-        self.out.acked()
+    pub fn acked(&self) -> u64 {
+        self.queue.acked()
     }
 
-    /// What has happened on the line in this session, or in the last one.
+    /// The epoch of its stream; none as long as the gateway is to make one.
+    pub fn epoch(&self) -> Epoch {
+        self.queue.stream().epoch
+    }
+
+    /// What has happened on the line since the last session began.
     pub fn line_stats(&self) -> LineStats {
-        self.peer.as_ref().map_or(self.stats, Peer::stats)
+        self.peer.sending.stats()
     }
 
     // ------------------------------------------------------------------ time
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or when [`wants_link`](Self::wants_link), and why.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let Some(session) = &self.session else { return self.redial.map(|at| (at, Wakeup::Dial)) };
-        let Some(peer) = &self.peer else { return session.deadline(false) };
-        let owed = self.is_up().then(|| peer.deadline(self.now, &self.out)).flatten();
-        let soonest = earlier(session.deadline(!self.has_turn()), owed);
-        let ready = peer.sending.ready_at();
+        if !self.has_link() {
+            return self.redial.map(|at| (at, Wakeup::Dial));
+        }
+        let session = self.session.deadline(!self.has_turn(), &self.pace);
+        if !self.is_up() {
+            return session;
+        }
+        let soonest = earlier(session, self.peer.deadline(self.now, &self.queue));
+        let ready = self.peer.sending.ready_at();
         if ready <= self.now {
             return soonest;
         }
@@ -426,25 +415,20 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
         earlier(soonest.filter(|(at, _)| *at > self.now), Some((ready, Wakeup::Line)))
     }
 
-    /// Whether a frame that nobody waits for may go now: it does not interrupt a side that may not be heard.
-    fn has_turn(&self) -> bool {
-        let is_free = |peer: &Peer| peer.sending.in_flight() == 0;
-        !self.config.line.half_duplex || self.peer.as_ref().is_none_or(is_free)
+    /// Whether this side may send what nobody waits for.
+    const fn has_turn(&self) -> bool {
+        !self.pace.line.half_duplex || self.peer.sending.in_flight() == 0
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.tick(now);
-        let is_up = self.is_up();
-        let Some(session) = &mut self.session else { return };
-        session.handle_timeout(self.now);
-        if session.is_ending() {
+        let was_up = self.is_up();
+        self.session.handle_timeout(self.now, &self.pace);
+        if self.session.is_ending() {
             self.notice.reason.get_or_insert(CloseReason::Timeout);
-        } else if is_up
-            && let Some(peer) = &mut self.peer
-            && peer.handle_timeout(self.now, &self.out, &mut self.rng)
-        {
-            session.probe();
+        } else if was_up && self.peer.handle_timeout(self.now, &self.queue, &mut self.rng) {
+            self.session.probe();
         }
     }
 
@@ -452,23 +436,16 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<
         self.now = self.now.max(now);
     }
 
-    fn rotate(&mut self) {
-        let epoch = Epoch(self.rng.next_nonzero());
-        let predecessor = self.out.rotate(epoch);
-        self.storage.rotation = Some((epoch, predecessor));
-        self.notice.regressed = true;
-    }
-
-    fn limits(config: &DeviceConfig<'_>) -> Limits {
+    const fn limits(window: u8) -> Limits {
         // With the longest head it has to fit one frame, or the memory for pieces.
         let in_pieces = MESSAGE.saturating_sub(crate::wire::data::HEAD_LEN_MAX);
-        let message_max = if MESSAGE > FRAME { in_pieces } else { Self::FRAME_MAX - HEAD_MAX } as u32;
+        let message_max = if Self::IN_PIECES { in_pieces } else { Self::FRAME_MAX - HEAD_MAX } as u32;
         Limits {
             frame_max: Self::FRAME_MAX as u32,
             message_max,
-            window_messages: u32::from(config.window),
+            window_messages: window as u32,
             // The window is counted in frames here.
-            window_bytes: u32::from(config.window).saturating_mul(message_max),
+            window_bytes: (window as u32).saturating_mul(message_max),
             bindings_max: 0,
         }
     }

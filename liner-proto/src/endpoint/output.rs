@@ -1,31 +1,35 @@
 //! What goes out on the line.
+//!
+//! A frame is written where it leaves, a few bytes further behind than it ends up, then sealed and encoded in place: no other
+//! buffer is needed.
 
-use super::{Endpoint, Takes};
-use crate::delivery::Next;
+use super::carried::Carried;
+use super::queue::{Item, Queue};
+use super::{Endpoint, record_len};
 use crate::frame::cobs;
-use crate::id::SessionId;
-use crate::line::{Carried, FRAMES_MAX, SILENCE};
-use crate::memory::Cursor;
+use crate::line::SILENCE;
 use crate::seal;
-use crate::session::Owed;
-use crate::time::Instant;
-use crate::wire::control::{
-    Ack, Begin, Bind, Close, Echo, FRAGMENT_HEAD_MAX, Fragment, NUMBERED_HEAD, Numbered, Probe,
-};
-use crate::wire::data::{DataHead, widen};
+use crate::session::dial::Owed;
+use crate::time::{Instant, micros};
+use crate::wire::control::{Ack, Begin, Bind, Close, FRAGMENT_HEAD_MAX, NUMBERED_HEAD, Numbered};
+use crate::wire::data::{write_gap, write_message};
 use crate::wire::handshake::{About, Acks, Confirm, Hello};
-use crate::wire::record::{self, GAP_LEN_MAX, Record};
-use crate::wire::{self, Body, FRAME_MIN, VERSION};
+use crate::wire::{FRAME_MIN, VERSION, Writer, tag};
 
 /// The most bytes in front of a piece of a record, in its frame.
 const PIECE_HEAD: usize = seal::LEN + NUMBERED_HEAD + FRAGMENT_HEAD_MAX;
 
-impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, QUEUE, FRAME, MESSAGE> {
+impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
+    Endpoint<'_, QUEUE, FRAME, MESSAGE, Q>
+{
     /// The bytes that a buffer for [`poll_transmit`](Self::poll_transmit) must have.
     pub const TRANSMIT_MIN: usize = cobs::encoded_len_max(FRAME) + 1;
 
     /// The longest frame that is taken: as it stands on the line it has to fit the buffer for it.
     pub(super) const FRAME_MAX: usize = FRAME - FRAME / 254 - 2;
+
+    /// Where a frame is written before it is encoded.
+    const RAW: usize = 1 + FRAME / 254;
 
     /// Writes whole frames to the front of `out`, as many as fit. Returns the bytes written; 0 if there is nothing to send.
     ///
@@ -33,8 +37,8 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
     pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> usize {
         self.tick(now);
         let mut len = 0;
-        while out.len() - len >= Self::TRANSMIT_MIN {
-            let written = self.next_frame(out.get_mut(len..).unwrap_or_default());
+        while let Some(room) = out.get_mut(len..).filter(|room| room.len() >= Self::TRANSMIT_MIN) {
+            let written = self.next_frame(room);
             if written == 0 {
                 break;
             }
@@ -44,85 +48,94 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
     }
 
     fn next_frame(&mut self, out: &mut [u8]) -> usize {
-        let now = self.now;
         // A line that was silent may have caught noise: a zero ends it.
-        let lead = usize::from(now.since(self.spoke) >= SILENCE || self.spoke == Instant::ZERO);
+        let lead = usize::from(!self.is_up() || self.session.was_silent(self.now, micros(SILENCE)));
         let Some((zero, room)) = out.split_at_mut_checked(lead) else { return 0 };
         zero.fill(0);
         let len = self.frame(room);
         if len == 0 {
             return 0;
         }
-        self.spoke = now;
-        if let Some(session) = &mut self.session {
-            session.spoke(now);
-        }
+        self.session.spoke(self.now);
         lead + len
     }
 
+    /// Writes one frame; returns its bytes with the zero.
     fn frame(&mut self, out: &mut [u8]) -> usize {
         let now = self.now;
-        if self.peer.as_ref().is_some_and(|peer| peer.sending.ready_at() > now) {
+        let is_up = self.is_up();
+        if is_up && self.peer.sending.ready_at() > now {
             return 0;
         }
-        let Some(session) = &self.session else { return 0 };
-        let (owed, is_up) = (session.owed(now), self.is_up());
+        // What nobody waits for does not interrupt a side that may not be heard.
         let turn = self.has_turn();
-        if let Some(owed) = owed.filter(|owed| turn || !matches!(owed, Owed::KeepAlive)) {
-            let len = self.session_frame(owed, out);
-            if let Some(session) = &mut self.session {
-                session.sent(now);
-            }
-            return self.occupy(len);
+        let owed = self.session.owed(now, &self.pace).filter(|owed| turn || *owed != Owed::KeepAlive);
+        let marks = is_up
+            && (self.peer.receiving.owes_ack(now)
+                || turn
+                    && (self.queue.owes_marks(self.is_held())
+                        || self.peer.tells_next(now, self.queue.next())));
+        if owed.is_none() && !marks {
+            return if is_up { self.numbered_frame(out) } else { 0 };
         }
-        if !is_up {
-            return 0;
+        let mut writer = Self::writer(out);
+        match owed {
+            Some(Owed::KeepAlive) | None => self.write_ack(&mut writer),
+            Some(owed) => self.write_owed(owed, &mut writer),
         }
-        let Some(peer) = &self.peer else { return 0 };
-        if peer.receiving.owes_ack(now)
-            || turn && (self.inbound.owes_marks() || peer.tells_next(now, &self.out))
-        {
-            let len = self.ack_frame(out);
-            return self.occupy(len);
+        let end = writer.done();
+        let len = self.finish(end, out);
+        if let Some(owed) = owed {
+            self.session.sent(now, owed, &self.pace);
         }
-        self.numbered_frame(out)
-    }
-
-    /// The line is given a frame without a number.
-    fn occupy(&mut self, len: usize) -> usize {
-        if let Some(peer) = &mut self.peer
-            && len > 0
-        {
-            peer.sending.occupy(self.now, len);
-        }
+        self.peer.sending.occupy(now, len);
         len
     }
 
-    fn session_frame(&mut self, owed: Owed, out: &mut [u8]) -> usize {
-        let body = match owed {
-            Owed::Hello { nonce } => Body::Hello(Hello {
+    /// Writes behind the place of the seal.
+    fn writer(out: &mut [u8]) -> Writer<'_> {
+        let mut writer = Writer::new(out);
+        writer.skip_to(Self::RAW + seal::LEN);
+        writer
+    }
+
+    /// Seals and encodes the frame that ends there. Returns its bytes with the zero.
+    fn finish(&self, end: Option<usize>, out: &mut [u8]) -> usize {
+        let Some(frame) = end.and_then(|end| out.get_mut(Self::RAW..end)) else { return 0 };
+        let len = frame.len();
+        if let Some((seal, body)) = frame.split_first_chunk_mut() {
+            *seal = seal::seal(self.session.seal(), &[body]);
+        }
+        cobs::encode_in_place(out, Self::RAW, Self::RAW + len)
+    }
+
+    fn write_owed(&self, owed: Owed, writer: &mut Writer<'_>) {
+        match owed {
+            Owed::Hello(nonce) => Hello {
                 version_min: VERSION,
                 version_max: VERSION,
-                name: self.config.name,
+                name: self.name,
                 instance: self.instance,
                 nonce,
                 about: self.about(),
-            }),
-            Owed::Confirm { echo } => {
-                Body::Confirm(Confirm { echo, stream: self.out.fields(self.inbound.known()) })
             }
-            Owed::Probe { number } => Body::Probe(Probe { number }),
-            Owed::Echo { number } => Body::Echo(Echo { number }),
-            Owed::KeepAlive => return self.ack_frame(out),
-            Owed::Close(reason) => Body::Close(Close { reason, text: "" }),
-            // A device dials.
-            Owed::Answer { .. } | Owed::Greet => return 0,
-        };
-        self.control_frame(&[], &body, out)
+            .write(writer),
+            Owed::Confirm(echo) => Confirm { echo, stream: self.queue.stream() }.write(writer),
+            Owed::Probe(number) => {
+                writer.byte(tag::PROBE);
+                writer.varint(number.into());
+            }
+            Owed::Echo(number) => {
+                writer.byte(tag::ECHO);
+                writer.varint(number);
+            }
+            Owed::Close(reason) => Close { reason, text: "" }.write(writer),
+            Owed::KeepAlive => {}
+        }
     }
 
     fn about(&self) -> About {
-        let limits = Self::limits(&self.config);
+        let limits = Self::limits(self.own_window);
         About {
             inbox: self.inbox,
             acks: Acks::Processed,
@@ -136,27 +149,21 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
         }
     }
 
-    fn ack_frame(&mut self, out: &mut [u8]) -> usize {
-        let window = self.inbound.frames_window(FRAMES_MAX);
-        let Some(peer) = &mut self.peer else { return 0 };
-        let (received, bitmap) = peer.receiving.marks();
-        let next = self.out.next();
-        peer.receiving.acked(window);
-        peer.told_next = (next, self.now);
-        let ack =
-            Ack { received, bitmap, acked_low: self.inbound.acked() as u32, window, next_low: next as u32 };
-        self.inbound.set_told();
-        self.control_frame(&[], &Body::Ack(ack), out)
+    /// Whether a message was handed out, or is about to be, that does not count as processed yet.
+    fn is_held(&self) -> bool {
+        self.held.is_some_and(|held| held.numbered)
     }
 
-    fn control_frame(&self, head: &[u8], body: &Body<'_>, out: &mut [u8]) -> usize {
-        let mut scratch = [0; FRAME_MIN];
-        let Ok(len) = wire::encode(body, &mut scratch) else { return 0 };
-        sealed(self.seal_out(), &[head, scratch.get(..len).unwrap_or_default()], out)
-    }
-
-    fn seal_out(&self) -> SessionId {
-        self.session.as_ref().map_or(SessionId::HANDSHAKE, crate::session::Session::seal_out)
+    fn write_ack(&mut self, writer: &mut Writer<'_>) {
+        let held = self.is_held();
+        let window = self.queue.window(held);
+        let next = self.queue.next() as u32;
+        let (received, bitmap) = self.peer.receiving.marks();
+        Ack { received, bitmap, acked_low: self.queue.taken(held), window, next_low: next }.write(writer);
+        self.peer.receiving.acked(window);
+        self.peer.told_next = next;
+        self.peer.told_at = self.now;
+        self.queue.set_told(held);
     }
 
     // ------------------------------------------------------------------ numbered frames
@@ -164,196 +171,166 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Endpoint<'_, 
     /// A frame that has to arrive: one that was lost, or a new one.
     fn numbered_frame(&mut self, out: &mut [u8]) -> usize {
         let now = self.now;
-        let Some(peer) = &self.peer else { return 0 };
-        if let Some((number, carried)) = peer.sending.lost() {
-            let len = self.carry(number, carried, out);
-            if let Some(peer) = &mut self.peer {
-                peer.sending.sent_again(now, number, len, &mut self.rng);
+        let lost = self.peer.sending.lost();
+        let (frame, carried) = if let Some(lost) = lost {
+            lost
+        } else {
+            if !self.peer.sending.may_send() || self.peer.held {
+                return 0;
             }
-            return len;
+            let Some(carried) = self.next_carried() else { return 0 };
+            (self.peer.sending.next(), carried)
+        };
+        let mut writer = Self::writer(out);
+        self.carry(frame, carried, &mut writer);
+        let end = writer.done();
+        debug_assert!(end.is_some(), "what is to be sent can be sent");
+        let len = self.finish(end, out);
+        if lost.is_some() {
+            self.peer.sending.sent_again(now, frame, len, &mut self.rng);
+        } else {
+            self.peer.sending.push(now, carried, len, &mut self.rng);
+            self.advance(carried);
         }
-        if !peer.sending.may_send() || peer.held || self.storage.rotation.is_some() {
-            return 0;
-        }
-        let number = peer.sending.next();
-        let Some(carried) = self.next_carried() else { return 0 };
-        let len = self.carry(number, carried, out);
-        debug_assert!(len > 0, "what is to be sent can be sent");
-        if let Some(peer) = &mut self.peer {
-            peer.sending.push(now, carried, len, &mut self.rng);
-        }
-        self.advance(carried);
         len
     }
 
     /// What the next new frame is to carry.
     fn next_carried(&mut self) -> Option<Carried> {
-        let peer = self.peer.as_mut()?;
-        if usize::from(peer.bound) < self.config.topics.len().min(self.takes.bindings_max) {
-            return Some(Carried::Other(peer.bound));
+        let peer = &mut self.peer;
+        if usize::from(peer.bound) < self.topics.len().min(self.takes.bindings_max) {
+            return Some(Carried::Bind(peer.bound));
         }
-        let (first, carried) = match self.out.next_piece(u64::MAX, usize::MAX) {
-            Next::Nothing => return None,
-            Next::Load { after } => {
-                self.storage.load = Some(after);
-                return None;
-            }
-            Next::Gap { first, last, .. } => {
-                (first, Carried::Gap(first as u32, u32::try_from(last - first + 1).unwrap_or(u32::MAX)))
-            }
-            Next::Run { begin, bytes, .. } => {
+        let next = self.queue.acked() as u32;
+        let (number, item) = self.queue.peek()?;
+        let carried = match item {
+            Item::Gap(count) => Carried::Gap(number, count),
+            Item::Message { topic, payload } => {
                 // A message that the gateway takes never waits behind others.
                 if self.queued.is_within(peer.full) {
                     return None;
                 }
-                let (record, _) = record::split_first(bytes)?;
-                let number = begin.number;
-                let mut scratch = [0; FRAME_MIN];
-                let (front, payload) = self.takes.parts(record, self.config.topics, &mut scratch);
-                if front.len() + payload.len() > self.takes.record_max {
-                    if number == self.out.acked() + 1 && peer.told_long < number {
-                        peer.told_long = number;
+                let len = record_len(self.takes.topic(self.topics, topic), payload);
+                if len > self.takes.record_max {
+                    if number == next.wrapping_add(1) && peer.told_long != Some(number) {
+                        peer.told_long = Some(number);
                         self.notice.too_large = true;
                     }
                     return None;
                 }
-                let low = number as u32;
-                let head = DataHead { sent_before: false, frame: 0, added_age_ms: 0 };
-                let total = head.encode(front)?.len() + payload.len();
-                let room = self.takes.frame_max.min(FRAME);
-                let carried = match record::numbers_of(record) {
-                    1 if total + seal::LEN <= room => Carried::Record(low),
-                    1 => {
-                        let at = if peer.partial.0 == number { peer.partial.1 } else { 0 };
-                        let is_last = total - at as usize <= room - PIECE_HEAD;
-                        if is_last { Carried::LastPiece(low, at) } else { Carried::Piece(low, at) }
-                    }
-                    count => Carried::Gap(low, u32::try_from(count).unwrap_or(u32::MAX)),
-                };
-                (number, carried)
+                let total = len + DATA_HEAD;
+                if !Self::IN_PIECES || total + seal::LEN <= self.takes.frame_max {
+                    Carried::Record(number)
+                } else {
+                    let begun = peer.partial.filter(|(partial, _)| *partial == number);
+                    let at = begun.map_or(0, |(_, at)| at);
+                    let is_last = total - at as usize <= self.takes.frame_max - PIECE_HEAD;
+                    if is_last { Carried::LastPiece(number, at) } else { Carried::Piece(number, at) }
+                }
             }
         };
-        if peer.announced != first {
-            return Some(Carried::Begin(first as u32));
+        if peer.announced != Some(number) {
+            return Some(Carried::Begin(number));
         }
         Some(carried)
     }
 
     /// A new frame is on its way.
     fn advance(&mut self, carried: Carried) {
-        let Some(peer) = &mut self.peer else { return };
-        let near = peer.arrived;
-        match carried {
-            Carried::Other(_) => peer.bound += 1,
-            Carried::Begin(number) => peer.announced = widen(number, near),
+        let peer = &mut self.peer;
+        let (number, count) = match carried {
+            Carried::Bind(_) => {
+                peer.bound += 1;
+                return;
+            }
+            Carried::Begin(number) => {
+                peer.announced = Some(number);
+                return;
+            }
             Carried::Piece(number, at) => {
-                let piece = self.takes.frame_max.min(FRAME) - PIECE_HEAD;
-                peer.partial = (widen(number, near), at + piece as u32);
-                self.out.begin_pieces();
+                peer.partial = Some((number, at + (self.takes.frame_max - PIECE_HEAD) as u32));
+                self.queue.begin_pieces();
+                return;
             }
-            Carried::Record(_) | Carried::LastPiece(..) | Carried::Gap(..) => {
-                peer.partial = (0, 0);
-                let number = carried.completes(near).map_or(0, |last| last + 1);
-                peer.announced = number;
-                self.out.advance(self.now, Cursor { number, offset: 0 });
-            }
-        }
+            Carried::Record(number) | Carried::LastPiece(number, _) => (number, 1),
+            Carried::Gap(number, count) => (number, count),
+        };
+        peer.partial = None;
+        let next = number.wrapping_add(count);
+        peer.announced = Some(next);
+        self.queue.advance(self.now, next.wrapping_sub(1));
     }
 
     /// Writes a numbered frame. The bytes of a record come from where it stands in the queue; if it was dropped there since it
     /// was sent, a gap takes its place.
-    fn carry(&self, frame: u16, carried: Carried, out: &mut [u8]) -> usize {
-        let Some(peer) = &self.peer else { return 0 };
-        let numbered = Numbered::head(frame);
-        match carried {
+    fn carry(&self, frame: u16, carried: Carried, writer: &mut Writer<'_>) {
+        let (number, count, at) = match carried {
             Carried::Begin(number) => {
-                let begin = Begin { number: widen(number, peer.arrived) };
-                self.control_frame(&numbered, &Body::Begin(begin), out)
+                writer.bytes(&Numbered::head(frame));
+                return Begin { number: self.whole(number) }.write(writer);
             }
-            Carried::Other(place) => {
-                let text = self.config.topics.get(usize::from(place)).copied().unwrap_or_default();
-                let bind = Bind { number: u32::from(place) + 1, text };
-                self.control_frame(&numbered, &Body::Bind(bind), out)
+            Carried::Bind(place) => {
+                writer.bytes(&Numbered::head(frame));
+                let text = self.topics.get(usize::from(place)).copied().unwrap_or_default();
+                return Bind { number: u32::from(place) + 1, text }.write(writer);
             }
-            Carried::Gap(first, count) => self.gap_frame(frame, widen(first, peer.arrived), count, out),
-            Carried::Record(number) => {
-                let number = widen(number, peer.arrived);
-                self.data_frame(frame, number, None, out)
-                    .unwrap_or_else(|| self.gap_frame(frame, number, 1, out))
+            Carried::Gap(first, count) => {
+                return write_gap(writer, frame, self.queue.gone_reason(first), count);
             }
-            Carried::Piece(number, at) => {
-                let number = widen(number, peer.arrived);
-                self.data_frame(frame, number, Some(at), out).unwrap_or_else(|| {
-                    let (given_up, len) = Fragment::head(0);
-                    sealed(self.seal_out(), &[&numbered, given_up.get(..len).unwrap_or_default()], out)
-                })
+            Carried::Record(number) => (number, 1, None),
+            Carried::Piece(number, at) => (number, 0, Some(at as usize)),
+            Carried::LastPiece(number, at) => (number, 1, Some(at as usize)),
+        };
+        match (self.queue.at(number), at) {
+            (Some(Item::Message { topic, payload }), Some(at)) if Self::IN_PIECES => {
+                self.write_piece(frame, (number, topic, payload), at, writer);
             }
-            Carried::LastPiece(number, at) => {
-                let number = widen(number, peer.arrived);
-                self.data_frame(frame, number, Some(at), out)
-                    .unwrap_or_else(|| self.gap_frame(frame, number, 1, out))
+            (Some(Item::Message { topic, payload }), _) => {
+                let topic = self.takes.topic(self.topics, topic);
+                write_message(writer, self.queue.is_doubtful(number), frame, topic);
+                writer.bytes(payload);
+            }
+            _ if count > 0 => write_gap(writer, frame, self.queue.gone_reason(number), count),
+            // What was begun is given up.
+            _ => {
+                writer.bytes(&Numbered::head(frame));
+                writer.bytes(&[tag::FRAGMENT, 0]);
             }
         }
     }
 
-    fn gap_frame(&self, frame: u16, first: u64, count: u32, out: &mut [u8]) -> usize {
-        let stored = self.out.record_at(first).and_then(|record| record::decode(record).ok());
-        let reason = match stored {
-            Some(Record::Gap { reason, .. }) => reason,
-            Some(Record::Message { .. }) | None => self.out.gone_reason(first),
-        };
-        let mut gap = [0; GAP_LEN_MAX];
-        let len = record::encode_gap(reason, u64::from(count), &mut gap).unwrap_or(0);
-        let head = DataHead { sent_before: false, frame, added_age_ms: 0 };
-        let Some(parts) = head.encode(gap.get(..len).unwrap_or_default()) else { return 0 };
-        sealed(self.seal_out(), &parts.slices(), out)
+    /// The number near those of the queue whose low bits these are.
+    fn whole(&self, number: u32) -> u64 {
+        let acked = self.queue.acked();
+        acked.wrapping_add_signed(number.wrapping_sub(acked as u32) as i32 as i64)
     }
 
-    /// A record, whole or from a byte of its body on; nothing if it is not there any more.
-    fn data_frame(&self, frame: u16, number: u64, at: Option<u32>, out: &mut [u8]) -> Option<usize> {
-        let record = self.out.record_at(number).filter(|record| record::is_message(record))?;
-        let mut scratch = [0; FRAME_MIN];
-        let (front, payload) = self.takes.parts(record, self.config.topics, &mut scratch);
-        let sent_before = self.out.is_doubtful(number);
-        let own = if at.is_some() { 0 } else { frame };
-        let parts = DataHead { sent_before, frame: own, added_age_ms: 0 }.encode(front)?;
-        let [head, front] = parts.slices();
-        let Some(at) = at else { return Some(sealed(self.seal_out(), &[head, front, payload], out)) };
-        let left = parts.len() + payload.len() - at as usize;
-        let room = self.takes.frame_max.min(FRAME) - PIECE_HEAD;
-        let (fragment, len) = Fragment::head(left as u32);
-        let mut skip = at as usize;
-        let mut room = room;
-        let cut = |part: &'_ [u8]| {
+    /// Writes a piece of a message, from a byte of its body on.
+    fn write_piece(
+        &self,
+        frame: u16,
+        (number, topic, payload): (u32, u16, &[u8]),
+        at: usize,
+        writer: &mut Writer<'_>,
+    ) {
+        let mut head = [0; FRAME_MIN];
+        let mut front = Writer::new(&mut head);
+        let topic = self.takes.topic(self.topics, topic);
+        write_message(&mut front, self.queue.is_doubtful(number), 0, topic);
+        let len = front.done().unwrap_or(0);
+        writer.bytes(&Numbered::head(frame));
+        writer.byte(tag::FRAGMENT);
+        writer.varint((len + payload.len() - at) as u64);
+        let (mut skip, mut room) = (at, self.takes.frame_max - PIECE_HEAD);
+        for part in [head.get(..len).unwrap_or_default(), payload] {
             let from = skip.min(part.len());
             let to = part.len().min(from + room);
             skip -= from;
             room -= to - from;
-            from..to
-        };
-        let [a, b, c] = [head, front, payload].map(cut);
-        let piece =
-            [&Numbered::head(frame)[..], fragment.get(..len)?, head.get(a)?, front.get(b)?, payload.get(c)?];
-        Some(sealed(self.seal_out(), &piece, out))
-    }
-}
-
-impl Takes {
-    /// A record as it is sent, in two parts: as it stands, or with its topic written out in `scratch`.
-    fn parts<'r>(&self, record: &'r [u8], topics: &[&'r str], scratch: &'r mut [u8]) -> (&'r [u8], &'r [u8]) {
-        let Ok(Record::Message { header, payload }) = record::decode(record) else { return (record, &[]) };
-        let spelled = self.spelled(&header, topics);
-        if spelled == header {
-            return (record, &[]);
+            writer.bytes(part.get(from..to).unwrap_or_default());
         }
-        let len = spelled.encode_into(scratch).unwrap_or(0);
-        (scratch.get(..len).unwrap_or_default(), payload)
     }
 }
 
-/// Writes one frame of up to five parts; returns its bytes with the zero.
-fn sealed(session: SessionId, parts: &[&[u8]], out: &mut [u8]) -> usize {
-    let seal = seal::seal(session, parts);
-    let part = |index: usize| parts.get(index).copied().unwrap_or_default();
-    cobs::encode(&[&seal, part(0), part(1), part(2), part(3), part(4)], out).unwrap_or(0)
-}
+/// Bytes of a frame's body that its record does not have: the number of the frame.
+const DATA_HEAD: usize = 2;

@@ -28,8 +28,12 @@ impl TopicSet {
         self.0 |= Self::bit(place);
     }
 
-    pub(super) const fn remove(&mut self, place: usize) {
-        self.0 &= !Self::bit(place);
+    /// Puts a topic in, or takes it out.
+    pub(super) const fn set(&mut self, place: usize, is_in: bool) {
+        self.insert(place);
+        if !is_in {
+            self.0 ^= Self::bit(place);
+        }
     }
 
     /// Whether all of it is in `other`, too.
@@ -61,7 +65,7 @@ mod tests {
         set.insert(1000);
         assert!(set.contains(63) && set.contains(64) && !set.contains(61));
         assert!(set.is_within(TopicSet::first(64)) && !set.is_within(TopicSet::first(63)));
-        set.remove(62);
+        set.set(62, false);
         assert!(!set.contains(62) && !set.is_within(TopicSet::first(63)));
     }
 

@@ -89,6 +89,58 @@ pub fn encode(parts: &[&[u8]], out: &mut [u8]) -> Option<usize> {
     Some(end + 1)
 }
 
+/// Encodes the frame `bytes[from..to]` and its delimiter to the front of `bytes`. Returns the bytes written.
+///
+/// It is for frames of less than `254 * from` bytes: what is written stays below what is still to be read.
+pub(crate) fn encode_in_place(bytes: &mut [u8], from: usize, to: usize) -> usize {
+    debug_assert!(to - from < 254 * from && to < bytes.len(), "{from}..{to} of {}", bytes.len());
+    let (mut code, mut len) = (0, 1);
+    let mut put = |at: usize, byte: u8| {
+        if let Some(place) = bytes.get_mut(at) { core::mem::replace(place, byte) } else { 0 }
+    };
+    for at in from..to {
+        let byte = put(at, 0);
+        if byte != DELIMITER {
+            put(len, byte);
+            len += 1;
+        }
+        let full = len - code == 0xff && at + 1 < to;
+        if byte == DELIMITER || full {
+            put(code, (len - code) as u8);
+            code = len;
+            len += 1;
+        }
+    }
+    put(code, (len - code) as u8);
+    put(len, DELIMITER);
+    len + 1
+}
+
+/// Decodes bytes without a delimiter to their own front. Returns the length of the frame; nothing if no encoder has made
+/// them.
+pub(crate) fn decode_in_place(bytes: &mut [u8]) -> Option<usize> {
+    let (mut at, mut len, mut left, mut code) = (0, 0, 0, 0xff);
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        let mut content = byte;
+        if left > 0 {
+            left -= 1;
+        } else {
+            left = byte.checked_sub(1)?;
+            if core::mem::replace(&mut code, byte) == 0xff {
+                continue;
+            }
+            content = 0;
+        }
+        // Each block's code byte is read before its content is written, so that `len < at`.
+        if let Some(place) = bytes.get_mut(len) {
+            *place = content;
+        }
+        len += 1;
+    }
+    (left == 0).then_some(len)
+}
+
 /// Decodes bytes that end with their only delimiter to their own front. Returns the length of the frame.
 fn decode(encoded: &mut [u8]) -> Option<usize> {
     let mut state = DecoderState::Idle;
@@ -136,6 +188,14 @@ mod tests {
         };
         assert_eq!(&out[place], frame);
         assert_eq!(consumed, len);
+        // The same in place, as a device does it.
+        let from = 1 + frame.len() / 254;
+        let mut room = [0xee; 2048];
+        room[from..from + frame.len()].copy_from_slice(frame);
+        assert_eq!(encode_in_place(&mut room, from, from + frame.len()), len);
+        assert_eq!(room[..len], before[..len]);
+        assert_eq!(decode_in_place(&mut room[..len - 1]), Some(frame.len()));
+        assert_eq!(&room[..frame.len()], frame);
     }
 
     proptest! {
@@ -145,6 +205,18 @@ mod tests {
             cuts: (u16, u16),
         ) {
             assert_round_trip(&frame, (usize::from(cuts.0) % 1200, usize::from(cuts.1) % 1200));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_decoded_is_decoded_alike(bytes in proptest::collection::vec(prop_oneof![1..5_u8, Just(255)], 1..600)) {
+            let mut theirs = bytes.clone();
+            theirs.push(DELIMITER);
+            let mut ours = bytes;
+            let (len, expected) = (decode_in_place(&mut ours), decode(&mut theirs));
+            prop_assert_eq!(len, expected);
+            prop_assert_eq!(&ours[..len.unwrap_or(0)], &theirs[..expected.unwrap_or(0)]);
         }
     }
 

@@ -1,13 +1,11 @@
 //! Which frame comes next, and what the peer is to be told.
 
-use core::time::Duration;
-
 use super::distance;
 use crate::planted::{Fault, Planted};
 use crate::time::Instant;
 
-/// How long an acknowledgement may wait for another one.
-const ACK_DELAY: Duration = Duration::from_millis(25);
+/// How many microseconds an acknowledgement may wait for another one.
+const ACK_DELAY: u64 = 25_000;
 
 /// Frames after which it does not wait.
 const ACK_FRAMES: u8 = 2;
@@ -67,9 +65,19 @@ impl Receiving {
         self.left = self.left.saturating_sub(1);
         // As soon as a hole is filled, and when the sender may send no more, it learns it.
         let at_once = self.unacked >= ACK_FRAMES || self.ahead != 0 || self.left == 0;
-        let by = if at_once { now } else { now + ACK_DELAY };
+        let by = if at_once { now } else { now.after_micros(ACK_DELAY) };
         self.ahead >>= 1;
         self.ack_at = Some(self.ack_at.map_or(by, |at| at.min(by)));
+    }
+
+    /// A frame with this number has arrived, and is taken if it is the next one: says whether it is. For whoever keeps none that
+    /// came ahead.
+    pub fn take(&mut self, now: Instant, frame: u16) -> bool {
+        let is_next = self.handle_frame(now, frame) == Turn::Next;
+        if is_next {
+            self.taken(now);
+        }
+        is_next
     }
 
     /// The number of the next frame.

@@ -30,10 +30,10 @@ impl Rtt {
         Self { smoothed: 0, variation: 0, backed_off: 0 }
     }
 
-    /// A frame that was sent once was acknowledged after this time.
-    pub fn measure(&mut self, sample: Duration) {
+    /// A frame that was sent once was acknowledged after so many microseconds.
+    pub fn measure(&mut self, micros: u64) {
         self.backed_off = 0;
-        let sample = u32::try_from(sample.as_micros()).unwrap_or(u32::MAX).clamp(1, 3_600_000_000);
+        let sample = micros.clamp(1, 3_600_000_000) as u32;
         if self.smoothed == 0 {
             (self.smoothed, self.variation) = (sample, sample / 2);
         } else {
@@ -60,11 +60,12 @@ impl Rtt {
         self.backed_off = self.backed_off.saturating_add(1);
     }
 
-    /// How long to wait now: at most 30 s, a quarter of it drawn, so that two who disturbed each other do not do so again.
-    pub fn wait(&self, rng: &mut Rng) -> Duration {
+    /// How many microseconds to wait now: at most 30 s, a quarter of it drawn, so that two who disturbed each other do not do so
+    /// again.
+    pub fn wait(&self, rng: &mut Rng) -> u32 {
         let base = self.smoothed.saturating_add(self.variation.saturating_mul(4)).max(LEAST);
         let wait = base.saturating_mul(1 << self.backed_off.min(12)).min(MOST / 5 * 4);
-        Duration::from_micros(u64::from(wait) + rng.below(u64::from(wait / 4) + 1))
+        wait + rng.below32(wait / 4 + 1)
     }
 
     /// The smoothed round trip.
@@ -80,7 +81,8 @@ mod tests {
     fn bounds(rtt: &Rtt) -> (Duration, Duration) {
         let mut rng = Rng::new([1, 2]);
         let waits = (0..200).map(|_| rtt.wait(&mut rng)).collect::<alloc::vec::Vec<_>>();
-        (*waits.iter().min().unwrap(), *waits.iter().max().unwrap())
+        let bounds = (*waits.iter().min().unwrap(), *waits.iter().max().unwrap());
+        (Duration::from_micros(bounds.0.into()), Duration::from_micros(bounds.1.into()))
     }
 
     #[test]
@@ -88,7 +90,7 @@ mod tests {
         let mut rtt = Rtt::new();
         assert_eq!(rtt.smoothed(), None);
         for _ in 0..100 {
-            rtt.measure(Duration::from_millis(400));
+            rtt.measure(400_000);
         }
         assert!(rtt.smoothed().unwrap().abs_diff(Duration::from_millis(400)) < Duration::from_millis(1));
         let (least, most) = bounds(&rtt);
@@ -114,7 +116,7 @@ mod tests {
         rtt.progress();
         let (least, most) = bounds(&rtt);
         assert!(least >= Duration::from_secs(6) && most <= Duration::from_secs(8), "{least:?} {most:?}");
-        rtt.measure(Duration::from_millis(10));
+        rtt.measure(10_000);
         assert!(bounds(&rtt).1 <= Duration::from_millis(250));
         rtt.back_off();
         assert!(bounds(&rtt).0 >= Duration::from_millis(400));
@@ -125,8 +127,8 @@ mod tests {
     #[test]
     fn the_longest_times_do_no_harm() {
         let mut rtt = Rtt::new();
-        rtt.measure(Duration::MAX);
-        rtt.measure(Duration::ZERO);
+        rtt.measure(u64::MAX);
+        rtt.measure(0);
         assert!(bounds(&rtt).1 <= Duration::from_secs(30));
     }
 }

@@ -1,7 +1,5 @@
 //! The frames that were sent and have not arrived, as far as is known.
 
-use core::time::Duration;
-
 use super::{FRAMES_MAX, LineStats, Rtt, distance, low_bits};
 use crate::config::LineConfig;
 use crate::planted::{Fault, Planted};
@@ -101,7 +99,7 @@ impl<F: Copy, const N: usize> Sending<F, N> {
             self.timed = Some((number, self.free_at));
         }
         if self.due.is_none() {
-            self.due = Some(self.free_at + self.rtt.wait(rng));
+            self.wait_from(self.free_at, rng);
         }
         number
     }
@@ -131,19 +129,24 @@ impl<F: Copy, const N: usize> Sending<F, N> {
         if self.timed.is_some_and(|(timed, _)| timed == number) {
             self.timed = None;
         }
-        self.due = Some(self.free_at + self.rtt.wait(rng));
+        self.wait_from(self.free_at, rng);
+    }
+
+    /// An acknowledgement is overdue a whole wait after `at`.
+    fn wait_from(&mut self, at: Instant, rng: &mut Rng) {
+        self.due = Some(at.after_micros(u64::from(self.rtt.wait(rng))));
     }
 
     /// Some frame of `bytes` bytes is given to the line: it takes its time.
     pub fn occupy(&mut self, now: Instant, bytes: usize) {
         self.stats.frames_sent = self.stats.frames_sent.wrapping_add(1);
-        self.free_at = self.free_at.max(now) + self.config.time_for(bytes);
+        self.free_at = self.free_at.max(now).after_micros(u64::from(self.config.micros_for(bytes)));
     }
 
     /// When the line is free again but for what a port may well hold; at once if its speed is not known. Until then a frame
     /// would only wait, and others behind it.
     pub fn ready_at(&self) -> Instant {
-        Instant::from_micros(self.free_at.as_micros().saturating_sub(LEAD.as_micros() as u64))
+        Instant::from_micros(self.free_at.as_micros().saturating_sub(LEAD))
     }
 
     /// The peer says what has arrived, and that `window` frames above it may be sent. `each` is given every frame of which it
@@ -189,13 +192,13 @@ impl<F: Copy, const N: usize> Sending<F, N> {
             && self.has_arrived(number)
         {
             self.timed = None;
-            self.rtt.measure(now.since(at));
+            self.rtt.measure(now.micros_since(at));
         }
         self.mark_lost();
         if progress {
             self.in_vain = 0;
             self.rtt.progress();
-            self.due = Some(self.free_at.max(now) + self.rtt.wait(rng));
+            self.wait_from(self.free_at.max(now), rng);
         }
         if left == 0 {
             self.due = None;
@@ -240,7 +243,7 @@ impl<F: Copy, const N: usize> Sending<F, N> {
         self.marked_at = self.next.wrapping_sub(1);
         self.timed = None;
         self.rtt.back_off();
-        self.due = Some(self.free_at.max(now) + self.rtt.wait(rng));
+        self.wait_from(self.free_at.max(now), rng);
         true
     }
 
@@ -260,5 +263,5 @@ impl<F: Copy, const N: usize> Sending<F, N> {
     }
 }
 
-/// What a port may hold ahead of the line.
-const LEAD: Duration = Duration::from_millis(20);
+/// What a port may hold ahead of the line, in microseconds.
+const LEAD: u64 = 20_000;

@@ -2,10 +2,9 @@
 
 use embedded_io::{Read, ReadReady, Write, WriteReady};
 
-use super::turn::{hear, settle, speak};
+use super::Device;
 use crate::effect::StoreFault;
-use crate::endpoint::{Endpoint, Event};
-use crate::store::Store;
+use crate::endpoint::Event;
 use crate::time::Instant;
 
 /// What a turn has come to.
@@ -16,7 +15,7 @@ pub enum Progress {
     /// The port takes no more bytes now, and has none: turn again when it takes or has some. Only [`Port::turn_ready`] says so.
     Waiting,
     /// Nothing is left to be done: turn again when the port has bytes, after every [`send`](super::send), and when
-    /// [`Endpoint::poll_timeout`] is due.
+    /// [`Endpoint::poll_timeout`](crate::endpoint::Endpoint::poll_timeout) is due.
     Idle,
 }
 
@@ -40,8 +39,8 @@ pub enum PortError<E> {
 
 /// A port, and the bytes that it has not taken yet.
 ///
-/// `OUT` bytes hold frames on their way out: at least [`Endpoint::TRANSMIT_MIN`], and with messages above a frame at
-/// least `MESSAGE` and 3, which the compiler checks. A multiple of that
+/// `OUT` bytes hold frames on their way out: at least [`Endpoint::TRANSMIT_MIN`](crate::endpoint::Endpoint::TRANSMIT_MIN), and with messages above a
+/// frame that are in a store at least `MESSAGE` and 3, which the compiler checks. A multiple of that
 /// keeps a fast port busy. `IN` bytes are read at once, and [`turn`](Self::turn) writes as many at once, so that a port that waits while it
 /// writes is read in between: there `IN` should not be above what the UART buffers of what it receives, or bytes are lost there.
 ///
@@ -54,7 +53,7 @@ pub enum PortError<E> {
 /// ```
 /// use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, TopicIndex};
 /// use liner_proto::pump::{self, Overflow, Port, Progress};
-/// use liner_proto::{store::RamStore, time::Instant};
+/// use liner_proto::time::Instant;
 /// # use core::convert::Infallible;
 /// # use embedded_io::{ErrorType, Read, ReadReady, Write};
 /// # struct Uart(Vec<u8>);
@@ -76,15 +75,14 @@ pub enum PortError<E> {
 /// # let mut board = Board { uart: Uart(Vec::new()), micros: 0, slept: false };
 /// # let mut uart = Uart(Vec::new());
 /// let config = DeviceConfig::new("press-4", &["readings"], board.random());
-/// let mut device = Endpoint::<1024, 256>::new(config, board.now());
-/// let mut store = RamStore::<4096>::new();
+/// let mut device = Endpoint::<4096, 256>::new(config, board.now());
 /// let mut port = Port::<_, 512>::new(&mut uart);
 /// loop {
 ///     if let Some(reading) = board.reading() {
 ///         let message = (TopicIndex(0), &reading[..]);
-///         let _ = pump::send(&mut device, &mut store, board.now(), message, Overflow::DropOldest);
+///         let _ = pump::send(&mut device, board.now(), message, Overflow::DropOldest);
 ///     }
-///     let progress = port.turn(&mut device, &mut store, board.now(), |event| {
+///     let progress = port.turn(&mut device, board.now(), |event| {
 ///         if let Event::Message { payload, .. } = event { board.command(payload) }
 ///     });
 ///     if matches!(progress, Ok(Progress::Idle)) { board.sleep() }
@@ -129,20 +127,19 @@ impl<P, const OUT: usize, const IN: usize> Port<P, OUT, IN> {
 
 impl<P: Read + ReadReady + Write, const OUT: usize, const IN: usize> Port<P, OUT, IN> {
     /// One turn of the main loop: reads once if the port has bytes, hands every event to `events`, does what `device` owes
-    /// its store, and writes once if something is to be sent. `now` is the time at which it was called.
+    /// its store, if it has one, and writes once if something is to be sent. `now` is the time at which it was called.
     ///
     /// Waits while the port takes bytes, see [`Port`].
     ///
     /// # Errors
     /// The first thing that went wrong. All the rest was done, and nothing is lost; turn again.
-    pub fn turn<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>(
+    pub fn turn<D: Device>(
         &mut self,
-        device: &mut Endpoint<'_, QUEUE, FRAME, MESSAGE>,
-        store: &mut S,
+        device: &mut D,
         now: Instant,
         events: impl FnMut(Event<'_>),
     ) -> Result<Progress, PortError<P::Error>> {
-        let (moved, fault) = self.step(device, store, now, events, |_| Ok(IN));
+        let (moved, fault) = self.step(device, now, events, |_| Ok(IN));
         if let Some(fault) = fault {
             return Err(fault);
         }
@@ -163,14 +160,13 @@ impl<P: Read + ReadReady + Write + WriteReady, const OUT: usize, const IN: usize
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
-    pub fn turn_ready<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>(
+    pub fn turn_ready<D: Device>(
         &mut self,
-        device: &mut Endpoint<'_, QUEUE, FRAME, MESSAGE>,
-        store: &mut S,
+        device: &mut D,
         now: Instant,
         events: impl FnMut(Event<'_>),
     ) -> Result<Progress, PortError<P::Error>> {
-        match self.step(device, store, now, events, |io| Ok(if io.write_ready()? { OUT } else { 0 })) {
+        match self.step(device, now, events, |io| Ok(if io.write_ready()? { OUT } else { 0 })) {
             (_, Some(fault)) => Err(fault),
             (true, None) => Ok(Progress::Moved),
             (false, None) if self.pending() > 0 => Ok(Progress::Waiting),
@@ -183,32 +179,29 @@ impl<P: Read + ReadReady + Write + WriteReady, const OUT: usize, const IN: usize
 type Step<E> = (bool, Option<PortError<E>>);
 
 impl<P: Read + ReadReady + Write, const OUT: usize, const IN: usize> Port<P, OUT, IN> {
-    fn step<S: Store, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize>(
+    fn step<D: Device>(
         &mut self,
-        device: &mut Endpoint<'_, QUEUE, FRAME, MESSAGE>,
-        store: &mut S,
+        device: &mut D,
         now: Instant,
         mut events: impl FnMut(Event<'_>),
         room: impl FnOnce(&mut P) -> Result<usize, P::Error>,
     ) -> Step<P::Error> {
         const {
             assert!(
-                OUT >= Endpoint::<'_, QUEUE, FRAME, MESSAGE>::TRANSMIT_MIN,
-                "OUT holds at least one frame"
+                OUT >= D::OUT_MIN,
+                "OUT holds at least one frame, and with a store one message with its length"
             );
-            // What is read back from the store passes through it.
-            assert!(MESSAGE <= FRAME || OUT >= MESSAGE + 3, "OUT holds at least one message with its length");
         };
         let (heard, deaf) = match self.read() {
             Ok(len) => (len, None),
             Err(fault) => (0, Some(fault)),
         };
-        hear(device, now, self.received.get(..heard).unwrap_or_default(), &mut events);
+        device.hear(now, self.received.get(..heard).unwrap_or_default(), &mut events);
         let served = if self.pending() > 0 {
             // `out` is in use: what the store has is read when all of it is written.
-            settle(device, store, now)
+            device.settle(now)
         } else {
-            let (len, served) = speak(device, store, now, &mut self.out, &mut events);
+            let (len, served) = device.speak(now, &mut self.out, &mut events);
             (self.begin, self.end) = (0, len.min(OUT));
             served
         };

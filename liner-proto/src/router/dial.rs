@@ -152,7 +152,7 @@ impl Dials {
         if was_up {
             target.back_off.reset(now);
         }
-        target.state = State::Waiting(target.back_off.fail(now, Duration::MAX, rng));
+        target.state = State::Waiting(target.back_off.fail(now, u32::MAX, rng));
     }
 
     /// When the next address is due, of those that are named or for which something `waits`.

@@ -3,6 +3,7 @@
 //! A session knows who the peer says it is and whether it is there. It does not know what is sent: the fields of the
 //! streams pass through it as they are.
 
+pub mod dial;
 mod line;
 
 use crate::config::{LineConfig, Timing};

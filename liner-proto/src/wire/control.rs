@@ -188,9 +188,7 @@ impl<'a> Numbered<'a> {
             tag::FRAGMENT => Content::Fragment(Fragment::read(&mut reader)),
             _ => {
                 // All others have a number of their own, or none.
-                if tag < tag::SKIPPABLE_FIRST {
-                    reader.fail(DecodeError::Unsupported(tag));
-                }
+                reader.skip(tag);
                 Content::Skipped
             }
         };
@@ -224,7 +222,7 @@ impl<'a> Fragment<'a> {
         fragment
     }
 
-    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(tag::FRAGMENT);
         writer.varint(u64::from(self.left));
         writer.bytes(self.bytes);
@@ -315,7 +313,7 @@ impl<'a> Close<'a> {
         Self { reason: reader.byte().into(), text: reader.text() }
     }
 
-    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(tag::CLOSE);
         writer.byte(self.reason.into());
         writer.text(self.text);
@@ -339,7 +337,7 @@ impl Marks {
         marks
     }
 
-    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(tag::MARKS);
         for field in [self.received, self.acked, self.messages_limit, self.bytes_limit, self.next] {
             writer.varint(field);
@@ -358,7 +356,7 @@ impl Ack {
         }
     }
 
-    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(tag::ACK);
         writer.bytes(&self.received.to_le_bytes());
         writer.bytes(&self.bitmap.to_le_bytes());
@@ -375,7 +373,7 @@ impl<'a> Bind<'a> {
         bind
     }
 
-    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(tag::BIND);
         writer.varint(u64::from(self.number));
         writer.text(self.text);
@@ -389,7 +387,7 @@ impl Begin {
         begin
     }
 
-    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(tag::BEGIN);
         writer.varint(self.number);
     }
@@ -402,7 +400,7 @@ impl<'a> TopicFull<'a> {
         full
     }
 
-    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(tag::TOPIC_FULL);
         writer.text(self.topic);
         writer.varint(self.after);

@@ -1,8 +1,10 @@
 //! One record on a lossy line.
 
 use super::DecodeError;
-use super::record::{self, EXT, EXT_AGE, EXT_BORN, Record, SENT_BEFORE, read_ext_flags};
-use super::text::Reader;
+use super::record::{
+    self, EXT, EXT_AGE, EXT_BORN, GapReason, Header, Mode, Record, SENT_BEFORE, Topic, read_ext_flags,
+};
+use super::text::{Reader, Writer};
 
 /// The most bytes that stand before the rest of a record.
 pub const HEAD_LEN_MAX: usize = 8;
@@ -60,6 +62,22 @@ pub const fn widen(low: u32, near: u64) -> u64 {
         (true, None, _) => near.wrapping_sub(SPAN - above),
         (false, _, None) => near.wrapping_add(above),
     }
+}
+
+/// Writes what stands in front of the payload of a device's message.
+pub(crate) fn write_message(writer: &mut Writer<'_>, sent_before: bool, frame: u16, topic: Topic<'_>) {
+    let first = Header::new(Mode::All, topic).first_byte(0);
+    writer.byte(if sent_before { first | SENT_BEFORE } else { first });
+    writer.bytes(&frame.to_le_bytes());
+    record::write_topic(topic, writer);
+}
+
+/// Writes the whole body of a frame that carries a gap.
+pub(crate) fn write_gap(writer: &mut Writer<'_>, frame: u16, reason: GapReason, count: u32) {
+    writer.byte(record::GAP_FIRST);
+    writer.bytes(&frame.to_le_bytes());
+    writer.byte(reason as u8);
+    writer.varint(u64::from(count));
 }
 
 impl DataHead {
@@ -169,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::id::{Epoch, SessionId};
-    use crate::wire::record::{Age, GapReason, Header, Mode, Origin, Topic, encode_gap, encode_message};
+    use crate::wire::record::{Age, Origin, encode_gap, encode_message};
     use crate::wire::{Body, decode, encode};
     use crate::{frame, seal};
 
@@ -209,6 +227,30 @@ mod tests {
         let mut record = [0; 12];
         let len = encode_gap(GapReason::Expired, 300, &mut record).unwrap();
         assert_carried(&record[..len], DataHead { sent_before: true, frame: 65_535, added_age_ms: 9 }, None);
+    }
+
+    #[test]
+    fn a_device_writes_its_frames_without_a_record() {
+        for (topic, sent_before) in [(Topic::Number(300), true), (Topic::Text("air"), false)] {
+            let mut record = [0; 20];
+            let len = encode_message(&Header::new(Mode::All, topic), b"21", &mut record).unwrap();
+            let parts =
+                DataHead { sent_before, frame: 0x1234, added_age_ms: 0 }.encode(&record[..len]).unwrap();
+            let mut body = [0; 20];
+            let mut writer = Writer::new(&mut body);
+            write_message(&mut writer, sent_before, 0x1234, topic);
+            writer.bytes(b"21");
+            let written = writer.done().unwrap();
+            assert_eq!(body[..written], parts.slices().concat());
+        }
+        let mut gap = [0; 12];
+        let len = encode_gap(GapReason::Missing, 300, &mut gap).unwrap();
+        let parts = DataHead { sent_before: false, frame: 7, added_age_ms: 0 }.encode(&gap[..len]).unwrap();
+        let mut body = [0; 20];
+        let mut writer = Writer::new(&mut body);
+        write_gap(&mut writer, 7, GapReason::Missing, 300);
+        let written = writer.done().unwrap();
+        assert_eq!(body[..written], parts.slices().concat());
     }
 
     #[test]

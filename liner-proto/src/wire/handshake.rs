@@ -208,7 +208,7 @@ impl<'a> Hello<'a> {
         }
     }
 
-    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(tag::HELLO);
         writer.bytes(&MAGIC);
         writer.bytes(&[self.version_min, self.version_max]);
@@ -232,7 +232,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(tag::ANSWER);
         writer.byte(self.version);
         writer.fixed64(self.echo);
@@ -251,7 +251,7 @@ impl Confirm {
         confirm
     }
 
-    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+    pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(tag::CONFIRM);
         writer.fixed64(self.echo);
         self.stream.write(writer);

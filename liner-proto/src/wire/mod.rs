@@ -9,6 +9,7 @@ pub mod batch;
 mod by_postcard;
 pub mod control;
 pub mod data;
+pub mod device;
 pub mod handshake;
 pub mod page;
 pub mod record;
@@ -20,7 +21,7 @@ use control::{Ack, Begin, Bind, Close, Echo, Fragment, Marks, Numbered, Probe, T
 use data::Data;
 use handshake::{Answer, Confirm, Hello};
 use page::Page;
-use text::{Reader, Writer};
+pub(crate) use text::{Reader, Writer};
 
 /// The version of the protocol that is spoken here.
 pub const VERSION: u8 = 1;
@@ -198,9 +199,7 @@ pub fn decode(body: &[u8]) -> Result<Body<'_>, DecodeError> {
         tag::NUMBERED => Body::Numbered(Numbered::read(&mut reader)),
         tag::FRAGMENT => Body::Fragment(Fragment::read(&mut reader)),
         _ => {
-            if tag < tag::SKIPPABLE_FIRST {
-                reader.fail(DecodeError::Unsupported(tag));
-            }
+            reader.skip(tag);
             Body::Skipped(tag)
         }
     };

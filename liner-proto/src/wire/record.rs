@@ -34,6 +34,9 @@ const EXT_AGE_UNKNOWN: u8 = 1 << 4;
 pub(super) const EXT_BORN: u8 = 1 << 5;
 const EXT_KNOWN: u8 = EXT_ORIGIN | EXT_HOPS | EXT_TTL | EXT_AGE | EXT_AGE_UNKNOWN | EXT_BORN;
 
+/// The first byte of a gap's record.
+pub(super) const GAP_FIRST: u8 = MARK | KIND_GAP;
+
 /// The most bytes that a gap record takes.
 pub const GAP_LEN_MAX: usize = 12;
 
@@ -210,13 +213,10 @@ impl<'a> Header<'a> {
         if ext != 0 {
             self.write_ext(ext, writer);
         }
-        match self.topic {
-            Topic::Number(number) => writer.varint(u64::from(number)),
-            Topic::Text(text) => writer.text(text),
-        }
+        write_topic(self.topic, writer);
     }
 
-    const fn first_byte(&self, ext: u8) -> u8 {
+    pub(super) const fn first_byte(&self, ext: u8) -> u8 {
         let mode = match self.mode {
             Mode::One => KIND_ONE,
             Mode::All => KIND_ALL,
@@ -281,6 +281,14 @@ impl<'a> Header<'a> {
             (Some(ms), _) | (None, Some(Age { ms, .. })) => Some(ms),
             (None, None) => None,
         }
+    }
+}
+
+/// Writes a topic, as the first byte says it.
+pub(super) fn write_topic(topic: Topic<'_>, writer: &mut Writer<'_>) {
+    match topic {
+        Topic::Number(number) => writer.varint(u64::from(number)),
+        Topic::Text(text) => writer.text(text),
     }
 }
 

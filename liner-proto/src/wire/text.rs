@@ -1,7 +1,7 @@
 //! Texts and the other small fields that records and pages are made of.
 
 use super::varint::varint_len;
-use super::{DecodeError, TEXT_MAX};
+use super::{DecodeError, TEXT_MAX, tag};
 
 /// The bytes that a text takes, its length included.
 #[inline]
@@ -13,48 +13,55 @@ pub(super) const fn text_len(text: &str) -> usize {
 ///
 /// After the first field that cannot be read every field is zero or empty, and [`done`](Self::done) says what was wrong: so a
 /// frame is read without a branch behind each of its fields, which on a microcontroller is most of the code.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     error: Option<DecodeError>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, error: None }
     }
 
     /// What was read, if all of it could be.
-    pub(super) fn done<T>(&self, value: T) -> Result<T, DecodeError> {
+    pub(crate) fn done<T>(&self, value: T) -> Result<T, DecodeError> {
         self.error.map_or(Ok(value), Err)
     }
 
     /// What has not been read.
-    pub(super) const fn rest(&self) -> &'a [u8] {
+    pub(crate) const fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
     /// All that has not been read: the last field.
-    pub(super) fn take_rest(&mut self) -> &'a [u8] {
+    pub(crate) fn take_rest(&mut self) -> &'a [u8] {
         core::mem::take(&mut self.rest)
     }
 
     #[cold]
     #[inline(never)]
-    pub(super) fn fail(&mut self, error: DecodeError) {
+    pub(crate) fn fail(&mut self, error: DecodeError) {
         self.rest = &[];
         self.error.get_or_insert(error);
     }
 
+    /// A tag that this version does not know is of no account if it says so itself.
+    pub(crate) fn skip(&mut self, tag: u8) {
+        if tag < tag::SKIPPABLE_FIRST {
+            self.fail(DecodeError::Unsupported(tag));
+        }
+    }
+
     /// A value is out of range unless it is `good`.
     #[cfg_attr(target_os = "none", inline(never))]
-    pub(super) fn check(&mut self, good: bool) {
+    pub(crate) fn check(&mut self, good: bool) {
         if !good {
             self.fail(DecodeError::Range);
         }
     }
 
     #[cfg_attr(target_os = "none", inline(never))]
-    pub(super) fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         match self.rest.split_first() {
             Some((&byte, rest)) => {
                 self.rest = rest;
@@ -69,7 +76,7 @@ impl<'a> Reader<'a> {
 
     /// A truth value, or whether an optional field follows.
     #[cfg_attr(target_os = "none", inline(never))]
-    pub(super) fn flag(&mut self) -> bool {
+    pub(crate) fn flag(&mut self) -> bool {
         let byte = self.byte();
         self.check(byte < 2);
         byte == 1
@@ -77,7 +84,7 @@ impl<'a> Reader<'a> {
 
     /// A number of variable length, with at most as many bytes as one of `bits` bits needs.
     #[cfg_attr(target_os = "none", inline(never))]
-    pub(super) fn number(&mut self, bits: u32) -> u64 {
+    pub(crate) fn number(&mut self, bits: u32) -> u64 {
         let (mut value, mut shift) = (0, 0);
         loop {
             let byte = self.byte();
@@ -94,34 +101,34 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn varint(&mut self) -> u64 {
+    pub(crate) fn varint(&mut self) -> u64 {
         self.number(u64::BITS)
     }
 
-    pub(super) fn varint32(&mut self) -> u32 {
+    pub(crate) fn varint32(&mut self) -> u32 {
         self.number(u32::BITS) as u32
     }
 
     /// Eight bytes, the lowest first.
     #[cfg_attr(target_os = "none", inline(never))]
-    pub(super) fn fixed64(&mut self) -> u64 {
+    pub(crate) fn fixed64(&mut self) -> u64 {
         let (low, high) = (self.fixed32(), self.fixed32());
         u64::from(high) << 32 | u64::from(low)
     }
 
     /// Four bytes, the lowest first.
-    pub(super) fn fixed32(&mut self) -> u32 {
+    pub(crate) fn fixed32(&mut self) -> u32 {
         let (low, high) = (self.fixed16(), self.fixed16());
         u32::from(high) << 16 | u32::from(low)
     }
 
     /// Two bytes, the lowest first.
-    pub(super) fn fixed16(&mut self) -> u16 {
+    pub(crate) fn fixed16(&mut self) -> u16 {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
     #[cfg_attr(target_os = "none", inline(never))]
-    pub(super) fn text(&mut self) -> &'a str {
+    pub(crate) fn text(&mut self) -> &'a str {
         let len = self.varint();
         if len > TEXT_MAX as u64 {
             self.fail(DecodeError::LimitExceeded);
@@ -141,7 +148,7 @@ impl<'a> Reader<'a> {
 
 /// Writes fields one after another into a slice. After a field that did not fit, or a text that is too long,
 /// [`done`](Self::done) says so.
-pub(super) struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     out: &'a mut [u8],
     /// Bytes written so far; more than there can be after a failure, so that nothing fits any more.
     len: usize,
@@ -151,17 +158,22 @@ impl<'a> Writer<'a> {
     const FULL: usize = usize::MAX;
 
     #[inline]
-    pub(super) const fn new(out: &'a mut [u8]) -> Self {
+    pub(crate) const fn new(out: &'a mut [u8]) -> Self {
         Self { out, len: 0 }
     }
 
+    /// Leaves room in front of what is written next: as it is, if nothing was written so far.
+    pub(crate) const fn skip_to(&mut self, len: usize) {
+        self.len = len;
+    }
+
     /// Bytes written, if all was.
-    pub(super) fn done(&self) -> Option<usize> {
+    pub(crate) fn done(&self) -> Option<usize> {
         (self.len != Self::FULL).then_some(self.len)
     }
 
     #[cfg_attr(target_os = "none", inline(never))]
-    pub(super) fn byte(&mut self, byte: u8) {
+    pub(crate) fn byte(&mut self, byte: u8) {
         match self.out.get_mut(self.len) {
             Some(place) => {
                 *place = byte;
@@ -172,7 +184,7 @@ impl<'a> Writer<'a> {
     }
 
     #[cfg_attr(target_os = "none", inline(never))]
-    pub(super) fn varint(&mut self, value: u64) {
+    pub(crate) fn varint(&mut self, value: u64) {
         let mut rest = value;
         while rest >= 0x80 {
             self.byte(rest as u8 | 0x80);
@@ -182,7 +194,7 @@ impl<'a> Writer<'a> {
     }
 
     #[cfg_attr(target_os = "none", inline(never))]
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         let end = self.len.saturating_add(bytes.len());
         match self.out.get_mut(self.len..end) {
             Some(place) => {
@@ -194,12 +206,12 @@ impl<'a> Writer<'a> {
     }
 
     #[cfg_attr(target_os = "none", inline(never))]
-    pub(super) fn fixed64(&mut self, value: u64) {
+    pub(crate) fn fixed64(&mut self, value: u64) {
         self.bytes(&value.to_le_bytes());
     }
 
     #[cfg_attr(target_os = "none", inline(never))]
-    pub(super) fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         if text.len() > TEXT_MAX {
             self.len = Self::FULL;
         }

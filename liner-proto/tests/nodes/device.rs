@@ -5,19 +5,16 @@ use std::time::Duration;
 use liner_proto::effect::GapReason;
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event};
 use liner_proto::id::ConnId;
-use liner_proto::pump;
 use liner_proto::router::{Framing, SendOptions};
-use liner_proto::store::RamStore;
 use liner_proto::wire::record::Mode;
 
 use super::{NOW, Node, cut, meet, settle};
 
-type Endpoint512 = Endpoint<'static, 512, 256>;
+type Endpoint2048 = Endpoint<'static, 2048, 256>;
 
 /// A device that counts what it is sent.
 pub(crate) struct Device {
-    pub(crate) endpoint: Endpoint512,
-    pub(crate) store: RamStore<2048>,
+    pub(crate) endpoint: Endpoint2048,
     pub(crate) conn: Option<ConnId>,
     /// Payloads, who sent them first, and whether they may have come before.
     pub(crate) got: Vec<(String, String, bool)>,
@@ -27,8 +24,8 @@ pub(crate) struct Device {
 impl Device {
     /// One that sends to a topic of its own. Each seed is another life.
     pub(crate) fn new(name: &'static str, seed: u64) -> Self {
-        let endpoint = Endpoint512::new(DeviceConfig::new(name, &["readings"], [seed, 2]), NOW);
-        Self { endpoint, store: RamStore::new(), conn: None, got: Vec::new(), gaps: Vec::new() }
+        let endpoint = Endpoint2048::new(DeviceConfig::new(name, &["readings"], [seed, 2]), NOW);
+        Self { endpoint, conn: None, got: Vec::new(), gaps: Vec::new() }
     }
 
     pub(crate) fn connect(&mut self, gateway: &mut Node) {
@@ -39,15 +36,10 @@ impl Device {
 
     pub(crate) fn disconnect(&mut self, gateway: &mut Node) {
         self.endpoint.handle_link_down(gateway.now);
-        self.serve(gateway);
         if let Some(conn) = self.conn.take() {
             gateway.router.handle_closed(gateway.now, conn);
         }
         gateway.serve();
-    }
-
-    pub(crate) fn serve(&mut self, gateway: &Node) {
-        pump::serve(&mut self.endpoint, &mut self.store, gateway.now, &mut [0; 512]).expect("in memory");
     }
 
     /// Passes frames to and fro until nothing is left to say.
@@ -56,7 +48,6 @@ impl Device {
         // A turn that says nothing may have asked something of the store, and the answer leads to the next.
         let mut quiet = 0;
         while quiet < 4 {
-            self.serve(gateway);
             gateway.serve();
             let mut frames = [0; 1024];
             let len = self.endpoint.poll_transmit(gateway.now, &mut frames);

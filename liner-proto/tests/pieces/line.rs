@@ -6,7 +6,6 @@ use liner_proto::endpoint::{DeviceConfig, Endpoint, Event as DeviceEvent, TopicI
 use liner_proto::id::ConnId;
 use liner_proto::pump::{self, Overflow};
 use liner_proto::router::Message;
-use liner_proto::store::RamStore;
 use liner_proto::time::{Duration, Instant};
 use liner_proto::wire::record::Mode;
 
@@ -27,7 +26,6 @@ const FAULTS: Faults = Faults { turned: 80, lost: 0, inserted: 0, baud: 921_600 
 struct World {
     now: Instant,
     device: Box<Endpoint<'static, QUEUE, FRAME, MESSAGE>>,
-    device_store: Box<RamStore<QUEUE>>,
     gateway: Node,
     line: ConnId,
     unread: Vec<u8>,
@@ -52,7 +50,6 @@ impl World {
         let mut world = Self {
             now: Instant::from_micros(1000),
             device: Box::new(Endpoint::new(config, Instant::ZERO)),
-            device_store: Box::new(RamStore::new()),
             gateway,
             line,
             unread: Vec::new(),
@@ -83,9 +80,7 @@ impl World {
                 *disconnects += 1;
             }
         };
-        let (bytes, served) =
-            pump::turn(&mut *self.device, &mut *self.device_store, now, &arrived, &mut scratch, each);
-        served.expect("in memory");
+        let (bytes, _) = pump::turn(&mut *self.device, now, &arrived, &mut scratch, each);
         self.up.put(now, bytes);
         self.unread.extend(self.up.take(now));
         (self.gateway.now, self.screen.now) = (now, now);
@@ -106,7 +101,7 @@ impl World {
 
     fn send(&mut self, payload: &[u8]) -> bool {
         let message = (TopicIndex(0), payload);
-        pump::send(&mut *self.device, &mut *self.device_store, self.now, message, Overflow::Refuse).is_ok()
+        pump::send(&mut *self.device, self.now, message, Overflow::Refuse).is_ok()
     }
 }
 

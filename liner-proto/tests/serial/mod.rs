@@ -14,7 +14,7 @@ use liner_proto::id::{Class, ConnId};
 use liner_proto::pump::{self, Overflow};
 use liner_proto::router::{Application, Event, Message, NodeConfig, Router, StoreRequest};
 use liner_proto::seal;
-use liner_proto::store::{HeapStore, RamStore, Store, execute};
+use liner_proto::store::{HeapStore, Store, execute};
 use liner_proto::time::{Duration, Instant};
 use liner_proto::wire::record::Mode;
 use liner_proto::wire::{self, tag};
@@ -228,7 +228,6 @@ impl Gateway {
 pub(crate) struct World<const Q: usize, const F: usize, const M: usize> {
     pub(crate) now: Instant,
     pub(crate) device: Box<Endpoint<'static, Q, F, M>>,
-    pub(crate) store: Box<RamStore<Q>>,
     pub(crate) gateway: Gateway,
     pub(crate) up: Wire,
     pub(crate) down: Wire,
@@ -263,7 +262,6 @@ impl<const Q: usize, const F: usize, const M: usize> World<Q, F, M> {
         Self {
             now: Instant::ZERO,
             device: Box::new(Endpoint::new(device, Instant::ZERO)),
-            store: Box::new(RamStore::new()),
             gateway,
             up: Wire::new(baud),
             down,
@@ -277,7 +275,7 @@ impl<const Q: usize, const F: usize, const M: usize> World<Q, F, M> {
 
     pub(crate) fn send(&mut self, payload: &[u8]) -> bool {
         let message = (TopicIndex(0), payload);
-        let sent = pump::send(&mut *self.device, &mut *self.store, self.now, message, Overflow::Refuse);
+        let sent = pump::send(&mut *self.device, self.now, message, Overflow::Refuse);
         self.stirred |= sent.is_ok();
         sent.is_ok()
     }
@@ -292,7 +290,6 @@ impl<const Q: usize, const F: usize, const M: usize> World<Q, F, M> {
     /// The device is switched off and on: it knows nothing any more.
     pub(crate) fn reboot(&mut self, config: DeviceConfig<'static>) {
         *self.device = Endpoint::new(config, self.now);
-        *self.store = RamStore::new();
         self.stirred = true;
     }
 
@@ -356,9 +353,7 @@ impl<const Q: usize, const F: usize, const M: usize> World<Q, F, M> {
             DeviceEvent::Disconnected(reason) => disconnects.push(reason),
             DeviceEvent::Connected { .. } | DeviceEvent::TooLarge | _ => {}
         };
-        let (bytes, served) =
-            pump::turn(&mut *self.device, &mut *self.store, self.now, arrived, scratch, event);
-        served.expect("in memory");
+        let (bytes, _) = pump::turn(&mut *self.device, self.now, arrived, scratch, event);
         // The line has taken it: it may take more.
         self.stirred = !bytes.is_empty();
         self.up.put(self.now, bytes);

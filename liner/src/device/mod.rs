@@ -1,4 +1,4 @@
-//! `liner device`: the core as it runs on a microcontroller, with a store in RAM, over a TCP line.
+//! `liner device`: the core as it runs on a microcontroller, with its messages in RAM, over a TCP line.
 
 mod command;
 mod input;
@@ -11,7 +11,6 @@ use liner_proto::effect::GapReason;
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, TopicIndex};
 use liner_proto::pump::{self, Overflow};
 use liner_proto::rng::Rng;
-use liner_proto::store::RamStore;
 use liner_proto::wire::control::CloseReason;
 use mio::Token;
 
@@ -27,16 +26,14 @@ use crate::watch::{Stop, Watch};
 pub(crate) use link::Place;
 use link::{Change, Link};
 
-/// What the store keeps at most.
+/// What its messages take at most.
 const RAM: usize = 16 * 1024;
 /// One frame, and with it one message.
 const FRAME: usize = 4096 + 256;
-/// What is being stored and sent.
-const QUEUE: usize = 2 * FRAME;
 /// The longest message.
 pub(crate) const MESSAGE_MAX: usize = 4096;
 
-type Device<'a> = Endpoint<'a, QUEUE, FRAME>;
+type Device<'a> = Endpoint<'a, RAM, FRAME>;
 
 pub(crate) const LINE: Token = Token(0);
 pub(crate) const INPUT: Token = Token(1);
@@ -126,7 +123,6 @@ pub(crate) fn drive(
         config,
         clock,
         device: Box::new(Endpoint::new(core, clock.now())),
-        store: Box::new(RamStore::new()),
         link: Link::new(config.place.clone(), LINE, Rng::new([seed[1], seed[0]])),
         payloads,
         due: config.every.map(|every| Ticks::new(Duration::ZERO, every)),
@@ -146,7 +142,6 @@ struct Run<'a> {
     config: &'a Config,
     clock: Clock,
     device: Box<Device<'a>>,
-    store: Box<RamStore<RAM>>,
     link: Link,
     payloads: Payloads,
     due: Option<Ticks>,
@@ -201,7 +196,6 @@ impl Run<'_> {
         }
         self.read(notice)?;
         self.produce(watch)?;
-        self.serve()?;
         self.events(notice)?;
         self.write();
         self.events(notice)
@@ -351,7 +345,7 @@ impl Run<'_> {
             return Err(input::too_long(MESSAGE_MAX));
         }
         let message = (TopicIndex(0), payload);
-        Ok(Some(pump::send(&mut self.device, &mut *self.store, self.clock.now(), message, Overflow::Refuse)))
+        Ok(Some(pump::send(&mut *self.device, self.clock.now(), message, Overflow::Refuse)))
     }
 
     /// Takes no more: what is in RAM is still sent, as at the end of the input.
@@ -362,24 +356,9 @@ impl Run<'_> {
         self.fault = Some(fault);
     }
 
-    fn serve(&mut self) -> Result<(), Failure> {
-        let now = self.clock.now();
-        pump::serve(&mut self.device, &mut *self.store, now, &mut self.buffer)
-            .map_err(|fault| Failure::Work(format!("the device's RAM: {fault}")))
-    }
-
     fn write(&mut self) {
-        let (device, store, clock) = (&mut self.device, &mut self.store, self.clock);
-        let mut scratch = [0; FRAME];
-        let more = |out: &mut [u8]| {
-            let written = device.poll_transmit(clock.now(), out);
-            if written > 0 {
-                return written;
-            }
-            // What is above the queue waits in the store until the queue asks for it.
-            let served = pump::serve(device, &mut **store, clock.now(), &mut scratch);
-            if served.is_ok() { device.poll_transmit(clock.now(), out) } else { 0 }
-        };
+        let (device, clock) = (&mut self.device, self.clock);
+        let more = |out: &mut [u8]| device.poll_transmit(clock.now(), out);
         if self.link.write(more, &mut self.buffer).is_err() {
             self.drop_line();
         }

@@ -10,7 +10,7 @@ use crate::process::Liner;
 // README: from here
 use liner::proto::endpoint::{DeviceConfig, Endpoint, TopicIndex};
 use liner::proto::pump::{self, Overflow};
-use liner::proto::{store::RamStore, time::Instant};
+use liner::proto::time::Instant;
 
 /// A UART, a clock, a random source and a sensor.
 trait Board {
@@ -23,18 +23,17 @@ trait Board {
 
 fn run(board: &mut impl Board) {
     let config = DeviceConfig::new("boiler", &["readings"], [board.random(), board.random()]);
-    let mut line: Endpoint<'_, 1024, 256> = Endpoint::new(config, Instant::from_micros(board.micros()));
-    let mut store = RamStore::<4096>::new();
+    let mut line = Endpoint::<4096, 256>::new(config, Instant::from_micros(board.micros()));
     let (mut received, mut scratch) = ([0; 64], [0; 512]);
     loop {
         let now = Instant::from_micros(board.micros());
         // When RAM is full, the oldest reading gives way, and the gateway is told of the gap.
         if let Some(reading) = board.reading() {
             let message = (TopicIndex(0), &reading[..]);
-            let _ = pump::send(&mut line, &mut store, now, message, Overflow::DropOldest);
+            let _ = pump::send(&mut line, now, message, Overflow::DropOldest);
         }
         let len = board.receive(&mut received);
-        let (bytes, _) = pump::turn(&mut line, &mut store, now, &received[..len], &mut scratch, |_| {});
+        let (bytes, _) = pump::turn(&mut line, now, &received[..len], &mut scratch, |_| {});
         board.transmit(bytes);
     }
 }

@@ -6,9 +6,9 @@ use core::hint::black_box;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, TopicIndex};
+use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, StoredEndpoint, TopicIndex};
 use liner_proto::id::Class;
-use liner_proto::pump::{self, Overflow};
+use liner_proto::pump::{self, Overflow, WithStore};
 use liner_proto::store::{RamStore, Store};
 use liner_proto::time::Instant;
 
@@ -17,16 +17,11 @@ pub const QUEUE: usize = 512;
 pub const FRAME: usize = 256;
 pub const STORE: usize = 512;
 /// What `turn` writes into: whole frames, and room for the largest message.
-const SCRATCH: usize = 256;
+const SCRATCH: usize = 320;
 const RECEIVED: usize = 64;
 
-/// A device's end of a line. Messages of up to `MESSAGE` bytes go in pieces, as soon as the endpoint has a parameter for it.
-pub type Device<const MESSAGE: usize> = Endpoint<'static, QUEUE, FRAME>;
-
-/// The buffers within a [`Device`].
-pub const fn buffers<const MESSAGE: usize>() -> usize {
-    QUEUE + FRAME
-}
+/// A device's end of a line. Messages of up to `MESSAGE` bytes go in pieces.
+pub type Device<const MESSAGE: usize> = Endpoint<'static, QUEUE, FRAME, MESSAGE>;
 
 /// Registers of a peripheral, as far as the compiler knows: what is written leaves, what is read may be anything.
 #[repr(C)]
@@ -105,35 +100,30 @@ fn reading() -> [u8; 4] {
 }
 
 /// Sends a reading whenever a button says so, and takes what comes.
-pub fn plain<const MESSAGE: usize>() -> ! {
-    let mut endpoint = Device::<MESSAGE>::new(config(), Board::now());
-    let mut store = RamStore::<STORE>::new();
+pub fn plain() -> ! {
+    let mut endpoint = Device::<0>::new(config(), Board::now());
     let (mut scratch, mut received) = ([0; SCRATCH], [0; RECEIVED]);
     loop {
         let button = Board::here().button.load(Relaxed);
         if button != 0 {
             let topic = TopicIndex(button as u16);
-            let sent =
-                pump::send(&mut endpoint, &mut store, Board::now(), (topic, &reading()), Overflow::Refuse);
+            let sent = pump::send(&mut endpoint, Board::now(), (topic, &reading()), Overflow::Refuse);
             Board::here().data.store(u32::from(sent.is_ok()), Relaxed);
         }
         let bytes = Board::receive(&mut received);
-        let (out, served) = pump::turn(&mut endpoint, &mut store, Board::now(), bytes, &mut scratch, heard);
+        let (out, _) = pump::turn(&mut endpoint, Board::now(), bytes, &mut scratch, heard);
         Board::transmit(out);
-        Board::here().data.store(u32::from(served.is_ok()), Relaxed);
     }
 }
 
-/// The same with a store that remembers, a queue that drops its oldest, a clock to wake up by, and an end.
+/// The same with messages in pieces, a queue that drops its oldest, a clock to wake up by, and an end.
 pub fn everything<const MESSAGE: usize>() -> ! {
     let mut config = config();
-    config.class = Class::Process;
     config.accept_weak_acks = Board::here().button.load(Relaxed) == 3;
+    config.without_epochs = Board::here().button.load(Relaxed) == 4;
+    config.line.half_duplex = Board::here().button.load(Relaxed) == 5;
+    config.line.baud = Some(Board::here().button.load(Relaxed));
     let mut endpoint = Device::<MESSAGE>::new(config, Board::now());
-    let mut store = RamStore::<STORE>::new();
-    // As if it had something to remember: a new one is seen to be empty, and the way back is left out.
-    let recovered = black_box(&mut store).recover(&mut |item| endpoint.restore(&item));
-    Board::here().data.store(u32::from(recovered.is_ok()), Relaxed);
     let (mut scratch, mut received) = ([0; SCRATCH], [0; RECEIVED]);
     loop {
         let button = Board::here().button.load(Relaxed);
@@ -146,14 +136,15 @@ pub fn everything<const MESSAGE: usize>() -> ! {
             _ => {
                 let message = (TopicIndex(button as u16), &reading()[..]);
                 let overflow = if button & 4 == 0 { Overflow::Refuse } else { Overflow::DropOldest };
-                let sent = pump::send(&mut endpoint, &mut store, Board::now(), message, overflow);
+                let sent = pump::send(&mut endpoint, Board::now(), message, overflow);
                 Board::here().data.store(sent.map_or(0, |number| number as u32), Relaxed);
             }
         }
         let bytes = Board::receive(&mut received);
-        let (out, served) = pump::turn(&mut endpoint, &mut store, Board::now(), bytes, &mut scratch, heard);
+        let (out, _) = pump::turn(&mut endpoint, Board::now(), bytes, &mut scratch, heard);
         Board::transmit(out);
-        Board::here().data.store(u32::from(served.is_ok()), Relaxed);
+        let stats = endpoint.line_stats();
+        Board::here().data.store(stats.seal_errors + stats.retransmissions, Relaxed);
         Board::here().data.store(endpoint.queued() as u32 + endpoint.acked() as u32, Relaxed);
         if let Some((at, _)) = endpoint.poll_timeout() {
             Board::here().ticks.store(at.as_micros() as u32, Relaxed);
@@ -161,21 +152,57 @@ pub fn everything<const MESSAGE: usize>() -> ! {
     }
 }
 
+/// The first one with its messages in a store that remembers.
+pub fn stored() -> ! {
+    let mut config = config();
+    config.class = Class::Process;
+    let mut endpoint = StoredDevice::new(config, Board::now());
+    let mut store = KeptStore::new();
+    // As if it had something to remember: a new one is seen to be empty, and the way back is left out.
+    let recovered = black_box(&mut store).recover(&mut |item| endpoint.restore(&item));
+    Board::here().data.store(u32::from(recovered.is_ok()), Relaxed);
+    let (mut scratch, mut received) = ([0; SCRATCH], [0; RECEIVED]);
+    loop {
+        let mut device = WithStore { endpoint: &mut endpoint, store: &mut store };
+        let button = Board::here().button.load(Relaxed);
+        if button != 0 {
+            let topic = TopicIndex(button as u16);
+            let sent = pump::send(&mut device, Board::now(), (topic, &reading()), Overflow::Refuse);
+            Board::here().data.store(u32::from(sent.is_ok()), Relaxed);
+        }
+        let bytes = Board::receive(&mut received);
+        let (out, served) = pump::turn(&mut device, Board::now(), bytes, &mut scratch, heard);
+        Board::transmit(out);
+        Board::here().data.store(u32::from(served.is_ok()), Relaxed);
+    }
+}
+
+/// The endpoint of a device with a store.
+pub type StoredDevice = StoredEndpoint<'static, QUEUE, FRAME>;
+
+/// A store of the programs: in memory, since flash is driven differently on each board.
+pub type KeptStore = RamStore<STORE>;
+
 /// States what the values of a program take in RAM beside the buffers, where `scripts/sizes` finds it.
 #[macro_export]
 macro_rules! weigh {
-    ($message:literal) => {
+    ($bytes:expr) => {
         #[used]
         #[no_mangle]
         #[link_section = ".weights"]
-        static RAM: [u8; size_of::<$crate::Device<$message>>() - $crate::buffers::<$message>()
-            + size_of::<$crate::KeptStore>()
-            - $crate::STORE] = [0; _];
+        static RAM: [u8; $bytes] = [0; _];
     };
 }
 
-/// The store of the programs.
-pub type KeptStore = RamStore<STORE>;
+/// What a device takes beside its buffers.
+pub const fn device<const MESSAGE: usize>() -> usize {
+    size_of::<Device<MESSAGE>>() - QUEUE - FRAME - MESSAGE
+}
+
+/// What a device with a store takes beside the buffers of both.
+pub const fn stored_device() -> usize {
+    size_of::<StoredDevice>() - QUEUE - FRAME + size_of::<KeptStore>() - STORE
+}
 
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {

@@ -1,11 +1,14 @@
 //! A device of the world: an endpoint with a store that answers at once, on a line that loses and damages bytes.
 
 use liner_proto::effect::{Loaded, Queue, Recovered, StoreFault, StoreOp};
-use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, TopicIndex};
+use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, StoredEndpoint, TopicIndex};
 use liner_proto::id::Class;
-use liner_proto::pump::{self, Overflow};
-use liner_proto::store::{RamStore, Store};
-use liner_proto::wire::record::Mode;
+use liner_proto::pump::{self, Overflow, WithStore};
+use liner_proto::store::Store;
+use liner_proto::time::Instant;
+use liner_proto::timer::Deadline;
+use liner_proto::wire::record::{self, GapReason, Header, Mode, Topic};
+use liner_proto::wire::varint;
 
 use super::World;
 use super::checker::{Checker, Rule};
@@ -33,14 +36,109 @@ const FULL_LINE: u64 = SECOND / 100;
 /// How long a device waits before it dials again, in microseconds.
 const REDIAL: u64 = SECOND / 10;
 
-type Line = Endpoint<'static, QUEUE, FRAME>;
+type InRam = Endpoint<'static, RAM, FRAME>;
+type InStore = StoredEndpoint<'static, QUEUE, FRAME>;
+
+/// What a device speaks to its gateway with, wherever it keeps its messages.
+#[derive(Debug)]
+pub(super) enum Line {
+    /// In memory, with what the checker was told of it.
+    InRam(Box<InRam>, Told),
+    /// On its disk.
+    InStore(Box<InStore>),
+}
+
+/// How far the checker knows a queue in memory: the last number that was acknowledged, and the last that was dropped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    acked: u64,
+    gone: u64,
+}
+
+/// Does the same with either kind.
+macro_rules! each {
+    ($line:expr, $of:ident => $what:expr) => {
+        match $line {
+            Line::InRam($of, _) => $what,
+            Line::InStore($of) => $what,
+        }
+    };
+}
+
+impl Line {
+    pub(super) fn handle_link_up(&mut self, now: Instant) {
+        each!(self, line => line.handle_link_up(now));
+    }
+
+    fn handle_link_down(&mut self, now: Instant) {
+        each!(self, line => line.handle_link_down(now));
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        each!(self, line => line.handle_timeout(now));
+    }
+
+    fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) -> usize {
+        each!(self, line => line.handle_bytes(now, bytes))
+    }
+
+    fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> usize {
+        each!(self, line => line.poll_transmit(now, out))
+    }
+
+    fn poll_event(&mut self) -> Option<Event<'_>> {
+        each!(self, line => line.poll_event())
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        each!(self, line => line.poll_timeout())
+    }
+
+    pub(super) fn wants_link(&self, now: Instant) -> bool {
+        each!(self, line => line.wants_link(now))
+    }
+
+    fn queued(&self) -> u64 {
+        each!(self, line => line.queued())
+    }
+
+    /// Drops the oldest message. What is in memory only is gone at once, and the checker learns it.
+    fn drop_oldest(&mut self, checker: &mut Checker, node: usize) -> bool {
+        match self {
+            Self::InStore(line) => line.drop_oldest(),
+            Self::InRam(line, told) => {
+                let any = line.drop_oldest();
+                if any {
+                    told.gone = told.gone.max(line.acked()) + 1;
+                    let drop =
+                        StoreOp::Drop { queue: QUEUE_KEY, through: told.gone, reason: GapReason::Dropped };
+                    checker.on_durable(node, &[drop]);
+                }
+                any
+            }
+        }
+    }
+
+    /// What a queue in memory has had acknowledged is forgotten: the checker learns it.
+    fn tell_acked(&mut self, checker: &mut Checker, node: usize) -> bool {
+        let Self::InRam(line, told) = self else { return false };
+        let through = line.acked();
+        if through == told.acked {
+            return false;
+        }
+        told.acked = through;
+        checker.on_durable(node, &[StoreOp::Trim { queue: QUEUE_KEY, through }]);
+        true
+    }
+}
+
+/// The name of a device's only queue.
+const QUEUE_KEY: Queue<'static> = Queue::Node("");
 
 /// A device's process.
 #[derive(Debug)]
 pub(super) struct Device {
-    pub(super) line: Box<Line>,
-    /// The store of a device without a disk.
-    ram: Option<Box<RamStore<RAM>>>,
+    pub(super) line: Line,
     /// Its connection: the link, of which it is end 0.
     pub(super) link: Option<usize>,
     /// Frames that the link had no room for.
@@ -65,11 +163,17 @@ impl World {
         config.line = node.plan.wire.map(|wire| wire.config()).unwrap_or_default();
         config.without_epochs = node.plan.assigned_epochs;
         config.planted = node.plan.config.planted;
-        let mut line = Box::new(Line::new(config, now));
-        node.disk.recover(&mut |item: Recovered<'_>| line.restore(&item));
-        let ram = (node.plan.class == Class::Ram).then(|| Box::new(RamStore::new()));
+        let line = if node.plan.class == Class::Ram {
+            let line = Box::new(InRam::new(config, now));
+            self.checker.on_durable(index, &[StoreOp::Open { queue: QUEUE_KEY, epoch: line.epoch() }]);
+            Line::InRam(line, Told::default())
+        } else {
+            let mut line = Box::new(InStore::new(config, now));
+            node.disk.recover(&mut |item: Recovered<'_>| line.restore(&item));
+            Line::InStore(line)
+        };
         let overflow = if node.plan.drops_oldest { Overflow::DropOldest } else { Overflow::Refuse };
-        node.device = Some(Device { line, ram, link: None, unwritten: Vec::new(), overflow, sends: 0 });
+        node.device = Some(Device { line, link: None, unwritten: Vec::new(), overflow, sends: 0 });
         node.wake = None;
         self.trace(|world| format!("{} begins, life {}", world.name(index), world.nodes[index].life));
         if self.plan.nodes[index].wire.is_some() {
@@ -154,10 +258,15 @@ impl World {
         let node = &mut self.nodes[index];
         let Some(device) = &mut node.device else { return };
         let (disk, checker) = (&mut node.disk, &mut self.checker);
-        let ram = device.ram.as_deref_mut();
-        let mut store = Tapped { ram, disk, checker, dice: &mut self.dice, node: index, done: 0 };
+        let Line::InStore(endpoint) = &mut device.line else {
+            if device.line.tell_acked(checker, index) {
+                self.mix(0xd371);
+            }
+            return;
+        };
+        let mut store = Tapped { disk, checker, dice: &mut self.dice, node: index, done: 0 };
         let mut scratch = [0; FRAME + 16];
-        let outcome = pump::serve(&mut *device.line, &mut store, now, &mut scratch);
+        let outcome = WithStore { endpoint: &mut **endpoint, store: &mut store }.serve(now, &mut scratch);
         let done = store.done;
         if done > 0 {
             self.mix(0xd371);
@@ -171,7 +280,7 @@ impl World {
 
     fn device_write(&mut self, index: usize) {
         let now = self.instant();
-        let mut frames = [0; 2 * Line::TRANSMIT_MIN];
+        let mut frames = [0; 2 * InStore::TRANSMIT_MIN];
         loop {
             let Some(device) = &mut self.nodes[index].device else { return };
             let Some(link) = device.link else { return };
@@ -216,7 +325,7 @@ impl World {
                 }
                 Some(Event::TooLarge) => {
                     self.checker.on_dropping(index);
-                    device.line.drop_oldest();
+                    device.line.drop_oldest(&mut self.checker, index);
                     None
                 }
                 Some(Event::WeakAcks { .. }) => {
@@ -243,12 +352,18 @@ impl World {
         let Some(device) = &mut node.device else { return };
         let (id, payload) = self.checker.on_send(index, topic, Mode::All, len.min(PAYLOAD_MAX));
         let (disk, checker) = (&mut node.disk, &mut self.checker);
-        let ram = device.ram.as_deref_mut();
-        let mut store = Tapped { ram, disk, checker, dice: &mut self.dice, node: index, done: 0 };
         let message = (TopicIndex(topic as u16), &payload[..]);
         // When it returns, the message is stored: whoever looks at the store meanwhile has to know that it may be.
-        store.checker.on_accepted(id, device.sends + 1);
-        match pump::send(&mut *device.line, &mut store, now, message, device.overflow) {
+        checker.on_accepted(id, device.sends + 1);
+        let sent = match &mut device.line {
+            Line::InRam(..) => send_in_ram(&mut device.line, checker, (index, now), message, device.overflow),
+            Line::InStore(endpoint) => {
+                let mut store = Tapped { disk, checker, dice: &mut self.dice, node: index, done: 0 };
+                let mut both = WithStore { endpoint: &mut **endpoint, store: &mut store };
+                pump::send(&mut both, now, message, device.overflow)
+            }
+        };
+        match sent {
             Ok(_) => {
                 device.sends += 1;
                 node.to_send -= 1;
@@ -265,20 +380,49 @@ impl World {
     }
 }
 
+/// Takes a message into memory, and tells the checker of what gave way to it and what it is.
+fn send_in_ram(
+    line: &mut Line,
+    checker: &mut Checker,
+    (node, now): (usize, Instant),
+    message: (TopicIndex, &[u8]),
+    overflow: Overflow,
+) -> Result<u64, SendError> {
+    line.tell_acked(checker, node);
+    loop {
+        let Line::InRam(endpoint, _) = line else { return Err(SendError::Store) };
+        match pump::send(&mut **endpoint, now, message, Overflow::Refuse) {
+            Err(SendError::Full) if overflow == Overflow::DropOldest && line.drop_oldest(checker, node) => {}
+            Ok(number) => {
+                let header = Header::new(Mode::All, Topic::Number(u32::from(message.0.0) + 1));
+                let len = record::message_len(&header, message.1.len());
+                let mut records = vec![0; len + 2];
+                let prefix = varint::put_varint(&mut records, len as u64).unwrap_or(0);
+                record::encode_message(&header, message.1, &mut records[prefix..]);
+                records.truncate(prefix + len);
+                let append =
+                    StoreOp::Append { queue: QUEUE_KEY, first: number, last: number, records: &records };
+                checker.on_durable(node, &[append]);
+                return Ok(number);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 impl Device {
-    pub(super) fn handle_timeout(&mut self, now: liner_proto::time::Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.line.handle_timeout(now);
     }
 
     /// Whether nothing waits to be acknowledged.
-    pub(super) const fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.line.queued() == 0
     }
 }
 
 /// A device's store, with an observer of what it makes durable.
 struct Tapped<'a> {
-    ram: Option<&'a mut RamStore<RAM>>,
     disk: &'a mut Disk,
     checker: &'a mut Checker,
     dice: &'a mut Dice,
@@ -296,10 +440,7 @@ impl Store for Tapped<'_> {
     }
 
     fn apply(&mut self, group: &[StoreOp<'_>]) -> Result<(), StoreFault> {
-        match &mut self.ram {
-            Some(ram) => ram.apply(group)?,
-            None => self.disk.apply_now(group, self.dice)?,
-        }
+        self.disk.apply_now(group, self.dice)?;
         self.done += 1;
         self.checker.on_durable(self.node, group);
         Ok(())
@@ -310,9 +451,6 @@ impl Store for Tapped<'_> {
     }
 
     fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault> {
-        match &mut self.ram {
-            Some(ram) => ram.load(queue, after, into),
-            None => self.disk.load_now(queue, after, into),
-        }
+        self.disk.load_now(queue, after, into)
     }
 }

@@ -5,7 +5,7 @@
 
 #[no_mangle]
 extern "C" fn start() -> ! {
-    liner_sizes::plain::<0>()
+    liner_sizes::plain()
 }
 
-liner_sizes::weigh!(0);
+liner_sizes::weigh!(liner_sizes::device::<0>());

@@ -8,4 +8,4 @@ extern "C" fn start() -> ! {
     liner_sizes::everything::<1024>()
 }
 
-liner_sizes::weigh!(1024);
+liner_sizes::weigh!(liner_sizes::device::<1024>());

@@ -1,0 +1,302 @@
+//! The queue of a device without a store: its bytes are all that there is of a message.
+
+use super::SendError;
+use super::queue::{Item, Queue, Work};
+use crate::config::Limits;
+use crate::delivery::{Arrival, Resumed, Resumption, Violation};
+use crate::effect::GapReason;
+use crate::id::Epoch;
+use crate::line::FRAMES_MAX;
+use crate::planted::{Fault, Planted};
+use crate::rng::Rng;
+use crate::time::Instant;
+use crate::wire::handshake::{Known, StreamFields};
+use crate::wire::varint::varint_len;
+use crate::wire::{NUMBER_MAX, Reader, Writer};
+
+/// Keeps messages in `BYTES` bytes, and nowhere else: two bytes beside a payload of up to 127 bytes.
+///
+/// A reset forgets everything, so that the device begins a new epoch; a message that was handed over counts as taken at the
+/// next call of the endpoint.
+#[derive(Debug)]
+pub struct Ram<const BYTES: usize> {
+    epoch: Epoch,
+    /// The last number that is acknowledged. The marks below count from here.
+    acked: u64,
+    /// Numbers that are queued, those that were dropped included.
+    count: u32,
+    /// How many of them were dropped, from the oldest on.
+    gone: u32,
+    /// How many are on their way.
+    sent: u32,
+    /// How many were ever on a wire.
+    sent_max: u32,
+    /// How many were on a wire before the present session.
+    doubt: u32,
+    taken: Taken,
+    planted: Planted,
+    len: usize,
+    /// Messages: the length of the payload, the topic's place, the payload.
+    bytes: [u8; BYTES],
+}
+
+/// The cursor in the gateway's stream.
+#[derive(Debug)]
+struct Taken {
+    epoch: Epoch,
+    /// The last number that was taken.
+    received: u64,
+    /// What was sent before up to this number may have been handled before.
+    doubt: u64,
+    /// What the gateway was told last.
+    told: Option<u32>,
+    window: u8,
+}
+
+impl<const BYTES: usize> Ram<BYTES> {
+    /// How far a number is above the last one that is acknowledged; below it, half of all numbers and more.
+    const fn above(&self, number: u32) -> u32 {
+        number.wrapping_sub(self.acked as u32)
+    }
+
+    /// Reads the message at a place in the bytes: its topic, its payload, and the place behind it.
+    fn read(&self, at: usize) -> Option<(u16, &[u8], usize)> {
+        let mut reader = Reader::new(self.bytes.get(at..self.len)?);
+        let (len, topic) = (reader.varint32() as usize, reader.varint32() as u16);
+        let (payload, rest) = reader.rest().split_at_checked(len)?;
+        reader.done((topic, payload, self.len - rest.len())).ok()
+    }
+
+    /// Where the message stands that is so far above the last one that is acknowledged, or the end.
+    fn place(&self, above: u32) -> Option<usize> {
+        let mut at = 0;
+        for _ in 0..above.checked_sub(self.gone + 1)? {
+            at = self.read(at)?.2;
+        }
+        Some(at)
+    }
+
+    /// Forgets messages until one stands in front that is so far above the last one that is acknowledged.
+    fn forget_below(&mut self, above: u32) {
+        let Some(at) = self.place(above) else { return };
+        self.bytes.copy_within(at..self.len, 0);
+        self.len -= at;
+        self.gone = above - 1;
+    }
+
+    fn acknowledge(&mut self, through: u32) {
+        self.forget_below(through + 1);
+        self.acked += u64::from(through);
+        for mark in [&mut self.count, &mut self.gone, &mut self.sent, &mut self.sent_max, &mut self.doubt] {
+            *mark = mark.saturating_sub(through);
+        }
+    }
+}
+
+impl<const BYTES: usize> Queue for Ram<BYTES> {}
+
+impl<const BYTES: usize> Work for Ram<BYTES> {
+    fn new(epoch: Epoch, limits: &Limits, planted: Planted) -> Self {
+        let window = limits.window_messages.min(u32::from(u8::MAX)) as u8;
+        Self {
+            epoch,
+            acked: 0,
+            count: 0,
+            gone: 0,
+            sent: 0,
+            sent_max: 0,
+            doubt: 0,
+            taken: Taken { epoch: Epoch::NONE, received: 0, doubt: 0, told: None, window },
+            planted,
+            len: 0,
+            bytes: [0; BYTES],
+        }
+    }
+
+    fn push(&mut self, _: Instant, topic: u16, payload: &[u8]) -> Result<u64, SendError> {
+        let (len, topic) = (payload.len() as u64, u64::from(topic));
+        if payload.len() + varint_len(len) + varint_len(topic) > BYTES {
+            return Err(SendError::TooLarge);
+        }
+        let mut writer = Writer::new(self.bytes.get_mut(self.len..).unwrap_or_default());
+        writer.varint(len);
+        writer.varint(topic);
+        writer.bytes(payload);
+        self.len += writer.done().ok_or(SendError::Full)?;
+        self.count += 1;
+        Ok(self.next() - 1)
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        if self.gone == self.count {
+            return false;
+        }
+        self.forget_below(self.gone + 2);
+        true
+    }
+
+    fn next(&self) -> u64 {
+        self.acked + u64::from(self.count) + 1
+    }
+
+    fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    fn waits(&self) -> bool {
+        self.sent > 0
+    }
+
+    fn peek(&mut self) -> Option<(u32, Item<'_>)> {
+        let above = self.sent + 1;
+        let number = (self.acked as u32).wrapping_add(above);
+        if above <= self.gone {
+            return Some((number, Item::Gap(self.gone - self.sent)));
+        }
+        self.at(number).map(|item| (number, item))
+    }
+
+    fn at(&self, number: u32) -> Option<Item<'_>> {
+        let (topic, payload, _) = self.read(self.place(self.above(number))?)?;
+        Some(Item::Message { topic, payload })
+    }
+
+    fn gone_reason(&self, _: u32) -> GapReason {
+        GapReason::Dropped
+    }
+
+    fn is_doubtful(&self, number: u32) -> bool {
+        self.above(number) <= self.doubt
+    }
+
+    fn advance(&mut self, _: Instant, last: u32) {
+        self.sent = self.above(last);
+        self.sent_max = self.sent_max.max(self.sent);
+    }
+
+    fn handle_ack(&mut self, _: Instant, acked: u32) -> Result<(), Violation> {
+        let through = self.above(acked);
+        if through as i32 <= 0 {
+            // It comes late, or is far from everything that was ever sent.
+            return Ok(());
+        }
+        if through > self.sent_max {
+            return Err(Violation::AckAboveSent);
+        }
+        self.acknowledge(through);
+        Ok(())
+    }
+
+    fn handle_link_down(&mut self) {
+        self.sent = 0;
+        self.doubt = self.sent_max;
+    }
+
+    fn stream(&self) -> StreamFields {
+        let Taken { epoch, received, .. } = self.taken;
+        StreamFields {
+            epoch: self.epoch,
+            predecessor: None,
+            oldest: self.acked + 1,
+            next: self.next(),
+            known: (!epoch.is_none()).then_some(Known { epoch, cursor: received }),
+            assigned: None,
+        }
+    }
+
+    fn assign(&mut self, epoch: Epoch) {
+        if self.epoch.is_none() {
+            self.epoch = epoch;
+        }
+    }
+
+    fn resume(&mut self, _: Instant, theirs: &StreamFields) -> (Resumed, Resumption) {
+        self.handle_link_down();
+        let resumed = match theirs.known {
+            Some(known) if known.epoch == self.epoch => {
+                let through = known.cursor.saturating_sub(self.acked);
+                if through > u64::from(self.sent_max) {
+                    return (Resumed::Regressed, Resumption::Continued);
+                }
+                self.acknowledge(through as u32);
+                Resumed::Continued
+            }
+            _ => Resumed::Forgotten,
+        };
+        let ignored = self.planted.has(Fault::EpochIgnored);
+        (resumed, self.taken.resume(theirs, ignored))
+    }
+
+    fn regress(&mut self, rng: &mut Rng) -> bool {
+        // The numbers begin anew. What went out under the old ones may come twice, and is marked so.
+        self.epoch = Epoch(rng.next_nonzero());
+        self.acked = 0;
+        true
+    }
+
+    fn handle_arrival(&mut self, first: u64, last: u64, _: usize) -> Result<Arrival, Violation> {
+        if last > NUMBER_MAX {
+            return Err(Violation::Range);
+        }
+        if last <= self.taken.received {
+            return Ok(Arrival::Duplicate);
+        }
+        if first > self.taken.received + 1 {
+            return Err(Violation::UndeclaredGap);
+        }
+        self.taken.received = last;
+        Ok(Arrival::New)
+    }
+
+    fn handle_dropped(&mut self) {
+        self.taken.received = self.taken.received.saturating_sub(1);
+    }
+
+    fn in_doubt(&self, number: u64) -> bool {
+        number <= self.taken.doubt
+    }
+
+    fn taken(&self, held: bool) -> u32 {
+        let held = held && !self.planted.has(Fault::AckBeforeCommit);
+        (self.taken.received as u32).wrapping_sub(u32::from(held))
+    }
+
+    fn window(&self, held: bool) -> u8 {
+        self.taken.window.saturating_sub(held.into()).min(FRAMES_MAX)
+    }
+
+    fn owes_marks(&self, held: bool) -> bool {
+        self.taken.told != Some(self.taken(held))
+    }
+
+    fn set_told(&mut self, held: bool) {
+        self.taken.told = Some(self.taken(held));
+    }
+}
+
+impl Taken {
+    /// Takes what the gateway says about its stream. A session begins.
+    fn resume(&mut self, theirs: &StreamFields, ignore_epoch: bool) -> Resumption {
+        self.told = None;
+        let (before, last) = (theirs.oldest - 1, theirs.next - 1);
+        if theirs.epoch != self.epoch && !ignore_epoch {
+            let predecessor = theirs.predecessor.filter(|predecessor| predecessor.epoch == self.epoch);
+            self.epoch = theirs.epoch;
+            let Some(predecessor) = predecessor else {
+                self.received = before;
+                self.doubt = last;
+                return Resumption::Fresh;
+            };
+            self.received = predecessor.translate(self.received).clamp(before, last);
+        }
+        self.doubt = self.doubt.min(last);
+        if before <= self.received {
+            return Resumption::Continued;
+        }
+        let lost = before - self.received;
+        self.received = before;
+        // This side has gone back, or the gateway has: who knows what was handed on.
+        self.doubt = last;
+        Resumption::Lost(lost)
+    }
+}

@@ -1,0 +1,432 @@
+//! The life of a device's line: the side that says hello, on a line that loses and damages frames.
+//!
+//! It is what [`Session`](super::Session) is on such a line for whoever dials, and nothing besides: a device has no other
+//! kind of link. Every step of the handshake is sent again until the next one has arrived. A greeting says that the gateway knows of no
+//! session; then it is asked whether it is there, and the session begins anew if nothing comes back. A greeting alone ends no
+//! session: it may be late.
+
+use super::{check_about, check_stream, session_id};
+use crate::config::{LineConfig, Timing};
+use crate::id::SessionId;
+use crate::planted::{Fault, Planted};
+use crate::seal;
+use crate::time::{Duration, Instant};
+use crate::timer::{Deadline, Wakeup, earlier};
+use crate::wire::VERSION;
+use crate::wire::control::CloseReason;
+use crate::wire::device::Body;
+use crate::wire::handshake::Answer;
+
+/// How long to wait for the next step of the handshake, at first; each time twice as long, up to [`AGAIN_MAX`].
+/// Microseconds.
+const AGAIN: u32 = 200_000;
+const AGAIN_MAX: u32 = 2_000_000;
+
+/// The bytes of a step and of its answer, to count the time that they take on the line.
+const STEP_BYTES: usize = 2 * 200;
+
+/// The life of one line, seen from the end that says hello.
+#[derive(Debug)]
+pub struct Dial {
+    state: State,
+    /// The handshake's until the answer is here.
+    seal: SessionId,
+    nonce: u64,
+    peer_nonce: u64,
+    began: Instant,
+    heard: Instant,
+    spoke: Instant,
+    /// Probes that were asked for, and how many of them are past: `probes_sent <= probes`.
+    probes: u32,
+    probes_sent: u32,
+    /// The peer's latest probe, if it is not answered.
+    probed: Option<u64>,
+    /// When the hello is sent again.
+    again_at: Option<Instant>,
+    tries: u8,
+    /// When it was sent last.
+    step_at: Instant,
+    /// The listener has not had the confirm.
+    confirm_again: bool,
+    doubt: Option<Doubt>,
+}
+
+/// What a device's session has to know of time: what it takes of [`Timing`], in milliseconds, and its line.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The line.
+    pub line: LineConfig,
+    /// A wrong behaviour to show.
+    pub planted: Planted,
+    /// [`Timing::handshake`].
+    pub handshake: u32,
+    /// [`Timing::keep_alive`].
+    pub keep_alive: u32,
+    /// [`Timing::peer_silent`].
+    pub peer_silent: u32,
+    /// [`Timing::probe`].
+    pub probe: u32,
+}
+
+impl Pace {
+    /// The pace of a line. Times above 49 days are taken for 49 days.
+    pub const fn new(timing: &Timing, line: LineConfig, planted: Planted) -> Self {
+        Self {
+            line,
+            planted,
+            handshake: millis(timing.handshake),
+            keep_alive: millis(timing.keep_alive),
+            peer_silent: millis(timing.peer_silent),
+            probe: millis(timing.probe),
+        }
+    }
+}
+
+const fn millis(duration: Duration) -> u32 {
+    let millis = duration.as_secs().saturating_mul(1000).saturating_add(duration.subsec_millis() as u64);
+    if millis > u32::MAX as u64 { u32::MAX } else { millis as u32 }
+}
+
+/// Whether the peer knows of the session.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    /// The probe that settles it; 0 before it was sent.
+    probe: u32,
+    ask_at: Instant,
+    until: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// There is no link.
+    Idle,
+    /// The hello is owed.
+    Greeting,
+    AwaitAnswer,
+    /// The echo is owed.
+    Confirming,
+    Up,
+    /// A last frame is owed.
+    Closing(CloseReason),
+    Closed,
+}
+
+/// The frame that is owed to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owed {
+    /// Step 1, with this side's nonce.
+    Hello(u64),
+    /// Step 3, with the peer's nonce.
+    Confirm(u64),
+    /// A question whether the peer is there.
+    Probe(u32),
+    /// The answer to the peer's.
+    Echo(u64),
+    /// Anything, because the line has been silent.
+    KeepAlive,
+    /// The end.
+    Close(CloseReason),
+}
+
+/// What a frame means to whoever composes sessions and streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It belongs to delivery.
+    Other,
+    /// Nothing: on a line frames come late, and twice.
+    Ignored,
+    /// The peer has answered the hello; the session is up as soon as the echo is sent.
+    Answer,
+    /// The peer has asked whether this side is there: an echo is owed.
+    Probe,
+    /// The peer is there.
+    Echo,
+    /// The peer ends the session.
+    Close(CloseReason),
+}
+
+impl Dial {
+    /// No link.
+    pub const IDLE: Self = Self::new(Instant::ZERO, 0, State::Idle);
+
+    /// There is a link: the hello is owed.
+    pub const fn begin(now: Instant, nonce: u64) -> Self {
+        Self::new(now, nonce, State::Greeting)
+    }
+
+    const fn new(now: Instant, nonce: u64, state: State) -> Self {
+        Self {
+            state,
+            seal: SessionId::HANDSHAKE,
+            nonce,
+            peer_nonce: 0,
+            began: now,
+            heard: now,
+            spoke: now,
+            probes: 0,
+            probes_sent: 0,
+            probed: None,
+            again_at: None,
+            tries: 0,
+            step_at: Instant::ZERO,
+            confirm_again: false,
+            doubt: None,
+        }
+    }
+
+    /// Whether there is a link on which a session is up, begins or ends.
+    pub const fn has_link(&self) -> bool {
+        !matches!(self.state, State::Idle)
+    }
+
+    /// Whether messages may pass.
+    pub const fn is_up(&self) -> bool {
+        matches!(self.state, State::Up)
+    }
+
+    /// Whether the end has been decided.
+    pub const fn is_ending(&self) -> bool {
+        matches!(self.state, State::Closing(_) | State::Closed)
+    }
+
+    /// Whether nothing more will be sent or taken.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Idle | State::Closed)
+    }
+
+    /// Whether the peer has answered in this session.
+    pub const fn was_answered(&self) -> bool {
+        self.peer_nonce != 0
+    }
+
+    /// The seed of the seal of the frame that is sent next.
+    pub const fn seal(&self) -> SessionId {
+        self.seal
+    }
+
+    /// Whether a frame is whole, and whether it is sealed for no session: it comes from a peer that does not know of this one.
+    ///
+    /// Nothing if neither seal fits.
+    pub fn open(&self, frame: &[u8], pace: &Pace) -> Option<bool> {
+        let mut session = self.seal;
+        loop {
+            if seal::open(session, frame).is_ok() {
+                let plain = session == SessionId::HANDSHAKE && !pace.planted.has(Fault::CrcNotSeeded);
+                return Some(plain);
+            }
+            if session == SessionId::HANDSHAKE {
+                return None;
+            }
+            session = SessionId::HANDSHAKE;
+        }
+    }
+
+    /// Takes a frame whose seal was good; `plain` says that it was sealed for no session.
+    ///
+    /// # Errors
+    /// The reason for which the session must end: pass it to [`close`](Self::close).
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        body: &Body<'_>,
+        plain: bool,
+        pace: &Pace,
+    ) -> Result<Heard, CloseReason> {
+        let heard = match (self.state, body) {
+            (State::AwaitAnswer, Body::Answer(answer)) => self.handle_answer(answer, pace)?,
+            (State::AwaitAnswer, Body::Greet) => {
+                // The hello was lost, or is still under way.
+                if self.step_at.after_micros(u64::from(AGAIN / 2)) <= now {
+                    self.state = State::Greeting;
+                }
+                Heard::Ignored
+            }
+            (State::Up, Body::Answer(answer)) => {
+                self.confirm_again |= plain && (answer.echo, answer.nonce) == (self.nonce, self.peer_nonce);
+                Heard::Ignored
+            }
+            (State::Up, Body::Greet) => {
+                if plain && self.doubt.is_none() {
+                    let wait = u64::from(pace.probe) * 1000 + u64::from(pace.line.micros_for(STEP_BYTES));
+                    self.doubt = Some(Doubt { probe: 0, ask_at: now, until: now.after_micros(wait) });
+                    self.probe();
+                }
+                Heard::Ignored
+            }
+            (State::AwaitAnswer, Body::Close(reason)) => self.end(*reason),
+            (State::Up, _) if plain => Heard::Ignored,
+            (State::Up, Body::Close(reason)) => self.end(*reason),
+            (State::Up, Body::Probe(number)) => {
+                // One echo at a time is owed, however often the peer asks.
+                self.probed = Some(*number);
+                Heard::Probe
+            }
+            (State::Up, Body::Echo(number)) => {
+                if *number > u64::from(self.probes_sent) {
+                    return Err(CloseReason::Violation);
+                }
+                if self.doubt.is_some_and(|doubt| u64::from(doubt.probe) <= *number) {
+                    self.doubt = None;
+                }
+                Heard::Echo
+            }
+            (State::Up, _) => Heard::Other,
+            _ => Heard::Ignored,
+        };
+        if heard != Heard::Ignored {
+            self.heard = now;
+        }
+        Ok(heard)
+    }
+
+    fn handle_answer(&mut self, answer: &Answer<'_>, pace: &Pace) -> Result<Heard, CloseReason> {
+        if answer.echo != self.nonce {
+            return Ok(Heard::Ignored);
+        }
+        if answer.version != VERSION {
+            return Err(CloseReason::Unsupported);
+        }
+        self.peer_nonce = answer.nonce;
+        if !pace.planted.has(Fault::CrcNotSeeded) {
+            self.seal = session_id(self.nonce, answer.nonce);
+        }
+        check_about(&answer.about, false)?;
+        check_stream(&answer.stream)?;
+        self.state = State::Confirming;
+        Ok(Heard::Answer)
+    }
+
+    const fn end(&mut self, reason: CloseReason) -> Heard {
+        self.state = State::Closed;
+        Heard::Close(reason)
+    }
+
+    /// Has the peer asked whether it is there, as soon as the session is up: one probe that is not sent yet does for all who ask.
+    pub const fn probe(&mut self) {
+        if self.probes == self.probes_sent {
+            self.probes = self.probes.wrapping_add(1);
+        }
+    }
+
+    /// Ends the session: the peer is told why if it can still be told.
+    pub const fn close(&mut self, reason: CloseReason) {
+        if self.has_link() && !self.is_ending() {
+            self.state = State::Closing(reason);
+        }
+    }
+
+    /// Time has passed: says whether it is too late for something, and sees to what must be done about it.
+    pub fn handle_timeout(&mut self, now: Instant, pace: &Pace) {
+        let late = match self.state {
+            State::Idle | State::Closing(_) | State::Closed => return,
+            State::Up => now >= self.silent_at(pace) || self.doubt.is_some_and(|doubt| doubt.until <= now),
+            State::Greeting | State::AwaitAnswer | State::Confirming => {
+                if self.again_at.is_some_and(|at| at <= now) {
+                    self.again_at = None;
+                    if self.state == State::AwaitAnswer {
+                        self.state = State::Greeting;
+                    }
+                }
+                now >= self.handshake_until(pace)
+            }
+        };
+        if late {
+            self.doubt = None;
+            self.close(CloseReason::Timeout);
+        }
+    }
+
+    const fn silent_at(&self, pace: &Pace) -> Instant {
+        self.heard.after_millis(pace.peer_silent)
+    }
+
+    const fn keep_alive_at(&self, pace: &Pace) -> Instant {
+        self.spoke.after_millis(pace.keep_alive)
+    }
+
+    /// When the handshake takes too long. A line that has to send it again takes longer.
+    const fn handshake_until(&self, pace: &Pace) -> Instant {
+        self.began.after_millis(pace.handshake.saturating_mul(4))
+    }
+
+    /// The frame that is owed. Seal it with [`seal`](Self::seal) as it is before [`sent`](Self::sent).
+    pub fn owed(&self, now: Instant, pace: &Pace) -> Option<Owed> {
+        match self.state {
+            State::Greeting => Some(Owed::Hello(self.nonce)),
+            State::Confirming => Some(Owed::Confirm(self.peer_nonce)),
+            State::Closing(reason) => Some(Owed::Close(reason)),
+            State::Idle | State::AwaitAnswer | State::Closed => None,
+            State::Up if self.confirm_again => Some(Owed::Confirm(self.peer_nonce)),
+            State::Up => {
+                if let Some(number) = self.probed {
+                    return Some(Owed::Echo(number));
+                }
+                if self.probes_sent != self.probes {
+                    return Some(Owed::Probe(self.probes));
+                }
+                match self.doubt {
+                    Some(doubt) if doubt.ask_at <= now && doubt.probe > 0 => Some(Owed::Probe(doubt.probe)),
+                    _ => (now >= self.keep_alive_at(pace)).then_some(Owed::KeepAlive),
+                }
+            }
+        }
+    }
+
+    /// The frame that was owed is on its way.
+    pub fn sent(&mut self, now: Instant, owed: Owed, pace: &Pace) {
+        match owed {
+            Owed::Hello(_) => {
+                let wait = (AGAIN << self.tries.min(4)).min(AGAIN_MAX) + pace.line.micros_for(STEP_BYTES);
+                self.again_at = Some(now.after_micros(u64::from(wait)));
+                self.tries = self.tries.saturating_add(1);
+                self.step_at = now;
+                self.state = State::AwaitAnswer;
+            }
+            Owed::Confirm(_) => {
+                self.again_at = None;
+                self.confirm_again = false;
+                self.state = State::Up;
+            }
+            Owed::Probe(number) => {
+                if let Some(doubt) = &mut self.doubt {
+                    doubt.probe = number;
+                    let left = doubt.until.micros_since(now) as u32;
+                    doubt.ask_at = now.after_micros(u64::from((left / 3).max(AGAIN / 4)));
+                }
+                self.probes_sent = self.probes;
+            }
+            Owed::Echo(_) => self.probed = None,
+            Owed::KeepAlive => {}
+            Owed::Close(_) => self.state = State::Closed,
+        }
+    }
+
+    /// Whether nothing was sent since the link came, or for `micros` microseconds.
+    pub const fn was_silent(&self, now: Instant, micros: u64) -> bool {
+        now.micros_since(self.spoke) >= micros
+    }
+
+    /// Some frame is on its way.
+    pub const fn spoke(&mut self, now: Instant) {
+        self.spoke = now;
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do, or a frame is owed. A side that may not be heard needs no
+    /// keep-alive: say so with `muted`.
+    pub fn deadline(&self, muted: bool, pace: &Pace) -> Option<Deadline> {
+        match self.state {
+            // A last frame that is owed leaves as soon as the link takes it, or never.
+            State::Idle | State::Closing(_) | State::Closed => None,
+            State::Up => {
+                let doubt = self.doubt.map(|doubt| (doubt.ask_at.min(doubt.until), Wakeup::Probe));
+                let keep_alive = (!muted).then_some((self.keep_alive_at(pace), Wakeup::KeepAlive));
+                earlier(doubt, earlier(Some((self.silent_at(pace), Wakeup::PeerSilent)), keep_alive))
+            }
+            State::Greeting | State::AwaitAnswer | State::Confirming => {
+                let again = self.again_at.filter(|_| self.state == State::AwaitAnswer);
+                let until = self.handshake_until(pace);
+                Some((again.map_or(until, |at| at.min(until)), Wakeup::Handshake))
+            }
+        }
+    }
+}
