@@ -82,9 +82,10 @@ impl Pace {
     }
 }
 
+#[cfg_attr(target_os = "none", inline(never))]
 const fn millis(duration: Duration) -> u32 {
-    let millis = duration.as_secs().saturating_mul(1000).saturating_add(duration.subsec_millis() as u64);
-    if millis > u32::MAX as u64 { u32::MAX } else { millis as u32 }
+    let seconds = duration.as_secs();
+    if seconds >= (u32::MAX / 1000) as u64 { u32::MAX } else { seconds as u32 * 1000 + duration.subsec_millis() }
 }
 
 /// Whether the peer knows of the session.
