@@ -18,6 +18,8 @@ use crate::wire::{NUMBER_MAX, Reader, Writer};
 ///
 /// A reset forgets everything, so that the device begins a new epoch; a message that was handed over counts as taken at the
 /// next call of the endpoint.
+// As in an endpoint, the bytes come last.
+#[repr(C)]
 #[derive(Debug)]
 pub struct Ram<const BYTES: usize> {
     epoch: Epoch,
