@@ -10,13 +10,13 @@ use crate::frame::cobs;
 use crate::line::Piece;
 use crate::rng::Rng;
 use crate::seal;
-use crate::session::dial::{Dial, Heard, Pace};
+use crate::session::dial::{Dial, Pace};
 use crate::time::Instant;
-use crate::wire::control::{Ack, CloseReason};
-use crate::wire::data::Data;
-use crate::wire::device::{self, Body, Content};
-use crate::wire::handshake::{About, Acks, Answer, Assigned, StreamFields};
-use crate::wire::record::{GAP_LEN_MAX, Mode, Record, Topic};
+use crate::wire::control::{Ack, Begin, CloseReason, Fragment, NUMBERED_HEAD, TopicFull};
+use crate::wire::device::{self, Answer, Message};
+use crate::wire::handshake::{Acks, Assigned};
+use crate::wire::record::GAP_LEN_MAX;
+use crate::wire::{Reader, tag};
 
 /// The longest pause between two handshakes in microseconds. A session that was not up for as long did not end the trouble
 /// before it.
@@ -31,13 +31,6 @@ pub(super) struct Held {
     /// Not so if it is a best-effort message.
     pub(super) numbered: bool,
     maybe_redelivered: bool,
-}
-
-/// What a frame has brought.
-enum Brought {
-    Nothing,
-    Message { numbered: bool, maybe_redelivered: bool },
-    Gap(u64, GapReason),
 }
 
 /// Events that are derived from what happened since they were asked for.
@@ -154,14 +147,22 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             count(&mut self.peer.sending.stats_mut().seal_errors);
             return Ok(());
         };
-        let body = match device::decode(frame.get(seal::LEN..).unwrap_or_default()) {
-            Ok(body) => body,
+        let mut reader = Reader::new(frame.get(seal::LEN..).unwrap_or_default());
+        let tag = reader.byte();
+        if tag == tag::GREET {
+            self.session.handle_greeting(now, plain, &self.pace);
+            return Ok(());
+        }
+        if tag == tag::ANSWER {
+            let answer = Answer::read(&mut reader);
             // Anyone can seal for no session.
-            Err(_) if plain || self.session.is_ending() => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let heard = self.session.handle(now, &body, plain, &self.pace)?;
-        if heard == Heard::Ignored {
+            let is_good = reader.done(()).is_ok();
+            if !is_good || !self.session.handle_answer(now, &answer, plain, &self.pace)? {
+                return Ok(());
+            }
+            return self.handle_answer(&answer);
+        }
+        if !self.session.hear(now, tag, plain) {
             return Ok(());
         }
         count(&mut self.peer.sending.stats_mut().frames_received);
@@ -171,101 +172,139 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     /// What a frame of the session says, as it stands in the buffer.
     fn handle_body(&mut self, end: usize) -> Result<(), CloseReason> {
         let now = self.now;
-        let bytes = self.rx.get(seal::LEN..end).unwrap_or_default();
-        let held = Held { end, in_pieces: false, numbered: true, maybe_redelivered: false };
-        let brought = match device::decode(bytes)? {
-            Body::Answer(Answer { nonce, .. }) if !self.is_seeded => {
-                // The nonce of the hello may have been that of an earlier life, and so the answer, too. It brings the randomness
-                // for one that nobody has had.
-                self.rng = Rng::new([self.rng.next() ^ nonce, self.rng.next()]);
-                self.is_seeded = true;
-                self.handle_link_up(now);
-                return Ok(());
+        let mut reader = Reader::new(self.rx.get(seal::LEN..end).unwrap_or_default());
+        let tag = reader.byte();
+        match tag {
+            tag::CLOSE => {
+                self.notice.reason.get_or_insert(reader.byte().into());
+                self.session.handle_close();
             }
-            Body::Answer(Answer { about, stream, .. }) => return self.attach(&about, &stream),
-            Body::Ack(ack) => return self.handle_ack(&ack),
-            Body::Close(reason) => {
-                self.notice.reason.get_or_insert(reason);
-                return Ok(());
+            tag::ACK => {
+                let ack = Ack::read(&mut reader);
+                reader.done(())?;
+                self.handle_ack(&ack)?;
             }
-            // An acknowledgement goes with the answer.
-            Body::Probe(_) => {
+            tag::PROBE | tag::ECHO => {
+                let number = reader.varint();
+                reader.done(())?;
+                if tag == tag::ECHO {
+                    return self.session.handle_echo(number);
+                }
+                self.session.handle_probe(number);
+                // An acknowledgement goes with the answer.
                 self.peer.receiving.ask(now);
-                return Ok(());
             }
-            Body::Echo(_) | Body::Greet | Body::Skipped => return Ok(()),
-            Body::Data(data) if data.is_best_effort() => {
-                Brought::Message { numbered: false, maybe_redelivered: false }
-            }
-            Body::Data(data) => {
-                if !self.peer.receiving.take(now, data.frame) {
-                    return Ok(());
-                }
-                take_data(&mut self.peer, &mut self.queue, &data)?
-            }
-            Body::Numbered { frame, body } => {
-                if !self.peer.receiving.take(now, frame) {
-                    return Ok(());
-                }
-                match device::content(body, Self::IN_PIECES)? {
-                    Content::Begin(number) => {
-                        self.peer.assembly.drop_begun();
-                        self.peer.expected = number;
-                        return Ok(());
-                    }
-                    Content::TopicFull(full) => {
-                        self.peer.handle_topic_full(self.topics, &full);
-                        return Ok(());
-                    }
-                    Content::Skipped => return Ok(()),
-                    Content::Fragment(fragment) => {
-                        return self.handle_fragment(fragment.left, fragment.bytes.len(), held);
-                    }
+            tag::DATA_FIRST..=tag::DATA_LAST => {
+                let frame = reader.fixed16();
+                let is_numbered = !device::is_best_effort(tag);
+                let held = Held { end, in_pieces: false, numbered: false, maybe_redelivered: false };
+                if !is_numbered {
+                    self.held = Some(held);
+                } else if self.peer.receiving.take(now, frame) {
+                    let message = Message::read(tag, &mut reader);
+                    reader.done(())?;
+                    self.take_record(message.gap, device::is_sent_before(tag), held)?;
                 }
             }
-        };
-        self.note(&brought, held);
+            tag::NUMBERED => {
+                let frame = reader.fixed16();
+                reader.done(())?;
+                if self.peer.receiving.take(now, frame) {
+                    return self.handle_numbered(end);
+                }
+            }
+            _ => {
+                reader.skip(tag);
+                reader.done(())?;
+            }
+        }
         Ok(())
     }
 
-    /// A piece of a record, of `len` bytes at the end of the frame.
-    fn handle_fragment(&mut self, left: u32, len: usize, held: Held) -> Result<(), CloseReason> {
+    /// What a numbered frame says that comes in its place.
+    fn handle_numbered(&mut self, end: usize) -> Result<(), CloseReason> {
+        let mut reader = Reader::new(self.rx.get(seal::LEN + NUMBERED_HEAD..end).unwrap_or_default());
+        let tag = reader.byte();
+        match tag {
+            tag::BEGIN => {
+                let begin = Begin::read(&mut reader);
+                self.peer.assembly.drop_begun();
+                self.peer.expected = begin.number;
+            }
+            tag::TOPIC_FULL => {
+                let full = TopicFull::read(&mut reader);
+                self.peer.handle_topic_full(self.topics, &full);
+            }
+            tag::FRAGMENT if Self::IN_PIECES => {
+                let Fragment { left, bytes } = Fragment::read(&mut reader);
+                let len = bytes.len();
+                reader.done(())?;
+                return self.handle_fragment(left, len, end);
+            }
+            // A device keeps no directory, and topics come as text.
+            tag::BIND | tag::PAGE => {}
+            _ => reader.skip(tag),
+        }
+        reader.done(())?;
+        Ok(())
+    }
+
+    /// A piece of a record, of `len` bytes up to `end` in the frame.
+    fn handle_fragment(&mut self, left: u32, len: usize, end: usize) -> Result<(), CloseReason> {
         let piece = self.peer.assembly.handle(left, len, MESSAGE).ok_or(CloseReason::Violation)?;
+        let nobody = Held { end: 0, in_pieces: true, numbered: false, maybe_redelivered: false };
         let (at, whole) = match piece {
             Piece::GivenUp | Piece::Skipped => return Ok(()),
-            Piece::LastSkipped => {
-                // Its sender dropped it when all of it but a lost piece was on its way.
-                let gap = Record::Gap { reason: GapReason::Dropped, count: 1 };
-                let brought = take_record(&mut self.peer, &mut self.queue, &gap, (0, false))?;
-                self.note(&brought, held);
-                return Ok(());
-            }
+            // Its sender dropped it when all of it but a lost piece was on its way.
+            Piece::LastSkipped => return self.take_record(Some((GapReason::Dropped, 1)), false, nobody),
             Piece::More(at) => (at, false),
             Piece::Last(at, _) => (at, true),
         };
-        let end = at + len;
-        let bytes = self.rx.get(held.end - len..held.end).unwrap_or_default();
-        if let Some(room) = self.message.get_mut(at..end) {
+        let whole_end = at + len;
+        let bytes = self.rx.get(end - len..end).unwrap_or_default();
+        if let Some(room) = self.message.get_mut(at..whole_end) {
             room.copy_from_slice(bytes);
         }
-        if whole {
-            let body = self.message.get(..end).unwrap_or_default();
-            let Body::Data(data) = device::decode(body)? else { return Err(CloseReason::Violation) };
-            let brought = take_data(&mut self.peer, &mut self.queue, &data)?;
-            self.note(&brought, Held { end, in_pieces: true, ..held });
+        if !whole {
+            return Ok(());
         }
-        Ok(())
+        let mut reader = Reader::new(self.message.get(..whole_end).unwrap_or_default());
+        let first = reader.byte();
+        if first & !DATA_MASK != tag::DATA_FIRST || device::is_best_effort(first) {
+            return Err(CloseReason::Violation);
+        }
+        reader.fixed16();
+        let gap = Message::read(first, &mut reader).gap;
+        reader.done(())?;
+        self.take_record(gap, device::is_sent_before(first), Held { end: whole_end, ..nobody })
     }
 
-    /// Takes note of what a frame has brought.
-    fn note(&mut self, brought: &Brought, held: Held) {
-        match *brought {
-            Brought::Nothing => {}
-            Brought::Gap(count, reason) => self.notice.add_gap(count, reason),
-            Brought::Message { numbered, maybe_redelivered } => {
-                self.held = Some(Held { numbered, maybe_redelivered, ..held });
+    /// Takes a record that comes in its place: a gap, or the message that is `held` then.
+    fn take_record(
+        &mut self,
+        gap: Option<(GapReason, u64)>,
+        sent_before: bool,
+        held: Held,
+    ) -> Result<(), CloseReason> {
+        // A record in place of the rest of another one: that one was given up.
+        self.peer.assembly.drop_begun();
+        let number = self.peer.expected;
+        if number == 0 {
+            return Err(CloseReason::Violation);
+        }
+        let more = gap.map_or(0, |(_, count)| count - 1);
+        let last = number.checked_add(more).ok_or(CloseReason::Violation)?;
+        let arrival = self.queue.handle_arrival(number, last, held.end).map_err(close_reason)?;
+        self.peer.expected = last + 1;
+        if arrival == Arrival::New {
+            if let Some((reason, count)) = gap {
+                self.notice.add_gap(count, reason);
+            } else {
+                let maybe_redelivered = sent_before && self.queue.in_doubt(number);
+                self.held = Some(Held { numbered: true, maybe_redelivered, ..held });
             }
         }
+        Ok(())
     }
 
     fn handle_ack(&mut self, ack: &Ack) -> Result<(), CloseReason> {
@@ -279,7 +318,16 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     /// The gateway has proved that it takes part in this handshake.
-    fn attach(&mut self, about: &About, stream: &StreamFields) -> Result<(), CloseReason> {
+    fn handle_answer(&mut self, answer: &Answer) -> Result<(), CloseReason> {
+        if !self.is_seeded {
+            // The nonce of the hello may have been that of an earlier life, and so the answer, too. It brings the randomness
+            // for one that nobody has had.
+            self.rng = Rng::new([self.rng.next() ^ answer.nonce, self.rng.next()]);
+            self.is_seeded = true;
+            self.handle_link_up(self.now);
+            return Ok(());
+        }
+        let Answer { about, stream, .. } = answer;
         if self.inbox.is_none() {
             let Assigned { outbox, inbox } = stream.assigned.ok_or(CloseReason::Unsupported)?;
             self.queue.assign(outbox);
@@ -351,15 +399,13 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         // The bytes stay where they are until the next frame is put there.
         let body =
             if held.in_pieces { self.message.get(..held.end)? } else { self.rx.get(seal::LEN..held.end)? };
-        let Ok(Body::Data(data)) = device::decode(body) else { return None };
-        let Ok(Record::Message { header, payload }) = data.record.decode() else { return None };
-        let topic = match header.topic {
-            Topic::Text(text) => text,
-            // Topics come as text, because the handshake said that no numbers are kept.
-            Topic::Number(_) => "",
-        };
-        let maybe_redelivered = header.repeat || held.maybe_redelivered;
-        Some(Event::Message { topic, payload, origin: header.origin, maybe_redelivered })
+        let mut reader = Reader::new(body);
+        let first = reader.byte();
+        reader.fixed16();
+        let Message { topic, payload, origin, repeat, .. } = Message::read(first, &mut reader);
+        reader.done(()).ok()?;
+        let maybe_redelivered = repeat || held.maybe_redelivered;
+        Some(Event::Message { topic, payload, origin, maybe_redelivered })
     }
 }
 
@@ -368,43 +414,8 @@ const fn count(of: &mut u32) {
     *of = of.wrapping_add(1);
 }
 
-/// Takes a frame with a record that comes in its place.
-fn take_data(peer: &mut Peer, queue: &mut impl Queue, data: &Data<'_>) -> Result<Brought, CloseReason> {
-    take_record(peer, queue, &data.record.decode()?, (data.record.len(), data.sent_before))
-}
-
-/// Takes a record of so many bytes that comes in its place.
-fn take_record(
-    peer: &mut Peer,
-    queue: &mut impl Queue,
-    record: &Record<'_>,
-    (len, sent_before): (usize, bool),
-) -> Result<Brought, CloseReason> {
-    // A record in place of the rest of another one: that one was given up.
-    peer.assembly.drop_begun();
-    let number = peer.expected;
-    let gap = match *record {
-        Record::Message { header, .. } if header.mode == Mode::BestEffort => {
-            return Err(CloseReason::Violation);
-        }
-        Record::Message { .. } => None,
-        Record::Gap { reason, count } => Some((count, reason)),
-    };
-    let last = number.checked_add(gap.map_or(1, |(count, _)| count) - 1).ok_or(CloseReason::Violation)?;
-    if number == 0 {
-        return Err(CloseReason::Violation);
-    }
-    let arrival = queue.handle_arrival(number, last, len).map_err(close_reason)?;
-    peer.expected = last + 1;
-    Ok(match (arrival, gap) {
-        (Arrival::Duplicate, _) => Brought::Nothing,
-        (Arrival::New, Some((count, reason))) => Brought::Gap(count, reason),
-        (Arrival::New, None) => {
-            let maybe_redelivered = sent_before && queue.in_doubt(number);
-            Brought::Message { numbered: true, maybe_redelivered }
-        }
-    })
-}
+/// The bits in which the first bytes of records differ.
+const DATA_MASK: u8 = tag::DATA_LAST - tag::DATA_FIRST;
 
 const fn close_reason(violation: Violation) -> CloseReason {
     match violation {

@@ -184,6 +184,8 @@ pub enum Event<'a> {
 ///
 /// With `MESSAGE` above `FRAME` messages may be longer than a frame, in both directions: they travel in pieces. One of up to `MESSAGE`
 /// bytes, with its record's head and 8 more, is put together here.
+// What is small stands in front: a processor reaches it with short instructions, whatever the sizes of the buffers are.
+#[repr(C)]
 #[derive(Debug)]
 pub struct Endpoint<
     'a,
@@ -192,37 +194,37 @@ pub struct Endpoint<
     const MESSAGE: usize = 0,
     Q: Queue = Ram<QUEUE>,
 > {
+    now: Instant,
+    /// When the next handshake is to begin on a link that stays.
+    redial: Option<Instant>,
+    rng: Rng,
+    /// Which start of the device this is.
+    instance: u64,
+    inbox: Epoch,
+    session: Dial,
+    /// The gateway: that of the session before as long as there is no other.
+    peer: Peer,
+    back_off: BackOff,
+    /// Topics of what was queued since the queue was last empty.
+    queued: TopicSet,
+    notice: input::Notices,
+    takes: Takes,
+    pace: Pace,
     name: &'a str,
     topics: &'a [&'a str],
+    rx_len: usize,
+    /// A frame has brought a message that nobody has taken yet.
+    held: Option<input::Held>,
+    /// What stands in `rx` is the rest of something too long: it is dropped to the next zero.
+    rx_lost: bool,
+    /// There is a random source, or the gateway has given what there is none of.
+    is_seeded: bool,
     class: Class,
     accept_weak_acks: bool,
     own_window: u8,
-    pace: Pace,
-    rng: Rng,
-    now: Instant,
-    session: Dial,
-    back_off: BackOff,
-    /// When the next handshake is to begin on a link that stays.
-    redial: Option<Instant>,
-    /// The gateway: that of the session before as long as there is no other.
-    peer: Peer,
-    takes: Takes,
-    /// Which start of the device this is.
-    instance: u64,
-    /// There is a random source, or the gateway has given what there is none of.
-    is_seeded: bool,
-    inbox: Epoch,
     queue: Q,
-    /// Topics of what was queued since the queue was last empty.
-    queued: TopicSet,
     rx: [u8; FRAME],
-    rx_len: usize,
-    /// What stands in `rx` is the rest of something too long: it is dropped to the next zero.
-    rx_lost: bool,
     message: [u8; MESSAGE],
-    /// A frame has brought a message that nobody has taken yet.
-    held: Option<input::Held>,
-    notice: input::Notices,
 }
 
 /// The endpoint of a device with a store: what it acknowledges to its caller survives what the store survives.

@@ -18,6 +18,8 @@ use crate::wire::{NUMBER_MAX, Reader, Writer};
 ///
 /// A reset forgets everything, so that the device begins a new epoch; a message that was handed over counts as taken at the
 /// next call of the endpoint.
+// As in an endpoint, the bytes come last.
+#[repr(C)]
 #[derive(Debug)]
 pub struct Ram<const BYTES: usize> {
     epoch: Epoch,
@@ -35,8 +37,9 @@ pub struct Ram<const BYTES: usize> {
     doubt: u32,
     taken: Taken,
     planted: Planted,
-    len: usize,
-    /// Messages: the length of the payload, the topic's place, the payload.
+    /// Where in `bytes` messages stand: the length of the payload, the topic's place, the payload.
+    begin: usize,
+    end: usize,
     bytes: [u8; BYTES],
 }
 
@@ -61,27 +64,42 @@ impl<const BYTES: usize> Ram<BYTES> {
 
     /// Reads the message at a place in the bytes: its topic, its payload, and the place behind it.
     fn read(&self, at: usize) -> Option<(u16, &[u8], usize)> {
-        let mut reader = Reader::new(self.bytes.get(at..self.len)?);
+        let mut reader = Reader::new(self.bytes.get(at..self.end)?);
         let (len, topic) = (reader.varint32() as usize, reader.varint32() as u16);
         let (payload, rest) = reader.rest().split_at_checked(len)?;
-        reader.done((topic, payload, self.len - rest.len())).ok()
+        reader.done((topic, payload, self.end - rest.len())).ok()
     }
 
     /// Where the message stands that is so far above the last one that is acknowledged, or the end.
     fn place(&self, above: u32) -> Option<usize> {
-        let mut at = 0;
+        let mut at = self.begin;
         for _ in 0..above.checked_sub(self.gone + 1)? {
             at = self.read(at)?.2;
         }
         Some(at)
     }
 
+    /// Moves what is there to the front of the bytes.
+    fn move_to_front(&mut self) {
+        let mut to = 0;
+        // Byte by byte: it is rare, and what moves more at a time is longer than everything else here.
+        while self.begin < self.end {
+            let byte = self.bytes.get(self.begin).copied().unwrap_or(0);
+            if let Some(place) = self.bytes.get_mut(to) {
+                *place = byte;
+            }
+            to += 1;
+            self.begin += 1;
+        }
+        (self.begin, self.end) = (0, to);
+    }
+
     /// Forgets messages until one stands in front that is so far above the last one that is acknowledged.
     fn forget_below(&mut self, above: u32) {
-        let Some(at) = self.place(above) else { return };
-        self.bytes.copy_within(at..self.len, 0);
-        self.len -= at;
-        self.gone = above - 1;
+        if let Some(at) = self.place(above) {
+            self.begin = at;
+            self.gone = above - 1;
+        }
     }
 
     fn acknowledge(&mut self, through: u32) {
@@ -108,21 +126,27 @@ impl<const BYTES: usize> Work for Ram<BYTES> {
             doubt: 0,
             taken: Taken { epoch: Epoch::NONE, received: 0, doubt: 0, told: None, window },
             planted,
-            len: 0,
+            begin: 0,
+            end: 0,
             bytes: [0; BYTES],
         }
     }
 
     fn push(&mut self, _: Instant, topic: u16, payload: &[u8]) -> Result<u64, SendError> {
         let (len, topic) = (payload.len() as u64, u64::from(topic));
-        if payload.len() + varint_len(len) + varint_len(topic) > BYTES {
+        let whole = payload.len() + varint_len(len) + varint_len(topic);
+        if whole > BYTES {
             return Err(SendError::TooLarge);
         }
-        let mut writer = Writer::new(self.bytes.get_mut(self.len..).unwrap_or_default());
+        if whole > BYTES - self.end {
+            self.move_to_front();
+        }
+        let mut writer = Writer::new(&mut self.bytes);
+        writer.skip_to(self.end);
         writer.varint(len);
         writer.varint(topic);
         writer.bytes(payload);
-        self.len += writer.done().ok_or(SendError::Full)?;
+        self.end = writer.done().ok_or(SendError::Full)?;
         self.count += 1;
         Ok(self.next() - 1)
     }

@@ -19,6 +19,8 @@ const PLANTED_RETRIES: u8 = 4;
 /// * new frames: [`may_send`](Self::may_send), then [`push`](Self::push);
 /// * lost ones: [`lost`](Self::lost), then [`sent_again`](Self::sent_again); they go first;
 /// * inputs: [`handle_ack`](Self::handle_ack), [`handle_timeout`](Self::handle_timeout).
+// What a small processor reaches with short instructions comes first.
+#[repr(C)]
 #[derive(Debug)]
 pub struct Sending<F, const N: usize> {
     config: LineConfig,
@@ -35,7 +37,6 @@ pub struct Sending<F, const N: usize> {
     repeated: u32,
     /// The newest frame at the time when one was last found to be lost.
     marked_at: u16,
-    frames: [F; N],
     rtt: Rtt,
     /// A frame that was sent once, and when its last byte left: its acknowledgement is measured.
     timed: Option<(u16, Instant)>,
@@ -45,6 +46,7 @@ pub struct Sending<F, const N: usize> {
     free_at: Instant,
     in_vain: u8,
     stats: LineStats,
+    frames: [F; N],
 }
 
 impl<F: Copy, const N: usize> Sending<F, N> {

@@ -12,10 +12,9 @@ use crate::planted::{Fault, Planted};
 use crate::seal;
 use crate::time::{Duration, Instant};
 use crate::timer::{Deadline, Wakeup, earlier};
-use crate::wire::VERSION;
 use crate::wire::control::CloseReason;
-use crate::wire::device::Body;
-use crate::wire::handshake::Answer;
+use crate::wire::device::Answer;
+use crate::wire::{VERSION, tag};
 
 /// How long to wait for the next step of the handshake, at first; each time twice as long, up to [`AGAIN_MAX`].
 /// Microseconds.
@@ -82,9 +81,14 @@ impl Pace {
     }
 }
 
+#[cfg_attr(target_os = "none", inline(never))]
 const fn millis(duration: Duration) -> u32 {
-    let millis = duration.as_secs().saturating_mul(1000).saturating_add(duration.subsec_millis() as u64);
-    if millis > u32::MAX as u64 { u32::MAX } else { millis as u32 }
+    let seconds = duration.as_secs();
+    if seconds >= (u32::MAX / 1000) as u64 {
+        u32::MAX
+    } else {
+        seconds as u32 * 1000 + duration.subsec_millis()
+    }
 }
 
 /// Whether the peer knows of the session.
@@ -125,23 +129,6 @@ pub enum Owed {
     /// Anything, because the line has been silent.
     KeepAlive,
     /// The end.
-    Close(CloseReason),
-}
-
-/// What a frame means to whoever composes sessions and streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// It belongs to delivery.
-    Other,
-    /// Nothing: on a line frames come late, and twice.
-    Ignored,
-    /// The peer has answered the hello; the session is up as soon as the echo is sent.
-    Answer,
-    /// The peer has asked whether this side is there: an echo is owed.
-    Probe,
-    /// The peer is there.
-    Echo,
-    /// The peer ends the session.
     Close(CloseReason),
 }
 
@@ -221,67 +208,39 @@ impl Dial {
         }
     }
 
-    /// Takes a frame whose seal was good; `plain` says that it was sealed for no session.
+    /// A greeting: the gateway knows of no session here, or did not when it said so.
+    pub fn handle_greeting(&mut self, now: Instant, plain: bool, pace: &Pace) {
+        match self.state {
+            // The hello was lost, or is still under way.
+            State::AwaitAnswer if self.step_at.after_micros(u64::from(AGAIN / 2)) <= now => {
+                self.state = State::Greeting;
+            }
+            State::Up if plain && self.doubt.is_none() => {
+                let wait = u64::from(pace.probe) * 1000 + u64::from(pace.line.micros_for(STEP_BYTES));
+                self.doubt = Some(Doubt { probe: 0, ask_at: now, until: now.after_micros(wait) });
+                self.probe();
+            }
+            _ => {}
+        }
+    }
+
+    /// An answer: says whether it is the one that was waited for. The session is up as soon as the echo is sent.
     ///
     /// # Errors
     /// The reason for which the session must end: pass it to [`close`](Self::close).
-    pub fn handle(
+    pub(crate) fn handle_answer(
         &mut self,
         now: Instant,
-        body: &Body<'_>,
+        answer: &Answer,
         plain: bool,
         pace: &Pace,
-    ) -> Result<Heard, CloseReason> {
-        let heard = match (self.state, body) {
-            (State::AwaitAnswer, Body::Answer(answer)) => self.handle_answer(answer, pace)?,
-            (State::AwaitAnswer, Body::Greet) => {
-                // The hello was lost, or is still under way.
-                if self.step_at.after_micros(u64::from(AGAIN / 2)) <= now {
-                    self.state = State::Greeting;
-                }
-                Heard::Ignored
-            }
-            (State::Up, Body::Answer(answer)) => {
-                self.confirm_again |= plain && (answer.echo, answer.nonce) == (self.nonce, self.peer_nonce);
-                Heard::Ignored
-            }
-            (State::Up, Body::Greet) => {
-                if plain && self.doubt.is_none() {
-                    let wait = u64::from(pace.probe) * 1000 + u64::from(pace.line.micros_for(STEP_BYTES));
-                    self.doubt = Some(Doubt { probe: 0, ask_at: now, until: now.after_micros(wait) });
-                    self.probe();
-                }
-                Heard::Ignored
-            }
-            (State::AwaitAnswer, Body::Close(reason)) => self.end(*reason),
-            (State::Up, _) if plain => Heard::Ignored,
-            (State::Up, Body::Close(reason)) => self.end(*reason),
-            (State::Up, Body::Probe(number)) => {
-                // One echo at a time is owed, however often the peer asks.
-                self.probed = Some(*number);
-                Heard::Probe
-            }
-            (State::Up, Body::Echo(number)) => {
-                if *number > u64::from(self.probes_sent) {
-                    return Err(CloseReason::Violation);
-                }
-                if self.doubt.is_some_and(|doubt| u64::from(doubt.probe) <= *number) {
-                    self.doubt = None;
-                }
-                Heard::Echo
-            }
-            (State::Up, _) => Heard::Other,
-            _ => Heard::Ignored,
-        };
-        if heard != Heard::Ignored {
-            self.heard = now;
-        }
-        Ok(heard)
-    }
-
-    fn handle_answer(&mut self, answer: &Answer<'_>, pace: &Pace) -> Result<Heard, CloseReason> {
+    ) -> Result<bool, CloseReason> {
         if answer.echo != self.nonce {
-            return Ok(Heard::Ignored);
+            return Ok(false);
+        }
+        if self.state != State::AwaitAnswer {
+            self.confirm_again |= plain && answer.nonce == self.peer_nonce && self.state == State::Up;
+            return Ok(false);
         }
         if answer.version != VERSION {
             return Err(CloseReason::Unsupported);
@@ -293,12 +252,45 @@ impl Dial {
         check_about(&answer.about, false)?;
         check_stream(&answer.stream)?;
         self.state = State::Confirming;
-        Ok(Heard::Answer)
+        self.heard = now;
+        Ok(true)
     }
 
-    const fn end(&mut self, reason: CloseReason) -> Heard {
+    /// Another frame: says whether it means anything. On a line frames come late, and twice.
+    pub fn hear(&mut self, now: Instant, tag: u8, plain: bool) -> bool {
+        let is_in_place = match self.state {
+            State::Up => !plain,
+            State::AwaitAnswer => tag == tag::CLOSE,
+            _ => false,
+        };
+        if is_in_place {
+            self.heard = now;
+        }
+        is_in_place
+    }
+
+    /// The peer has asked whether this side is there: an echo is owed, one at a time, however often it asks.
+    pub const fn handle_probe(&mut self, number: u64) {
+        self.probed = Some(number);
+    }
+
+    /// The peer has answered a probe, and all before it.
+    ///
+    /// # Errors
+    /// If it was not asked.
+    pub fn handle_echo(&mut self, number: u64) -> Result<(), CloseReason> {
+        if number > u64::from(self.probes_sent) {
+            return Err(CloseReason::Violation);
+        }
+        if self.doubt.is_some_and(|doubt| u64::from(doubt.probe) <= number) {
+            self.doubt = None;
+        }
+        Ok(())
+    }
+
+    /// The peer has ended the session.
+    pub const fn handle_close(&mut self) {
         self.state = State::Closed;
-        Heard::Close(reason)
     }
 
     /// Has the peer asked whether it is there, as soon as the session is up: one probe that is not sent yet does for all who ask.

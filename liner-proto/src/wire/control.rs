@@ -195,7 +195,7 @@ impl<'a> Numbered<'a> {
         reader.done(content)
     }
 
-    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Self {
         let numbered = Self { frame: reader.fixed16(), body: reader.take_rest() };
         if numbered.body.is_empty() {
             reader.fail(DecodeError::Truncated);
@@ -214,7 +214,7 @@ impl<'a> Fragment<'a> {
         (head, len)
     }
 
-    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Self {
         let fragment = Self { left: reader.varint32(), bytes: reader.take_rest() };
         let len = fragment.bytes.len();
         // The last piece ends with the body.
@@ -309,7 +309,7 @@ impl fmt::Display for CloseReason {
 }
 
 impl<'a> Close<'a> {
-    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Self {
         Self { reason: reader.byte().into(), text: reader.text() }
     }
 
@@ -321,7 +321,7 @@ impl<'a> Close<'a> {
 }
 
 impl Marks {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         let marks = Self {
             received: reader.varint(),
             acked: reader.varint(),
@@ -346,7 +346,7 @@ impl Marks {
 }
 
 impl Ack {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         Self {
             received: reader.fixed16(),
             bitmap: reader.fixed32(),
@@ -367,7 +367,7 @@ impl Ack {
 }
 
 impl<'a> Bind<'a> {
-    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Self {
         let bind = Self { number: reader.varint32(), text: reader.text() };
         reader.check(bind.number > 0);
         bind
@@ -381,7 +381,7 @@ impl<'a> Bind<'a> {
 }
 
 impl Begin {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         let begin = Self { number: reader.varint() };
         reader.check((1..=NUMBER_MAX).contains(&begin.number));
         begin
@@ -394,7 +394,7 @@ impl Begin {
 }
 
 impl<'a> TopicFull<'a> {
-    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Self {
         let full = Self { topic: reader.text(), after: reader.varint() };
         reader.check(full.after <= NUMBER_MAX);
         full

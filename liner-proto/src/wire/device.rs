@@ -1,100 +1,107 @@
-//! What a device reads of the frames that its gateway sends. A gateway has no others for it: what is read here is all that
-//! a small processor's flash has to hold.
+//! What a device reads of the frames that its gateway sends, field by field: a gateway has no others for it, and what is
+//! read here is all that a small processor's flash has to hold.
 
-use super::control::{Ack, Begin, CloseReason, Fragment, TopicFull};
-use super::data::Data;
-use super::handshake::Answer;
+use super::handshake::{About, StreamFields};
+use super::record::{self, GapReason, Origin};
 use super::text::Reader;
-use super::{DecodeError, tag};
+use crate::id::Epoch;
 
-/// What a frame for a device says.
+/// Step 2 of the handshake: an [`Answer`](super::handshake::Answer) but for what a device does not ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body<'a> {
-    /// Step 2 of the handshake.
-    Answer(Answer<'a>),
-    /// The end of the session.
-    Close(CloseReason),
-    /// How far each direction has come.
-    Ack(Ack),
-    /// Whether the device is there: which probe of the session.
-    Probe(u64),
-    /// The gateway is: which probe of the session was the last that it has had.
-    Echo(u64),
-    /// There is no session here.
-    Greet,
-    /// A frame with a number: see [`content`].
-    Numbered {
-        /// Which frame of the session it is.
-        frame: u16,
-        /// Its body.
-        body: &'a [u8],
-    },
-    /// One record.
-    Data(Data<'a>),
-    /// Something that need not be understood.
-    Skipped,
+pub(crate) struct Answer {
+    pub(crate) version: u8,
+    pub(crate) echo: u64,
+    pub(crate) nonce: u64,
+    pub(crate) about: About,
+    pub(crate) stream: StreamFields,
 }
 
-/// What a numbered frame for a device says.
+impl Answer {
+    /// Reads what follows the tag.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
+        let (version, echo) = (reader.byte(), reader.fixed64());
+        // Its name, and which start of it this is.
+        reader.text();
+        reader.fixed64();
+        Self {
+            version,
+            echo,
+            nonce: reader.fixed64(),
+            about: About::read(reader),
+            stream: StreamFields::read(reader),
+        }
+    }
+}
+
+/// A record on a line, as far as a device wants to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content<'a> {
-    /// The number of the next record.
-    Begin(u64),
-    /// A topic takes no more.
-    TopicFull(TopicFull<'a>),
-    /// A piece of a body.
-    Fragment(Fragment<'a>),
-    /// Something that a device has no use for.
-    Skipped,
+pub(crate) struct Message<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a [u8],
+    pub(crate) origin: Option<Origin<'a>>,
+    pub(crate) repeat: bool,
+    /// It is no message, but a gap of so many numbers.
+    pub(crate) gap: Option<(GapReason, u64)>,
 }
 
-/// What the body of a frame says.
-///
-/// # Errors
-/// If it is nothing that a gateway says to a device.
-pub fn decode(body: &[u8]) -> Result<Body<'_>, DecodeError> {
-    let mut reader = Reader::new(body);
-    let tag = reader.byte();
-    let body = match tag {
-        tag::DATA_FIRST..=tag::DATA_LAST => Body::Data(Data::read(tag, &mut reader)),
-        tag::ACK => Body::Ack(Ack::read(&mut reader)),
-        tag::ANSWER => Body::Answer(Answer::read(&mut reader)),
-        tag::CLOSE => {
-            let reason = CloseReason::from(reader.byte());
-            reader.text();
-            Body::Close(reason)
+impl<'a> Message<'a> {
+    /// Reads what follows the number of a frame, at the beginning of which `first` stands.
+    pub(crate) fn read(first: u8, reader: &mut Reader<'a>) -> Self {
+        let mut message =
+            Message { topic: "", payload: &[], origin: None, repeat: first & record::REPEAT != 0, gap: None };
+        if record::is_gap(first) {
+            message.gap = Some(record::read_gap(first & !record::SENT_BEFORE, reader));
+            return message;
         }
-        tag::PROBE => Body::Probe(reader.varint()),
-        tag::ECHO => Body::Echo(reader.varint()),
-        tag::GREET => Body::Greet,
-        tag::NUMBERED => Body::Numbered { frame: reader.fixed16(), body: reader.take_rest() },
-        _ => {
-            reader.skip(tag);
-            Body::Skipped
+        if first & record::EXT != 0 {
+            message.origin = read_ext(reader);
         }
-    };
-    reader.done(body)
+        if first & record::TOPIC_TEXT == 0 {
+            // Topics come as text, because the handshake said that no numbers are kept.
+            record::read_u32(reader);
+        } else {
+            message.topic = reader.text();
+        }
+        message.payload = reader.take_rest();
+        message
+    }
 }
 
-/// What a numbered frame says, if pieces are taken only `in_pieces`.
-///
-/// # Errors
-/// If it is nothing that a gateway says to a device.
-pub fn content(body: &[u8], in_pieces: bool) -> Result<Content<'_>, DecodeError> {
-    let mut reader = Reader::new(body);
-    let tag = reader.byte();
-    let content = match tag {
-        tag::BEGIN => Content::Begin(Begin::read(&mut reader).number),
-        tag::TOPIC_FULL => Content::TopicFull(TopicFull::read(&mut reader)),
-        tag::FRAGMENT if in_pieces => Content::Fragment(Fragment::read(&mut reader)),
-        // A device keeps no directory, and topics come as text.
-        tag::BIND | tag::PAGE => Content::Skipped,
-        _ => {
-            reader.skip(tag);
-            Content::Skipped
-        }
-    };
-    reader.done(content)
+/// Reads the further flags and what they stand for. Of that a device wants to know who sent the message first.
+fn read_ext<'a>(reader: &mut Reader<'a>) -> Option<Origin<'a>> {
+    let ext = record::read_ext_flags(reader);
+    let age = ext & (record::EXT_AGE | record::EXT_AGE_UNKNOWN | record::EXT_BORN);
+    if age != 0 {
+        // When a message was born is said in queues only.
+        reader.check(age & record::EXT_AGE != 0 && age & record::EXT_BORN == 0);
+        // What has come to its age.
+        reader.fixed32();
+    }
+    let mut origin = None;
+    if ext & record::EXT_ORIGIN != 0 {
+        let (name, epoch, number) = (reader.text(), Epoch(reader.varint()), reader.varint());
+        origin = Some(Origin { name, epoch, number });
+    }
+    if ext & record::EXT_HOPS != 0 {
+        reader.byte();
+    }
+    if ext & record::EXT_TTL != 0 {
+        record::read_u32(reader);
+    }
+    if age != 0 {
+        reader.varint();
+    }
+    origin
+}
+
+/// Whether a frame whose body begins so is a message without a number.
+pub(crate) const fn is_best_effort(first: u8) -> bool {
+    record::is_best_effort(first)
+}
+
+/// Whether a frame whose body begins so carries what may have been sent before.
+pub(crate) const fn is_sent_before(first: u8) -> bool {
+    first & record::SENT_BEFORE != 0
 }
 
 #[cfg(test)]
@@ -102,75 +109,81 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{self, control};
-
-    /// What a device reads is what every node reads, as far as it reads it.
-    fn assert_alike(bytes: &[u8]) {
-        let ours = decode(bytes);
-        let theirs = match wire::decode(bytes) {
-            Ok(wire::Body::Answer(answer)) => Ok(Body::Answer(answer)),
-            Ok(wire::Body::Close(close)) => Ok(Body::Close(close.reason)),
-            Ok(wire::Body::Ack(ack)) => Ok(Body::Ack(ack)),
-            Ok(wire::Body::Probe(probe)) => Ok(Body::Probe(probe.number)),
-            Ok(wire::Body::Echo(echo)) => Ok(Body::Echo(echo.number)),
-            Ok(wire::Body::Greet) => Ok(Body::Greet),
-            Ok(wire::Body::Data(data)) => Ok(Body::Data(data)),
-            Ok(wire::Body::Skipped(_)) => Ok(Body::Skipped),
-            Ok(wire::Body::Numbered(numbered)) => {
-                assert_eq!(ours, Ok(Body::Numbered { frame: numbered.frame, body: numbered.body }));
-                let content = match numbered.content() {
-                    Ok(control::Content::Begin(begin)) => Ok(Content::Begin(begin.number)),
-                    Ok(control::Content::TopicFull(full)) => Ok(Content::TopicFull(full)),
-                    Ok(control::Content::Fragment(fragment)) => Ok(Content::Fragment(fragment)),
-                    Ok(_) => Ok(Content::Skipped),
-                    Err(error) => Err(error),
-                };
-                let own = super::content(numbered.body, true);
-                assert!(own == content || own == Ok(Content::Skipped), "{own:?}, {content:?}");
-                return;
-            }
-            // What is not for a device.
-            Ok(_) => Err(DecodeError::Unsupported(bytes[0])),
-            Err(error) => Err(error),
-        };
-        match bytes.first() {
-            Some(
-                &(tag::HELLO
-                | tag::CONFIRM
-                | tag::MARKS..=tag::BIND
-                | tag::PAGE
-                | tag::TOPIC_FULL
-                | tag::BEGIN
-                | tag::FRAGMENT),
-            ) => {
-                assert_eq!(ours, Err(DecodeError::Unsupported(bytes[0])));
-            }
-            // A frame that is cut off behind its number is found to be empty when it is looked into.
-            Some(&tag::NUMBERED) => assert!(ours.is_err() || bytes.len() == 3, "{ours:?}"),
-            _ => assert_eq!(ours, theirs),
-        }
-    }
+    use crate::wire::record::{Record, Topic};
+    use crate::wire::{self, Body};
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(5000))]
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        /// What a device reads of a record is what every node reads.
+        #[test]
+        fn a_device_reads_records_as_every_node_does(first in 0x40..0x80_u8, rest in proptest::collection::vec(prop_oneof![0..9_u8, any::<u8>()], 0..40)) {
+            let bytes = [&[first, 1, 0][..], &rest].concat();
+            let mut reader = Reader::new(&bytes[3..]);
+            let message = Message::read(first, &mut reader);
+            let ours = reader.done(message);
+            let theirs = wire::decode(&bytes).and_then(|body| match body {
+                Body::Data(data) => data.record.decode(),
+                other => panic!("{other:?}"),
+            });
+            match (ours, theirs) {
+                (Ok(ours), Ok(Record::Gap { reason, count })) => prop_assert_eq!(ours.gap, Some((reason, count))),
+                (Ok(ours), Ok(Record::Message { header, payload })) => {
+                    let topic = match header.topic {
+                        Topic::Text(text) => text,
+                        Topic::Number(_) => "",
+                    };
+                    prop_assert_eq!((ours.topic, ours.payload, ours.origin), (topic, payload, header.origin));
+                    prop_assert_eq!((ours.repeat, ours.gap), (header.repeat, None));
+                }
+                (ours, theirs) => prop_assert!(ours.is_err() && theirs.is_err(), "{ours:?}, {theirs:?}"),
+            }
+        }
 
         #[test]
-        fn a_device_reads_as_every_node_does(tag in 0..0x90_u8, inner in 0..0x20_u8, rest in proptest::collection::vec(0..8_u8, 0..90)) {
-            let mut bytes = alloc::vec![tag];
-            bytes.extend(&rest);
-            assert_alike(&bytes);
-            if let Some(place) = bytes.get_mut(3) {
-                *place = inner;
+        fn a_device_reads_answers_as_every_node_does(rest in proptest::collection::vec(prop_oneof![Just(0), 0..3_u8, any::<u8>()], 0..120)) {
+            let bytes = [&[wire::tag::ANSWER][..], &rest].concat();
+            let mut reader = Reader::new(&rest);
+            let answer = Answer::read(&mut reader);
+            match (reader.done(answer), wire::decode(&bytes)) {
+                (Ok(ours), Ok(Body::Answer(theirs))) => {
+                    prop_assert_eq!((ours.version, ours.echo, ours.nonce), (theirs.version, theirs.echo, theirs.nonce));
+                    prop_assert_eq!((ours.about, ours.stream), (theirs.about, theirs.stream));
+                }
+                (ours, theirs) => prop_assert!(ours.is_err() && theirs.is_err(), "{ours:?}, {theirs:?}"),
             }
-            bytes[0] = tag::NUMBERED;
-            assert_alike(&bytes);
         }
     }
 
     #[test]
-    fn pieces_are_taken_where_there_is_room_for_them() {
-        let piece = [tag::FRAGMENT, 2, 1, 2];
-        assert!(matches!(content(&piece, true), Ok(Content::Fragment(_))));
-        assert_eq!(content(&piece, false), Err(DecodeError::Unsupported(tag::FRAGMENT)));
+    fn a_good_answer_is_read() {
+        let about = About {
+            inbox: Epoch(1),
+            acks: wire::handshake::Acks::Power,
+            frame_max: 300,
+            message_max: 400,
+            window_messages: 5,
+            window_bytes: 6,
+            bindings_max: 7,
+            seals: 1,
+            roles: 1,
+        };
+        let known = Some(wire::handshake::Known { epoch: Epoch(8), cursor: 9 });
+        let stream =
+            StreamFields { epoch: Epoch(2), predecessor: None, oldest: 3, next: 4, known, assigned: None };
+        let whole = wire::handshake::Answer {
+            version: 1,
+            echo: 2,
+            name: "gateway",
+            instance: 3,
+            nonce: 4,
+            about,
+            stream,
+        };
+        let mut bytes = [0; 200];
+        let len = wire::encode(&Body::Answer(whole), &mut bytes).unwrap();
+        let mut reader = Reader::new(&bytes[1..len]);
+        let answer = Answer::read(&mut reader);
+        assert_eq!(reader.done(answer), Ok(Answer { version: 1, echo: 2, nonce: 4, about, stream }));
     }
 }

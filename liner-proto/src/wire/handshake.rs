@@ -189,7 +189,7 @@ pub struct Assigned {
 }
 
 impl<'a> Hello<'a> {
-    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Self {
         if [reader.byte(), reader.byte()] != MAGIC {
             reader.fail(DecodeError::BadMagic);
         }
@@ -220,7 +220,7 @@ impl<'a> Hello<'a> {
 }
 
 impl<'a> Answer<'a> {
-    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Self {
         Self {
             version: reader.byte(),
             echo: reader.fixed64(),
@@ -245,7 +245,7 @@ impl<'a> Answer<'a> {
 }
 
 impl Confirm {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         let confirm = Self { echo: reader.fixed64(), stream: StreamFields::read(reader) };
         reader.check(confirm.stream.assigned.is_none());
         confirm
@@ -259,7 +259,7 @@ impl Confirm {
 }
 
 impl About {
-    fn read(reader: &mut Reader<'_>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         let inbox = Epoch(reader.fixed64());
         let acks = Acks::try_from(reader.byte());
         reader.check(acks.is_ok());
@@ -291,7 +291,7 @@ impl About {
 }
 
 impl StreamFields {
-    fn read(reader: &mut Reader<'_>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         // The fields of an expression are read in the order in which they are written here.
         let stream = Self {
             epoch: Epoch(reader.fixed64()),

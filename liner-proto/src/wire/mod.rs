@@ -9,7 +9,7 @@ pub mod batch;
 mod by_postcard;
 pub mod control;
 pub mod data;
-pub mod device;
+pub(crate) mod device;
 pub mod handshake;
 pub mod page;
 pub mod record;

@@ -17,19 +17,19 @@ const KIND_ONE: u8 = 0;
 const KIND_ALL: u8 = 1;
 const KIND_BEST_EFFORT: u8 = 2;
 const KIND_GAP: u8 = 3;
-const TOPIC_TEXT: u8 = 1 << 2;
+pub(super) const TOPIC_TEXT: u8 = 1 << 2;
 /// A byte of further flags follows the first.
 pub(super) const EXT: u8 = 1 << 3;
-const REPEAT: u8 = 1 << 4;
+pub(super) const REPEAT: u8 = 1 << 4;
 /// Only in the head of a frame on a lossy line; zero in a ring and in a store.
 pub(super) const SENT_BEFORE: u8 = 1 << 5;
 
-const EXT_ORIGIN: u8 = 1 << 0;
-const EXT_HOPS: u8 = 1 << 1;
-const EXT_TTL: u8 = 1 << 2;
+pub(super) const EXT_ORIGIN: u8 = 1 << 0;
+pub(super) const EXT_HOPS: u8 = 1 << 1;
+pub(super) const EXT_TTL: u8 = 1 << 2;
 /// The record says its age, so that whoever sends it says what has come to it since.
 pub(super) const EXT_AGE: u8 = 1 << 3;
-const EXT_AGE_UNKNOWN: u8 = 1 << 4;
+pub(super) const EXT_AGE_UNKNOWN: u8 = 1 << 4;
 /// Only in a ring and in a store: the number is no age, but when the message was born.
 pub(super) const EXT_BORN: u8 = 1 << 5;
 const EXT_KNOWN: u8 = EXT_ORIGIN | EXT_HOPS | EXT_TTL | EXT_AGE | EXT_AGE_UNKNOWN | EXT_BORN;
@@ -349,7 +349,10 @@ fn read(first: u8, ext: u8, mut reader: Reader<'_>) -> Result<Record<'_>, Decode
         KIND_ONE => Mode::One,
         KIND_ALL => Mode::All,
         KIND_BEST_EFFORT => Mode::BestEffort,
-        _ => return read_gap(first, reader),
+        _ => {
+            let (reason, count) = read_gap(first, &mut reader);
+            return reader.done(Record::Gap { reason, count });
+        }
     };
     let mut header = Header::new(mode, Topic::Number(0));
     header.repeat = first & REPEAT != 0;
@@ -367,6 +370,11 @@ fn read(first: u8, ext: u8, mut reader: Reader<'_>) -> Result<Record<'_>, Decode
 /// Whether a record is a message, and not a gap.
 pub fn is_message(record: &[u8]) -> bool {
     record.first().is_some_and(|first| first & KIND_MASK != KIND_GAP)
+}
+
+/// Whether a record with this first byte is a gap.
+pub(super) const fn is_gap(first: u8) -> bool {
+    first & KIND_MASK == KIND_GAP
 }
 
 /// Whether a record with this first byte is a message without a number.
@@ -444,7 +452,7 @@ pub(super) fn read_ext_flags(reader: &mut Reader<'_>) -> u8 {
 }
 
 /// A number that may be written with more bytes than it needs.
-fn read_u32(reader: &mut Reader<'_>) -> u32 {
+pub(super) fn read_u32(reader: &mut Reader<'_>) -> u32 {
     let value = reader.varint();
     reader.check(value <= u64::from(u32::MAX));
     value as u32
@@ -478,13 +486,14 @@ fn read_ext<'a>(header: &mut Header<'a>, ext: u8, reader: &mut Reader<'a>) {
     }
 }
 
-fn read_gap(first: u8, mut reader: Reader<'_>) -> Result<Record<'_>, DecodeError> {
-    if first != MARK | KIND_GAP {
+/// Reads why, and how many, behind the first byte of a gap.
+pub(super) fn read_gap(first: u8, reader: &mut Reader<'_>) -> (GapReason, u64) {
+    if first != GAP_FIRST {
         reader.fail(DecodeError::Unsupported(first));
     }
     let (reason, count) = (GapReason::from_number(reader.byte()), reader.varint());
     reader.check(reason.is_some() && count > 0);
-    reader.done(Record::Gap { reason: reason.unwrap_or(GapReason::Missing), count })
+    (reason.unwrap_or(GapReason::Missing), count)
 }
 
 #[cfg(test)]
