@@ -511,7 +511,7 @@ fn sessions_that_end_at_once_do_not_shorten_the_pause<K: Kind>() {
         path.device.handle_bytes(path.now, &greet[..len]);
         path.settle();
         assert!(path.device.is_up(), "a greeting alone ends nothing");
-        path.now = path.now + Duration::from_millis(500);
+        path.now = path.now + Duration::from_millis(250);
         path.device.handle_timeout(path.now);
         let ended = path.now + Duration::from_micros(50);
         path.settle();

@@ -11,7 +11,7 @@ use super::url::{LineUrl, Place};
 /// How long after a failure a line is tried again. It doubles with each failure in a row, up to a bound.
 const RETRY: Duration = Duration::from_millis(100);
 /// The bound for a port: what was plugged in again is found within this time.
-const PORT_RETRY_MAX: Duration = Duration::from_millis(500);
+const PORT_RETRY_MAX: Duration = Duration::from_millis(250);
 /// The bound for a bridge: each try costs a connection over the network.
 const BRIDGE_RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_port_is_looked_for_twice_a_second() {
-        assert_eq!(waits(&mut line("serial:///p")), [100, 200, 400, 500, 500, 500, 500, 500]);
+        assert_eq!(waits(&mut line("serial:///p")), [100, 200, 250, 250, 250, 250, 250, 250]);
     }
 
     #[test]

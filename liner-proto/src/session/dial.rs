@@ -63,7 +63,7 @@ pub struct Pace {
     pub keep_alive: u32,
     /// [`Timing::peer_silent`].
     pub peer_silent: u32,
-    /// [`Timing::probe`].
+    /// Half of [`Timing::probe`]: on a line nobody else claims the session meanwhile.
     pub probe: u32,
 }
 
@@ -76,7 +76,7 @@ impl Pace {
             handshake: millis(timing.handshake),
             keep_alive: millis(timing.keep_alive),
             peer_silent: millis(timing.peer_silent),
-            probe: millis(timing.probe),
+            probe: millis(timing.probe) / 2,
         }
     }
 }

@@ -128,7 +128,7 @@ impl Session {
             }
             (State::Up, Body::Greet) => {
                 if plain && line.doubt.is_none() {
-                    let until = now + self.timing.probe + line.config.time_for(STEP_BYTES);
+                    let until = now + self.timing.probe / 2 + line.config.time_for(STEP_BYTES);
                     line.doubt = Some(Doubt { probe: 0, ask_at: now, until });
                     self.probe();
                 }
