@@ -210,17 +210,13 @@ impl Dial {
 
     /// A greeting: the gateway knows of no session here, or did not when it said so.
     pub fn handle_greeting(&mut self, now: Instant, plain: bool, pace: &Pace) {
-        match self.state {
-            // The hello was lost, or is still under way.
-            State::AwaitAnswer if self.step_at.after_micros(u64::from(AGAIN / 2)) <= now => {
-                self.state = State::Greeting;
-            }
-            State::Up if plain && self.doubt.is_none() => {
-                let wait = u64::from(pace.probe) * 1000 + u64::from(pace.line.micros_for(STEP_BYTES));
-                self.doubt = Some(Doubt { probe: 0, ask_at: now, until: now.after_micros(wait) });
-                self.probe();
-            }
-            _ => {}
+        // The hello was lost, or is still under way.
+        if self.state == State::AwaitAnswer && self.step_at.after_micros(u64::from(AGAIN / 2)) <= now {
+            self.state = State::Greeting;
+        } else if self.state == State::Up && plain && self.doubt.is_none() {
+            let wait = u64::from(pace.probe) * 1000 + u64::from(pace.line.micros_for(STEP_BYTES));
+            self.doubt = Some(Doubt { probe: 0, ask_at: now, until: now.after_micros(wait) });
+            self.probe();
         }
     }
 
@@ -258,11 +254,8 @@ impl Dial {
 
     /// Another frame: says whether it means anything. On a line frames come late, and twice.
     pub fn hear(&mut self, now: Instant, tag: u8, plain: bool) -> bool {
-        let is_in_place = match self.state {
-            State::Up => !plain,
-            State::AwaitAnswer => tag == tag::CLOSE,
-            _ => false,
-        };
+        let is_in_place =
+            (self.state == State::Up && !plain) || (self.state == State::AwaitAnswer && tag == tag::CLOSE);
         if is_in_place {
             self.heard = now;
         }
