@@ -122,9 +122,9 @@ mod tests {
             let mut reader = Reader::new(&bytes[3..]);
             let message = Message::read(first, &mut reader);
             let ours = reader.done(message);
-            let theirs = wire::decode(&bytes).and_then(|body| match body {
-                Body::Data(data) => data.record.decode(),
-                other => panic!("{other:?}"),
+            let theirs = wire::decode(&bytes).and_then(|body| {
+                let Body::Data(data) = body else { panic!("{body:?}") };
+                data.record.decode()
             });
             match (ours, theirs) {
                 (Ok(ours), Ok(Record::Gap { reason, count })) => prop_assert_eq!(ours.gap, Some((reason, count))),
