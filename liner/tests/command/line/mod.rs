@@ -14,7 +14,7 @@
 //!     cargo test -p liner --test command line:: -- --nocapture --test-threads 1
 //! ```
 //!
-//! `LINER_E2E_LINE` says what the line is: `tcp`, COBS over TCP on either side, or `pty`, a serial port on either side. How much
+//! `LINER_E2E_LINE` says what the line is: `pty`, a serial port on either side, as without it, or `tcp`, COBS over TCP. How much
 //! of a throttled line is used is measured by `cargo bench -p liner --bench line`.
 
 mod damage;
