@@ -31,6 +31,9 @@ pub use queue::Queue;
 pub use ram::Ram;
 pub use stored::{Step, Stored};
 
+pub use crate::wire::device::Sender;
+pub use crate::wire::text::Text;
+
 use crate::config::{Limits, LineConfig, Timing};
 use crate::effect::GapReason;
 use crate::id::{Class, Epoch};
@@ -42,7 +45,7 @@ use crate::time::Instant;
 use crate::timer::{BackOff, Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::Acks;
-use crate::wire::record::{Origin, Topic};
+use crate::wire::record::Topic;
 use crate::wire::varint::varint_len;
 use peer::Peer;
 use topics::TopicSet;
@@ -138,11 +141,11 @@ pub enum Event<'a> {
     /// A message. It counts as processed at the next call of any kind.
     Message {
         /// The topic it was sent to.
-        topic: &'a str,
+        topic: Text<'a>,
         /// What was sent.
         payload: &'a [u8],
         /// Who sent it first; nothing if that was the gateway itself.
-        origin: Option<Origin<'a>>,
+        origin: Option<Sender<'a>>,
         /// Whether it may have been handed over before.
         maybe_redelivered: bool,
     },

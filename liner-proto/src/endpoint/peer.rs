@@ -9,7 +9,7 @@ use crate::planted::Planted;
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup, earlier};
-use crate::wire::control::TopicFull;
+use crate::wire::device::TopicFull;
 
 /// Frames that a device has under way.
 const FRAMES: usize = 16;
@@ -69,8 +69,8 @@ impl Peer {
 
     pub(super) fn handle_topic_full(&mut self, topics: &[&str], full: &TopicFull<'_>) {
         for (place, text) in topics.iter().enumerate().take(TopicSet::TOLD_APART) {
-            if *text == full.topic {
-                self.full.set(place, full.after > 0);
+            if full.topic == *text {
+                self.full.set(place, full.is_full);
             }
         }
     }

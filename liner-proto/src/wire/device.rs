@@ -1,9 +1,10 @@
 //! What a device reads of the frames that its gateway sends, field by field: a gateway has no others for it, and what is
 //! read here is all that a small processor's flash has to hold.
 
+use super::NUMBER_MAX;
 use super::handshake::{About, StreamFields};
-use super::record::{self, GapReason, Origin};
-use super::text::Reader;
+use super::record::{self, GapReason};
+use super::text::{Reader, Text};
 use crate::id::Epoch;
 
 /// Step 2 of the handshake: an [`Answer`](super::handshake::Answer) but for what a device does not ask.
@@ -21,7 +22,7 @@ impl Answer {
     pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         let (version, echo) = (reader.byte(), reader.fixed64());
         // Its name, and which start of it this is.
-        reader.text();
+        reader.unchecked_text();
         reader.fixed64();
         Self {
             version,
@@ -33,12 +34,23 @@ impl Answer {
     }
 }
 
+/// Who sent a message first: the node, and which of the messages of its stream to the gateway it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender<'a> {
+    /// The node's name.
+    pub name: Text<'a>,
+    /// The epoch of its stream.
+    pub epoch: Epoch,
+    /// The number in it.
+    pub number: u64,
+}
+
 /// A record on a line, as far as a device wants to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Message<'a> {
-    pub(crate) topic: &'a str,
+    pub(crate) topic: Text<'a>,
     pub(crate) payload: &'a [u8],
-    pub(crate) origin: Option<Origin<'a>>,
+    pub(crate) origin: Option<Sender<'a>>,
     pub(crate) repeat: bool,
     /// It is no message, but a gap of so many numbers.
     pub(crate) gap: Option<(GapReason, u64)>,
@@ -47,8 +59,13 @@ pub(crate) struct Message<'a> {
 impl<'a> Message<'a> {
     /// Reads what follows the number of a frame, at the beginning of which `first` stands.
     pub(crate) fn read(first: u8, reader: &mut Reader<'a>) -> Self {
-        let mut message =
-            Message { topic: "", payload: &[], origin: None, repeat: first & record::REPEAT != 0, gap: None };
+        let mut message = Message {
+            topic: Text::EMPTY,
+            payload: &[],
+            origin: None,
+            repeat: first & record::REPEAT != 0,
+            gap: None,
+        };
         if record::is_gap(first) {
             message.gap = Some(record::read_gap(first & !record::SENT_BEFORE, reader));
             return message;
@@ -60,15 +77,30 @@ impl<'a> Message<'a> {
             // Topics come as text, because the handshake said that no numbers are kept.
             record::read_u32(reader);
         } else {
-            message.topic = reader.text();
+            message.topic = reader.unchecked_text();
         }
         message.payload = reader.take_rest();
         message
     }
 }
 
+/// A topic of which the gateway keeps no more, or takes messages again.
+pub(crate) struct TopicFull<'a> {
+    pub(crate) topic: Text<'a>,
+    pub(crate) is_full: bool,
+}
+
+impl<'a> TopicFull<'a> {
+    /// Reads what follows the tag.
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Self {
+        let (topic, after) = (reader.unchecked_text(), reader.varint());
+        reader.check(after <= NUMBER_MAX);
+        Self { topic, is_full: after > 0 }
+    }
+}
+
 /// Reads the further flags and what they stand for. Of that a device wants to know who sent the message first.
-fn read_ext<'a>(reader: &mut Reader<'a>) -> Option<Origin<'a>> {
+fn read_ext<'a>(reader: &mut Reader<'a>) -> Option<Sender<'a>> {
     let ext = record::read_ext_flags(reader);
     let age = ext & (record::EXT_AGE | record::EXT_AGE_UNKNOWN | record::EXT_BORN);
     if age != 0 {
@@ -79,8 +111,8 @@ fn read_ext<'a>(reader: &mut Reader<'a>) -> Option<Origin<'a>> {
     }
     let mut origin = None;
     if ext & record::EXT_ORIGIN != 0 {
-        let (name, epoch, number) = (reader.text(), Epoch(reader.varint()), reader.varint());
-        origin = Some(Origin { name, epoch, number });
+        let (name, epoch, number) = (reader.unchecked_text(), Epoch(reader.varint()), reader.varint());
+        origin = Some(Sender { name, epoch, number });
     }
     if ext & record::EXT_HOPS != 0 {
         reader.byte();
@@ -109,8 +141,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::record::{Record, Topic};
-    use crate::wire::{self, Body};
+    use crate::wire::record::{Origin, Record, Topic};
+    use crate::wire::{self, Body, DecodeError};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
@@ -133,9 +165,13 @@ mod tests {
                         Topic::Text(text) => text,
                         Topic::Number(_) => "",
                     };
-                    prop_assert_eq!((ours.topic, ours.payload, ours.origin), (topic, payload, header.origin));
+                    let origin = header.origin.map(|Origin { name, epoch, number }| (name.as_bytes(), epoch, number));
+                    prop_assert_eq!(ours.origin.map(|from| (from.name.as_bytes(), from.epoch, from.number)), origin);
+                    prop_assert_eq!((ours.topic.as_bytes(), ours.payload), (topic.as_bytes(), payload));
                     prop_assert_eq!((ours.repeat, ours.gap), (header.repeat, None));
                 }
+                // What is not UTF-8 is left to whoever looks at it.
+                (Ok(_), Err(DecodeError::Text)) => {}
                 (ours, theirs) => prop_assert!(ours.is_err() && theirs.is_err(), "{ours:?}, {theirs:?}"),
             }
         }
@@ -150,6 +186,7 @@ mod tests {
                     prop_assert_eq!((ours.version, ours.echo, ours.nonce), (theirs.version, theirs.echo, theirs.nonce));
                     prop_assert_eq!((ours.about, ours.stream), (theirs.about, theirs.stream));
                 }
+                (Ok(_), Err(DecodeError::Text)) => {}
                 (ours, theirs) => prop_assert!(ours.is_err() && theirs.is_err(), "{ours:?}, {theirs:?}"),
             }
         }

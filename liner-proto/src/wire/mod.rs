@@ -13,7 +13,7 @@ pub(crate) mod device;
 pub mod handshake;
 pub mod page;
 pub mod record;
-mod text;
+pub(crate) mod text;
 pub mod varint;
 
 use batch::Batch;

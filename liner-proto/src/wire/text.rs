@@ -1,5 +1,8 @@
 //! Texts and the other small fields that records and pages are made of.
 
+use core::fmt;
+use core::str::Utf8Error;
+
 use super::varint::varint_len;
 use super::{DecodeError, TEXT_MAX, tag};
 
@@ -7,6 +10,58 @@ use super::{DecodeError, TEXT_MAX, tag};
 #[inline]
 pub(super) const fn text_len(text: &str) -> usize {
     varint_len(text.len() as u64) + text.len()
+}
+
+/// A text as a peer has sent it: UTF-8, if the peer keeps to the protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Text<'a>(pub(super) &'a [u8]);
+
+impl<'a> Text<'a> {
+    pub(super) const EMPTY: Self = Self(&[]);
+
+    /// Its bytes.
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    /// If it is not UTF-8. A gateway of liner sends nothing else; to look takes half a kilobyte of code, and most devices only compare.
+    pub const fn to_str(self) -> Result<&'a str, Utf8Error> {
+        core::str::from_utf8(self.0)
+    }
+}
+
+impl PartialEq<str> for Text<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Text<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        *self == **other
+    }
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// What is not UTF-8 is shown as U+FFFD, and control characters by their escapes.
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            write!(f, "{}", chunk.valid().escape_debug())?;
+            if !chunk.invalid().is_empty() {
+                f.write_str("\u{fffd}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reads fields one after another, in postcard's encoding.
@@ -127,8 +182,17 @@ impl<'a> Reader<'a> {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
-    #[cfg_attr(target_os = "none", inline(never))]
     pub(crate) fn text(&mut self) -> &'a str {
+        let Text(bytes) = self.unchecked_text();
+        core::str::from_utf8(bytes).unwrap_or_else(|_| {
+            self.fail(DecodeError::Text);
+            ""
+        })
+    }
+
+    /// A text that nobody has looked at: to check it takes half a kilobyte of a microcontroller's flash.
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(crate) fn unchecked_text(&mut self) -> Text<'a> {
         let len = self.varint();
         if len > TEXT_MAX as u64 {
             self.fail(DecodeError::LimitExceeded);
@@ -136,13 +200,10 @@ impl<'a> Reader<'a> {
         // After a failure there is nothing left, and the length is of no account.
         let Some((text, rest)) = self.rest.split_at_checked(len as usize) else {
             self.fail(DecodeError::Truncated);
-            return "";
+            return Text::EMPTY;
         };
         self.rest = rest;
-        core::str::from_utf8(text).unwrap_or_else(|_| {
-            self.fail(DecodeError::Text);
-            ""
-        })
+        Text(text)
     }
 }
 

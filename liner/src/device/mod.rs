@@ -268,8 +268,8 @@ impl Run<'_> {
                     }
                 }
                 Event::Message { topic, payload, origin, maybe_redelivered } => {
-                    let origin = origin.map(|origin| (origin.name, origin.number));
-                    notice(Notice::Message(Line::new(topic, origin, payload, maybe_redelivered)));
+                    let origin = origin.map(|origin| (text(origin.name), origin.number));
+                    notice(Notice::Message(Line::new(text(topic), origin, payload, maybe_redelivered)));
                 }
                 Event::Gap { count, reason } => notice(Notice::Gap { count, reason }),
                 // What became of its own messages shows in its numbers.
