@@ -1,5 +1,6 @@
 //! Time as the core knows it: a number that the caller hands in.
 
+use core::fmt::Debug;
 pub use core::time::Duration;
 
 /// Microseconds since an arbitrary zero, the same one for the life of a node.
@@ -32,11 +33,6 @@ impl Instant {
     /// This instant and so many microseconds. Saturates at the end of time.
     pub(crate) const fn after_micros(self, micros: u64) -> Self {
         Self(self.0.saturating_add(micros))
-    }
-
-    /// This instant and so many milliseconds.
-    pub(crate) const fn after_millis(self, millis: u32) -> Self {
-        self.after_micros(millis as u64 * 1000)
     }
 
     /// Microseconds from `earlier` until this instant; none if `earlier` is later.
@@ -77,6 +73,111 @@ const fn by_digits(micros: u64) -> Duration {
     }
     let micros = rest * 64 + (micros as u32) % 64;
     Duration::new(seconds, micros * 1000)
+}
+
+/// A point in time as the rooms of a line need it: a host has [`Instant`], a device [`Tick`].
+pub trait Moment: Copy + Debug {
+    /// So many microseconds later.
+    fn after(self, micros: u32) -> Self;
+
+    /// Microseconds from `earlier` until this; none if `earlier` is later. Saturates.
+    fn micros_since(self, earlier: Self) -> u32;
+
+    /// Whether it is before `other`.
+    fn is_before(self, other: Self) -> bool;
+
+    /// Whether it has come.
+    fn is_past(self, now: Self) -> bool {
+        !now.is_before(self)
+    }
+
+    /// The later of two.
+    fn latest(self, other: Self) -> Self {
+        if self.is_before(other) { other } else { self }
+    }
+
+    /// The earlier of two.
+    fn soonest(self, other: Self) -> Self {
+        if other.is_before(self) { other } else { self }
+    }
+}
+
+impl Moment for Instant {
+    fn after(self, micros: u32) -> Self {
+        self.after_micros(micros as u64)
+    }
+
+    fn micros_since(self, earlier: Self) -> u32 {
+        u32::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(u32::MAX)
+    }
+
+    fn is_before(self, other: Self) -> bool {
+        self < other
+    }
+}
+
+/// A point in time in 32 bits: units of 64 microseconds, and after 76 hours the count begins anew.
+///
+/// Two of them can be compared as long as they are less than 38 hours apart. A device sees to that: nothing that it waits for
+/// is further away than [`LONGEST`](Self::LONGEST), what is due is dealt with whenever it looks at the clock, and a sleep
+/// that was longer counts as that long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick(u32);
+
+impl Tick {
+    /// Wherever the count begins.
+    pub const ZERO: Self = Self(0);
+
+    /// The longest time between two of them, 19 hours, in their units.
+    pub const LONGEST: u32 = 1 << 30;
+
+    /// Microseconds in a unit, as a power of two.
+    const SHIFT: u32 = 6;
+
+    /// So many units later.
+    pub const fn plus(self, units: u32) -> Self {
+        Self(self.0.wrapping_add(units))
+    }
+
+    /// How many units it is after `other`; negative if it is before it.
+    pub const fn distance(self, other: Self) -> i32 {
+        self.0.wrapping_sub(other.0) as i32
+    }
+
+    /// Whole units of a number of milliseconds; at most [`LONGEST`](Self::LONGEST).
+    pub const fn units_of_millis(millis: u64) -> u32 {
+        // 1000 / 64
+        let units = millis.saturating_mul(125) >> 3;
+        if units > Self::LONGEST as u64 { Self::LONGEST } else { units as u32 }
+    }
+
+    /// The time that passes from `earlier` until `now`, in whole units; at most [`LONGEST`](Self::LONGEST).
+    pub const fn units_between(earlier: Instant, now: Instant) -> u32 {
+        let units = (now.0 >> Self::SHIFT).saturating_sub(earlier.0 >> Self::SHIFT);
+        if units > Self::LONGEST as u64 { Self::LONGEST } else { units as u32 }
+    }
+
+    /// The instant at which it is this tick, if it was `tick` at `now`; not before `now`.
+    pub const fn instant(self, tick: Self, now: Instant) -> Instant {
+        let left = self.distance(tick);
+        if left <= 0 { now } else { Instant(((now.0 >> Self::SHIFT) + left as u64) << Self::SHIFT) }
+    }
+}
+
+impl Moment for Tick {
+    fn after(self, micros: u32) -> Self {
+        // To the nearest one: what a line takes for its frames adds up.
+        self.plus((micros >> Self::SHIFT) + (micros >> (Self::SHIFT - 1) & 1))
+    }
+
+    fn micros_since(self, earlier: Self) -> u32 {
+        let units = self.distance(earlier).clamp(0, (u32::MAX >> Self::SHIFT) as i32);
+        (units as u32) << Self::SHIFT
+    }
+
+    fn is_before(self, other: Self) -> bool {
+        self.distance(other) < 0
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! When something is due, and what it is.
 
 use crate::rng::Rng;
-use crate::time::Instant;
+use crate::time::{Instant, Moment};
 
 /// Why the core wants to be woken; for logs and traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,12 +38,12 @@ pub enum Wakeup {
 }
 
 /// A deadline with its reason.
-pub type Deadline = (Instant, Wakeup);
+pub type Deadline<T = Instant> = (T, Wakeup);
 
 /// The earlier of two deadlines.
-pub fn earlier(a: Option<Deadline>, b: Option<Deadline>) -> Option<Deadline> {
+pub fn earlier<T: Moment>(a: Option<Deadline<T>>, b: Option<Deadline<T>>) -> Option<Deadline<T>> {
     match (a, b) {
-        (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
+        (Some(a), Some(b)) => Some(if b.0.is_before(a.0) { b } else { a }),
         (a, None) => a,
         (None, b) => b,
     }

@@ -11,16 +11,17 @@ use crate::line::Piece;
 use crate::rng::Rng;
 use crate::seal;
 use crate::session::dial::{Dial, Pace};
-use crate::time::Instant;
+use crate::time::{Instant, Moment};
 use crate::wire::control::{Ack, Begin, CloseReason, Fragment, NUMBERED_HEAD};
 use crate::wire::device::{self, Answer, Message, TopicFull};
 use crate::wire::handshake::{Acks, Assigned};
 use crate::wire::record::GAP_LEN_MAX;
 use crate::wire::{Reader, tag};
 
-/// The longest pause between two handshakes in microseconds. A session that was not up for as long did not end the trouble
-/// before it.
-const PAUSE_MAX: u32 = 1_000_000;
+/// The longest pause between two handshakes in microseconds, and that after [`LONG`] without a session that lasted.
+const PAUSE: u32 = 200_000;
+const PAUSE_LONG: u32 = 1_000_000;
+const LONG: u32 = 60_000_000;
 
 /// A message that nobody has taken yet.
 #[derive(Clone, Copy, Debug)]
@@ -314,7 +315,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             .handle_ack(self.now, marks, &mut self.rng, |_| {})
             .map_err(|_| CloseReason::Violation)?;
         // What an earlier session brought may have been committed since.
-        self.queue.handle_ack(self.now, ack.acked_low).map_err(close_reason)
+        self.queue.handle_ack(self.clock, ack.acked_low).map_err(close_reason)
     }
 
     /// The gateway has proved that it takes part in this handshake.
@@ -324,7 +325,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             // for one that nobody has had.
             self.rng = Rng::new([self.rng.next() ^ answer.nonce, self.rng.next()]);
             self.is_seeded = true;
-            self.handle_link_up(self.now);
+            self.handle_link_up(self.clock);
             return Ok(());
         }
         let Answer { about, stream, .. } = answer;
@@ -333,7 +334,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             self.queue.assign(outbox);
             self.inbox = inbox;
         }
-        let (resumed, resumption) = self.queue.resume(self.now, stream);
+        let (resumed, resumption) = self.queue.resume(self.clock, stream);
         if resumed == Resumed::Regressed {
             self.notice.regressed |= self.queue.regress(&mut self.rng);
             return Err(CloseReason::Regressed);
@@ -360,11 +361,15 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
 
     /// The session has ended, and the link may stay: the next one begins after a pause.
     fn pause(&mut self) {
-        if self.session.was_answered() && self.peer.since.after_micros(PAUSE_MAX.into()) <= self.now {
-            self.back_off.reset(self.now);
+        if self.session.was_answered() && self.peer.has_lasted {
+            self.down_since = self.now;
+            self.is_down_long = false;
         }
         self.forget_session();
-        self.redial = Some(self.back_off.fail(self.now, PAUSE_MAX, &mut self.rng));
+        self.is_down_long |= self.down_since.after(LONG).is_past(self.now);
+        let wait = if self.is_down_long { PAUSE_LONG } else { PAUSE };
+        // Half of it is certain, half is drawn, so that devices which lost one gateway together do not return together.
+        self.redial = Some(self.now.after(wait / 2 + self.rng.below32(wait / 2 + 1)));
     }
 
     /// The next event. A message that was handed out before is taken as processed now.

@@ -41,8 +41,8 @@ use crate::line::LineStats;
 use crate::planted::Planted;
 use crate::rng::Rng;
 use crate::session::dial::{Dial, Pace};
-use crate::time::Instant;
-use crate::timer::{BackOff, Deadline, Wakeup, earlier};
+use crate::time::{Instant, Moment, Tick};
+use crate::timer::{Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::Acks;
 use crate::wire::record::Topic;
@@ -197,9 +197,14 @@ pub struct Endpoint<
     const MESSAGE: usize = 0,
     Q: Queue = Ram<QUEUE>,
 > {
-    now: Instant,
+    now: Tick,
+    /// When that was, as the caller's clock says.
+    clock: Instant,
     /// When the next handshake is to begin on a link that stays.
-    redial: Option<Instant>,
+    redial: Option<Tick>,
+    /// Since when no session has lasted, and whether that is long.
+    down_since: Tick,
+    is_down_long: bool,
     rng: Rng,
     /// Which start of the device this is.
     instance: u64,
@@ -207,7 +212,6 @@ pub struct Endpoint<
     session: Dial,
     /// The gateway: that of the session before as long as there is no other.
     peer: Peer,
-    back_off: BackOff,
     /// Topics of what was queued since the queue was last empty.
     queued: TopicSet,
     notice: input::Notices,
@@ -294,11 +298,13 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             own_window: config.window,
             pace: Pace::new(&config.timing, config.line, planted),
             rng,
-            now,
+            now: Tick::ZERO,
+            clock: now,
             session: Dial::IDLE,
-            back_off: BackOff::new(now),
+            down_since: Tick::ZERO,
+            is_down_long: false,
             redial: None,
-            peer: Peer::new(now, config.line, planted, 0, 0),
+            peer: Peer::new(Tick::ZERO, config.line, planted, 0, 0),
             // As long as it has said nothing, what this side can send.
             takes: Takes { record_max: Self::RECORD_MAX, frame_max: FRAME, bindings_max: usize::MAX },
             instance,
@@ -339,7 +345,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         if self.queued() == 0 {
             self.queued = TopicSet::EMPTY;
         }
-        let number = self.queue.push(self.now, place, payload)?;
+        let number = self.queue.push(self.clock, place, payload)?;
         self.queued.insert(place.into());
         Ok(number)
     }
@@ -364,10 +370,10 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     /// Whether a handshake is to begin on a link that stays: at once on a new one; after a session that has ended, or was
-    /// refused, when a pause is over, which grows from 0.1 s to 0.25 s, and to 1 s when there was no session for a minute.
+    /// refused, when a pause is over: of up to 0.2 s, and of up to 1 s when no session has lasted for a minute.
     /// [`poll_timeout`](Self::poll_timeout) tells when that is.
     pub fn wants_link(&self, now: Instant) -> bool {
-        !self.has_link() && self.redial.is_none_or(|at| at <= now.max(self.now))
+        !self.has_link() && self.redial.is_none_or(|at| at.is_past(self.tick_at(now)))
     }
 
     /// Whether messages may pass.
@@ -404,6 +410,10 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or when [`wants_link`](Self::wants_link), and why.
     pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.deadline().map(|(at, why)| (at.instant(self.now, self.clock), why))
+    }
+
+    fn deadline(&self) -> Option<Deadline<Tick>> {
         if !self.has_link() {
             return self.redial.map(|at| (at, Wakeup::Dial));
         }
@@ -412,12 +422,9 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             return session;
         }
         let soonest = earlier(session, self.peer.deadline(self.now, &self.queue));
-        let ready = self.peer.sending.ready_at();
-        if ready <= self.now {
-            return soonest;
-        }
+        let Some(ready) = self.peer.sending.ready_at(self.now) else { return soonest };
         // What is due already leaves as soon as the line takes it.
-        earlier(soonest.filter(|(at, _)| *at > self.now), Some((ready, Wakeup::Line)))
+        earlier(soonest.filter(|(at, _)| !at.is_past(self.now)), Some((ready, Wakeup::Line)))
     }
 
     /// Whether this side may send what nobody waits for.
@@ -437,8 +444,15 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         }
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     fn tick(&mut self, now: Instant) {
-        self.now = self.now.max(now);
+        self.now = self.tick_at(now);
+        self.clock = self.clock.max(now);
+    }
+
+    /// What the device's clock shows then. A longer sleep than can be told from a shorter one is cut short: all is due after it.
+    fn tick_at(&self, now: Instant) -> Tick {
+        self.now.plus(Tick::units_between(self.clock, now))
     }
 
     const fn limits(window: u8) -> Limits {

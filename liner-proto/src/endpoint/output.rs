@@ -10,7 +10,7 @@ use crate::frame::cobs;
 use crate::line::SILENCE;
 use crate::seal;
 use crate::session::dial::Owed;
-use crate::time::{Instant, micros};
+use crate::time::Instant;
 use crate::wire::control::{Ack, Begin, Bind, Close, FRAGMENT_HEAD_MAX, NUMBERED_HEAD, Numbered};
 use crate::wire::data::{write_gap, write_message};
 use crate::wire::handshake::{About, Acks, Confirm, Hello};
@@ -49,7 +49,8 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
 
     fn next_frame(&mut self, out: &mut [u8]) -> usize {
         // A line that was silent may have caught noise: a zero ends it.
-        let lead = usize::from(!self.is_up() || self.session.was_silent(self.now, micros(SILENCE)));
+        let lead =
+            usize::from(!self.is_up() || self.session.was_silent(self.now, SILENCE.as_micros() as u32));
         let Some((zero, room)) = out.split_at_mut_checked(lead) else { return 0 };
         zero.fill(0);
         let len = self.frame(room);
@@ -64,7 +65,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     fn frame(&mut self, out: &mut [u8]) -> usize {
         let now = self.now;
         let is_up = self.is_up();
-        if is_up && self.peer.sending.ready_at() > now {
+        if is_up && self.peer.sending.ready_at(now).is_some() {
             return 0;
         }
         // What nobody waits for does not interrupt a side that may not be heard.
@@ -258,7 +259,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         peer.partial = None;
         let next = number.wrapping_add(count);
         peer.announced = Some(next);
-        self.queue.advance(self.now, next.wrapping_sub(1));
+        self.queue.advance(self.clock, next.wrapping_sub(1));
     }
 
     /// Writes a numbered frame. The bytes of a record come from where it stands in the queue; if it was dropped there since it

@@ -7,7 +7,7 @@ use crate::config::LineConfig;
 use crate::line::{Assembly, FRAMES_MAX, Receiving, Sending};
 use crate::planted::Planted;
 use crate::rng::Rng;
-use crate::time::Instant;
+use crate::time::{Moment, Tick};
 use crate::timer::{Deadline, Wakeup, earlier};
 use crate::wire::device::TopicFull;
 
@@ -15,19 +15,23 @@ use crate::wire::device::TopicFull;
 const FRAMES: usize = 16;
 
 /// How long the gateway may be silent about what it has had, or about a window that is shut, before it is asked. Microseconds.
-const NUDGE: u64 = 2_000_000;
+const NUDGE: u32 = 2_000_000;
 
 /// How often the gateway hears, at most, how many messages there are: so it knows what a reboot loses. Microseconds.
-const TELL: u64 = 100_000;
+const TELL: u32 = 100_000;
+
+/// A session that was not up for so many microseconds did not end the trouble before it.
+const LASTING: u32 = 1_000_000;
 
 #[derive(Debug)]
 pub(super) struct Peer {
-    /// When it answered.
-    pub(super) since: Instant,
+    /// When it answered, and whether that is long enough ago that what ends now is no failure.
+    pub(super) since: Tick,
+    pub(super) has_lasted: bool,
     /// Its acknowledgements stand for too little: nothing is sent to it.
     pub(super) held: bool,
-    pub(super) sending: Sending<Carried, FRAMES>,
-    pub(super) receiving: Receiving,
+    pub(super) sending: Sending<Carried, Tick, FRAMES>,
+    pub(super) receiving: Receiving<Tick>,
     pub(super) assembly: Assembly,
     /// The number of the next record that comes; 0 before it was said.
     pub(super) expected: u64,
@@ -42,17 +46,24 @@ pub(super) struct Peer {
     pub(super) told_long: Option<u32>,
     /// The next number as it was told last, and when.
     pub(super) told_next: u32,
-    pub(super) told_at: Instant,
-    nudge_at: Option<Instant>,
+    pub(super) told_at: Tick,
+    nudge_at: Option<Tick>,
 }
 
 impl Peer {
     /// It lets `window` frames be sent, and `own` may come.
-    pub(super) fn new(now: Instant, line: LineConfig, planted: Planted, window: u32, own: u8) -> Self {
+    pub(super) fn new(now: Tick, line: LineConfig, planted: Planted, window: u32, own: u8) -> Self {
         Self {
             since: now,
+            has_lasted: false,
             held: false,
-            sending: Sending::new(line, planted, Carried::Begin(0), window.min(u32::from(FRAMES_MAX)) as u8),
+            sending: Sending::new(
+                now,
+                line,
+                planted,
+                Carried::Begin(0),
+                window.min(u32::from(FRAMES_MAX)) as u8,
+            ),
             receiving: Receiving::new(planted, own),
             assembly: Assembly::EMPTY,
             expected: 0,
@@ -81,8 +92,8 @@ impl Peer {
     }
 
     /// Whether it is to hear of that now.
-    pub(super) fn tells_next(&self, now: Instant, next: u64) -> bool {
-        self.owes_next(next) && self.told_at.after_micros(TELL) <= now
+    pub(super) fn tells_next(&self, now: Tick, next: u64) -> bool {
+        self.owes_next(next) && self.told_at.after(TELL).is_past(now)
     }
 
     /// Whether only a word of the gateway's helps: it has all that was sent and has not committed it, or its window is shut.
@@ -91,11 +102,11 @@ impl Peer {
             && (queue.waits() || (self.sending.is_shut() && queue.acked() + 1 != queue.next()))
     }
 
-    pub(super) fn deadline(&self, now: Instant, queue: &impl Queue) -> Option<Deadline> {
-        let at = |at: Option<Instant>, why| at.map(|at| (at, why));
+    pub(super) fn deadline(&self, now: Tick, queue: &impl Queue) -> Option<Deadline<Tick>> {
+        let at = |at: Option<Tick>, why| at.map(|at| (at, why));
         let tell =
-            Some(self.told_at.after_micros(TELL)).filter(|at| self.owes_next(queue.next()) && *at > now);
-        let nudge = self.waits(queue).then(|| self.nudge_at.unwrap_or_else(|| now.after_micros(NUDGE)));
+            Some(self.told_at.after(TELL)).filter(|at| self.owes_next(queue.next()) && !at.is_past(now));
+        let nudge = self.waits(queue).then(|| self.nudge_at.unwrap_or_else(|| now.after(NUDGE)));
         earlier(
             earlier(
                 at(self.sending.deadline(), Wakeup::Retransmit),
@@ -106,14 +117,15 @@ impl Peer {
     }
 
     /// Says whether the gateway is to be asked whether it is there.
-    pub(super) fn handle_timeout(&mut self, now: Instant, queue: &impl Queue, rng: &mut Rng) -> bool {
+    pub(super) fn handle_timeout(&mut self, now: Tick, queue: &impl Queue, rng: &mut Rng) -> bool {
         self.sending.handle_timeout(now, rng);
+        self.has_lasted |= self.since.after(LASTING).is_past(now);
         if !self.waits(queue) {
             self.nudge_at = None;
             return false;
         }
-        let next = now.after_micros(NUDGE);
-        let is_due = *self.nudge_at.get_or_insert(next) <= now;
+        let next = now.after(NUDGE);
+        let is_due = self.nudge_at.get_or_insert(next).is_past(now);
         if is_due {
             self.nudge_at = Some(next);
         }

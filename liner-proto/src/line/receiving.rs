@@ -2,10 +2,10 @@
 
 use super::distance;
 use crate::planted::{Fault, Planted};
-use crate::time::Instant;
+use crate::time::Moment;
 
 /// How many microseconds an acknowledgement may wait for another one.
-const ACK_DELAY: u64 = 25_000;
+const ACK_DELAY: u32 = 25_000;
 
 /// Frames after which it does not wait.
 const ACK_FRAMES: u8 = 2;
@@ -23,27 +23,27 @@ pub enum Turn {
 
 /// The receiving end of a line. Whoever owns it may keep frames that came ahead of a missing one.
 #[derive(Debug)]
-pub struct Receiving {
+pub struct Receiving<T> {
     planted: Planted,
     /// The last frame below which none is missing.
     received: u16,
     /// Bit `i`: frame `received + 2 + i` is kept.
     ahead: u32,
     /// When the peer is to hear what has arrived.
-    ack_at: Option<Instant>,
+    ack_at: Option<T>,
     unacked: u8,
     /// Frames that the peer may still send, as it was told.
     left: u8,
 }
 
-impl Receiving {
+impl<T: Moment> Receiving<T> {
     /// A session begins: the peer may send `window` frames.
     pub const fn new(planted: Planted, window: u8) -> Self {
         Self { left: window, planted, received: 0, ahead: 0, ack_at: None, unacked: 0 }
     }
 
     /// A frame with this number has arrived.
-    pub fn handle_frame(&mut self, now: Instant, frame: u16) -> Turn {
+    pub fn handle_frame(&mut self, now: T, frame: u16) -> Turn {
         let above = distance(self.received, frame);
         if above == 1 || (above <= 0 && self.planted.has(Fault::LateFrameAccepted)) {
             return Turn::Next;
@@ -59,20 +59,20 @@ impl Receiving {
     }
 
     /// The next frame was taken. The one after it may be among those that were kept: it is the next one now.
-    pub fn taken(&mut self, now: Instant) {
+    pub fn taken(&mut self, now: T) {
         self.received = self.received.wrapping_add(1);
         self.unacked = self.unacked.saturating_add(1);
         self.left = self.left.saturating_sub(1);
         // As soon as a hole is filled, and when the sender may send no more, it learns it.
         let at_once = self.unacked >= ACK_FRAMES || self.ahead != 0 || self.left == 0;
-        let by = if at_once { now } else { now.after_micros(ACK_DELAY) };
+        let by = if at_once { now } else { now.after(ACK_DELAY) };
         self.ahead >>= 1;
-        self.ack_at = Some(self.ack_at.map_or(by, |at| at.min(by)));
+        self.ack_at = Some(self.ack_at.map_or(by, |at| at.soonest(by)));
     }
 
     /// A frame with this number has arrived, and is taken if it is the next one: says whether it is. For whoever keeps none that
     /// came ahead.
-    pub fn take(&mut self, now: Instant, frame: u16) -> bool {
+    pub fn take(&mut self, now: T, frame: u16) -> bool {
         let is_next = self.handle_frame(now, frame) == Turn::Next;
         if is_next {
             self.taken(now);
@@ -96,12 +96,12 @@ impl Receiving {
     }
 
     /// Whether the peer is to hear of them now.
-    pub fn owes_ack(&self, now: Instant) -> bool {
-        self.ack_at.is_some_and(|at| at <= now)
+    pub fn owes_ack(&self, now: T) -> bool {
+        self.ack_at.is_some_and(|at| at.is_past(now))
     }
 
     /// The peer is to hear of them at once.
-    pub const fn ask(&mut self, now: Instant) {
+    pub fn ask(&mut self, now: T) {
         self.ack_at = Some(now);
     }
 
@@ -113,7 +113,7 @@ impl Receiving {
     }
 
     /// When the peer is to hear of them.
-    pub const fn deadline(&self) -> Option<Instant> {
+    pub const fn deadline(&self) -> Option<T> {
         self.ack_at
     }
 }

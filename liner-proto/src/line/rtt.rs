@@ -31,9 +31,9 @@ impl Rtt {
     }
 
     /// A frame that was sent once was acknowledged after so many microseconds.
-    pub fn measure(&mut self, micros: u64) {
+    pub fn measure(&mut self, micros: u32) {
         self.backed_off = 0;
-        let sample = micros.clamp(1, 3_600_000_000) as u32;
+        let sample = micros.clamp(1, 3_600_000_000);
         if self.smoothed == 0 {
             (self.smoothed, self.variation) = (sample, sample / 2);
         } else {
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn the_longest_times_do_no_harm() {
         let mut rtt = Rtt::new();
-        rtt.measure(u64::MAX);
+        rtt.measure(u32::MAX);
         rtt.measure(0);
         assert!(bounds(&rtt).1 <= Duration::from_secs(30));
     }

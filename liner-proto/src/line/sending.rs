@@ -4,7 +4,7 @@ use super::{FRAMES_MAX, LineStats, Rtt, distance, low_bits};
 use crate::config::LineConfig;
 use crate::planted::{Fault, Planted};
 use crate::rng::Rng;
-use crate::time::Instant;
+use crate::time::Moment;
 
 /// An acknowledgement of a frame that was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ const PLANTED_RETRIES: u8 = 4;
 // What a small processor reaches with short instructions comes first.
 #[repr(C)]
 #[derive(Debug)]
-pub struct Sending<F, const N: usize> {
+pub struct Sending<F, T, const N: usize> {
     config: LineConfig,
     planted: Planted,
     /// The next new frame.
@@ -39,19 +39,19 @@ pub struct Sending<F, const N: usize> {
     marked_at: u16,
     rtt: Rtt,
     /// A frame that was sent once, and when its last byte left: its acknowledgement is measured.
-    timed: Option<(u16, Instant)>,
+    timed: Option<(u16, T)>,
     /// When to stop waiting for an acknowledgement.
-    due: Option<Instant>,
+    due: Option<T>,
     /// When the line has sent what it was given, as far as its speed is known.
-    free_at: Instant,
+    free_at: T,
     in_vain: u8,
     stats: LineStats,
     frames: [F; N],
 }
 
-impl<F: Copy, const N: usize> Sending<F, N> {
+impl<F: Copy, T: Moment, const N: usize> Sending<F, T, N> {
     /// A session begins: the peer lets `window` frames be sent.
-    pub fn new(config: LineConfig, planted: Planted, blank: F, window: u8) -> Self {
+    pub fn new(now: T, config: LineConfig, planted: Planted, blank: F, window: u8) -> Self {
         Self {
             config,
             planted,
@@ -66,7 +66,7 @@ impl<F: Copy, const N: usize> Sending<F, N> {
             rtt: Rtt::new(),
             timed: None,
             due: None,
-            free_at: Instant::ZERO,
+            free_at: now,
             in_vain: 0,
             stats: LineStats { ..LineStats::default() },
         }
@@ -90,7 +90,7 @@ impl<F: Copy, const N: usize> Sending<F, N> {
     }
 
     /// A new frame of `bytes` bytes is given to the line. Returns its number. Only if [`may_send`](Self::may_send).
-    pub fn push(&mut self, now: Instant, frame: F, bytes: usize, rng: &mut Rng) -> u16 {
+    pub fn push(&mut self, now: T, frame: F, bytes: usize, rng: &mut Rng) -> u16 {
         let number = self.next;
         if let Some(slot) = self.frames.get_mut(usize::from(number) % N) {
             *slot = frame;
@@ -121,7 +121,7 @@ impl<F: Copy, const N: usize> Sending<F, N> {
     }
 
     /// The frame that [`lost`](Self::lost) gave is given to the line.
-    pub fn sent_again(&mut self, now: Instant, number: u16, bytes: usize, rng: &mut Rng) {
+    pub fn sent_again(&mut self, now: T, number: u16, bytes: usize, rng: &mut Rng) {
         let bit = 1 << (number.wrapping_sub(self.received).wrapping_sub(1) & 31);
         self.again &= !bit;
         self.repeated |= bit;
@@ -135,20 +135,22 @@ impl<F: Copy, const N: usize> Sending<F, N> {
     }
 
     /// An acknowledgement is overdue a whole wait after `at`.
-    fn wait_from(&mut self, at: Instant, rng: &mut Rng) {
-        self.due = Some(at.after_micros(u64::from(self.rtt.wait(rng))));
+    fn wait_from(&mut self, at: T, rng: &mut Rng) {
+        self.due = Some(at.after(self.rtt.wait(rng)));
     }
 
     /// Some frame of `bytes` bytes is given to the line: it takes its time.
-    pub fn occupy(&mut self, now: Instant, bytes: usize) {
+    pub fn occupy(&mut self, now: T, bytes: usize) {
         self.stats.frames_sent = self.stats.frames_sent.wrapping_add(1);
-        self.free_at = self.free_at.max(now).after_micros(u64::from(self.config.micros_for(bytes)));
+        self.free_at = self.free_at.latest(now).after(self.config.micros_for(bytes));
     }
 
-    /// When the line is free again but for what a port may well hold; at once if its speed is not known. Until then a frame
-    /// would only wait, and others behind it.
-    pub fn ready_at(&self) -> Instant {
-        Instant::from_micros(self.free_at.as_micros().saturating_sub(LEAD))
+    /// When the line is free again but for what a port may well hold, if it is not by now. Until then a frame would only wait, and
+    /// others behind it.
+    pub fn ready_at(&self, now: T) -> Option<T> {
+        let ahead = now.after(LEAD);
+        // As much later as the line is busy beyond what the port holds.
+        ahead.is_before(self.free_at).then(|| now.after(self.free_at.micros_since(ahead)))
     }
 
     /// The peer says what has arrived, and that `window` frames above it may be sent. `each` is given every frame of which it
@@ -158,7 +160,7 @@ impl<F: Copy, const N: usize> Sending<F, N> {
     /// If it speaks of what was not sent: nothing has changed then.
     pub fn handle_ack(
         &mut self,
-        now: Instant,
+        now: T,
         (received, bitmap, window): (u16, u32, u8),
         rng: &mut Rng,
         mut each: impl FnMut(F),
@@ -200,7 +202,7 @@ impl<F: Copy, const N: usize> Sending<F, N> {
         if progress {
             self.in_vain = 0;
             self.rtt.progress();
-            self.wait_from(self.free_at.max(now), rng);
+            self.wait_from(self.free_at.latest(now), rng);
         }
         if left == 0 {
             self.due = None;
@@ -231,9 +233,9 @@ impl<F: Copy, const N: usize> Sending<F, N> {
     }
 
     /// Time has passed: says whether an acknowledgement is overdue. Everything that has not arrived is sent again then.
-    pub fn handle_timeout(&mut self, now: Instant, rng: &mut Rng) -> bool {
+    pub fn handle_timeout(&mut self, now: T, rng: &mut Rng) -> bool {
         let Some(due) = self.due else { return false };
-        if now < due {
+        if now.is_before(due) {
             return false;
         }
         self.in_vain = self.in_vain.saturating_add(1);
@@ -245,12 +247,12 @@ impl<F: Copy, const N: usize> Sending<F, N> {
         self.marked_at = self.next.wrapping_sub(1);
         self.timed = None;
         self.rtt.back_off();
-        self.wait_from(self.free_at.max(now), rng);
+        self.wait_from(self.free_at.latest(now), rng);
         true
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
-    pub const fn deadline(&self) -> Option<Instant> {
+    pub const fn deadline(&self) -> Option<T> {
         self.due
     }
 
@@ -266,4 +268,4 @@ impl<F: Copy, const N: usize> Sending<F, N> {
 }
 
 /// What a port may hold ahead of the line, in microseconds.
-const LEAD: u64 = 20_000;
+const LEAD: u32 = 20_000;

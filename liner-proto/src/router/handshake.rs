@@ -167,8 +167,8 @@ impl Router {
             // There the window is counted in frames.
             state.messages_limit = u64::MAX;
             let line = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut());
-            let (acked, own) = (outbox.out.acked(), state.inbound.frames_window(FRAMES_MAX));
-            line.into_iter().for_each(|line| line.begin(acked, about.window_messages, own));
+            let (now, acked, own) = (self.now, outbox.out.acked(), state.inbound.frames_window(FRAMES_MAX));
+            line.into_iter().for_each(|line| line.begin(now, acked, about.window_messages, own));
         }
         state.bytes_limit = u64::from(about.window_bytes);
         state.bytes_sent = 0;

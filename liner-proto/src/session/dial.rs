@@ -10,7 +10,7 @@ use crate::config::{LineConfig, Timing};
 use crate::id::SessionId;
 use crate::planted::{Fault, Planted};
 use crate::seal;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Moment, Tick};
 use crate::timer::{Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
 use crate::wire::device::Answer;
@@ -32,32 +32,32 @@ pub struct Dial {
     seal: SessionId,
     nonce: u64,
     peer_nonce: u64,
-    began: Instant,
-    heard: Instant,
-    spoke: Instant,
+    began: Tick,
+    heard: Tick,
+    spoke: Tick,
     /// Probes that were asked for, and how many of them are past: `probes_sent <= probes`.
     probes: u32,
     probes_sent: u32,
     /// The peer's latest probe, if it is not answered.
     probed: Option<u64>,
     /// When the hello is sent again.
-    again_at: Option<Instant>,
+    again_at: Option<Tick>,
     tries: u8,
     /// When it was sent last.
-    step_at: Instant,
+    step_at: Tick,
     /// The listener has not had the confirm.
     confirm_again: bool,
     doubt: Option<Doubt>,
 }
 
-/// What a device's session has to know of time: what it takes of [`Timing`], in milliseconds, and its line.
+/// What a device's session has to know of time: what it takes of [`Timing`], in units of [`Tick`], and its line.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// The line.
     pub line: LineConfig,
     /// A wrong behaviour to show.
     pub planted: Planted,
-    /// [`Timing::handshake`].
+    /// Four times [`Timing::handshake`]: a line that has to send it again takes longer.
     pub handshake: u32,
     /// [`Timing::keep_alive`].
     pub keep_alive: u32,
@@ -68,27 +68,24 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The pace of a line. Times above 49 days are taken for 49 days.
+    /// The pace of a line. Times above 19 hours are taken for 19 hours.
     pub const fn new(timing: &Timing, line: LineConfig, planted: Planted) -> Self {
         Self {
             line,
             planted,
-            handshake: millis(timing.handshake),
-            keep_alive: millis(timing.keep_alive),
-            peer_silent: millis(timing.peer_silent),
-            probe: millis(timing.probe) / 2,
+            handshake: units(timing.handshake, 4),
+            keep_alive: units(timing.keep_alive, 1),
+            peer_silent: units(timing.peer_silent, 1),
+            probe: units(timing.probe, 1) / 2,
         }
     }
 }
 
 #[cfg_attr(target_os = "none", inline(never))]
-const fn millis(duration: Duration) -> u32 {
-    let seconds = duration.as_secs();
-    if seconds >= (u32::MAX / 1000) as u64 {
-        u32::MAX
-    } else {
-        seconds as u32 * 1000 + duration.subsec_millis()
-    }
+const fn units(duration: Duration, times: u64) -> u32 {
+    Tick::units_of_millis(
+        (duration.as_secs().saturating_mul(1000) + duration.subsec_millis() as u64).saturating_mul(times),
+    )
 }
 
 /// Whether the peer knows of the session.
@@ -96,8 +93,8 @@ const fn millis(duration: Duration) -> u32 {
 struct Doubt {
     /// The probe that settles it; 0 before it was sent.
     probe: u32,
-    ask_at: Instant,
-    until: Instant,
+    ask_at: Tick,
+    until: Tick,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,14 +131,14 @@ pub enum Owed {
 
 impl Dial {
     /// No link.
-    pub const IDLE: Self = Self::new(Instant::ZERO, 0, State::Idle);
+    pub const IDLE: Self = Self::new(Tick::ZERO, 0, State::Idle);
 
     /// There is a link: the hello is owed.
-    pub const fn begin(now: Instant, nonce: u64) -> Self {
+    pub const fn begin(now: Tick, nonce: u64) -> Self {
         Self::new(now, nonce, State::Greeting)
     }
 
-    const fn new(now: Instant, nonce: u64, state: State) -> Self {
+    const fn new(now: Tick, nonce: u64, state: State) -> Self {
         Self {
             state,
             seal: SessionId::HANDSHAKE,
@@ -155,7 +152,7 @@ impl Dial {
             probed: None,
             again_at: None,
             tries: 0,
-            step_at: Instant::ZERO,
+            step_at: Tick::ZERO,
             confirm_again: false,
             doubt: None,
         }
@@ -209,13 +206,13 @@ impl Dial {
     }
 
     /// A greeting: the gateway knows of no session here, or did not when it said so.
-    pub fn handle_greeting(&mut self, now: Instant, plain: bool, pace: &Pace) {
+    pub fn handle_greeting(&mut self, now: Tick, plain: bool, pace: &Pace) {
         // The hello was lost, or is still under way.
-        if self.state == State::AwaitAnswer && self.step_at.after_micros(u64::from(AGAIN / 2)) <= now {
+        if self.state == State::AwaitAnswer && self.step_at.after(AGAIN / 2).is_past(now) {
             self.state = State::Greeting;
         } else if self.state == State::Up && plain && self.doubt.is_none() {
-            let wait = u64::from(pace.probe) * 1000 + u64::from(pace.line.micros_for(STEP_BYTES));
-            self.doubt = Some(Doubt { probe: 0, ask_at: now, until: now.after_micros(wait) });
+            let until = now.plus(pace.probe).after(pace.line.micros_for(STEP_BYTES));
+            self.doubt = Some(Doubt { probe: 0, ask_at: now, until });
             self.probe();
         }
     }
@@ -226,7 +223,7 @@ impl Dial {
     /// The reason for which the session must end: pass it to [`close`](Self::close).
     pub(crate) fn handle_answer(
         &mut self,
-        now: Instant,
+        now: Tick,
         answer: &Answer,
         plain: bool,
         pace: &Pace,
@@ -253,7 +250,7 @@ impl Dial {
     }
 
     /// Another frame: says whether it means anything. On a line frames come late, and twice.
-    pub fn hear(&mut self, now: Instant, tag: u8, plain: bool) -> bool {
+    pub fn hear(&mut self, now: Tick, tag: u8, plain: bool) -> bool {
         let is_in_place =
             (self.state == State::Up && !plain) || (self.state == State::AwaitAnswer && tag == tag::CLOSE);
         if is_in_place {
@@ -301,18 +298,20 @@ impl Dial {
     }
 
     /// Time has passed: says whether it is too late for something, and sees to what must be done about it.
-    pub fn handle_timeout(&mut self, now: Instant, pace: &Pace) {
+    pub fn handle_timeout(&mut self, now: Tick, pace: &Pace) {
         let late = match self.state {
             State::Idle | State::Closing(_) | State::Closed => return,
-            State::Up => now >= self.silent_at(pace) || self.doubt.is_some_and(|doubt| doubt.until <= now),
+            State::Up => {
+                self.silent_at(pace).is_past(now) || self.doubt.is_some_and(|doubt| doubt.until.is_past(now))
+            }
             State::Greeting | State::AwaitAnswer | State::Confirming => {
-                if self.again_at.is_some_and(|at| at <= now) {
+                if self.again_at.is_some_and(|at| at.is_past(now)) {
                     self.again_at = None;
                     if self.state == State::AwaitAnswer {
                         self.state = State::Greeting;
                     }
                 }
-                now >= self.handshake_until(pace)
+                self.handshake_until(pace).is_past(now)
             }
         };
         if late {
@@ -321,21 +320,21 @@ impl Dial {
         }
     }
 
-    const fn silent_at(&self, pace: &Pace) -> Instant {
-        self.heard.after_millis(pace.peer_silent)
+    const fn silent_at(&self, pace: &Pace) -> Tick {
+        self.heard.plus(pace.peer_silent)
     }
 
-    const fn keep_alive_at(&self, pace: &Pace) -> Instant {
-        self.spoke.after_millis(pace.keep_alive)
+    const fn keep_alive_at(&self, pace: &Pace) -> Tick {
+        self.spoke.plus(pace.keep_alive)
     }
 
-    /// When the handshake takes too long. A line that has to send it again takes longer.
-    const fn handshake_until(&self, pace: &Pace) -> Instant {
-        self.began.after_millis(pace.handshake.saturating_mul(4))
+    /// When the handshake takes too long.
+    const fn handshake_until(&self, pace: &Pace) -> Tick {
+        self.began.plus(pace.handshake)
     }
 
     /// The frame that is owed. Seal it with [`seal`](Self::seal) as it is before [`sent`](Self::sent).
-    pub fn owed(&self, now: Instant, pace: &Pace) -> Option<Owed> {
+    pub fn owed(&self, now: Tick, pace: &Pace) -> Option<Owed> {
         match self.state {
             State::Greeting => Some(Owed::Hello(self.nonce)),
             State::Confirming => Some(Owed::Confirm(self.peer_nonce)),
@@ -350,19 +349,21 @@ impl Dial {
                     return Some(Owed::Probe(self.probes));
                 }
                 match self.doubt {
-                    Some(doubt) if doubt.ask_at <= now && doubt.probe > 0 => Some(Owed::Probe(doubt.probe)),
-                    _ => (now >= self.keep_alive_at(pace)).then_some(Owed::KeepAlive),
+                    Some(doubt) if doubt.ask_at.is_past(now) && doubt.probe > 0 => {
+                        Some(Owed::Probe(doubt.probe))
+                    }
+                    _ => self.keep_alive_at(pace).is_past(now).then_some(Owed::KeepAlive),
                 }
             }
         }
     }
 
     /// The frame that was owed is on its way.
-    pub fn sent(&mut self, now: Instant, owed: Owed, pace: &Pace) {
+    pub fn sent(&mut self, now: Tick, owed: Owed, pace: &Pace) {
         match owed {
             Owed::Hello(_) => {
                 let wait = (AGAIN << self.tries.min(4)).min(AGAIN_MAX) + pace.line.micros_for(STEP_BYTES);
-                self.again_at = Some(now.after_micros(u64::from(wait)));
+                self.again_at = Some(now.after(wait));
                 self.tries = self.tries.saturating_add(1);
                 self.step_at = now;
                 self.state = State::AwaitAnswer;
@@ -375,8 +376,8 @@ impl Dial {
             Owed::Probe(number) => {
                 if let Some(doubt) = &mut self.doubt {
                     doubt.probe = number;
-                    let left = doubt.until.micros_since(now) as u32;
-                    doubt.ask_at = now.after_micros(u64::from((left / 3).max(AGAIN / 4)));
+                    let left = doubt.until.micros_since(now);
+                    doubt.ask_at = now.after((left / 3).max(AGAIN / 4));
                 }
                 self.probes_sent = self.probes;
             }
@@ -387,30 +388,30 @@ impl Dial {
     }
 
     /// Whether nothing was sent since the link came, or for `micros` microseconds.
-    pub const fn was_silent(&self, now: Instant, micros: u64) -> bool {
+    pub fn was_silent(&self, now: Tick, micros: u32) -> bool {
         now.micros_since(self.spoke) >= micros
     }
 
     /// Some frame is on its way.
-    pub const fn spoke(&mut self, now: Instant) {
+    pub const fn spoke(&mut self, now: Tick) {
         self.spoke = now;
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, or a frame is owed. A side that may not be heard needs no
     /// keep-alive: say so with `muted`.
-    pub fn deadline(&self, muted: bool, pace: &Pace) -> Option<Deadline> {
+    pub fn deadline(&self, muted: bool, pace: &Pace) -> Option<Deadline<Tick>> {
         match self.state {
             // A last frame that is owed leaves as soon as the link takes it, or never.
             State::Idle | State::Closing(_) | State::Closed => None,
             State::Up => {
-                let doubt = self.doubt.map(|doubt| (doubt.ask_at.min(doubt.until), Wakeup::Probe));
+                let doubt = self.doubt.map(|doubt| (doubt.ask_at.soonest(doubt.until), Wakeup::Probe));
                 let keep_alive = (!muted).then_some((self.keep_alive_at(pace), Wakeup::KeepAlive));
                 earlier(doubt, earlier(Some((self.silent_at(pace), Wakeup::PeerSilent)), keep_alive))
             }
             State::Greeting | State::AwaitAnswer | State::Confirming => {
                 let again = self.again_at.filter(|_| self.state == State::AwaitAnswer);
                 let until = self.handshake_until(pace);
-                Some((again.map_or(until, |at| at.min(until)), Wakeup::Handshake))
+                Some((again.map_or(until, |at| at.soonest(until)), Wakeup::Handshake))
             }
         }
     }

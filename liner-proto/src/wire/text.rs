@@ -19,6 +19,11 @@ pub struct Text<'a>(pub(super) &'a [u8]);
 impl<'a> Text<'a> {
     pub(super) const EMPTY: Self = Self(&[]);
 
+    /// Whether it has no bytes.
+    pub const fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Its bytes.
     pub const fn as_bytes(self) -> &'a [u8] {
         self.0

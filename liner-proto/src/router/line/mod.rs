@@ -37,8 +37,8 @@ pub(super) struct Line {
     patient: bool,
     planted: Planted,
     rng: Rng,
-    sending: Sending<Carried, { FRAMES_MAX as usize }>,
-    receiving: Receiving,
+    sending: Sending<Carried, Instant, { FRAMES_MAX as usize }>,
+    receiving: Receiving<Instant>,
     /// Bodies of frames that came ahead of a missing one.
     ahead: Vec<(u16, Box<[u8]>)>,
     /// Bodies under way that are no records, by their frames.
@@ -68,7 +68,7 @@ impl Line {
             patient,
             planted,
             rng,
-            sending: Sending::new(config, planted, Carried::Other(0), 0),
+            sending: Sending::new(Instant::ZERO, config, planted, Carried::Other(0), 0),
             receiving: Receiving::new(planted, 0),
             ahead: Vec::new(),
             others: VecDeque::new(),
@@ -85,10 +85,10 @@ impl Line {
 
     /// A session begins, in which the peer lets `window` frames be sent and has had everything through `acked`. It may send `own`
     /// itself.
-    pub(super) fn begin(&mut self, acked: u64, window: u32, own: u8) {
+    pub(super) fn begin(&mut self, now: Instant, acked: u64, window: u32, own: u8) {
         let stats = self.sending.stats();
         let window = window.min(u32::from(FRAMES_MAX)) as u8;
-        self.sending = Sending::new(self.config, self.planted, Carried::Other(0), window);
+        self.sending = Sending::new(now, self.config, self.planted, Carried::Other(0), window);
         *self.sending.stats_mut() = LineStats { rtt: None, ..stats };
         self.receiving = Receiving::new(self.planted, own);
         self.ahead = Vec::new();
@@ -136,7 +136,7 @@ impl Conn {
     pub(super) fn line_is_due(&self, now: Instant) -> bool {
         let Some(line) = &self.line else { return false };
         // What waited for the line is looked for where it is: marks, and a window that is shut, too.
-        let is_ready = self.session.is_up() && line.sending.ready_at() <= now;
+        let is_ready = self.session.is_up() && line.sending.ready_at(now).is_none();
         is_ready || self.next.as_ref().is_some_and(|next| next.owed(now).is_some())
     }
 
@@ -147,9 +147,13 @@ impl Conn {
             return next;
         }
         let at = |at: Option<Instant>, why| at.map(|at| (at, why));
-        let ready = Some(line.sending.ready_at()).filter(|ready| *ready > now);
+        let ready = line.sending.ready_at(now);
         // What is overdue leaves as soon as the line takes it.
-        let ack = line.receiving.deadline().map(|at| at.max(line.sending.ready_at())).filter(|at| *at > now);
+        let ack = line
+            .receiving
+            .deadline()
+            .map(|at| ready.map_or(at, |ready| at.max(ready)))
+            .filter(|at| *at > now);
         let wakes = earlier(at(line.sending.deadline(), Wakeup::Retransmit), at(ack, Wakeup::Ack));
         earlier(earlier(next, wakes), earlier(at(ready, Wakeup::Line), at(line.nudge_at, Wakeup::Probe)))
     }

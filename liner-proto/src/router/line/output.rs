@@ -30,7 +30,7 @@ const OTHER_MAX: usize = 512;
 impl Line {
     /// Whether the line can take a frame now, for as long as it is known to.
     pub(in super::super) fn is_ready(&self, now: Instant) -> bool {
-        self.sending.ready_at() <= now
+        self.sending.ready_at(now).is_none()
     }
 
     /// Frames for the line are put together. Says whether a zero is to lead them.
