@@ -1,6 +1,7 @@
 //! Time as the core knows it: a number that the caller hands in.
 
 use core::fmt::Debug;
+use core::num::NonZeroU32;
 pub use core::time::Duration;
 
 /// Microseconds since an arbitrary zero, the same one for the life of a node.
@@ -116,32 +117,34 @@ impl Moment for Instant {
     }
 }
 
-/// A point in time in 32 bits: units of 64 microseconds, and after 76 hours the count begins anew.
+/// A point in time in 32 bits: units of 64 microseconds, and after 38 hours the count begins anew.
 ///
-/// Two of them can be compared as long as they are less than 38 hours apart. A device sees to that: nothing that it waits for
+/// Two of them can be compared as long as they are less than 19 hours apart. A device sees to that: nothing that it waits for
 /// is further away than [`LONGEST`](Self::LONGEST), what is due is dealt with whenever it looks at the clock, and a sleep
 /// that was longer counts as that long.
+// The lowest bit is always set: so there is room for "none", and on a small processor a time that may be missing is one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tick(u32);
+pub struct Tick(NonZeroU32);
 
 impl Tick {
     /// Wherever the count begins.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(NonZeroU32::MIN);
 
-    /// The longest time between two of them, 19 hours, in their units.
-    pub const LONGEST: u32 = 1 << 30;
+    /// The longest time between two of them, more than 9 hours, in their units.
+    pub const LONGEST: u32 = 1 << 29;
 
     /// Microseconds in a unit, as a power of two.
     const SHIFT: u32 = 6;
 
     /// So many units later.
     pub const fn plus(self, units: u32) -> Self {
-        Self(self.0.wrapping_add(units))
+        let Some(later) = NonZeroU32::new(self.0.get().wrapping_add(units << 1) | 1) else { return self };
+        Self(later)
     }
 
     /// How many units it is after `other`; negative if it is before it.
     pub const fn distance(self, other: Self) -> i32 {
-        self.0.wrapping_sub(other.0) as i32
+        self.0.get().wrapping_sub(other.0.get()) as i32 >> 1
     }
 
     /// Whole units of a number of milliseconds; at most [`LONGEST`](Self::LONGEST).

@@ -128,7 +128,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
                     self.end(reason);
                 }
             }
-            _ => count(&mut self.peer.sending.stats_mut().resyncs),
+            _ => count(&mut self.peer.sending.counts_mut().resyncs),
         }
     }
 
@@ -145,7 +145,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         let now = self.now;
         let frame = self.rx.get(..end).unwrap_or_default();
         let Some(plain) = self.session.open(frame, &self.pace) else {
-            count(&mut self.peer.sending.stats_mut().seal_errors);
+            count(&mut self.peer.sending.counts_mut().seal_errors);
             return Ok(());
         };
         let mut reader = Reader::new(frame.get(seal::LEN..).unwrap_or_default());
@@ -166,7 +166,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         if !self.session.hear(now, tag, plain) {
             return Ok(());
         }
-        count(&mut self.peer.sending.stats_mut().frames_received);
+        count(&mut self.peer.sending.counts_mut().frames_received);
         self.handle_body(end)
     }
 

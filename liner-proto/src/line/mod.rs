@@ -46,6 +46,17 @@ pub struct LineStats {
     pub rtt: Option<Duration>,
 }
 
+/// What [`LineStats`] counts, as it is counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub(crate) frames_received: u32,
+    pub(crate) frames_sent: u32,
+    pub(crate) seal_errors: u32,
+    pub(crate) resyncs: u32,
+    pub(crate) retransmissions: u32,
+    pub(crate) duplicates: u32,
+}
+
 impl core::ops::AddAssign for LineStats {
     /// Counts go on with those of a later session; the round trip is that one's, if it has one.
     fn add_assign(&mut self, later: Self) {

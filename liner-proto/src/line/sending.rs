@@ -1,6 +1,6 @@
 //! The frames that were sent and have not arrived, as far as is known.
 
-use super::{FRAMES_MAX, LineStats, Rtt, distance, low_bits};
+use super::{Counts, FRAMES_MAX, LineStats, Rtt, distance, low_bits};
 use crate::config::LineConfig;
 use crate::planted::{Fault, Planted};
 use crate::rng::Rng;
@@ -45,7 +45,7 @@ pub struct Sending<F, T, const N: usize> {
     /// When the line has sent what it was given, as far as its speed is known.
     free_at: T,
     in_vain: u8,
-    stats: LineStats,
+    counts: Counts,
     frames: [F; N],
 }
 
@@ -68,7 +68,7 @@ impl<F: Copy, T: Moment, const N: usize> Sending<F, T, N> {
             due: None,
             free_at: now,
             in_vain: 0,
-            stats: LineStats { ..LineStats::default() },
+            counts: Counts::default(),
         }
     }
 
@@ -126,7 +126,7 @@ impl<F: Copy, T: Moment, const N: usize> Sending<F, T, N> {
         self.again &= !bit;
         self.repeated |= bit;
         self.occupy(now, bytes);
-        self.stats.retransmissions = self.stats.retransmissions.wrapping_add(1);
+        self.counts.retransmissions = self.counts.retransmissions.wrapping_add(1);
         // Whether its acknowledgement is for the first or the second nobody can tell.
         if self.timed.is_some_and(|(timed, _)| timed == number) {
             self.timed = None;
@@ -141,7 +141,7 @@ impl<F: Copy, T: Moment, const N: usize> Sending<F, T, N> {
 
     /// Some frame of `bytes` bytes is given to the line: it takes its time.
     pub fn occupy(&mut self, now: T, bytes: usize) {
-        self.stats.frames_sent = self.stats.frames_sent.wrapping_add(1);
+        self.counts.frames_sent = self.counts.frames_sent.wrapping_add(1);
         self.free_at = self.free_at.latest(now).after(self.config.micros_for(bytes));
     }
 
@@ -258,12 +258,15 @@ impl<F: Copy, T: Moment, const N: usize> Sending<F, T, N> {
 
     /// What has happened, as far as this end knows.
     pub fn stats(&self) -> LineStats {
-        LineStats { rtt: self.rtt.smoothed(), ..self.stats }
+        let Counts { frames_received, frames_sent, seal_errors, resyncs, retransmissions, duplicates } =
+            self.counts;
+        let rtt = self.rtt.smoothed();
+        LineStats { frames_received, frames_sent, seal_errors, resyncs, retransmissions, duplicates, rtt }
     }
 
     /// The same, to count in.
-    pub const fn stats_mut(&mut self) -> &mut LineStats {
-        &mut self.stats
+    pub const fn counts_mut(&mut self) -> &mut Counts {
+        &mut self.counts
     }
 }
 

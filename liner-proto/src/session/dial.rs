@@ -68,7 +68,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The pace of a line. Times above 19 hours are taken for 19 hours.
+    /// The pace of a line. Times above 9 hours are taken for 9 hours.
     pub const fn new(timing: &Timing, line: LineConfig, planted: Planted) -> Self {
         Self {
             line,

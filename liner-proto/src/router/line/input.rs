@@ -33,8 +33,8 @@ impl Router {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         if let Some(line) = &mut conn.line {
-            let stats = line.sending.stats_mut();
-            stats.resyncs = stats.resyncs.wrapping_add(1);
+            let counts = line.sending.counts_mut();
+            counts.resyncs = counts.resyncs.wrapping_add(1);
         }
         conn.session.handle_unopened(now);
         self.conns.list(id);
@@ -93,8 +93,8 @@ impl Router {
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         let heard = conn.session.handle(now, &body, plain)?;
         if let Some(line) = &mut conn.line {
-            let stats = line.sending.stats_mut();
-            stats.frames_received = stats.frames_received.wrapping_add(1);
+            let counts = line.sending.counts_mut();
+            counts.frames_received = counts.frames_received.wrapping_add(1);
         }
         if heard == Heard::Probe {
             // An acknowledgement goes with the answer.
@@ -141,8 +141,8 @@ impl Router {
             return begun;
         }
         if let Some(line) = &mut conn.line {
-            let stats = line.sending.stats_mut();
-            stats.seal_errors = stats.seal_errors.wrapping_add(1);
+            let counts = line.sending.counts_mut();
+            counts.seal_errors = counts.seal_errors.wrapping_add(1);
         }
         conn.session.handle_unopened(now);
         self.conns.list(id);
@@ -224,8 +224,8 @@ impl Router {
                 line.receiving.kept(frame);
             }
             Turn::Duplicate => {
-                let stats = line.sending.stats_mut();
-                stats.duplicates = stats.duplicates.wrapping_add(1);
+                let counts = line.sending.counts_mut();
+                counts.duplicates = counts.duplicates.wrapping_add(1);
             }
         }
         self.conns.list(id);

@@ -86,10 +86,10 @@ impl Line {
     /// A session begins, in which the peer lets `window` frames be sent and has had everything through `acked`. It may send `own`
     /// itself.
     pub(super) fn begin(&mut self, now: Instant, acked: u64, window: u32, own: u8) {
-        let stats = self.sending.stats();
+        let counts = *self.sending.counts_mut();
         let window = window.min(u32::from(FRAMES_MAX)) as u8;
         self.sending = Sending::new(now, self.config, self.planted, Carried::Other(0), window);
-        *self.sending.stats_mut() = LineStats { rtt: None, ..stats };
+        *self.sending.counts_mut() = counts;
         self.receiving = Receiving::new(self.planted, own);
         self.ahead = Vec::new();
         self.others = VecDeque::new();
