@@ -86,14 +86,13 @@ impl LineConfig {
         Duration::from_micros(self.micros_for(bytes) as u64)
     }
 
-    /// The same in microseconds; at most 71 minutes.
+    /// The same in microseconds; at most 4 minutes.
     pub const fn micros_for(&self, bytes: usize) -> u32 {
         match self.baud {
             Some(baud) if baud > 0 => {
                 // Divided in 32 bits: a small processor has no instruction for more.
                 let sixteenths = 160_000_000 / baud;
-                let micros = (bytes as u64).saturating_mul(sixteenths as u64) >> 4;
-                if micros > u32::MAX as u64 { u32::MAX } else { micros as u32 }
+                (bytes as u32).saturating_mul(sixteenths) >> 4
             }
             _ => 0,
         }

@@ -31,10 +31,11 @@ pub use queue::Queue;
 pub use ram::Ram;
 pub use stored::{Step, Stored};
 
+pub use crate::session::dial::DeviceTiming;
 pub use crate::wire::device::Sender;
 pub use crate::wire::text::Text;
 
-use crate::config::{Limits, LineConfig, Timing};
+use crate::config::{Limits, LineConfig};
 use crate::effect::GapReason;
 use crate::id::{Class, Epoch};
 use crate::line::LineStats;
@@ -73,7 +74,7 @@ pub struct DeviceConfig<'a> {
     /// memory.
     pub without_epochs: bool,
     /// When it loses patience.
-    pub timing: Timing,
+    pub timing: DeviceTiming,
     /// Whether the gateway's acknowledgements are taken although they stand for less than the device's class.
     pub accept_weak_acks: bool,
     /// A wrong behaviour to show.
@@ -92,7 +93,7 @@ impl<'a> DeviceConfig<'a> {
             window: 4,
             line: LineConfig { baud: None, half_duplex: false },
             without_epochs: false,
-            timing: Timing::DEFAULT,
+            timing: DeviceTiming::DEFAULT,
             accept_weak_acks: false,
             planted,
         }
@@ -162,7 +163,7 @@ pub enum Event<'a> {
     TooLarge,
     /// Nobody has subscribed to the topic, and the gateway keeps no more of it: sends to it fail until
     /// [`TopicFree`](Self::TopicFree). What is queued waits, as long as all of it is to full topics. A message to another topic does
-    /// not wait: what stands before it is sent, and the gateway puts it aside. Topics from the 64th of the configuration
+    /// not wait: what stands before it is sent, and the gateway puts it aside. Topics from the 32nd of the configuration
     /// on are never full here.
     TopicFull {
         /// Which.
@@ -296,7 +297,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             class: config.class,
             accept_weak_acks: config.accept_weak_acks,
             own_window: config.window,
-            pace: Pace::new(&config.timing, config.line, planted),
+            pace: Pace { line: config.line, planted, timing: config.timing },
             rng,
             now: Tick::ZERO,
             clock: now,

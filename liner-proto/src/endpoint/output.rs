@@ -70,7 +70,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         }
         // What nobody waits for does not interrupt a side that may not be heard.
         let turn = self.has_turn();
-        let owed = self.session.owed(now, &self.pace).filter(|owed| turn || *owed != Owed::KeepAlive);
+        let owed = self.session.owed(now, &self.pace).filter(|owed| turn || !matches!(owed, Owed::KeepAlive));
         let marks = is_up
             && (self.peer.receiving.owes_ack(now)
                 || turn

@@ -2,21 +2,21 @@
 
 use super::TopicIndex;
 
-/// A set of topics. Those from the 64th on share one bit.
+/// A set of topics. Those from the 32nd on share one bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct TopicSet(u64);
+pub(super) struct TopicSet(u32);
 
 impl TopicSet {
     pub(super) const EMPTY: Self = Self(0);
     /// Topics with a bit of their own.
-    pub(super) const TOLD_APART: usize = 63;
+    pub(super) const TOLD_APART: usize = 31;
 
     /// The first `count` topics.
     pub(super) const fn first(count: usize) -> Self {
-        if count > Self::TOLD_APART { Self(u64::MAX) } else { Self((1 << count) - 1) }
+        if count > Self::TOLD_APART { Self(u32::MAX) } else { Self((1 << count) - 1) }
     }
 
-    const fn bit(place: usize) -> u64 {
+    const fn bit(place: usize) -> u32 {
         1 << if place < Self::TOLD_APART { place } else { Self::TOLD_APART }
     }
 
@@ -60,13 +60,13 @@ mod tests {
     #[test]
     fn topics_beyond_the_word_share_a_bit() {
         let mut set = TopicSet::EMPTY;
-        set.insert(62);
-        assert!(set.contains(62) && !set.contains(63));
+        set.insert(30);
+        assert!(set.contains(30) && !set.contains(31));
         set.insert(1000);
-        assert!(set.contains(63) && set.contains(64) && !set.contains(61));
-        assert!(set.is_within(TopicSet::first(64)) && !set.is_within(TopicSet::first(63)));
-        set.set(62, false);
-        assert!(!set.contains(62) && !set.is_within(TopicSet::first(63)));
+        assert!(set.contains(31) && set.contains(32) && !set.contains(29));
+        assert!(set.is_within(TopicSet::first(32)) && !set.is_within(TopicSet::first(31)));
+        set.set(30, false);
+        assert!(!set.contains(30) && !set.is_within(TopicSet::first(31)));
     }
 
     #[test]

@@ -28,6 +28,8 @@ const STEP_BYTES: usize = 2 * 200;
 #[derive(Debug)]
 pub struct Dial {
     state: State,
+    /// Why it ends.
+    reason: CloseReason,
     /// The handshake's until the answer is here.
     seal: SessionId,
     nonce: u64,
@@ -50,29 +52,26 @@ pub struct Dial {
     doubt: Option<Doubt>,
 }
 
-/// What a device's session has to know of time: what it takes of [`Timing`], in units of [`Tick`], and its line.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// The line.
-    pub line: LineConfig,
-    /// A wrong behaviour to show.
-    pub planted: Planted,
-    /// Four times [`Timing::handshake`]: a line that has to send it again takes longer.
-    pub handshake: u32,
+/// When a device loses patience: what it takes of [`Timing`]. Times above 9 hours are taken for 9 hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceTiming {
+    /// Units of [`Tick`]. Four times [`Timing::handshake`]: a line that has to send it again takes longer.
+    handshake: u32,
     /// [`Timing::keep_alive`].
-    pub keep_alive: u32,
+    keep_alive: u32,
     /// [`Timing::peer_silent`].
-    pub peer_silent: u32,
+    peer_silent: u32,
     /// Half of [`Timing::probe`]: on a line nobody else claims the session meanwhile.
-    pub probe: u32,
+    probe: u32,
 }
 
-impl Pace {
-    /// The pace of a line. Times above 9 hours are taken for 9 hours.
-    pub const fn new(timing: &Timing, line: LineConfig, planted: Planted) -> Self {
+impl DeviceTiming {
+    /// The documented defaults.
+    pub const DEFAULT: Self = Self::new(&Timing::DEFAULT);
+
+    /// What concerns a device. In a `const` it costs a device nothing.
+    pub const fn new(timing: &Timing) -> Self {
         Self {
-            line,
-            planted,
             handshake: units(timing.handshake, 4),
             keep_alive: units(timing.keep_alive, 1),
             peer_silent: units(timing.peer_silent, 1),
@@ -81,11 +80,26 @@ impl Pace {
     }
 }
 
-#[cfg_attr(target_os = "none", inline(never))]
+impl Default for DeviceTiming {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 const fn units(duration: Duration, times: u64) -> u32 {
-    Tick::units_of_millis(
-        (duration.as_secs().saturating_mul(1000) + duration.subsec_millis() as u64).saturating_mul(times),
-    )
+    let millis = duration.as_secs().saturating_mul(1000).saturating_add(duration.subsec_millis() as u64);
+    Tick::units_of_millis(millis.saturating_mul(times))
+}
+
+/// What a device's session has to know of time, and its line.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The line.
+    pub line: LineConfig,
+    /// When it loses patience.
+    pub timing: DeviceTiming,
+    /// A wrong behaviour to show.
+    pub planted: Planted,
 }
 
 /// Whether the peer knows of the session.
@@ -108,7 +122,7 @@ enum State {
     Confirming,
     Up,
     /// A last frame is owed.
-    Closing(CloseReason),
+    Closing,
     Closed,
 }
 
@@ -141,6 +155,7 @@ impl Dial {
     const fn new(now: Tick, nonce: u64, state: State) -> Self {
         Self {
             state,
+            reason: CloseReason::Normal,
             seal: SessionId::HANDSHAKE,
             nonce,
             peer_nonce: 0,
@@ -170,7 +185,7 @@ impl Dial {
 
     /// Whether the end has been decided.
     pub const fn is_ending(&self) -> bool {
-        matches!(self.state, State::Closing(_) | State::Closed)
+        matches!(self.state, State::Closing | State::Closed)
     }
 
     /// Whether nothing more will be sent or taken.
@@ -211,7 +226,7 @@ impl Dial {
         if self.state == State::AwaitAnswer && self.step_at.after(AGAIN / 2).is_past(now) {
             self.state = State::Greeting;
         } else if self.state == State::Up && plain && self.doubt.is_none() {
-            let until = now.plus(pace.probe).after(pace.line.micros_for(STEP_BYTES));
+            let until = now.plus(pace.timing.probe).after(pace.line.micros_for(STEP_BYTES));
             self.doubt = Some(Doubt { probe: 0, ask_at: now, until });
             self.probe();
         }
@@ -293,14 +308,15 @@ impl Dial {
     /// Ends the session: the peer is told why if it can still be told.
     pub const fn close(&mut self, reason: CloseReason) {
         if self.has_link() && !self.is_ending() {
-            self.state = State::Closing(reason);
+            self.state = State::Closing;
+            self.reason = reason;
         }
     }
 
     /// Time has passed: says whether it is too late for something, and sees to what must be done about it.
     pub fn handle_timeout(&mut self, now: Tick, pace: &Pace) {
         let late = match self.state {
-            State::Idle | State::Closing(_) | State::Closed => return,
+            State::Idle | State::Closing | State::Closed => return,
             State::Up => {
                 self.silent_at(pace).is_past(now) || self.doubt.is_some_and(|doubt| doubt.until.is_past(now))
             }
@@ -321,16 +337,16 @@ impl Dial {
     }
 
     const fn silent_at(&self, pace: &Pace) -> Tick {
-        self.heard.plus(pace.peer_silent)
+        self.heard.plus(pace.timing.peer_silent)
     }
 
     const fn keep_alive_at(&self, pace: &Pace) -> Tick {
-        self.spoke.plus(pace.keep_alive)
+        self.spoke.plus(pace.timing.keep_alive)
     }
 
     /// When the handshake takes too long.
     const fn handshake_until(&self, pace: &Pace) -> Tick {
-        self.began.plus(pace.handshake)
+        self.began.plus(pace.timing.handshake)
     }
 
     /// The frame that is owed. Seal it with [`seal`](Self::seal) as it is before [`sent`](Self::sent).
@@ -338,7 +354,7 @@ impl Dial {
         match self.state {
             State::Greeting => Some(Owed::Hello(self.nonce)),
             State::Confirming => Some(Owed::Confirm(self.peer_nonce)),
-            State::Closing(reason) => Some(Owed::Close(reason)),
+            State::Closing => Some(Owed::Close(self.reason)),
             State::Idle | State::AwaitAnswer | State::Closed => None,
             State::Up if self.confirm_again => Some(Owed::Confirm(self.peer_nonce)),
             State::Up => {
@@ -402,7 +418,7 @@ impl Dial {
     pub fn deadline(&self, muted: bool, pace: &Pace) -> Option<Deadline<Tick>> {
         match self.state {
             // A last frame that is owed leaves as soon as the link takes it, or never.
-            State::Idle | State::Closing(_) | State::Closed => None,
+            State::Idle | State::Closing | State::Closed => None,
             State::Up => {
                 let doubt = self.doubt.map(|doubt| (doubt.ask_at.soonest(doubt.until), Wakeup::Probe));
                 let keep_alive = (!muted).then_some((self.keep_alive_at(pace), Wakeup::KeepAlive));
