@@ -182,12 +182,12 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             }
             tag::ACK => {
                 let ack = Ack::read(&mut reader);
-                reader.done(())?;
+                accept(&reader)?;
                 self.handle_ack(&ack)?;
             }
             tag::PROBE | tag::ECHO => {
                 let number = reader.varint();
-                reader.done(())?;
+                accept(&reader)?;
                 if tag == tag::ECHO {
                     return self.session.handle_echo(number);
                 }
@@ -203,20 +203,20 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
                     self.held = Some(held);
                 } else if self.peer.receiving.take(now, frame) {
                     let message = Message::read(tag, &mut reader);
-                    reader.done(())?;
+                    accept(&reader)?;
                     self.take_record(message.gap, device::is_sent_before(tag), held)?;
                 }
             }
             tag::NUMBERED => {
                 let frame = reader.fixed16();
-                reader.done(())?;
+                accept(&reader)?;
                 if self.peer.receiving.take(now, frame) {
                     return self.handle_numbered(end);
                 }
             }
             _ => {
                 reader.skip(tag);
-                reader.done(())?;
+                accept(&reader)?;
             }
         }
         Ok(())
@@ -239,15 +239,14 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             tag::FRAGMENT if Self::IN_PIECES => {
                 let Fragment { left, bytes } = Fragment::read(&mut reader);
                 let len = bytes.len();
-                reader.done(())?;
+                accept(&reader)?;
                 return self.handle_fragment(left, len, end);
             }
             // A device keeps no directory, and topics come as text.
             tag::BIND | tag::PAGE => {}
             _ => reader.skip(tag),
         }
-        reader.done(())?;
-        Ok(())
+        accept(&reader)
     }
 
     /// A piece of a record, of `len` bytes up to `end` in the frame.
@@ -276,7 +275,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         }
         reader.fixed16();
         let gap = Message::read(first, &mut reader).gap;
-        reader.done(())?;
+        accept(&reader)?;
         self.take_record(gap, device::is_sent_before(first), Held { end: whole_end, ..nobody })
     }
 
@@ -417,6 +416,12 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
 /// Counts one more.
 const fn count(of: &mut u32) {
     *of = of.wrapping_add(1);
+}
+
+/// Whether all that was read could be.
+#[cfg_attr(target_os = "none", inline(never))]
+fn accept(reader: &Reader<'_>) -> Result<(), CloseReason> {
+    Ok(reader.done(())?)
 }
 
 /// The bits in which the first bytes of records differ.
