@@ -76,7 +76,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
 
     /// Forgets the session, and what has arrived in it. A message that nobody has taken was not received.
     fn forget_session(&mut self) {
-        self.session = Dial::IDLE;
+        self.session.forget();
         self.redial = None;
         self.peer.full = TopicSet::EMPTY;
         self.drop_received();

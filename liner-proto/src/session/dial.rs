@@ -305,6 +305,11 @@ impl Dial {
         }
     }
 
+    /// The link is gone, and with it what was said on it.
+    pub const fn forget(&mut self) {
+        self.state = State::Idle;
+    }
+
     /// Ends the session: the peer is told why if it can still be told.
     pub const fn close(&mut self, reason: CloseReason) {
         if self.has_link() && !self.is_ending() {
