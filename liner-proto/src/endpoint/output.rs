@@ -111,26 +111,29 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     fn write_owed(&self, owed: Owed, writer: &mut Writer<'_>) {
+        let session = &self.session;
         match owed {
-            Owed::Hello(nonce) => Hello {
+            Owed::Hello => Hello {
                 version_min: VERSION,
                 version_max: VERSION,
                 name: self.name,
                 instance: self.instance,
-                nonce,
+                nonce: session.nonce(),
                 about: self.about(),
             }
             .write(writer),
-            Owed::Confirm(echo) => Confirm { echo, stream: self.queue.stream() }.write(writer),
-            Owed::Probe(number) => {
+            Owed::Confirm => {
+                Confirm { echo: session.peer_nonce(), stream: self.queue.stream() }.write(writer);
+            }
+            Owed::Probe => {
                 writer.byte(tag::PROBE);
-                writer.varint(number.into());
+                writer.varint(session.probe_number().into());
             }
-            Owed::Echo(number) => {
+            Owed::Echo => {
                 writer.byte(tag::ECHO);
-                writer.varint(number);
+                writer.varint(session.echo_number());
             }
-            Owed::Close(reason) => Close { reason, text: "" }.write(writer),
+            Owed::Close => Close { reason: session.reason(), text: "" }.write(writer),
             Owed::KeepAlive => {}
         }
     }

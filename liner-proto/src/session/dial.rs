@@ -129,18 +129,18 @@ enum State {
 /// The frame that is owed to the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owed {
-    /// Step 1, with this side's nonce.
-    Hello(u64),
-    /// Step 3, with the peer's nonce.
-    Confirm(u64),
-    /// A question whether the peer is there.
-    Probe(u32),
-    /// The answer to the peer's.
-    Echo(u64),
+    /// Step 1, with this side's [`nonce`](Dial::nonce).
+    Hello,
+    /// Step 3, with the peer's [`nonce`](Dial::peer_nonce).
+    Confirm,
+    /// A question whether the peer is there: [`probe_number`](Dial::probe_number).
+    Probe,
+    /// The answer to the peer's: [`echo_number`](Dial::echo_number).
+    Echo,
     /// Anything, because the line has been silent.
     KeepAlive,
-    /// The end.
-    Close(CloseReason),
+    /// The end, with its [`reason`](Dial::reason).
+    Close,
 }
 
 impl Dial {
@@ -356,55 +356,74 @@ impl Dial {
 
     /// The frame that is owed. Seal it with [`seal`](Self::seal) as it is before [`sent`](Self::sent).
     pub fn owed(&self, now: Tick, pace: &Pace) -> Option<Owed> {
-        match self.state {
-            State::Greeting => Some(Owed::Hello(self.nonce)),
-            State::Confirming => Some(Owed::Confirm(self.peer_nonce)),
-            State::Closing => Some(Owed::Close(self.reason)),
-            State::Idle | State::AwaitAnswer | State::Closed => None,
-            State::Up if self.confirm_again => Some(Owed::Confirm(self.peer_nonce)),
-            State::Up => {
-                if let Some(number) = self.probed {
-                    return Some(Owed::Echo(number));
-                }
-                if self.probes_sent != self.probes {
-                    return Some(Owed::Probe(self.probes));
-                }
-                match self.doubt {
-                    Some(doubt) if doubt.ask_at.is_past(now) && doubt.probe > 0 => {
-                        Some(Owed::Probe(doubt.probe))
-                    }
-                    _ => self.keep_alive_at(pace).is_past(now).then_some(Owed::KeepAlive),
-                }
-            }
-        }
+        Some(match self.state {
+            State::Greeting => Owed::Hello,
+            State::Confirming => Owed::Confirm,
+            State::Closing => Owed::Close,
+            State::Up if self.confirm_again => Owed::Confirm,
+            State::Up if self.probed.is_some() => Owed::Echo,
+            State::Up if self.probes_sent != self.probes || self.asks_again(now) => Owed::Probe,
+            State::Up if self.keep_alive_at(pace).is_past(now) => Owed::KeepAlive,
+            State::Up | State::Idle | State::AwaitAnswer | State::Closed => return None,
+        })
+    }
+
+    /// Whether the probe that settles a doubt is to be sent once more.
+    fn asks_again(&self, now: Tick) -> bool {
+        self.doubt.is_some_and(|doubt| doubt.probe > 0 && doubt.ask_at.is_past(now))
+    }
+
+    /// This side's nonce.
+    pub const fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    /// The peer's.
+    pub const fn peer_nonce(&self) -> u64 {
+        self.peer_nonce
+    }
+
+    /// The number of the probe that is owed: the next one, or the one that settles a doubt again, which is no later than the last.
+    pub const fn probe_number(&self) -> u32 {
+        self.probes
+    }
+
+    /// The number of the peer's probe that is to be answered.
+    pub fn echo_number(&self) -> u64 {
+        self.probed.unwrap_or(0)
+    }
+
+    /// Why the session ends.
+    pub const fn reason(&self) -> CloseReason {
+        self.reason
     }
 
     /// The frame that was owed is on its way.
     pub fn sent(&mut self, now: Tick, owed: Owed, pace: &Pace) {
         match owed {
-            Owed::Hello(_) => {
+            Owed::Hello => {
                 let wait = (AGAIN << self.tries.min(4)).min(AGAIN_MAX) + pace.line.micros_for(STEP_BYTES);
                 self.again_at = Some(now.after(wait));
                 self.tries = self.tries.saturating_add(1);
                 self.step_at = now;
                 self.state = State::AwaitAnswer;
             }
-            Owed::Confirm(_) => {
+            Owed::Confirm => {
                 self.again_at = None;
                 self.confirm_again = false;
                 self.state = State::Up;
             }
-            Owed::Probe(number) => {
+            Owed::Probe => {
                 if let Some(doubt) = &mut self.doubt {
-                    doubt.probe = number;
+                    doubt.probe = self.probes;
                     let left = doubt.until.micros_since(now);
                     doubt.ask_at = now.after((left / 3).max(AGAIN / 4));
                 }
                 self.probes_sent = self.probes;
             }
-            Owed::Echo(_) => self.probed = None,
+            Owed::Echo => self.probed = None,
             Owed::KeepAlive => {}
-            Owed::Close(_) => self.state = State::Closed,
+            Owed::Close => self.state = State::Closed,
         }
     }
 
