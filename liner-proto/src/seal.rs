@@ -57,19 +57,21 @@ use crc32c::crc32c_append as append;
 #[cfg(not(feature = "std"))]
 use small::append_without_table as append;
 
-/// Without a table: a device spends its time on the line, and its flash on other things.
+/// Bit by bit, without a table: a device spends its time on the line, and its flash on other things.
 #[cfg(any(test, not(feature = "std")))]
 mod small {
-    use crc::{CRC_32_ISCSI, Crc, NoTable};
-
-    static CASTAGNOLI: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISCSI);
+    /// The polynomial of CRC-32C with its bits in reverse.
+    const CASTAGNOLI: u32 = 0x82f6_3b78;
 
     /// The CRC of some bytes followed by `bytes`, where `crc` is the CRC of those before.
     pub(super) fn append_without_table(crc: u32, bytes: &[u8]) -> u32 {
-        // The register is the complement of the result so far; the crate takes it with its bits in reverse.
-        let mut digest = CASTAGNOLI.digest_with_initial((!crc).reverse_bits());
-        digest.update(bytes);
-        digest.finalize()
+        // The register is the complement of the result so far.
+        !bytes.iter().fold(!crc, |register, &byte| {
+            (0..8).fold(register ^ u32::from(byte), |register, _| {
+                let divides = register & 1 != 0;
+                register >> 1 ^ if divides { CASTAGNOLI } else { 0 }
+            })
+        })
     }
 }
 

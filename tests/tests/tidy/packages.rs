@@ -10,7 +10,7 @@ use crate::tree;
 
 /// Everything that the core may depend on.
 const CORE: [&str; 8] =
-    ["cobs", "crc", "crc32c", "embedded-io", "heapless", "postcard", "serde", "thiserror"];
+    ["cobs", "crc32c", "embedded-io", "heapless", "postcard", "serde", "thiserror"];
 
 /// Which packages of the workspace a package may depend on, test dependencies left aside.
 const EDGES: [(&str, &[&str]); 5] = [
