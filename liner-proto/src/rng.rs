@@ -1,27 +1,34 @@
 //! A small generator for epochs, nonces and jitter, seeded by the caller.
 
-/// xoroshiro128++ (Blackman and Vigna, 2019). Not for secrets.
+/// xoshiro128++ (Blackman and Vigna, 2019). Not for secrets.
 #[derive(Clone, Debug)]
 pub struct Rng {
-    state: [u64; 2],
+    state: [u32; 4],
 }
 
 impl Rng {
     /// A generator whose output is fixed by `seed`. On a host the seed comes from the operating system: the node's
     /// epochs are only as unlike other nodes' epochs as their seeds are.
     pub const fn new(seed: [u64; 2]) -> Self {
-        // The all-zero state is the one that never leaves itself.
         let [a, b] = seed;
-        Self { state: [a, if a == 0 && b == 0 { 0x9e37_79b9_7f4a_7c15 } else { b }] }
+        // The all-zero state is the one that never leaves itself.
+        let last = (b >> 32) as u32 | (a == 0 && b == 0) as u32;
+        Self { state: [a as u32, (a >> 32) as u32, b as u32, last] }
+    }
+
+    /// The next 32 bits.
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub const fn next32(&mut self) -> u32 {
+        let [a, b, c, d] = self.state;
+        let (mixed, turned) = (c ^ a, d ^ b);
+        self.state = [a ^ turned, b ^ mixed, mixed ^ (b << 9), turned.rotate_left(11)];
+        a.wrapping_add(d).rotate_left(7).wrapping_add(a)
     }
 
     /// The next 64 bits.
     pub const fn next(&mut self) -> u64 {
-        let [s0, s1] = self.state;
-        let result = s0.wrapping_add(s1).rotate_left(17).wrapping_add(s0);
-        let mixed = s1 ^ s0;
-        self.state = [s0.rotate_left(49) ^ mixed ^ (mixed << 21), mixed.rotate_left(28)];
-        result
+        let low = self.next32();
+        (self.next32() as u64) << 32 | low as u64
     }
 
     /// The next 64 bits that are not zero, since zero stands for "none" in epochs and nonces.
@@ -36,7 +43,7 @@ impl Rng {
 
     /// A number below `bound`; 0 if `bound` is 0. Biased by less than `bound` in 2^32.
     pub const fn below32(&mut self, bound: u32) -> u32 {
-        (((self.next() >> 32) * bound as u64) >> 32) as u32
+        ((self.next32() as u64 * bound as u64) >> 32) as u32
     }
 
     /// A number below `bound`; 0 if `bound` is 0. Biased by less than `bound` in 2^64.
@@ -48,6 +55,13 @@ impl Rng {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_numbers_are_those_of_its_authors() {
+        let mut rng = Rng::new([2 << 32 | 1, 4 << 32 | 3]);
+        let first = [641, 1_573_767, 3_222_811_527, 3_517_856_514, 836_907_274, 4_247_214_768];
+        assert_eq!(first, core::array::from_fn(|_| rng.next32()));
+    }
 
     #[test]
     fn zero_seed_is_not_a_fixed_point() {
