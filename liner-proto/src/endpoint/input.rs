@@ -360,7 +360,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
 
     /// The session has ended, and the link may stay: the next one begins after a pause.
     fn pause(&mut self) {
-        if self.session.was_answered() && self.peer.has_lasted {
+        if self.session.was_answered() && self.peer.has_lasted(self.now) {
             self.down_since = self.now;
             self.is_down_long = false;
         }

@@ -25,9 +25,9 @@ const LASTING: u32 = 1_000_000;
 
 #[derive(Debug)]
 pub(super) struct Peer {
-    /// When it answered, and whether that is long enough ago that what ends now is no failure.
-    pub(super) since: Tick,
-    pub(super) has_lasted: bool,
+    /// When it answered.
+    since: Tick,
+    has_lasted: bool,
     /// Its acknowledgements stand for too little: nothing is sent to it.
     pub(super) held: bool,
     pub(super) sending: Sending<Carried, Tick, FRAMES>,
@@ -78,6 +78,11 @@ impl Peer {
         }
     }
 
+    /// Whether the session was up for so long that its end is no failure. Once it was, its beginning is of no account.
+    pub(super) fn has_lasted(&self, now: Tick) -> bool {
+        self.has_lasted || self.since.after(LASTING).is_past(now)
+    }
+
     pub(super) fn handle_topic_full(&mut self, topics: &[&str], full: &TopicFull<'_>) {
         for (place, text) in topics.iter().enumerate().take(TopicSet::TOLD_APART) {
             if full.topic == *text {
@@ -119,7 +124,7 @@ impl Peer {
     /// Says whether the gateway is to be asked whether it is there.
     pub(super) fn handle_timeout(&mut self, now: Tick, queue: &impl Queue, rng: &mut Rng) -> bool {
         self.sending.handle_timeout(now, rng);
-        self.has_lasted |= self.since.after(LASTING).is_past(now);
+        self.has_lasted = self.has_lasted(now);
         if !self.waits(queue) {
             self.nudge_at = None;
             return false;
