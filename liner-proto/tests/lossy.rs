@@ -110,6 +110,8 @@ both!(super::kinds::InRam<{ super::QUEUE }, { super::FRAME }>, super::kinds::InS
     a_line_for_one_side_at_a_time_works
     a_device_without_a_random_source_is_given_its_epochs
     nothing_but_what_was_sent_is_taken_from_noise
+    a_session_outlasts_the_clock_of_a_device
+    a_device_that_slept_for_days_finds_its_gateway
 );
 
 #[test]
@@ -168,7 +170,12 @@ impl<K: Kind> World<K> {
 
     /// A millisecond passes.
     fn step(&mut self) {
-        self.now = self.now + Duration::from_millis(1);
+        self.pass(Duration::from_millis(1));
+    }
+
+    /// Time passes in which nobody looks at the clock.
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
         let now = self.now;
         let arrived = self.down.take(now);
         let mut scratch = vec![0; 64 * 1024];
@@ -394,4 +401,31 @@ fn long_messages_travel_in_pieces_among_short_ones<K: Kind>() {
         world.send_all(&messages, Duration::from_secs(300));
         assert_eq!(world.payloads(), messages, "seed {seed}");
     }
+}
+
+/// A device counts its time in 32 bits, which begin anew after 38 hours.
+fn a_session_outlasts_the_clock_of_a_device<K: Kind>() {
+    let mut world = World::<K>::new(CLEAN, KNOWN, 21);
+    for hour in 0..100_u8 {
+        world.send_all(&[vec![hour]], Duration::from_secs(10));
+        for _ in 0..900 {
+            world.pass(Duration::from_secs(4));
+        }
+        let (due, _) = world.device.poll_timeout().expect("it keeps the session alive");
+        assert!(due.since(world.now) <= Duration::from_secs(5), "{:?}", due.since(world.now));
+    }
+    assert_eq!(world.disconnects, 0);
+    let expected: Vec<_> = (1..).zip(0..100_u8).map(|(seq, hour)| (seq, vec![hour], false)).collect();
+    assert_eq!(world.gateway.got, expected);
+}
+
+fn a_device_that_slept_for_days_finds_its_gateway<K: Kind>() {
+    let mut world = World::<K>::new(CLEAN, KNOWN, 22);
+    for (before, hours) in (0..).zip([0_u8, 9, 10, 19, 20, 38, 39, 77, 200]) {
+        world.pass(Duration::from_secs(3600 * u64::from(hours)));
+        let took = world.send_all(&[vec![hours]], Duration::from_secs(20));
+        assert!(took < Duration::from_secs(8), "after {hours} h: {took:?}");
+        assert_eq!(world.disconnects, before, "the session before a sleep ends with it");
+    }
+    assert_eq!(world.gateway.got.len(), 9);
 }
