@@ -87,6 +87,7 @@ impl LineConfig {
     }
 
     /// The same in microseconds; at most 4 minutes.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub const fn micros_for(&self, bytes: usize) -> u32 {
         match self.baud {
             Some(baud) if baud > 0 => {

@@ -49,6 +49,7 @@ pub(super) struct Notices {
 
 impl Notices {
     /// Gaps that nobody has asked for yet are told as one, with the latest reason: none of them goes uncounted.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn add_gap(&mut self, count: u64, reason: GapReason) {
         let before = self.gap.map_or(0, |(count, _)| count);
         self.gap = Some((before.saturating_add(count), reason));
@@ -117,6 +118,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     /// A zero has come: what stands before it is a frame, or nothing.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn take_frame(&mut self) {
         let (len, lost) = (core::mem::take(&mut self.rx_len), core::mem::take(&mut self.rx_lost));
         if len == 0 {
@@ -141,6 +143,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         }
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     fn handle_frame(&mut self, end: usize) -> Result<(), CloseReason> {
         let now = self.now;
         let frame = self.rx.get(..end).unwrap_or_default();

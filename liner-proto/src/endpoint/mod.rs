@@ -452,6 +452,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     /// What the device's clock shows then. A longer sleep than can be told from a shorter one is cut short: all is due after it.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn tick_at(&self, now: Instant) -> Tick {
         self.now.plus(Tick::units_between(self.clock, now))
     }

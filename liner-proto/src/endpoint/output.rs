@@ -110,6 +110,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         cobs::encode_in_place(out, Self::RAW, Self::RAW + len)
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     fn write_owed(&self, owed: Owed, writer: &mut Writer<'_>) {
         let session = &self.session;
         match owed {

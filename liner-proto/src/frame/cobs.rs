@@ -92,6 +92,7 @@ pub fn encode(parts: &[&[u8]], out: &mut [u8]) -> Option<usize> {
 /// Encodes the frame `bytes[from..to]` and its delimiter to the front of `bytes`. Returns the bytes written.
 ///
 /// It is for frames of less than `254 * from` bytes: what is written stays below what is still to be read.
+#[cfg_attr(target_os = "none", inline(never))]
 pub(crate) fn encode_in_place(bytes: &mut [u8], from: usize, to: usize) -> usize {
     debug_assert!(to - from < 254 * from && to < bytes.len(), "{from}..{to} of {}", bytes.len());
     let (mut code, mut len) = (0, 1);

@@ -73,6 +73,7 @@ impl<F: Copy, T: Moment, const N: usize> Sending<F, T, N> {
     }
 
     /// Frames under way that have not arrived without a hole below them.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub const fn in_flight(&self) -> u16 {
         self.next.wrapping_sub(self.received).wrapping_sub(1)
     }
@@ -90,6 +91,7 @@ impl<F: Copy, T: Moment, const N: usize> Sending<F, T, N> {
     }
 
     /// A new frame of `bytes` bytes is given to the line. Returns its number. Only if [`may_send`](Self::may_send).
+    #[cfg_attr(target_os = "none", inline(never))]
     pub fn push(&mut self, now: T, frame: F, bytes: usize, rng: &mut Rng) -> u16 {
         let number = self.next;
         if let Some(slot) = self.frames.get_mut(usize::from(number) % N) {
