@@ -16,6 +16,14 @@ impl Rng {
         Self { state: [a as u32, (a >> 32) as u32, b as u32, last] }
     }
 
+    /// Makes the output depend on `more`, too.
+    pub const fn mix(&mut self, more: u64) {
+        self.state[0] ^= more as u32;
+        self.state[1] ^= (more >> 32) as u32;
+        // In case that nothing is left of it.
+        self.state[2] |= 1;
+    }
+
     /// The next 32 bits.
     #[cfg_attr(target_os = "none", inline(never))]
     pub const fn next32(&mut self) -> u32 {

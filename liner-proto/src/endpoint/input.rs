@@ -8,7 +8,6 @@ use crate::delivery::{Arrival, Resumed, Resumption, Violation};
 use crate::effect::GapReason;
 use crate::frame::cobs;
 use crate::line::Piece;
-use crate::rng::Rng;
 use crate::seal;
 use crate::session::dial::{Dial, Pace};
 use crate::time::{Instant, Moment};
@@ -325,7 +324,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         if !self.is_seeded {
             // The nonce of the hello may have been that of an earlier life, and so the answer, too. It brings the randomness
             // for one that nobody has had.
-            self.rng = Rng::new([self.rng.next() ^ answer.nonce, self.rng.next()]);
+            self.rng.mix(answer.nonce);
             self.is_seeded = true;
             self.handle_link_up(self.clock);
             return Ok(());
@@ -345,7 +344,8 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             self.notice.add_gap(count, GapReason::Missing);
         }
         let Pace { line, planted, .. } = self.pace;
-        self.peer = Peer::new(self.now, line, planted, about.window_messages, self.own_window);
+        let acked = self.queue.acked() as u32;
+        self.peer = Peer::new(self.now, line, planted, acked, about.window_messages, self.own_window);
         if !self.accept_weak_acks && !about.acks.satisfies(self.class) {
             self.peer.held = true;
             self.notice.weak = Some(about.acks);

@@ -305,7 +305,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             down_since: Tick::ZERO,
             is_down_long: false,
             redial: None,
-            peer: Peer::new(Tick::ZERO, config.line, planted, 0, 0),
+            peer: Peer::new(Tick::ZERO, config.line, planted, 0, 0, 0),
             // As long as it has said nothing, what this side can send.
             takes: Takes { record_max: Self::RECORD_MAX, frame_max: FRAME, bindings_max: usize::MAX },
             instance,

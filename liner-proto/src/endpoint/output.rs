@@ -3,7 +3,7 @@
 //! A frame is written where it leaves, a few bytes further behind than it ends up, then sealed and encoded in place: no other
 //! buffer is needed.
 
-use super::carried::Carried;
+use super::carried::{Carried, Kind};
 use super::queue::{Item, Queue};
 use super::{Endpoint, record_len};
 use crate::frame::cobs;
@@ -204,12 +204,13 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     fn next_carried(&mut self) -> Option<Carried> {
         let peer = &mut self.peer;
         if usize::from(peer.bound) < self.topics.len().min(self.takes.bindings_max) {
-            return Some(Carried::Bind(peer.bound));
+            return Some(Carried { kind: Kind::Bind, number: peer.bound.into(), more: 0 });
         }
-        let next = self.queue.acked() as u32;
+        let next = (self.queue.acked() as u32).wrapping_add(1);
         let (number, item) = self.queue.peek()?;
-        let carried = match item {
-            Item::Gap(count) => Carried::Gap(number, count),
+        let (mut kind, mut more) = (Kind::Gap, 0);
+        match item {
+            Item::Gap(count) => more = count,
             Item::Message { topic, payload } => {
                 // A message that the gateway takes never waits behind others.
                 if self.queued.is_within(peer.full) {
@@ -217,90 +218,86 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
                 }
                 let len = record_len(self.takes.topic(self.topics, topic), payload);
                 if len > self.takes.record_max {
-                    if number == next.wrapping_add(1) && peer.told_long != Some(number) {
-                        peer.told_long = Some(number);
+                    if number == next && peer.told_long != number {
+                        peer.told_long = number;
                         self.notice.too_large = true;
                     }
                     return None;
                 }
                 let total = len + DATA_HEAD;
-                if !Self::IN_PIECES || total + seal::LEN <= self.takes.frame_max {
-                    Carried::Record(number)
-                } else {
+                kind = Kind::Record;
+                if Self::IN_PIECES && total + seal::LEN > self.takes.frame_max {
                     let begun = peer.partial.filter(|(partial, _)| *partial == number);
-                    let at = begun.map_or(0, |(_, at)| at);
-                    let is_last = total - at as usize <= self.takes.frame_max - PIECE_HEAD;
-                    if is_last { Carried::LastPiece(number, at) } else { Carried::Piece(number, at) }
+                    more = begun.map_or(0, |(_, at)| at);
+                    let is_last = total - more as usize <= self.takes.frame_max - PIECE_HEAD;
+                    kind = if is_last { Kind::LastPiece } else { Kind::Piece };
                 }
             }
-        };
-        if peer.announced != Some(number) {
-            return Some(Carried::Begin(number));
         }
-        Some(carried)
+        if peer.announced != number {
+            kind = Kind::Begin;
+        }
+        Some(Carried { kind, number, more })
     }
 
     /// A new frame is on its way.
-    fn advance(&mut self, carried: Carried) {
+    fn advance(&mut self, Carried { kind, number, more }: Carried) {
         let peer = &mut self.peer;
-        let (number, count) = match carried {
-            Carried::Bind(_) => {
+        let count = match kind {
+            Kind::Bind => {
                 peer.bound += 1;
                 return;
             }
-            Carried::Begin(number) => {
-                peer.announced = Some(number);
+            Kind::Begin => {
+                peer.announced = number;
                 return;
             }
-            Carried::Piece(number, at) => {
-                peer.partial = Some((number, at + (self.takes.frame_max - PIECE_HEAD) as u32));
+            Kind::Piece => {
+                peer.partial = Some((number, more + (self.takes.frame_max - PIECE_HEAD) as u32));
                 self.queue.begin_pieces();
                 return;
             }
-            Carried::Record(number) | Carried::LastPiece(number, _) => (number, 1),
-            Carried::Gap(number, count) => (number, count),
+            Kind::Record | Kind::LastPiece => 1,
+            Kind::Gap => more,
         };
         peer.partial = None;
-        let next = number.wrapping_add(count);
-        peer.announced = Some(next);
-        self.queue.advance(self.clock, next.wrapping_sub(1));
+        peer.announced = number.wrapping_add(count);
+        self.queue.advance(self.clock, number.wrapping_add(count - 1));
     }
 
     /// Writes a numbered frame. The bytes of a record come from where it stands in the queue; if it was dropped there since it
     /// was sent, a gap takes its place.
-    fn carry(&self, frame: u16, carried: Carried, writer: &mut Writer<'_>) {
-        let (number, count, at) = match carried {
-            Carried::Begin(number) => {
+    fn carry(&self, frame: u16, Carried { kind, number, more }: Carried, writer: &mut Writer<'_>) {
+        let mut count = 1;
+        match kind {
+            Kind::Begin => {
                 writer.bytes(&Numbered::head(frame));
                 return Begin { number: self.whole(number) }.write(writer);
             }
-            Carried::Bind(place) => {
+            Kind::Bind => {
                 writer.bytes(&Numbered::head(frame));
-                let text = self.topics.get(usize::from(place)).copied().unwrap_or_default();
-                return Bind { number: u32::from(place) + 1, text }.write(writer);
+                let text = self.topics.get(number as usize).copied().unwrap_or_default();
+                return Bind { number: number + 1, text }.write(writer);
             }
-            Carried::Gap(first, count) => {
-                return write_gap(writer, frame, self.queue.gone_reason(first), count);
-            }
-            Carried::Record(number) => (number, 1, None),
-            Carried::Piece(number, at) => (number, 0, Some(at as usize)),
-            Carried::LastPiece(number, at) => (number, 1, Some(at as usize)),
-        };
-        match (self.queue.at(number), at) {
-            (Some(Item::Message { topic, payload }), Some(at)) if Self::IN_PIECES => {
-                self.write_piece(frame, (number, topic, payload), at, writer);
-            }
-            (Some(Item::Message { topic, payload }), _) => {
+            Kind::Piece if Self::IN_PIECES => count = 0,
+            Kind::Gap => count = more,
+            Kind::Record | Kind::Piece | Kind::LastPiece => {}
+        }
+        match self.queue.at(number) {
+            Some(Item::Message { topic, payload }) if !matches!(kind, Kind::Gap) => {
+                if Self::IN_PIECES && !matches!(kind, Kind::Record) {
+                    return self.write_piece(frame, (number, topic, payload), more as usize, writer);
+                }
                 let topic = self.takes.topic(self.topics, topic);
                 write_message(writer, self.queue.is_doubtful(number), frame, topic);
                 writer.bytes(payload);
             }
-            _ if count > 0 => write_gap(writer, frame, self.queue.gone_reason(number), count),
             // What was begun is given up.
-            _ => {
+            _ if count == 0 => {
                 writer.bytes(&Numbered::head(frame));
                 writer.bytes(&[tag::FRAGMENT, 0]);
             }
+            _ => write_gap(writer, frame, self.queue.gone_reason(number), count),
         }
     }
 

@@ -35,15 +35,15 @@ pub(super) struct Peer {
     pub(super) assembly: Assembly,
     /// The number of the next record that comes; 0 before it was said.
     pub(super) expected: u64,
-    /// The number that the peer takes the next record for.
-    pub(super) announced: Option<u32>,
+    /// The number that the peer takes the next record for; none that comes next before it was told one.
+    pub(super) announced: u32,
     /// The record of which the next piece is to be sent, and where that begins.
     pub(super) partial: Option<(u32, u32)>,
     pub(super) bound: u16,
     /// Topics of which it keeps no more.
     pub(super) full: TopicSet,
-    /// The last message of which it was said that it is too long.
-    pub(super) told_long: Option<u32>,
+    /// The last message of which it was said that it is too long; none that comes next before that.
+    pub(super) told_long: u32,
     /// The next number as it was told last, and when.
     pub(super) told_next: u32,
     pub(super) told_at: Tick,
@@ -51,8 +51,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// It lets `window` frames be sent, and `own` may come.
-    pub(super) fn new(now: Tick, line: LineConfig, planted: Planted, window: u32, own: u8) -> Self {
+    /// It has had everything up to `acked`, lets `window` frames be sent, and `own` may come.
+    pub(super) fn new(now: Tick, line: LineConfig, planted: Planted, acked: u32, window: u32, own: u8) -> Self {
         Self {
             since: now,
             has_lasted: false,
@@ -61,17 +61,17 @@ impl Peer {
                 now,
                 line,
                 planted,
-                Carried::Begin(0),
+                Carried::BLANK,
                 window.min(u32::from(FRAMES_MAX)) as u8,
             ),
             receiving: Receiving::new(planted, own),
             assembly: Assembly::EMPTY,
             expected: 0,
-            announced: None,
+            announced: acked,
             partial: None,
             bound: 0,
             full: TopicSet::EMPTY,
-            told_long: None,
+            told_long: acked,
             told_next: 0,
             told_at: now,
             nudge_at: None,

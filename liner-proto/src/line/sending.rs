@@ -185,11 +185,13 @@ impl<F: Copy, T: Moment, const N: usize> Sending<F, T, N> {
                 each(*frame);
             }
         }
-        let before = if new < 32 { self.arrived >> new } else { 0 };
+        // All of them can be known to have arrived at once only if there are as many as bits.
+        let shifted = |bits: u32| if N < 32 || new < 32 { bits >> (new & 31) } else { 0 };
+        let before = shifted(self.arrived);
         let progress = new > 0 || arrived & !before != 0;
         self.arrived = before | arrived;
-        self.again = if new < 32 { self.again >> new } else { 0 } & !self.arrived;
-        self.repeated = if new < 32 { self.repeated >> new } else { 0 };
+        self.again = shifted(self.again) & !self.arrived;
+        self.repeated = shifted(self.repeated);
         let limit = self.received.wrapping_add(u16::from(window));
         if distance(self.limit, limit) > 0 {
             self.limit = limit;
