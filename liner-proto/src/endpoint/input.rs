@@ -150,7 +150,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             count(&mut self.peer.sending.counts_mut().seal_errors);
             return Ok(());
         };
-        let mut reader = Reader::new(frame.get(seal::LEN..).unwrap_or_default());
+        let mut reader = read_from(&self.rx, seal::LEN, end);
         let tag = reader.byte();
         if tag == tag::GREET {
             self.session.handle_greeting(now, plain, &self.pace);
@@ -175,7 +175,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     /// What a frame of the session says, as it stands in the buffer.
     fn handle_body(&mut self, end: usize) -> Result<(), CloseReason> {
         let now = self.now;
-        let mut reader = Reader::new(self.rx.get(seal::LEN..end).unwrap_or_default());
+        let mut reader = read_from(&self.rx, seal::LEN, end);
         let tag = reader.byte();
         match tag {
             tag::CLOSE => {
@@ -226,7 +226,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
 
     /// What a numbered frame says that comes in its place.
     fn handle_numbered(&mut self, end: usize) -> Result<(), CloseReason> {
-        let mut reader = Reader::new(self.rx.get(seal::LEN + NUMBERED_HEAD..end).unwrap_or_default());
+        let mut reader = read_from(&self.rx, seal::LEN + NUMBERED_HEAD, end);
         let tag = reader.byte();
         match tag {
             tag::BEGIN => {
@@ -419,6 +419,12 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
 /// Counts one more.
 const fn count(of: &mut u32) {
     *of = of.wrapping_add(1);
+}
+
+/// Reads a part of a buffer.
+#[cfg_attr(target_os = "none", inline(never))]
+fn read_from(bytes: &[u8], from: usize, to: usize) -> Reader<'_> {
+    Reader::new(bytes.get(from..to).unwrap_or_default())
 }
 
 /// Whether all that was read could be.

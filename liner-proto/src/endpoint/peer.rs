@@ -84,10 +84,9 @@ impl Peer {
     }
 
     pub(super) fn handle_topic_full(&mut self, topics: &[&str], full: &TopicFull<'_>) {
-        for (place, text) in topics.iter().enumerate().take(TopicSet::TOLD_APART) {
-            if full.topic == *text {
-                self.full.set(place, full.is_full);
-            }
+        match topics.iter().position(|text| full.topic == *text) {
+            Some(place) if place < TopicSet::TOLD_APART => self.full.set(place, full.is_full),
+            _ => {}
         }
     }
 
