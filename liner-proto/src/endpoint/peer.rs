@@ -52,7 +52,14 @@ pub(super) struct Peer {
 
 impl Peer {
     /// It has had everything up to `acked`, lets `window` frames be sent, and `own` may come.
-    pub(super) fn new(now: Tick, line: LineConfig, planted: Planted, acked: u32, window: u32, own: u8) -> Self {
+    pub(super) fn new(
+        now: Tick,
+        line: LineConfig,
+        planted: Planted,
+        acked: u32,
+        window: u32,
+        own: u8,
+    ) -> Self {
         Self {
             since: now,
             has_lasted: false,

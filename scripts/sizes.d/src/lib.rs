@@ -2,6 +2,8 @@
 
 #![no_std]
 
+mod memory;
+
 use core::hint::black_box;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
