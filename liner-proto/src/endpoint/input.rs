@@ -4,7 +4,7 @@ use super::peer::Peer;
 use super::queue::Queue;
 use super::topics::TopicSet;
 use super::{Endpoint, Event, HEAD_MAX, Takes};
-use crate::delivery::{Arrival, Resumed, Resumption, Violation};
+use crate::delivery::{Arrival, Resumed, Violation};
 use crate::effect::GapReason;
 use crate::frame::cobs;
 use crate::line::Piece;
@@ -335,13 +335,13 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             self.queue.assign(outbox);
             self.inbox = inbox;
         }
-        let (resumed, resumption) = self.queue.resume(self.clock, stream);
+        let (resumed, lost) = self.queue.resume(self.clock, stream);
         if resumed == Resumed::Regressed {
             self.notice.regressed |= self.queue.regress(&mut self.rng);
             return Err(CloseReason::Regressed);
         }
-        if let Resumption::Lost(count) = resumption {
-            self.notice.add_gap(count, GapReason::Missing);
+        if lost > 0 {
+            self.notice.add_gap(lost, GapReason::Missing);
         }
         let Pace { line, planted, .. } = self.pace;
         let acked = self.queue.acked() as u32;

@@ -7,7 +7,7 @@ use core::fmt::Debug;
 
 use super::SendError;
 use crate::config::Limits;
-use crate::delivery::{Arrival, Resumed, Resumption, Violation};
+use crate::delivery::{Arrival, Resumed, Violation};
 use crate::effect::GapReason;
 use crate::id::Epoch;
 use crate::planted::Planted;
@@ -89,8 +89,8 @@ pub trait Work: Debug {
     /// The gateway has made an epoch for a queue that has none.
     fn assign(&mut self, epoch: Epoch);
 
-    /// Takes what the gateway says about both streams.
-    fn resume(&mut self, now: Instant, theirs: &StreamFields) -> (Resumed, Resumption);
+    /// Takes what the gateway says about both streams. Returns how many of its messages are lost, too.
+    fn resume(&mut self, now: Instant, theirs: &StreamFields) -> (Resumed, u64);
 
     /// The gateway knows more than was ever sent: begins a new epoch, now or as soon as that is possible. Says whether it has begun.
     fn regress(&mut self, rng: &mut Rng) -> bool;

@@ -3,7 +3,7 @@
 use super::SendError;
 use super::queue::{Item, Queue, Work};
 use crate::config::Limits;
-use crate::delivery::{Arrival, Resumed, Resumption, Violation};
+use crate::delivery::{Arrival, Resumed, Violation};
 use crate::effect::GapReason;
 use crate::id::Epoch;
 use crate::line::FRAMES_MAX;
@@ -234,13 +234,13 @@ impl<const BYTES: usize> Work for Ram<BYTES> {
         }
     }
 
-    fn resume(&mut self, _: Instant, theirs: &StreamFields) -> (Resumed, Resumption) {
+    fn resume(&mut self, _: Instant, theirs: &StreamFields) -> (Resumed, u64) {
         self.handle_link_down();
         let resumed = match theirs.known {
             Some(known) if known.epoch == self.epoch => {
                 let through = known.cursor.saturating_sub(self.acked);
                 if through > u64::from(self.sent_max) {
-                    return (Resumed::Regressed, Resumption::Continued);
+                    return (Resumed::Regressed, 0);
                 }
                 self.acknowledge(through as u32);
                 Resumed::Continued
@@ -299,28 +299,29 @@ impl<const BYTES: usize> Work for Ram<BYTES> {
 }
 
 impl Taken {
-    /// Takes what the gateway says about its stream. A session begins.
-    fn resume(&mut self, theirs: &StreamFields, ignore_epoch: bool) -> Resumption {
+    /// Takes what the gateway says about its stream, and returns how many of its messages are lost. A session begins.
+    fn resume(&mut self, theirs: &StreamFields, ignore_epoch: bool) -> u64 {
         self.told = None;
         let (before, last) = (theirs.oldest - 1, theirs.next - 1);
         if theirs.epoch != self.epoch && !ignore_epoch {
             let predecessor = theirs.predecessor.filter(|predecessor| predecessor.epoch == self.epoch);
             self.epoch = theirs.epoch;
-            let Some(predecessor) = predecessor else {
-                self.received = before;
-                self.doubt = last;
-                return Resumption::Fresh;
+            self.received = match predecessor {
+                Some(predecessor) => predecessor.translate(self.received).clamp(before, last),
+                None => {
+                    self.doubt = last;
+                    before
+                }
             };
-            self.received = predecessor.translate(self.received).clamp(before, last);
         }
-        self.doubt = self.doubt.min(last);
-        if before <= self.received {
-            return Resumption::Continued;
+        let lost = before.saturating_sub(self.received);
+        if lost > 0 {
+            self.received = before;
         }
-        let lost = before - self.received;
-        self.received = before;
-        // This side has gone back, or the gateway has: who knows what was handed on.
-        self.doubt = last;
-        Resumption::Lost(lost)
+        if lost > 0 || last < self.doubt {
+            // If this side has gone back, or the gateway has, who knows what was handed on.
+            self.doubt = last;
+        }
+        lost
     }
 }

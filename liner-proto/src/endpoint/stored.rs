@@ -269,12 +269,16 @@ impl<const BYTES: usize> Work for Stored<BYTES> {
         self.out.assign(epoch);
     }
 
-    fn resume(&mut self, now: Instant, theirs: &StreamFields) -> (Resumed, Resumption) {
+    fn resume(&mut self, now: Instant, theirs: &StreamFields) -> (Resumed, u64) {
         let resumed = self.out.resume(now, theirs.known);
         if resumed == Resumed::Regressed {
-            return (resumed, Resumption::Continued);
+            return (resumed, 0);
         }
-        (resumed, self.inbound.resume(theirs))
+        let lost = match self.inbound.resume(theirs) {
+            Resumption::Lost(count) => count,
+            Resumption::Continued | Resumption::Fresh => 0,
+        };
+        (resumed, lost)
     }
 
     fn regress(&mut self, rng: &mut Rng) -> bool {

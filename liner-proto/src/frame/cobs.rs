@@ -96,25 +96,33 @@ pub fn encode(parts: &[&[u8]], out: &mut [u8]) -> Option<usize> {
 pub(crate) fn encode_in_place(bytes: &mut [u8], from: usize, to: usize) -> usize {
     debug_assert!(to - from < 254 * from && to < bytes.len(), "{from}..{to} of {}", bytes.len());
     let (mut code, mut len) = (0, 1);
-    let mut put = |at: usize, byte: u8| {
-        if let Some(place) = bytes.get_mut(at) { core::mem::replace(place, byte) } else { 0 }
+    let mut at = from;
+    let mut set = |at: usize, byte: u8| {
+        if let Some(place) = bytes.get_mut(at) {
+            core::mem::replace(place, byte)
+        } else {
+            0
+        }
     };
-    for at in from..to {
-        let byte = put(at, 0);
+    loop {
+        let byte = if at < to { set(at, DELIMITER) } else { DELIMITER };
         if byte != DELIMITER {
-            put(len, byte);
+            set(len, byte);
             len += 1;
         }
-        let full = len - code == 0xff && at + 1 < to;
+        at += 1;
+        let full = len - code == 0xff && at < to;
         if byte == DELIMITER || full {
-            put(code, (len - code) as u8);
+            set(code, (len - code) as u8);
             code = len;
             len += 1;
         }
+        if at > to {
+            break;
+        }
     }
-    put(code, (len - code) as u8);
-    put(len, DELIMITER);
-    len + 1
+    set(code, DELIMITER);
+    len
 }
 
 /// Decodes bytes without a delimiter to their own front. Returns the length of the frame; nothing if no encoder has made

@@ -8,13 +8,13 @@ use crate::rng::Rng;
 /// late, and commits in between.
 const LEAST: u32 = 200_000;
 
-/// The longest wait in microseconds.
-const MOST: u32 = 30_000_000;
+/// The longest wait in microseconds, without what is drawn: with it, 30 s.
+const MOST: u32 = 24_000_000;
 
 /// How often a wait stays doubled once something gets through again, at most: a round trip of 6 s is still measured.
 const BACKED_OFF_MAX: u8 = 5;
 
-/// The estimator. Times are microseconds; beyond an hour all are alike.
+/// The estimator. Times are microseconds; beyond half a minute all are alike.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rtt {
     /// 0 before the first measurement.
@@ -33,7 +33,7 @@ impl Rtt {
     /// A frame that was sent once was acknowledged after so many microseconds.
     pub fn measure(&mut self, micros: u32) {
         self.backed_off = 0;
-        let sample = micros.clamp(1, 3_600_000_000);
+        let sample = micros.clamp(1, 30_000_000);
         if self.smoothed == 0 {
             (self.smoothed, self.variation) = (sample, sample / 2);
         } else {
@@ -63,8 +63,9 @@ impl Rtt {
     /// How many microseconds to wait now: at most 30 s, a quarter of it drawn, so that two who disturbed each other do not do so
     /// again.
     pub fn wait(&self, rng: &mut Rng) -> u32 {
-        let base = self.smoothed.saturating_add(self.variation.saturating_mul(4)).max(LEAST);
-        let wait = base.saturating_mul(1 << self.backed_off.min(12)).min(MOST / 5 * 4);
+        let base = (self.smoothed + 4 * self.variation).clamp(LEAST, MOST);
+        // Doubled seven times, the shortest one is the longest, and the longest one is still a number of 32 bits.
+        let wait = (base << self.backed_off.min(7)).min(MOST);
         wait + rng.below32(wait / 4 + 1)
     }
 
