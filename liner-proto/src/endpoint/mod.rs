@@ -374,7 +374,20 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     /// refused, when a pause is over: of up to 0.2 s, and of up to 1 s when no session has lasted for a minute.
     /// [`poll_timeout`](Self::poll_timeout) tells when that is.
     pub fn wants_link(&self, now: Instant) -> bool {
-        !self.has_link() && self.redial.is_none_or(|at| at.is_past(self.tick_at(now)))
+        self.wants_link_at(self.tick_at(now))
+    }
+
+    fn wants_link_at(&self, now: Tick) -> bool {
+        !self.has_link() && self.redial.is_none_or(|at| at.is_past(now))
+    }
+
+    /// Time has passed: as [`handle_timeout`](Self::handle_timeout), then [`handle_link_up`](Self::handle_link_up) if it is time
+    /// for that.
+    pub(crate) fn handle_turn(&mut self, now: Instant) {
+        self.handle_timeout(now);
+        if self.wants_link_at(self.now) {
+            self.handle_link_up(now);
+        }
     }
 
     /// Whether messages may pass.
@@ -452,7 +465,6 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     /// What the device's clock shows then. A longer sleep than can be told from a shorter one is cut short: all is due after it.
-    #[cfg_attr(target_os = "none", inline(never))]
     fn tick_at(&self, now: Instant) -> Tick {
         self.now.plus(Tick::units_between(self.clock, now))
     }

@@ -96,10 +96,7 @@ fn hear<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>(
     mut received: &[u8],
     events: &mut impl FnMut(Event<'_>),
 ) {
-    if endpoint.wants_link(now) {
-        endpoint.handle_link_up(now);
-    }
-    endpoint.handle_timeout(now);
+    endpoint.handle_turn(now);
     loop {
         let taken = endpoint.handle_bytes(now, received);
         received = received.get(taken..).unwrap_or_default();
