@@ -290,6 +290,8 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         let mut epoch = || if config.without_epochs { Epoch::NONE } else { Epoch(rng.next_nonzero()) };
         let (epoch, inbox) = (epoch(), epoch());
         let instance = rng.next_nonzero();
+        let mut session = Dial::begin(Tick::ZERO, 0);
+        session.forget();
         let planted = config.planted;
         Self {
             name: config.name,
@@ -301,7 +303,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             rng,
             now: Tick::ZERO,
             clock: now,
-            session: Dial::IDLE,
+            session,
             down_since: Tick::ZERO,
             is_down_long: false,
             redial: None,

@@ -307,7 +307,7 @@ impl Taken {
             let predecessor = theirs.predecessor.filter(|predecessor| predecessor.epoch == self.epoch);
             self.epoch = theirs.epoch;
             self.received = match predecessor {
-                Some(predecessor) => predecessor.translate(self.received).clamp(before, last),
+                Some(predecessor) => predecessor.translate(self.received).max(before).min(last),
                 None => {
                     self.doubt = last;
                     before

@@ -144,17 +144,11 @@ pub enum Owed {
 }
 
 impl Dial {
-    /// No link.
-    pub const IDLE: Self = Self::new(Tick::ZERO, 0, State::Idle);
-
     /// There is a link: the hello is owed.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub const fn begin(now: Tick, nonce: u64) -> Self {
-        Self::new(now, nonce, State::Greeting)
-    }
-
-    const fn new(now: Tick, nonce: u64, state: State) -> Self {
         Self {
-            state,
+            state: State::Greeting,
             reason: CloseReason::Normal,
             seal: SessionId::HANDSHAKE,
             nonce,
