@@ -108,7 +108,6 @@ both!(super::kinds::InRam<{ super::QUEUE }, { super::FRAME }>, super::kinds::InS
     the_count_of_what_a_reboot_loses_is_right
     commands_reach_a_device_over_a_bad_line
     a_line_for_one_side_at_a_time_works
-    a_device_without_a_random_source_is_given_its_epochs
     nothing_but_what_was_sent_is_taken_from_noise
     a_session_outlasts_the_clock_of_a_device
     a_device_that_slept_for_days_finds_its_gateway
@@ -365,11 +364,10 @@ fn a_line_for_one_side_at_a_time_works<K: Kind>() {
     assert_eq!(world.payloads(), messages);
 }
 
-fn a_device_without_a_random_source_is_given_its_epochs<K: Kind>() {
-    let mut settings = config(1, KNOWN);
-    settings.without_epochs = true;
-    let mut world: World<K> = World::new(CLEAN, KNOWN, 1);
-    world.device = K::new(settings, Instant::ZERO);
+#[test]
+fn a_device_without_a_random_source_is_given_its_epochs() {
+    let settings = config(1, KNOWN);
+    let mut world: World<kinds::InRam<QUEUE, FRAME, 0, true>> = World::new(CLEAN, KNOWN, 1);
     for life in 1..=10 {
         world.send_all(&numbered(20, 40), Duration::from_secs(30));
         assert_eq!(
@@ -378,7 +376,7 @@ fn a_device_without_a_random_source_is_given_its_epochs<K: Kind>() {
             "no message of a new life is taken for one of the last"
         );
         // The same seed again, as if it had been switched on.
-        world.device = K::new(settings, world.now);
+        world.device = Kind::new(settings, world.now);
     }
 }
 

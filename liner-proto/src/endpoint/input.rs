@@ -321,7 +321,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
 
     /// The gateway has proved that it takes part in this handshake.
     fn handle_answer(&mut self, answer: &Answer) -> Result<(), CloseReason> {
-        if !self.is_seeded {
+        if Q::ASSIGNED && !self.is_seeded {
             // The nonce of the hello may have been that of an earlier life, and so the answer, too. It brings the randomness
             // for one that nobody has had.
             self.rng.mix(answer.nonce);
@@ -330,7 +330,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             return Ok(());
         }
         let Answer { about, stream, .. } = answer;
-        if self.inbox.is_none() {
+        if Q::ASSIGNED && self.inbox.is_none() {
             let Assigned { outbox, inbox } = stream.assigned.ok_or(CloseReason::Unsupported)?;
             self.queue.assign(outbox);
             self.inbox = inbox;

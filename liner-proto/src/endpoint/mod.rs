@@ -62,7 +62,8 @@ pub struct DeviceConfig<'a> {
     /// The topics it sends to, each 1 to 64 bytes. With a store that survives a reset, add new ones at the end only: stored
     /// messages name them by their place.
     pub topics: &'a [&'a str],
-    /// Which start of it this is, and where its epochs, nonces and jitter come from. Random, from a hardware source.
+    /// Which start of it this is, and where its epochs, nonces and jitter come from. Random, from a hardware source; if there
+    /// is none, take an [`AssignedEndpoint`].
     pub seed: [u64; 2],
     /// The class of its store.
     pub class: Class,
@@ -70,9 +71,6 @@ pub struct DeviceConfig<'a> {
     pub window: u8,
     /// The line to its gateway.
     pub line: LineConfig,
-    /// There is no random source: `seed` may be the same at every start, and the gateway makes the epochs. Only with a store in
-    /// memory.
-    pub without_epochs: bool,
     /// When it loses patience.
     pub timing: DeviceTiming,
     /// Whether the gateway's acknowledgements are taken although they stand for less than the device's class.
@@ -92,7 +90,6 @@ impl<'a> DeviceConfig<'a> {
             class: Class::Ram,
             window: 4,
             line: LineConfig { baud: None, half_duplex: false },
-            without_epochs: false,
             timing: DeviceTiming::DEFAULT,
             accept_weak_acks: false,
             planted,
@@ -241,6 +238,11 @@ pub struct Endpoint<
 pub type StoredEndpoint<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize = 0> =
     Endpoint<'a, QUEUE, FRAME, MESSAGE, Stored<QUEUE>>;
 
+/// The endpoint of a device with neither a random source nor a store: its seed may be the same at every start, and its gateway makes
+/// the epochs. What it queues before its first session after a start is new by definition.
+pub type AssignedEndpoint<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize = 0> =
+    Endpoint<'a, QUEUE, FRAME, MESSAGE, Ram<QUEUE, true>>;
+
 /// What the gateway takes, as it said last.
 #[derive(Clone, Copy, Debug)]
 struct Takes {
@@ -287,7 +289,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     pub fn new(config: DeviceConfig<'a>, now: Instant) -> Self {
         const { assert!(Self::FRAME_MAX >= crate::wire::FRAME_MIN, "the handshake needs frames of 192 bytes") };
         let mut rng = Rng::new(config.seed);
-        let mut epoch = || if config.without_epochs { Epoch::NONE } else { Epoch(rng.next_nonzero()) };
+        let mut epoch = || if Q::ASSIGNED { Epoch::NONE } else { Epoch(rng.next_nonzero()) };
         let (epoch, inbox) = (epoch(), epoch());
         let instance = rng.next_nonzero();
         let mut session = Dial::begin(Tick::ZERO, 0);
@@ -311,7 +313,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             // As long as it has said nothing, what this side can send.
             takes: Takes { record_max: Self::RECORD_MAX, frame_max: FRAME, bindings_max: usize::MAX },
             instance,
-            is_seeded: !config.without_epochs,
+            is_seeded: !Q::ASSIGNED,
             inbox,
             queue: Q::new(epoch, &Self::limits(config.window), planted),
             queued: TopicSet::EMPTY,

@@ -150,7 +150,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             window_bytes: limits.window_bytes,
             bindings_max: limits.bindings_max,
             seals: About::SEAL_CRC32C,
-            roles: if self.inbox.is_none() { About::ROLE_WITHOUT_EPOCHS } else { 0 },
+            roles: if Q::ASSIGNED && self.inbox.is_none() { About::ROLE_WITHOUT_EPOCHS } else { 0 },
         }
     }
 

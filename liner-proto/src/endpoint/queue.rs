@@ -37,6 +37,9 @@ pub trait Queue: Work {}
 
 /// What a [`Queue`] does. Its name is not known outside, so that nobody else implements it.
 pub trait Work: Debug {
+    /// Whether the gateway makes the epochs, for want of a random source.
+    const ASSIGNED: bool = false;
+
     /// An empty queue.
     fn new(epoch: Epoch, limits: &Limits, planted: Planted) -> Self;
 

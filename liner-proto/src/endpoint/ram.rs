@@ -18,10 +18,12 @@ use crate::wire::{NUMBER_MAX, Reader, Writer};
 ///
 /// A reset forgets everything, so that the device begins a new epoch; a message that was handed over counts as taken at the
 /// next call of the endpoint.
+///
+/// With `ASSIGNED` its gateway makes the epochs: see [`AssignedEndpoint`](super::AssignedEndpoint).
 // As in an endpoint, the bytes come last.
 #[repr(C)]
 #[derive(Debug)]
-pub struct Ram<const BYTES: usize> {
+pub struct Ram<const BYTES: usize, const ASSIGNED: bool = false> {
     epoch: Epoch,
     /// The last number that is acknowledged. The marks below count from here.
     acked: u64,
@@ -56,7 +58,7 @@ struct Taken {
     window: u8,
 }
 
-impl<const BYTES: usize> Ram<BYTES> {
+impl<const BYTES: usize, const ASSIGNED: bool> Ram<BYTES, ASSIGNED> {
     /// How far a number is above the last one that is acknowledged; below it, half of all numbers and more.
     const fn above(&self, number: u32) -> u32 {
         number.wrapping_sub(self.acked as u32)
@@ -111,9 +113,11 @@ impl<const BYTES: usize> Ram<BYTES> {
     }
 }
 
-impl<const BYTES: usize> Queue for Ram<BYTES> {}
+impl<const BYTES: usize, const ASSIGNED: bool> Queue for Ram<BYTES, ASSIGNED> {}
 
-impl<const BYTES: usize> Work for Ram<BYTES> {
+impl<const BYTES: usize, const ASSIGNED: bool> Work for Ram<BYTES, ASSIGNED> {
+    const ASSIGNED: bool = ASSIGNED;
+
     fn new(epoch: Epoch, limits: &Limits, planted: Planted) -> Self {
         let window = limits.window_messages.min(u32::from(u8::MAX)) as u8;
         Self {

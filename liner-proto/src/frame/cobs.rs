@@ -98,11 +98,7 @@ pub(crate) fn encode_in_place(bytes: &mut [u8], from: usize, to: usize) -> usize
     let (mut code, mut len) = (0, 1);
     let mut at = from;
     let mut set = |at: usize, byte: u8| {
-        if let Some(place) = bytes.get_mut(at) {
-            core::mem::replace(place, byte)
-        } else {
-            0
-        }
+        if let Some(place) = bytes.get_mut(at) { core::mem::replace(place, byte) } else { 0 }
     };
     loop {
         let byte = if at < to { set(at, DELIMITER) } else { DELIMITER };

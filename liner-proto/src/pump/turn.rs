@@ -116,13 +116,13 @@ fn tell<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>(
     }
 }
 
-impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Device
-    for Endpoint<'_, QUEUE, FRAME, MESSAGE, Ram<QUEUE>>
+impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, const ASSIGNED: bool> Device
+    for Endpoint<'_, QUEUE, FRAME, MESSAGE, Ram<QUEUE, ASSIGNED>>
 {
 }
 
-impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> Keeps
-    for Endpoint<'_, QUEUE, FRAME, MESSAGE, Ram<QUEUE>>
+impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, const ASSIGNED: bool> Keeps
+    for Endpoint<'_, QUEUE, FRAME, MESSAGE, Ram<QUEUE, ASSIGNED>>
 {
     const OUT_MIN: usize = Self::TRANSMIT_MIN;
 

@@ -5,7 +5,9 @@
 use std::ops::{Deref, DerefMut};
 
 use liner_proto::effect::StoreFault;
-use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, Queue, SendError, StoredEndpoint, TopicIndex};
+use liner_proto::endpoint::{
+    DeviceConfig, Endpoint, Event, Queue, Ram, SendError, StoredEndpoint, TopicIndex,
+};
 use liner_proto::line::LineStats;
 use liner_proto::pump::{self, Overflow, WithStore};
 use liner_proto::store::{RamStore, Store};
@@ -124,10 +126,13 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue> Lin
     }
 }
 
-/// Messages are in `ROOM` bytes of the endpoint's own.
-pub(crate) struct InRam<const ROOM: usize, const FRAME: usize, const MESSAGE: usize = 0>(
-    pub(crate) Box<Endpoint<'static, ROOM, FRAME, MESSAGE>>,
-);
+/// Messages are in `ROOM` bytes of the endpoint's own. With `ASSIGNED` the gateway makes the epochs.
+pub(crate) struct InRam<
+    const ROOM: usize,
+    const FRAME: usize,
+    const MESSAGE: usize = 0,
+    const ASSIGNED: bool = false,
+>(pub(crate) Box<Endpoint<'static, ROOM, FRAME, MESSAGE, Ram<ROOM, ASSIGNED>>>);
 
 /// Messages are in a store of `ROOM` bytes, and as many as fit in `QUEUE` bytes of the endpoint's.
 pub(crate) struct InStore<const QUEUE: usize, const FRAME: usize, const ROOM: usize, const MESSAGE: usize = 0>
@@ -136,7 +141,9 @@ pub(crate) struct InStore<const QUEUE: usize, const FRAME: usize, const ROOM: us
     pub(crate) store: Box<RamStore<ROOM>>,
 }
 
-impl<const ROOM: usize, const FRAME: usize, const MESSAGE: usize> Deref for InRam<ROOM, FRAME, MESSAGE> {
+impl<const ROOM: usize, const FRAME: usize, const MESSAGE: usize, const ASSIGNED: bool> Deref
+    for InRam<ROOM, FRAME, MESSAGE, ASSIGNED>
+{
     type Target = dyn Line;
 
     fn deref(&self) -> &(dyn Line + 'static) {
@@ -144,13 +151,17 @@ impl<const ROOM: usize, const FRAME: usize, const MESSAGE: usize> Deref for InRa
     }
 }
 
-impl<const ROOM: usize, const FRAME: usize, const MESSAGE: usize> DerefMut for InRam<ROOM, FRAME, MESSAGE> {
+impl<const ROOM: usize, const FRAME: usize, const MESSAGE: usize, const ASSIGNED: bool> DerefMut
+    for InRam<ROOM, FRAME, MESSAGE, ASSIGNED>
+{
     fn deref_mut(&mut self) -> &mut (dyn Line + 'static) {
         &mut *self.0
     }
 }
 
-impl<const ROOM: usize, const FRAME: usize, const MESSAGE: usize> Kind for InRam<ROOM, FRAME, MESSAGE> {
+impl<const ROOM: usize, const FRAME: usize, const MESSAGE: usize, const ASSIGNED: bool> Kind
+    for InRam<ROOM, FRAME, MESSAGE, ASSIGNED>
+{
     fn new(config: DeviceConfig<'static>, now: Instant) -> Self {
         Self(Box::new(Endpoint::new(config, now)))
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use liner_proto::config::LineConfig;
 use liner_proto::effect::{GapReason, Recovered};
-use liner_proto::endpoint::{DeviceConfig, Endpoint, Event as DeviceEvent, TopicIndex};
+use liner_proto::endpoint::{DeviceConfig, Endpoint, Event as DeviceEvent, Ram, TopicIndex};
 use liner_proto::frame::cobs;
 use liner_proto::id::{Class, ConnId};
 use liner_proto::pump::{self, Overflow};
@@ -225,9 +225,9 @@ impl Gateway {
 }
 
 /// Both, and the line between them. `M` bytes for messages in pieces.
-pub(crate) struct World<const Q: usize, const F: usize, const M: usize> {
+pub(crate) struct World<const Q: usize, const F: usize, const M: usize, const ASSIGNED: bool = false> {
     pub(crate) now: Instant,
-    pub(crate) device: Box<Endpoint<'static, Q, F, M>>,
+    pub(crate) device: Box<Endpoint<'static, Q, F, M, Ram<Q, ASSIGNED>>>,
     pub(crate) gateway: Gateway,
     pub(crate) up: Wire,
     pub(crate) down: Wire,
@@ -253,7 +253,7 @@ pub(crate) fn gateway_config(seed: u64) -> NodeConfig {
     config
 }
 
-impl<const Q: usize, const F: usize, const M: usize> World<Q, F, M> {
+impl<const Q: usize, const F: usize, const M: usize, const ASSIGNED: bool> World<Q, F, M, ASSIGNED> {
     pub(crate) fn new(device: DeviceConfig<'static>, gateway: NodeConfig, baud: Option<u64>) -> Self {
         let line = device.line;
         let mut gateway = Gateway::new(gateway, line);

@@ -8,7 +8,7 @@ use core::hint::black_box;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, StoredEndpoint, TopicIndex};
+use liner_proto::endpoint::{AssignedEndpoint, DeviceConfig, Endpoint, Event, StoredEndpoint, TopicIndex};
 use liner_proto::id::Class;
 use liner_proto::pump::{self, Overflow, WithStore};
 use liner_proto::store::{RamStore, Store};
@@ -24,6 +24,9 @@ const RECEIVED: usize = 64;
 
 /// A device's end of a line. Messages of up to `MESSAGE` bytes go in pieces.
 pub type Device<const MESSAGE: usize> = Endpoint<'static, QUEUE, FRAME, MESSAGE>;
+
+/// The same without a random source.
+pub type AssignedDevice<const MESSAGE: usize> = AssignedEndpoint<'static, QUEUE, FRAME, MESSAGE>;
 
 /// Registers of a peripheral, as far as the compiler knows: what is written leaves, what is read may be anything.
 #[repr(C)]
@@ -104,10 +107,9 @@ pub fn plain() -> ! {
 pub fn everything<const MESSAGE: usize>() -> ! {
     let mut config = config();
     config.accept_weak_acks = Board::here().button.load(Relaxed) == 3;
-    config.without_epochs = Board::here().button.load(Relaxed) == 4;
     config.line.half_duplex = Board::here().button.load(Relaxed) == 5;
     config.line.baud = Some(Board::here().button.load(Relaxed));
-    let mut endpoint = Device::<MESSAGE>::new(config, Board::now());
+    let mut endpoint = AssignedDevice::<MESSAGE>::new(config, Board::now());
     let (mut scratch, mut received) = ([0; SCRATCH], [0; RECEIVED]);
     loop {
         let button = Board::here().button.load(Relaxed);

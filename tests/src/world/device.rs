@@ -1,7 +1,9 @@
 //! A device of the world: an endpoint with a store that answers at once, on a line that loses and damages bytes.
 
 use liner_proto::effect::{Loaded, Queue, Recovered, StoreFault, StoreOp};
-use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, StoredEndpoint, TopicIndex};
+use liner_proto::endpoint::{
+    AssignedEndpoint, DeviceConfig, Endpoint, Event, SendError, StoredEndpoint, TopicIndex,
+};
 use liner_proto::id::Class;
 use liner_proto::pump::{self, Overflow, WithStore};
 use liner_proto::store::Store;
@@ -37,6 +39,7 @@ const FULL_LINE: u64 = SECOND / 100;
 const REDIAL: u64 = SECOND / 10;
 
 type InRam = Endpoint<'static, RAM, FRAME>;
+type Assigned = AssignedEndpoint<'static, RAM, FRAME>;
 type InStore = StoredEndpoint<'static, QUEUE, FRAME>;
 
 /// What a device speaks to its gateway with, wherever it keeps its messages.
@@ -44,6 +47,8 @@ type InStore = StoredEndpoint<'static, QUEUE, FRAME>;
 pub(super) enum Line {
     /// In memory, with what the checker was told of it.
     InRam(Box<InRam>, Told),
+    /// The same, and the gateway makes the epochs.
+    Assigned(Box<Assigned>, Told),
     /// On its disk.
     InStore(Box<InStore>),
 }
@@ -55,11 +60,12 @@ pub(super) struct Told {
     gone: u64,
 }
 
-/// Does the same with either kind.
+/// Does the same with each kind.
 macro_rules! each {
     ($line:expr, $of:ident => $what:expr) => {
         match $line {
             Line::InRam($of, _) => $what,
+            Line::Assigned($of, _) => $what,
             Line::InStore($of) => $what,
         }
     };
@@ -106,29 +112,36 @@ impl Line {
     fn drop_oldest(&mut self, checker: &mut Checker, node: usize) -> bool {
         match self {
             Self::InStore(line) => line.drop_oldest(),
-            Self::InRam(line, told) => {
-                let any = line.drop_oldest();
-                if any {
-                    told.gone = told.gone.max(line.acked()) + 1;
-                    let drop =
-                        StoreOp::Drop { queue: QUEUE_KEY, through: told.gone, reason: GapReason::Dropped };
-                    checker.on_durable(node, &[drop]);
-                }
-                any
-            }
+            Self::InRam(line, told) => told.drop_oldest(line.drop_oldest(), line.acked(), checker, node),
+            Self::Assigned(line, told) => told.drop_oldest(line.drop_oldest(), line.acked(), checker, node),
         }
     }
 
     /// What a queue in memory has had acknowledged is forgotten: the checker learns it.
     fn tell_acked(&mut self, checker: &mut Checker, node: usize) -> bool {
-        let Self::InRam(line, told) = self else { return false };
-        let through = line.acked();
+        let (through, told) = match self {
+            Self::InRam(line, told) => (line.acked(), told),
+            Self::Assigned(line, told) => (line.acked(), told),
+            Self::InStore(_) => return false,
+        };
         if through == told.acked {
             return false;
         }
         told.acked = through;
         checker.on_durable(node, &[StoreOp::Trim { queue: QUEUE_KEY, through }]);
         true
+    }
+}
+
+impl Told {
+    /// The checker learns of the message that gave way, if there was any.
+    fn drop_oldest(&mut self, any: bool, acked: u64, checker: &mut Checker, node: usize) -> bool {
+        if any {
+            self.gone = self.gone.max(acked) + 1;
+            let drop = StoreOp::Drop { queue: QUEUE_KEY, through: self.gone, reason: GapReason::Dropped };
+            checker.on_durable(node, &[drop]);
+        }
+        any
     }
 }
 
@@ -161,12 +174,16 @@ impl World {
         let mut config = DeviceConfig::new(name, TOPICS, seed);
         config.class = node.plan.class;
         config.line = node.plan.wire.map(|wire| wire.config()).unwrap_or_default();
-        config.without_epochs = node.plan.assigned_epochs;
         config.planted = node.plan.config.planted;
         let line = if node.plan.class == Class::Ram {
-            let line = Box::new(InRam::new(config, now));
-            self.checker.on_durable(index, &[StoreOp::Open { queue: QUEUE_KEY, epoch: line.epoch() }]);
-            Line::InRam(line, Told::default())
+            let line = if node.plan.assigned_epochs {
+                Line::Assigned(Box::new(Assigned::new(config, now)), Told::default())
+            } else {
+                Line::InRam(Box::new(InRam::new(config, now)), Told::default())
+            };
+            let epoch = each!(&line, line => line.epoch());
+            self.checker.on_durable(index, &[StoreOp::Open { queue: QUEUE_KEY, epoch }]);
+            line
         } else {
             let mut line = Box::new(InStore::new(config, now));
             node.disk.recover(&mut |item: Recovered<'_>| line.restore(&item));
@@ -356,7 +373,9 @@ impl World {
         // When it returns, the message is stored: whoever looks at the store meanwhile has to know that it may be.
         checker.on_accepted(id, device.sends + 1);
         let sent = match &mut device.line {
-            Line::InRam(..) => send_in_ram(&mut device.line, checker, (index, now), message, device.overflow),
+            Line::InRam(..) | Line::Assigned(..) => {
+                send_in_ram(&mut device.line, checker, (index, now), message, device.overflow)
+            }
             Line::InStore(endpoint) => {
                 let mut store = Tapped { disk, checker, dice: &mut self.dice, node: index, done: 0 };
                 let mut both = WithStore { endpoint: &mut **endpoint, store: &mut store };
@@ -390,8 +409,12 @@ fn send_in_ram(
 ) -> Result<u64, SendError> {
     line.tell_acked(checker, node);
     loop {
-        let Line::InRam(endpoint, _) = line else { return Err(SendError::Store) };
-        match pump::send(&mut **endpoint, now, message, Overflow::Refuse) {
+        let sent = match line {
+            Line::InRam(endpoint, _) => pump::send(&mut **endpoint, now, message, Overflow::Refuse),
+            Line::Assigned(endpoint, _) => pump::send(&mut **endpoint, now, message, Overflow::Refuse),
+            Line::InStore(_) => return Err(SendError::Store),
+        };
+        match sent {
             Err(SendError::Full) if overflow == Overflow::DropOldest && line.drop_oldest(checker, node) => {}
             Ok(number) => {
                 let header = Header::new(Mode::All, Topic::Number(u32::from(message.0.0) + 1));
