@@ -142,7 +142,6 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         }
     }
 
-    #[cfg_attr(target_os = "none", inline(never))]
     fn handle_frame(&mut self, end: usize) -> Result<(), CloseReason> {
         let now = self.now;
         let frame = self.rx.get(..end).unwrap_or_default();
@@ -428,7 +427,6 @@ fn read_from(bytes: &[u8], from: usize, to: usize) -> Reader<'_> {
 }
 
 /// Whether all that was read could be.
-#[cfg_attr(target_os = "none", inline(never))]
 fn accept(reader: &Reader<'_>) -> Result<(), CloseReason> {
     Ok(reader.done(())?)
 }

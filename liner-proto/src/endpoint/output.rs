@@ -155,6 +155,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     /// Whether a message was handed out, or is about to be, that does not count as processed yet.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn is_held(&self) -> bool {
         self.held.is_some_and(|held| held.numbered)
     }

@@ -91,7 +91,6 @@ impl<F: Copy, T: Moment, const N: usize> Sending<F, T, N> {
     }
 
     /// A new frame of `bytes` bytes is given to the line. Returns its number. Only if [`may_send`](Self::may_send).
-    #[cfg_attr(target_os = "none", inline(never))]
     pub fn push(&mut self, now: T, frame: F, bytes: usize, rng: &mut Rng) -> u16 {
         let number = self.next;
         if let Some(slot) = self.frames.get_mut(usize::from(number) % N) {
@@ -220,6 +219,7 @@ impl<F: Copy, T: Moment, const N: usize> Sending<F, T, N> {
     }
 
     /// What has not arrived although something that was sent later has, is lost.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn mark_lost(&mut self) {
         if self.arrived == 0 {
             return;

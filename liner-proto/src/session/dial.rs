@@ -277,6 +277,7 @@ impl Dial {
     ///
     /// # Errors
     /// If it was not asked.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub fn handle_echo(&mut self, number: u64) -> Result<(), CloseReason> {
         if number > u64::from(self.probes_sent) {
             return Err(CloseReason::Violation);

@@ -405,3 +405,8 @@ fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
         (a, b) => a.or(b),
     }
 }
+
+/// A text that came from the gateway.
+fn text(of: liner_proto::endpoint::Text<'_>) -> &str {
+    of.to_str().unwrap_or("(not UTF-8)")
+}
