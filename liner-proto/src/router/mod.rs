@@ -28,6 +28,7 @@ mod leaving;
 mod limits;
 mod line;
 mod loads;
+mod loose;
 mod mailbox;
 mod options;
 mod outbox;

@@ -124,10 +124,7 @@ impl Router {
                     self.build_loose(id, &mut writer);
                     body = self.build_batch(peer, &mut writer);
                 }
-                Framing::Cobs => {
-                    self.build_loose(id, &mut writer);
-                    self.build_line(id, peer, &mut writer);
-                }
+                Framing::Cobs => self.build_line(id, peer, &mut writer),
             }
         }
         let now = self.now;
@@ -296,21 +293,6 @@ impl Router {
     }
 
     // ------------------------------------------------------------------ messages
-
-    /// Best-effort messages: unnumbered, a frame each on every link.
-    fn build_loose(&mut self, id: ConnId, writer: &mut Writer) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let loose = core::mem::take(&mut conn.loose);
-        let before = writer.len();
-        for record in record::Run::new(&loose).flatten() {
-            writer.data(record);
-        }
-        let now = self.now;
-        let line = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut());
-        if let Some(line) = line.filter(|_| writer.len() > before) {
-            line.occupy(now, writer.len() - before);
-        }
-    }
 
     fn build_batch(&mut self, peer: PeerId, writer: &mut Writer) -> Option<InFlight> {
         let now = self.now;
@@ -544,7 +526,7 @@ impl Writer {
     }
 
     /// Adds a frame with one message without a number.
-    fn data(&mut self, record: &[u8]) {
+    pub(super) fn data(&mut self, record: &[u8]) {
         let Some(parts) = (DataHead { sent_before: false, frame: 0, added_age_ms: 0 }).encode(record) else {
             return;
         };

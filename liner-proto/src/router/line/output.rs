@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
+use super::super::conn::Conn;
 use super::super::limits::Spelling;
 use super::super::output::{COBS_WRITE_BYTES, Writer, may_send, messages_limit};
 use super::super::pieces::cut;
@@ -65,11 +66,36 @@ impl Router {
             if !line.is_ready(now) {
                 return;
             }
-            if !(self.build_lost(id, peer, writer) || self.build_new(id, peer, writer)) {
+            if !self.build_next(id, peer, writer) {
                 break;
             }
         }
         self.note_waiting(id, peer);
+    }
+
+    /// The next frame. What has to arrive and best-effort messages take turns, so that neither waits for more than one frame of the
+    /// other. Says whether there was one.
+    fn build_next(&mut self, id: ConnId, peer: PeerId, writer: &mut Writer) -> bool {
+        let line = self.conns.get(id).and_then(|conn| conn.line.as_ref());
+        let loose_first = line.is_some_and(|line| line.loose_first);
+        let first = loose_first && self.build_one_loose(id, writer);
+        let numbered = !first && (self.build_lost(id, peer, writer) || self.build_new(id, peer, writer));
+        let built = first || numbered || (!loose_first && self.build_one_loose(id, writer));
+        let line = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut());
+        line.into_iter().for_each(|line| line.loose_first = numbered);
+        built
+    }
+
+    /// A best-effort message. Says whether there was one.
+    fn build_one_loose(&mut self, id: ConnId, writer: &mut Writer) -> bool {
+        let now = self.now;
+        let Some(Conn { line: Some(line), loose, .. }) = self.conns.get_mut(id) else { return false };
+        let before = writer.len();
+        if !line.has_turn() || !loose.pop(|record| writer.data(record)) {
+            return false;
+        }
+        line.occupy(now, writer.len() - before);
+        true
     }
 
     /// If only a word of the peer's helps, it is asked for one after a while.
