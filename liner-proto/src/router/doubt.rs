@@ -59,6 +59,9 @@ pub(super) enum Doubt {
     Open,
     Held,
     Decided(Decision),
+    /// There is none: they came again, as was decided, or the epoch began because this node's state went backwards. Should the
+    /// peer forget after that, there is.
+    Settled,
 }
 
 impl Outbox {
@@ -76,6 +79,28 @@ impl Outbox {
         begins
     }
 
+    /// Whether somebody may still have to be asked.
+    pub(super) fn has_question(&self) -> bool {
+        let is_answered = matches!(self.doubt, Doubt::Settled | Doubt::Decided(Decision::Redeliver));
+        !is_answered && self.sent_before_epoch() > self.out.acked()
+    }
+
+    /// A peer that was just met remembers what it had, or not.
+    pub(super) fn note_memory(&mut self, has_forgotten: bool) {
+        if self.doubt == Doubt::Settled {
+            self.doubt = if has_forgotten { Doubt::Open } else { Doubt::Decided(Decision::Redeliver) };
+        }
+    }
+
+    /// The session is over.
+    pub(super) fn handle_link_down(&mut self) {
+        let in_flight = self.out.sent() > self.out.acked() + 1;
+        if in_flight && self.doubt == Doubt::Decided(Decision::Redeliver) {
+            self.doubt = Doubt::Settled;
+        }
+        self.out.handle_link_down();
+    }
+
     /// A session begins. Says how many messages there is to ask about.
     fn meet_doubt(&mut self, policy: InDoubt) -> Option<u64> {
         let count = self.sent_before_epoch().saturating_sub(self.out.acked());
@@ -85,9 +110,9 @@ impl Outbox {
         }
         self.doubt = match (self.doubt, policy) {
             (Doubt::Decided(decision), _) => Doubt::Decided(decision),
-            (Doubt::Open | Doubt::Held, InDoubt::Redeliver) => Doubt::Decided(Decision::Redeliver),
-            (Doubt::Open | Doubt::Held, InDoubt::DeadLetter) => Doubt::Decided(Decision::DeadLetter),
-            (Doubt::Open | Doubt::Held, InDoubt::Ask) => Doubt::Held,
+            (_, InDoubt::Redeliver) => Doubt::Decided(Decision::Redeliver),
+            (_, InDoubt::DeadLetter) => Doubt::Decided(Decision::DeadLetter),
+            (_, InDoubt::Ask) => Doubt::Held,
         };
         (self.doubt == Doubt::Held).then_some(count)
     }
@@ -106,7 +131,7 @@ impl Outbox {
 impl Router {
     /// Decides what becomes of the messages for the node `name` that it may have had before: see
     /// [`Event::InDoubt`]. Says whether there were any that waited for that. The decision is not stored: if this node is started
-    /// anew before it was carried out, its configuration counts.
+    /// anew before it was carried out, its configuration counts. If the node forgets again what it had, that is asked anew.
     pub fn resolve_doubt(&mut self, now: Instant, name: &str, decision: Decision) -> bool {
         self.tick(now);
         let Some(&peer) = self.names.get(name) else { return false };

@@ -97,7 +97,7 @@ impl Router {
         self.conns.list_unfinished();
         if let Some(outbox) = outbox {
             if let Some(outbox) = self.outboxes.get_mut(outbox.0) {
-                outbox.out.handle_link_down();
+                outbox.handle_link_down();
             }
             // Without a link the asynchronous mode writes at once.
             self.list(outbox);

@@ -333,6 +333,7 @@ impl Outbox {
     /// Begins a new epoch.
     pub(super) fn rotate(&mut self, epoch: Epoch) {
         self.acked_before = self.acked_since_start();
+        let asks = self.forgotten || self.has_question();
         let predecessor = self.out.rotate(epoch);
         self.own_through = self.out.next() - 1;
         self.acked_base = self.out.acked();
@@ -349,7 +350,7 @@ impl Outbox {
         self.newest.iter_mut().for_each(|newest| *newest = newest.saturating_sub(less));
         self.rotation = Some((epoch, predecessor));
         self.rotation_asked = false;
-        self.doubt = Doubt::Open;
+        self.doubt = if asks { Doubt::Open } else { Doubt::Settled };
         // Its numbers are of the old epoch. It is found again under the new ones.
         self.aside = None;
     }
