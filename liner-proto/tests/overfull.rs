@@ -115,3 +115,57 @@ fn what_waits_for_an_address_is_bounded_too() {
     }
     assert_eq!(sender.router.send(sender.now, "t", b"x", Mode::All), Err(SendError::Busy));
 }
+
+/// A subscriber that commits nothing: its window is used up, and what is behind it in the queue is dropped. A gap has no more room than
+/// a message.
+#[test]
+fn a_gap_waits_for_the_window() {
+    for window in [9_200, 9_226, 9_240] {
+        gap_waits(window);
+    }
+}
+
+fn gap_waits(window: u32) {
+    let mut gateway = gateway(Quota { messages: 20, bytes: u64::MAX });
+    let mut slow = Node::start("away", |config| {
+        config.durable = true;
+        config.limits.window_bytes = window;
+    });
+    slow.router.subscribe(slow.now, "t");
+    let line = meet(&mut slow, &mut gateway);
+    let mut sender = Node::start("sender", |_| {});
+    let to_gateway = meet(&mut sender, &mut gateway);
+    // No room is left for what exceeds the quota.
+    let mut other = subscriber("other");
+    let view = meet(&mut other, &mut gateway);
+    cut(&mut other, &mut gateway, view);
+    for _ in 0..9_100 {
+        sender.router.send(sender.now, "t", b"x", Mode::All).expect("the gateway is asked");
+        settle(&mut sender, &mut gateway, to_gateway);
+        settle(&mut slow, &mut gateway, line);
+    }
+    slow.got.clear();
+    slow.events();
+    // Its store is away.
+    let full = |node: &mut Node, gateway: &mut Node| {
+        for _ in 0..4 {
+            gateway.serve();
+            let bytes = gateway.give(line.1);
+            node.take(line.0, bytes);
+            let back = node.give(line.0);
+            gateway.take(line.1, back);
+        }
+    };
+    for number in 0..60_u8 {
+        sender.router.send(sender.now, "t", &[number; 1000], Mode::All).expect("the gateway is asked");
+        settle(&mut sender, &mut gateway, to_gateway);
+        full(&mut slow, &mut gateway);
+        assert_eq!(slow.router.peers_up().count(), 1, "{number} {window}: {:?}", slow.events());
+    }
+    settle(&mut slow, &mut gateway, line);
+    assert_eq!(slow.got.last().map(|(last, _)| last[0]), Some(59));
+    let lost: u64 =
+        slow.events().iter().map(|event| if let Event::Gap { count, .. } = event { *count } else { 0 }).sum();
+    assert_eq!(slow.got.len() as u64 + lost, 60);
+    assert_eq!(gateway.router.queued_for("away"), 0);
+}

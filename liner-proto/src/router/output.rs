@@ -346,16 +346,26 @@ impl Router {
                 None
             }
             Next::Gap { first, last, reason } => {
-                self.build_gap(peer, (first, last, reason), writer);
+                self.build_gap(peer, (first, last, reason), credit, writer);
                 None
             }
         }
     }
 
-    fn build_gap(&mut self, peer: PeerId, (first, last, reason): (u64, u64, GapReason), writer: &mut Writer) {
+    /// A gap for numbers that were dropped, if it may be sent: it has no more room in the window than a message.
+    fn build_gap(
+        &mut self,
+        peer: PeerId,
+        (first, last, reason): (u64, u64, GapReason),
+        credit: usize,
+        writer: &mut Writer,
+    ) {
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return };
         let run = gap_run(reason, last - first + 1);
+        if run.bytes().len() > credit && outbox.out.acked() + 1 != first {
+            return;
+        }
         let head = BatchHead { sent_before: false, first, last, added_age_ms: None };
         writer.batch(&head, run.bytes());
         outbox.out.advance(self.now, Cursor { number: last + 1, offset: 0 });
@@ -395,7 +405,7 @@ impl Router {
             }
             Next::Nothing => {}
             Next::Load { .. } => self.want_load(id),
-            Next::Gap { first, last, reason } => self.build_gap(peer, (first, last, reason), writer),
+            Next::Gap { first, last, reason } => self.build_gap(peer, (first, last, reason), credit, writer),
         }
         None
     }
