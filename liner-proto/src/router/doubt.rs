@@ -11,6 +11,7 @@ use alloc::string::String;
 use super::event::Event;
 use super::outbox::Outbox;
 use super::{PeerId, Router};
+use crate::delivery::Resumed;
 use crate::time::Instant;
 
 /// What becomes of messages that a peer may have had before it forgot this node's stream: a device that was switched off, or a node
@@ -70,9 +71,19 @@ impl Outbox {
         self.out.predecessor().map_or(0, |before| before.count)
     }
 
-    /// Whether a peer that was just met has forgotten messages that it may have had, and the store is not told yet how
-    /// many those are. The queue needs a new epoch then.
-    pub(super) fn begins_doubt(&mut self, has_forgotten: bool, policy: InDoubt) -> bool {
+    /// A peer was just met. Says whether the queue needs a new epoch before a session can begin.
+    pub(super) fn needs_epoch(&mut self, resumed: Resumed, has_forgotten: bool, policy: InDoubt) -> bool {
+        let has_forgotten = has_forgotten || resumed == Resumed::Forgotten;
+        // One that is wanted already would begin in the middle of the session.
+        self.rotate_wanted |= resumed == Resumed::Regressed || self.begins_doubt(has_forgotten, policy);
+        if self.doubt == Doubt::Settled && !self.rotate_wanted {
+            self.doubt = if has_forgotten { Doubt::Open } else { Doubt::Decided(Decision::Redeliver) };
+        }
+        self.rotate_wanted
+    }
+
+    /// Whether the peer has forgotten messages that it may have had, and the store is not told yet how many those are.
+    fn begins_doubt(&mut self, has_forgotten: bool, policy: InDoubt) -> bool {
         let known = self.out.acked().max(self.sent_before_epoch());
         let begins = has_forgotten && policy != InDoubt::Redeliver && self.out.sent_through() > known;
         self.forgotten |= begins;
@@ -83,13 +94,6 @@ impl Outbox {
     pub(super) fn has_question(&self) -> bool {
         let is_answered = matches!(self.doubt, Doubt::Settled | Doubt::Decided(Decision::Redeliver));
         !is_answered && self.sent_before_epoch() > self.out.acked()
-    }
-
-    /// A peer that was just met remembers what it had, or not.
-    pub(super) fn note_memory(&mut self, has_forgotten: bool) {
-        if self.doubt == Doubt::Settled {
-            self.doubt = if has_forgotten { Doubt::Open } else { Doubt::Decided(Decision::Redeliver) };
-        }
     }
 
     /// The session is over.

@@ -143,17 +143,10 @@ impl Router {
         };
         let resumed = outbox.out.resume(self.now, stream.known);
         let in_doubt = self.config.in_doubt.of(&state.name);
-        let has_forgotten = resumed == Resumed::Forgotten || state.has_forgotten(&about);
-        // What is sent in a session is of one epoch.
-        if resumed == Resumed::Regressed
-            || outbox.rotate_wanted
-            || outbox.begins_doubt(has_forgotten, in_doubt)
-        {
-            outbox.rotate_wanted = true;
+        if outbox.needs_epoch(resumed, state.has_forgotten(&about), in_doubt) {
             self.rotate_if_possible(outbox_id);
             return Err(CloseReason::Regressed);
         }
-        outbox.note_memory(has_forgotten);
         outbox.numbers_max = outbox.numbers_max.min(about.bindings_max as usize);
         let on_line = self.conns.get(id).is_some_and(|conn| conn.line.is_some());
         state.inbound.set_on_line(on_line);
