@@ -336,9 +336,11 @@ impl Router {
         match record {
             Record::Gap { reason, count } => {
                 let last = number.checked_add(count - 1).ok_or(CloseReason::Violation)?;
+                let before = state.inbound.received();
                 let arrival = state.inbound.handle_arrival(number, last, bytes).map_err(close_reason)?;
                 if arrival == Arrival::New {
-                    let (from, count, reason) = (state.name.clone(), *count, *reason);
+                    // What an earlier session brought is not missing.
+                    let (from, count, reason) = (state.name.clone(), last - before, *reason);
                     self.events.push(Event::Gap { from, count, reason });
                 }
                 Ok(())
