@@ -92,6 +92,7 @@ impl Router {
         state.handle_down();
         let outbox = state.outbox;
         self.events.push(Event::PeerDown { name: state.name.clone(), reason, dialed });
+        self.note_unstored(peer);
         self.set_lease(peer);
         // Another instance may have waited for that.
         self.conns.list_unfinished();

@@ -36,6 +36,7 @@ mod output;
 mod peer;
 mod pieces;
 mod rival;
+mod shut;
 mod slots;
 mod storage;
 mod sweep;
@@ -138,7 +139,7 @@ pub struct Router {
     names: BTreeMap<Box<str>, PeerId>,
     /// Whether a peer was refused because there are too many names.
     names_full: bool,
-    /// Peers that were told to send nothing, as there is no room for what would have to be put aside.
+    /// Peers that are to send nothing, or were told so.
     shut: Vec<PeerId>,
     /// Peers that are away, by the time when they are looked at; each stands there once.
     leases: BTreeSet<(Instant, PeerId)>,

@@ -72,6 +72,10 @@ pub(super) struct Peer {
     /// A message of it on this topic has to be put aside, and there was no room for that: no more is taken of it before there
     /// is.
     pub(super) shut_for: Option<TopicId>,
+    /// Bytes that its earlier sessions brought, and how many messages of all peers this node had taken over by then: once those are
+    /// stored there are none.
+    pub(super) unstored: u64,
+    pub(super) unstored_taken: u64,
     /// Topics of which it sent the first message that is kept.
     pub(super) kept: usize,
     /// Topics of which the peer takes no more.
@@ -113,6 +117,8 @@ impl Peer {
             lease: None,
             has_cursor: false,
             shut_for: None,
+            unstored: 0,
+            unstored_taken: 0,
             kept: 0,
             full: Vec::new(),
             told_full: Vec::new(),

@@ -455,9 +455,8 @@ impl Router {
             self.storage.taken = self.storage.taken.max(flight.taken);
             self.storage.staged.drain(..flight.staged.min(self.storage.staged.len()));
             self.storage.staged_asked -= flight.staged;
-            if flight.staged > 0 && !self.storage.is_littered() {
-                self.open_windows(|_, _| true);
-            }
+            let has_room = flight.staged > 0 && !self.storage.is_littered();
+            self.open_windows(|_, _| has_room);
             self.inbox_stored |= flight.inbox;
         }
     }
