@@ -315,6 +315,10 @@ impl Router {
         if state.told_full.len() >= max || state.told_full.contains(&topic) {
             return;
         }
+        if self.topics.text(topic).len() > state.topic_max() {
+            // It cannot be told: what it sends is put aside.
+            return;
+        }
         state.told_full.push(topic);
         state.full_news.push((topic, after));
         if let Some(conn) = state.conn {

@@ -284,13 +284,16 @@ impl Router {
     fn build_binds(&mut self, peer: PeerId, writer: &mut Writer) {
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get(id.0)) else { return };
-        let keeps = state.bindings_max();
+        let (keeps, topic_max) = (state.bindings_max(), state.topic_max());
         while let Some(&topic) = outbox.topics.get(state.bound).filter(|_| state.bound < keeps) {
             if writer.bytes.len() > SEGMENT_BYTES {
                 return;
             }
             state.bound += 1;
-            writer.frame(&Body::Bind(Bind { number: state.bound as u32, text: self.topics.text(topic) }));
+            let text = self.topics.text(topic);
+            if text.len() <= topic_max {
+                writer.frame(&Body::Bind(Bind { number: state.bound as u32, text }));
+            }
         }
     }
 

@@ -182,12 +182,15 @@ impl Router {
         }
         let line = self.conns.get_mut(id)?.line.as_mut()?;
         let state = self.peers.get_mut(peer.0)?;
-        let keeps = state.bindings_max();
+        let (keeps, topic_max) = (state.bindings_max(), state.topic_max());
         let outbox = state.outbox.and_then(|id| self.outboxes.get(id.0));
+        let topics = outbox.map_or(&[][..], |outbox| &outbox.topics);
+        let unbound = topics.iter().take(keeps).enumerate().skip(state.bound);
+        let mut unbound = unbound.filter(|(_, topic)| self.topics.text(**topic).len() <= topic_max);
+        let next = unbound.next();
+        state.bound = next.map_or(topics.len().min(keeps), |(index, _)| index);
         let mut body = [0; OTHER_MAX];
-        let unbound =
-            outbox.and_then(|outbox| outbox.topics.get(state.bound)).filter(|_| state.bound < keeps);
-        let len = if let Some(&topic) = unbound {
+        let len = if let Some((_, &topic)) = next {
             state.bound += 1;
             let bind = Bind { number: state.bound as u32, text: self.topics.text(topic) };
             wire::encode(&Body::Bind(bind), &mut body)
