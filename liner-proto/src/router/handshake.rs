@@ -44,6 +44,8 @@ impl Router {
         if let Some(conn) = self.conns.get_mut(id) {
             let (name, told) = (name.into(), Epoch::NONE);
             conn.caller = Some(Caller { name, about, fresh, assigned, told, contest: None });
+            // A line has one handshake after another.
+            conn.told_shut = false;
         }
         self.challenge(id);
         self.conns.list(id);

@@ -204,8 +204,6 @@ impl Router {
         if let Some(conn) = self.conns.get_mut(id) {
             // The session before this handshake may have something to say in between.
             if let (Some(caller), Some(told)) = (&mut conn.caller, told) {
-                // A line has one handshake after another.
-                conn.told_shut &= !caller.told.is_none();
                 caller.told = told;
             }
             conn.told_shut |= shut && matches!(owed, Owed::Hello { .. } | Owed::Answer { .. });
