@@ -5,6 +5,7 @@
 mod serial;
 
 use liner_proto::config::LineConfig;
+use liner_proto::router::SendOptions;
 use liner_proto::time::Duration;
 use liner_proto::wire::record::Mode;
 use serial::{World, device_config, gateway_config, numbered};
@@ -51,4 +52,20 @@ fn what_has_to_arrive_takes_turns_with_them() {
         assert_eq!(world.disconnects, []);
         assert!(world.device.line_stats().retransmissions < 10, "{:?}", world.device.line_stats());
     }
+}
+
+#[test]
+fn one_that_got_too_old_while_it_waited_is_not_sent() {
+    let mut world = flooded(false);
+    let options = SendOptions::new(Mode::BestEffort).ttl(Duration::from_secs(1));
+    for _ in 0..60 {
+        world.gateway.router.send_with(world.now, "dev", &[7; 80], &options).expect("the device is there");
+    }
+    world.gateway.router.send(world.now, "dev", b"without an end", Mode::BestEffort).expect("likewise");
+    world.gateway.drain(world.now, &mut world.down);
+    world.run(Duration::from_secs(20));
+    let (last, others) = world.commands.split_last().expect("some arrive");
+    assert_eq!(last.0, b"without an end");
+    // Each takes about 100 ms.
+    assert!((5..15).contains(&others.len()), "{}", others.len());
 }

@@ -26,7 +26,8 @@ pub(super) fn written_out(header: &Header<'_>, topic: &str, payload: &[u8]) -> V
     encoded(&Header { topic: Topic::Text(topic), ..*header }, payload)
 }
 
-fn encoded(header: &Header<'_>, payload: &[u8]) -> Vec<u8> {
+/// The record of a message.
+pub(super) fn encoded(header: &Header<'_>, payload: &[u8]) -> Vec<u8> {
     let mut bytes = alloc::vec![0; record::message_len(header, payload.len())];
     record::encode_message(header, payload, &mut bytes);
     bytes

@@ -2,13 +2,16 @@
 
 use alloc::vec::Vec;
 
+use super::conn::Conn;
+use super::expiry::Reading;
+use super::limits::encoded;
 use super::output::Writer;
 use super::pieces::FRAME_BYTES_MAX;
 use super::{PeerId, RECORD_HEAD_MAX, Router, TopicId};
 use crate::id::ConnId;
 use crate::seal;
 use crate::wire::data;
-use crate::wire::record::{self, Header, Topic};
+use crate::wire::record::{self, Header, Record, Topic};
 use crate::wire::varint;
 
 /// Bytes of best-effort records that wait for a link; beyond them new ones are dropped.
@@ -69,7 +72,11 @@ impl Router {
         except: Option<PeerId>,
     ) -> usize {
         let text = self.topics.text(topic);
-        let header = Header { topic: Topic::Text(text), ..*header };
+        let mut header = Header { topic: Topic::Text(text), ..*header };
+        if header.ttl_ms.is_some() {
+            // It may wait for its link.
+            header = self.reading().queued(&header);
+        }
         let len = record::message_len(&header, payload.len());
         let mut record = alloc::vec![0; len];
         if record::encode_message(&header, payload, &mut record).is_none() {
@@ -98,7 +105,36 @@ impl Router {
 
     /// All that wait, on a reliable link: a frame each.
     pub(super) fn build_loose(&mut self, id: ConnId, writer: &mut Writer) {
+        let now = self.reading();
         let Some(conn) = self.conns.get_mut(id) else { return };
-        while conn.loose.pop(|record| writer.data(record)) {}
+        while conn.loose.pop(|record| write(record, now, writer)) {}
+    }
+
+    /// One of those that wait, on a line. Says whether there was one.
+    pub(super) fn build_one_loose(&mut self, id: ConnId, writer: &mut Writer) -> bool {
+        let (now, reading) = (self.now, self.reading());
+        let Some(Conn { line: Some(line), loose, .. }) = self.conns.get_mut(id) else { return false };
+        if !line.has_turn() {
+            return false;
+        }
+        let before = writer.len();
+        while writer.len() == before {
+            if !loose.pop(|record| write(record, reading, writer)) {
+                return false;
+            }
+        }
+        line.occupy(now, writer.len() - before);
+        true
+    }
+}
+
+/// Writes a record that has waited, if it is still of use.
+fn write(record: &[u8], now: Reading, writer: &mut Writer) {
+    if !record::is_born(record) {
+        return writer.data(record);
+    }
+    let Ok(Record::Message { header, payload }) = record::decode(record) else { return };
+    if !now.is_too_old(&header, false) {
+        writer.data(&encoded(&now.unqueued(&header, false), payload));
     }
 }

@@ -3,7 +3,6 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
-use super::super::conn::Conn;
 use super::super::limits::Spelling;
 use super::super::output::{COBS_WRITE_BYTES, Writer, may_send, messages_limit};
 use super::super::pieces::cut;
@@ -46,7 +45,7 @@ impl Line {
     }
 
     /// Whether a frame that nobody waits for may go now: not while a side that cannot hear and speak at once is answered.
-    fn has_turn(&self) -> bool {
+    pub(in super::super) fn has_turn(&self) -> bool {
         !self.config.half_duplex || self.sending.in_flight() == 0
     }
 
@@ -84,18 +83,6 @@ impl Router {
         let line = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut());
         line.into_iter().for_each(|line| line.loose_first = numbered);
         built
-    }
-
-    /// A best-effort message. Says whether there was one.
-    fn build_one_loose(&mut self, id: ConnId, writer: &mut Writer) -> bool {
-        let now = self.now;
-        let Some(Conn { line: Some(line), loose, .. }) = self.conns.get_mut(id) else { return false };
-        let before = writer.len();
-        if !line.has_turn() || !loose.pop(|record| writer.data(record)) {
-            return false;
-        }
-        line.occupy(now, writer.len() - before);
-        true
     }
 
     /// If only a word of the peer's helps, it is asked for one after a while.
