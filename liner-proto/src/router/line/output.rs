@@ -267,7 +267,9 @@ impl Router {
                 let (record, _) = record::split_first(bytes)?;
                 let number = begin.number;
                 let spelling = Spelling::new(state, outbox, &self.topics, self.reading());
-                if spelling.refusal(record, number).is_some() {
+                let at = if line.partial.0 == number { line.partial.1 } else { 0 };
+                // What has begun to leave goes on.
+                if at == 0 && spelling.refusal(record, number).is_some() {
                     self.put_front_aside(peer);
                     return None;
                 }
@@ -278,7 +280,6 @@ impl Router {
                 let carried = match record::numbers_of(record) {
                     1 if total + seal::LEN <= room => Carried::Record(low),
                     1 => {
-                        let at = if line.partial.0 == number { line.partial.1 } else { 0 };
                         let is_last = total - at as usize <= room - PIECE_HEAD;
                         if is_last { Carried::LastPiece(low, at) } else { Carried::Piece(low, at) }
                     }
