@@ -12,7 +12,7 @@ use liner_proto::id::ConnId;
 use liner_proto::pump::{self, Overflow};
 use liner_proto::router::Framing;
 use liner_proto::wire::record::Mode;
-use nodes::device::Device;
+use nodes::device::{Device, command};
 use nodes::{Node, link_with, settle};
 
 const WINDOW: usize = 100_000;
@@ -99,4 +99,36 @@ fn a_window_is_as_shut_as_the_last_handshake_told() {
             pass_line(&mut device, &mut gateway, conn);
         }
     }
+}
+
+/// More rows wait for the store than may: a device that connects now has no mailbox, and comes again.
+#[test]
+fn a_device_that_connects_while_nothing_more_may_wait_is_sent_its_commands_later() {
+    let mut gateway = nodes::gateway(100);
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        let mut host = Node::start(name, |config| config.durable = true);
+        for topic in 0..3900 {
+            host.router.subscribe(host.now, &format!("{name}{topic}"));
+        }
+        let line = link_with(&mut host, &mut gateway, Framing::Length);
+        pass_unserved(&mut host, &mut gateway, line);
+    }
+    let mut device = Device::new("dev", 1);
+    device.endpoint.handle_link_up(gateway.now);
+    let conn = gateway.router.handle_accepted(gateway.now, Framing::Cobs);
+    pass_line(&mut device, &mut gateway, conn);
+    // The store is back.
+    gateway.serve();
+    for _ in 0..3 {
+        pass_line(&mut device, &mut gateway, conn);
+        gateway.reap();
+        if !device.endpoint.is_up() {
+            device.endpoint.handle_link_down(gateway.now);
+            gateway.pass(Duration::from_secs(2));
+            device.connect(&mut gateway);
+        }
+    }
+    command(&mut gateway, "dev", "on");
+    device.settle(&mut gateway);
+    assert_eq!(device.payloads(), ["on"]);
 }
