@@ -187,6 +187,7 @@ impl Router {
             // In the asynchronous mode they are stored now; only what is stored can be dropped there.
             outbox.out.hold();
         } else if kept {
+            self.storage.put_aside += letters.len() as u64;
             outbox.put_aside(Aside { first: begin.number, letters, reason });
         } else {
             outbox.out.drop_through(begin.number + letters.len() as u64 - 1, gap_of(reason));

@@ -540,6 +540,7 @@ impl Router {
     fn rotate(&mut self, id: OutboxId) {
         let epoch = Epoch(self.rng.next_nonzero());
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
+        self.storage.put_aside -= outbox.drop_aside();
         outbox.rotate(epoch);
         let forgotten = core::mem::take(&mut outbox.forgotten);
         self.events.extend(doubt::rotated(outbox.key.queue().name().into(), forgotten));
