@@ -134,7 +134,8 @@ impl Router {
         fragment: &Fragment<'_>,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
-        let max = self.config.limits.message_max as usize + BatchHead::LEN_MAX + varint::LEN_MAX;
+        let head = BatchHead::LEN_MAX + varint::LEN_MAX;
+        let max = (self.config.limits.message_max as usize).saturating_add(head);
         let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
         if fragment.left == 0 {
             state.arriving.drop_begun();

@@ -270,7 +270,7 @@ impl Router {
         fragment: &Fragment<'_>,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
-        let max = self.config.limits.message_max as usize + data::HEAD_LEN_MAX;
+        let max = (self.config.limits.message_max as usize).saturating_add(data::HEAD_LEN_MAX);
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
         match line.arriving.handle(fragment, max)? {
             Arrived::Nothing => Ok(()),
