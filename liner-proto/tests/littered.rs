@@ -42,7 +42,7 @@ fn talk(from: &mut Node, to: &mut Node, line: (ConnId, ConnId)) -> bool {
 }
 
 fn reconnect(from: &mut Node, to: &mut Node) -> Option<(ConnId, ConnId)> {
-    let line = nodes::link(from, to);
+    let line = link(from, to);
     talk(from, to, line).then_some(line)
 }
 
