@@ -4,11 +4,13 @@
 
 mod nodes;
 
+use std::time::Duration;
+
 use liner_proto::id::ConnId;
-use liner_proto::router::{Event, Quota};
+use liner_proto::router::{Event, Quota, SendOptions};
 use liner_proto::wire::control::CloseReason;
 use liner_proto::wire::record::Mode;
-use nodes::{Node, cut, meet, settle};
+use nodes::{Node, cut, link, meet, settle};
 
 /// A gateway that keeps ten messages of a topic.
 fn gateway() -> Node {
@@ -40,7 +42,7 @@ fn talk(from: &mut Node, to: &mut Node, line: (ConnId, ConnId)) -> bool {
 }
 
 fn reconnect(from: &mut Node, to: &mut Node) -> Option<(ConnId, ConnId)> {
-    let line = nodes::link(from, to);
+    let line = link(from, to);
     talk(from, to, line).then_some(line)
 }
 
@@ -96,4 +98,40 @@ fn dead_letters_of_earlier_lives_count() {
     gateway.restart();
     assert!(reconnect(&mut sender, &mut gateway).is_some());
     assert_eq!((gateway.dead().len(), sender.router.queued()), (40, 0));
+}
+
+/// Many queues find at the same time what is too old in them: all of that together is bounded.
+#[test]
+fn what_many_queues_put_aside_at_once_is_bounded() {
+    let mut gateway = nodes::gateway(100);
+    let mut subs: Vec<Node> =
+        (0..80).map(|n| Node::start(&format!("sub{n}"), |config| config.durable = true)).collect();
+    for sub in &mut subs {
+        sub.router.subscribe(sub.now, "t");
+        let line = meet(sub, &mut gateway);
+        cut(sub, &mut gateway, line);
+    }
+    let options = SendOptions::new(Mode::All).ttl(Duration::from_secs(1));
+    for _ in 0..150 {
+        gateway.router.send_with(gateway.now, "t", b"x", &options).expect("room");
+        gateway.serve();
+    }
+    gateway.pass(Duration::from_secs(2));
+    for sub in &mut subs {
+        let line = link(sub, &mut gateway);
+        for _ in 0..6 {
+            sub.serve();
+            let ahead = sub.give(line.0);
+            gateway.take(line.1, ahead);
+            let back = gateway.give(line.1);
+            sub.take(line.0, back);
+        }
+    }
+    gateway.serve();
+    let dead = gateway.dead().len();
+    assert!((9_000..=10_000).contains(&dead), "{dead}");
+    assert!(
+        gateway.events().iter().any(|event| matches!(event, Event::DeadLettersFull { .. })),
+        "that is said"
+    );
 }

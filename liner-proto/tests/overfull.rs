@@ -7,9 +7,10 @@ mod nodes;
 use std::time::Duration;
 
 use liner_proto::effect::{DeadReason, GapReason};
-use liner_proto::router::{Event, Quota, SendError};
+use liner_proto::id::ConnId;
+use liner_proto::router::{Event, Framing, Quota, SendError};
 use liner_proto::wire::record::Mode;
-use nodes::{Node, cut, meet, settle};
+use nodes::{Node, cut, link_with, meet, settle};
 
 fn gateway(queue_quota: Quota) -> Node {
     Node::start("gateway", |config| {
@@ -114,4 +115,107 @@ fn what_waits_for_an_address_is_bounded_too() {
         assert_eq!(sender.router.queued(), 5);
     }
     assert_eq!(sender.router.send(sender.now, "t", b"x", Mode::All), Err(SendError::Busy));
+}
+
+/// A subscriber that commits nothing: its window is used up, and what is behind it in the queue is dropped. A gap has no more room than
+/// a message.
+#[test]
+fn a_gap_waits_for_the_window() {
+    for window in [9_200, 9_226, 9_240] {
+        gap_waits(window);
+    }
+}
+
+/// A gateway without room for what exceeds the quota, and a subscriber, a sender and the connections of both.
+struct Littered {
+    gateway: Node,
+    slow: Node,
+    line: (ConnId, ConnId),
+    sender: Node,
+    to_gateway: (ConnId, ConnId),
+}
+
+impl Littered {
+    fn new(window: u32) -> Self {
+        let mut gateway = gateway(Quota { messages: 20, bytes: u64::MAX });
+        let mut slow = Node::start("away", |config| {
+            config.durable = true;
+            config.limits.window_bytes = window;
+        });
+        slow.router.subscribe(slow.now, "t");
+        let line = meet(&mut slow, &mut gateway);
+        let mut sender = Node::start("sender", |_| {});
+        let to_gateway = meet(&mut sender, &mut gateway);
+        let mut other = subscriber("other");
+        let view = meet(&mut other, &mut gateway);
+        cut(&mut other, &mut gateway, view);
+        let mut this = Self { gateway, slow, line, sender, to_gateway };
+        for _ in 0..9_100 {
+            this.send(b"x");
+            settle(&mut this.slow, &mut this.gateway, this.line);
+        }
+        this.slow.got.clear();
+        this.slow.events();
+        this
+    }
+
+    fn send(&mut self, payload: &[u8]) {
+        self.sender.router.send(self.sender.now, "t", payload, Mode::All).expect("the gateway is asked");
+        settle(&mut self.sender, &mut self.gateway, self.to_gateway);
+    }
+
+    /// Bytes go to and fro, and the subscriber's store is away.
+    fn pass_unserved(&mut self) {
+        for _ in 0..4 {
+            self.gateway.serve();
+            let bytes = self.gateway.give(self.line.1);
+            self.slow.take(self.line.0, bytes);
+            let back = self.slow.give(self.line.0);
+            self.gateway.take(self.line.1, back);
+        }
+    }
+
+    /// What the subscriber was told of messages that do not come.
+    fn lost(&mut self) -> u64 {
+        let events = self.slow.events().into_iter();
+        events.map(|event| if let Event::Gap { count, .. } = event { count } else { 0 }).sum()
+    }
+}
+
+fn gap_waits(window: u32) {
+    let mut world = Littered::new(window);
+    for number in 0..60_u8 {
+        world.send(&[number; 1000]);
+        world.pass_unserved();
+    }
+    settle(&mut world.slow, &mut world.gateway, world.line);
+    assert_eq!(
+        world.slow.got.last().map(|(last, _)| last[0]),
+        Some(59),
+        "{window}: {:?}",
+        world.slow.events()
+    );
+    assert_eq!(world.slow.got.len() as u64 + world.lost(), 60);
+    assert_eq!(world.gateway.router.queued_for("away"), 0);
+}
+
+/// Messages that arrived, and were dropped by their sender before it knew, are none that are missing.
+#[test]
+fn a_gap_counts_what_did_not_arrive() {
+    let mut world = Littered::new(1 << 20);
+    for number in 0..5 {
+        world.send(&[number]);
+    }
+    world.pass_unserved();
+    cut(&mut world.slow, &mut world.gateway, world.line);
+    for number in 5..30 {
+        world.send(&[number]);
+    }
+    world.line = link_with(&mut world.slow, &mut world.gateway, Framing::Cobs);
+    // On a line nobody says how far the one before had got.
+    world.pass_unserved();
+    settle(&mut world.slow, &mut world.gateway, world.line);
+    let got: Vec<_> = world.slow.got.iter().map(|(payload, _)| payload[0]).collect();
+    assert_eq!((&got[..5], got.last()), (&[0, 1, 2, 3, 4][..], Some(&29)));
+    assert_eq!(got.len() as u64 + world.lost(), 30);
 }

@@ -168,9 +168,14 @@ impl Inbound {
         Resumption::Lost(lost)
     }
 
+    /// Bytes that the session has brought and that are not committed.
+    pub const fn held(&self) -> u64 {
+        self.bytes_new - self.bytes_committed
+    }
+
     /// Whether a record that is new and counts so many bytes may arrive now. One whole message always has room.
     pub const fn has_room(&self, bytes: usize) -> bool {
-        let held = self.bytes_new - self.bytes_committed;
+        let held = self.held();
         held == 0 || held.saturating_add(bytes as u64) <= self.window_bytes
     }
 

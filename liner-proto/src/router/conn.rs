@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::line::Line;
+use super::loose::Loose;
 use super::rival::Contest;
 use super::{DialId, OutboxId, PeerId};
 use crate::id::{ConnId, Epoch};
@@ -15,7 +16,6 @@ use crate::time::{Duration, Instant};
 use crate::timer::{Deadline, Wakeup, earlier};
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::{About, Assigned};
-use crate::wire::varint;
 
 /// How frames are told apart on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,9 +51,6 @@ impl Transmit<'_> {
 /// Connections whose handshake is not finished. The oldest gives way to a new one.
 const UNFINISHED_MAX: usize = 64;
 
-/// Bytes of best-effort records that wait for a link; beyond them new ones are dropped.
-const LOOSE_BYTES_MAX: usize = 128 * 1024;
-
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) framing: Framing,
@@ -73,8 +70,8 @@ pub(super) struct Conn {
     pub(super) head: Vec<u8>,
     pub(super) body: Option<Body>,
     pub(super) written: usize,
-    /// Best-effort records that wait for the link, each with its length before it.
-    pub(super) loose: Vec<u8>,
+    /// Best-effort messages that wait for the link.
+    pub(super) loose: Loose,
     pub(super) progress: Instant,
     pub(super) began: Instant,
     pub(super) reason: Option<CloseReason>,
@@ -160,7 +157,7 @@ impl Conns {
             head: Vec::new(),
             body: None,
             written: 0,
-            loose: Vec::new(),
+            loose: Loose::default(),
             progress: now,
             began: now,
             reason: None,
@@ -204,20 +201,6 @@ impl Conns {
             return None;
         }
         slot.conn.as_mut()
-    }
-
-    /// Adds a best-effort record, if the link is not behind already. Says whether it did.
-    pub(super) fn push_loose(&mut self, id: ConnId, record: &[u8]) -> bool {
-        let Some(conn) = self.get_mut(id) else { return false };
-        if conn.loose.len() + record.len() > LOOSE_BYTES_MAX {
-            return false;
-        }
-        let mut len = [0; varint::LEN_MAX];
-        let taken = varint::put_varint(&mut len, record.len() as u64).unwrap_or(0);
-        conn.loose.extend_from_slice(len.get(..taken).unwrap_or_default());
-        conn.loose.extend_from_slice(record);
-        self.list(id);
-        true
     }
 
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Conn> {

@@ -171,39 +171,6 @@ impl Router {
         }
     }
 
-    /// Hands a best-effort message to whoever is there, and to nobody else. Returns how many took it.
-    pub(super) fn send_loose(
-        &mut self,
-        topic: TopicId,
-        header: &Header<'_>,
-        payload: &[u8],
-        except: Option<PeerId>,
-    ) -> usize {
-        let text = self.topics.text(topic);
-        let header = Header { topic: Topic::Text(text), ..*header };
-        let len = record::message_len(&header, payload.len());
-        let mut record = alloc::vec![0; len];
-        if record::encode_message(&header, payload, &mut record).is_none() {
-            return 0;
-        }
-        let rows = self.topics.rows(topic).iter().map(|row| row.peer);
-        // Whoever is dialled by its address may know somebody.
-        let dialled =
-            self.dials.named().filter_map(|dial| self.dials.peer(dial)).filter(|_| except.is_none());
-        let mut peers: Vec<PeerId> = rows.chain(dialled).filter(|peer| Some(*peer) != except).collect();
-        peers.sort_unstable();
-        peers.dedup();
-        let mut taken = 0;
-        for peer in peers {
-            let Some(peer) = self.peers.get(peer.0).filter(|peer| len <= peer.loose_max) else { continue };
-            let Some(conn) = peer.conn else { continue };
-            if self.conns.push_loose(conn, &record) {
-                taken += 1;
-            }
-        }
-        taken
-    }
-
     /// Queues a message that was taken over for a subscriber, within its quota: beyond that it loses messages, and nobody else
     /// waits for it. Says whether it was not too large.
     fn push_taken(&mut self, id: OutboxId, message: (TopicId, &Header<'_>, &[u8])) -> bool {
@@ -346,6 +313,10 @@ impl Router {
         let max = self.topics_share();
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         if state.told_full.len() >= max || state.told_full.contains(&topic) {
+            return;
+        }
+        if self.topics.text(topic).len() > state.topic_max() {
+            // It cannot be told: what it sends is put aside.
             return;
         }
         state.told_full.push(topic);

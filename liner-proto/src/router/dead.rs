@@ -5,13 +5,11 @@ use alloc::vec::Vec;
 use super::event::Event;
 use super::limits::{Spelling, written_out};
 use super::outbox::{Aside, Letter};
-use super::peer::Peer;
 use super::storage::{Staged, Storage};
 use super::tally::Loss;
 use super::{OutboxId, PeerId, Router, TopicId};
 use crate::delivery::Next;
 use crate::effect::{DeadReason, GapReason};
-use crate::id::ConnId;
 use crate::wire::control::CloseReason;
 use crate::wire::record::{Header, Run};
 
@@ -79,37 +77,6 @@ impl Router {
             self.events.push(Event::DeadLettersFull { name: state.name.clone() });
         }
         Err(CloseReason::Overloaded)
-    }
-
-    /// Whether a peer is to be told that it may send nothing.
-    pub(super) fn is_shut(&self, peer: Option<PeerId>) -> bool {
-        peer.and_then(|peer| self.peers.get(peer.0)).is_some_and(|state| state.shut_for.is_some())
-    }
-
-    /// A session begins: the peer has been told what it may send.
-    pub(super) fn begin_shut(&mut self, peer: PeerId, conn: ConnId) {
-        let told = self.conns.get(conn).is_some_and(|conn| conn.told_shut);
-        if told && let Some(state) = self.peers.get_mut(peer.0).filter(|state| state.shut_for.is_some()) {
-            state.inbound.shut();
-        }
-    }
-
-    /// Peers of which nothing was taken may send again.
-    pub(super) fn open_windows(&mut self, opens: impl Fn(PeerId, &Peer) -> bool) {
-        for peer in core::mem::take(&mut self.shut) {
-            let Some(state) = self.peers.get_mut(peer.0).filter(|state| state.shut_for.is_some()) else {
-                continue;
-            };
-            if !opens(peer, state) {
-                self.shut.push(peer);
-                continue;
-            }
-            state.shut_for = None;
-            state.inbound.open();
-            if let Some(conn) = state.conn {
-                self.conns.list(conn);
-            }
-        }
     }
 
     pub(super) fn put_aside(
@@ -220,6 +187,7 @@ impl Router {
             // In the asynchronous mode they are stored now; only what is stored can be dropped there.
             outbox.out.hold();
         } else if kept {
+            self.storage.put_aside += letters.len() as u64;
             outbox.put_aside(Aside { first: begin.number, letters, reason });
         } else {
             outbox.out.drop_through(begin.number + letters.len() as u64 - 1, gap_of(reason));

@@ -9,8 +9,9 @@ use super::storage::Staged;
 use super::topics::Subscribed;
 use super::{OutboxId, PeerId, Router, TopicId};
 use crate::delivery::SendMode;
+use crate::seal;
 use crate::timer::{Deadline, Wakeup};
-use crate::wire::control::{CloseReason, TopicFull};
+use crate::wire::control::{CloseReason, NUMBERED_HEAD, TopicFull};
 use crate::wire::page::{Change, Page, PageBuilder, Row};
 
 /// Stands before the address of a subscriber that has no name of its own, in the directory's rows.
@@ -42,9 +43,11 @@ impl Router {
         }
         state.rows_told = version;
         let mut scratch = [0; PAGE_BYTES];
+        let room = PAGE_BYTES.min(frame_max.saturating_sub(seal::LEN + NUMBERED_HEAD));
         let mut rows = self.topics.own().peekable();
         loop {
-            let Ok(mut page) = PageBuilder::new(&mut scratch, version) else { return };
+            let place = scratch.get_mut(..room).unwrap_or_default();
+            let Ok(mut page) = PageBuilder::new(place, version) else { return };
             while let Some(topic) = rows.peek() {
                 let row = Row {
                     change: Change::Add,
@@ -53,7 +56,8 @@ impl Router {
                     address: &self.config.address,
                     durable: self.config.durable,
                 };
-                if !page.push(&row) {
+                // A row that is longer than a frame cannot be told.
+                if !page.push(&row) && page.count() > 0 {
                     break;
                 }
                 rows.next();

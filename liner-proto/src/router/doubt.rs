@@ -11,6 +11,7 @@ use alloc::string::String;
 use super::event::Event;
 use super::outbox::Outbox;
 use super::{PeerId, Router};
+use crate::delivery::Resumed;
 use crate::time::Instant;
 
 /// What becomes of messages that a peer may have had before it forgot this node's stream: a device that was switched off, or a node
@@ -59,6 +60,9 @@ pub(super) enum Doubt {
     Open,
     Held,
     Decided(Decision),
+    /// There is none: they came again, as was decided, or the epoch began because this node's state went backwards. Should the
+    /// peer forget after that, there is.
+    Settled,
 }
 
 impl Outbox {
@@ -67,13 +71,38 @@ impl Outbox {
         self.out.predecessor().map_or(0, |before| before.count)
     }
 
-    /// Whether a peer that was just met has forgotten messages that it may have had, and the store is not told yet how
-    /// many those are. The queue needs a new epoch then.
-    pub(super) fn begins_doubt(&mut self, has_forgotten: bool, policy: InDoubt) -> bool {
+    /// A peer was just met. Says whether the queue needs a new epoch before a session can begin.
+    pub(super) fn needs_epoch(&mut self, resumed: Resumed, has_forgotten: bool, policy: InDoubt) -> bool {
+        let has_forgotten = has_forgotten || resumed == Resumed::Forgotten;
+        // One that is wanted already would begin in the middle of the session.
+        self.rotate_wanted |= resumed == Resumed::Regressed || self.begins_doubt(has_forgotten, policy);
+        if self.doubt == Doubt::Settled && !self.rotate_wanted {
+            self.doubt = if has_forgotten { Doubt::Open } else { Doubt::Decided(Decision::Redeliver) };
+        }
+        self.rotate_wanted
+    }
+
+    /// Whether the peer has forgotten messages that it may have had, and the store is not told yet how many those are.
+    fn begins_doubt(&mut self, has_forgotten: bool, policy: InDoubt) -> bool {
         let known = self.out.acked().max(self.sent_before_epoch());
         let begins = has_forgotten && policy != InDoubt::Redeliver && self.out.sent_through() > known;
         self.forgotten |= begins;
         begins
+    }
+
+    /// Whether somebody may still have to be asked.
+    pub(super) fn has_question(&self) -> bool {
+        let is_answered = matches!(self.doubt, Doubt::Settled | Doubt::Decided(Decision::Redeliver));
+        !is_answered && self.sent_before_epoch() > self.out.acked()
+    }
+
+    /// The session is over.
+    pub(super) fn handle_link_down(&mut self) {
+        let in_flight = self.out.sent() > self.out.acked() + 1;
+        if in_flight && self.doubt == Doubt::Decided(Decision::Redeliver) {
+            self.doubt = Doubt::Settled;
+        }
+        self.out.handle_link_down();
     }
 
     /// A session begins. Says how many messages there is to ask about.
@@ -85,9 +114,9 @@ impl Outbox {
         }
         self.doubt = match (self.doubt, policy) {
             (Doubt::Decided(decision), _) => Doubt::Decided(decision),
-            (Doubt::Open | Doubt::Held, InDoubt::Redeliver) => Doubt::Decided(Decision::Redeliver),
-            (Doubt::Open | Doubt::Held, InDoubt::DeadLetter) => Doubt::Decided(Decision::DeadLetter),
-            (Doubt::Open | Doubt::Held, InDoubt::Ask) => Doubt::Held,
+            (_, InDoubt::Redeliver) => Doubt::Decided(Decision::Redeliver),
+            (_, InDoubt::DeadLetter) => Doubt::Decided(Decision::DeadLetter),
+            (_, InDoubt::Ask) => Doubt::Held,
         };
         (self.doubt == Doubt::Held).then_some(count)
     }
@@ -106,7 +135,7 @@ impl Outbox {
 impl Router {
     /// Decides what becomes of the messages for the node `name` that it may have had before: see
     /// [`Event::InDoubt`]. Says whether there were any that waited for that. The decision is not stored: if this node is started
-    /// anew before it was carried out, its configuration counts.
+    /// anew before it was carried out, its configuration counts. If the node forgets again what it had, that is asked anew.
     pub fn resolve_doubt(&mut self, now: Instant, name: &str, decision: Decision) -> bool {
         self.tick(now);
         let Some(&peer) = self.names.get(name) else { return false };

@@ -44,6 +44,8 @@ impl Router {
         if let Some(conn) = self.conns.get_mut(id) {
             let (name, told) = (name.into(), Epoch::NONE);
             conn.caller = Some(Caller { name, about, fresh, assigned, told, contest: None });
+            // A line has one handshake after another.
+            conn.told_shut = false;
         }
         self.challenge(id);
         self.conns.list(id);
@@ -143,10 +145,7 @@ impl Router {
         };
         let resumed = outbox.out.resume(self.now, stream.known);
         let in_doubt = self.config.in_doubt.of(&state.name);
-        if resumed == Resumed::Regressed
-            || outbox.begins_doubt(resumed == Resumed::Forgotten || state.has_forgotten(&about), in_doubt)
-        {
-            outbox.rotate_wanted = true;
+        if outbox.needs_epoch(resumed, state.has_forgotten(&about), in_doubt) {
             self.rotate_if_possible(outbox_id);
             return Err(CloseReason::Regressed);
         }

@@ -92,12 +92,13 @@ impl Router {
         state.handle_down();
         let outbox = state.outbox;
         self.events.push(Event::PeerDown { name: state.name.clone(), reason, dialed });
+        self.note_unstored(peer);
         self.set_lease(peer);
         // Another instance may have waited for that.
         self.conns.list_unfinished();
         if let Some(outbox) = outbox {
             if let Some(outbox) = self.outboxes.get_mut(outbox.0) {
-                outbox.out.handle_link_down();
+                outbox.handle_link_down();
             }
             // Without a link the asynchronous mode writes at once.
             self.list(outbox);
@@ -336,9 +337,11 @@ impl Router {
         match record {
             Record::Gap { reason, count } => {
                 let last = number.checked_add(count - 1).ok_or(CloseReason::Violation)?;
+                let before = state.inbound.received();
                 let arrival = state.inbound.handle_arrival(number, last, bytes).map_err(close_reason)?;
                 if arrival == Arrival::New {
-                    let (from, count, reason) = (state.name.clone(), *count, *reason);
+                    // What an earlier session brought is not missing.
+                    let (from, count, reason) = (state.name.clone(), last - before, *reason);
                     self.events.push(Event::Gap { from, count, reason });
                 }
                 Ok(())

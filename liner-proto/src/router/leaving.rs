@@ -211,7 +211,8 @@ impl Router {
     }
 
     fn remove_outbox(&mut self, id: OutboxId) {
-        let Some(outbox) = self.outboxes.remove(id.0) else { return };
+        let Some(mut outbox) = self.outboxes.remove(id.0) else { return };
+        self.storage.put_aside -= outbox.drop_aside();
         if !outbox.is_moved() {
             self.handed_on_before += outbox.acked_since_start();
         }

@@ -10,6 +10,7 @@ use super::topics::Topics;
 use super::{PeerId, RECORD_HEAD_MAX, Router, SendError, TopicId};
 use crate::effect::DeadReason;
 use crate::memory::Cursor;
+use crate::wire::TEXT_MAX;
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::About;
 use crate::wire::record::{self, Age, GAP_LEN_MAX, Header, Record, Topic};
@@ -25,7 +26,8 @@ pub(super) fn written_out(header: &Header<'_>, topic: &str, payload: &[u8]) -> V
     encoded(&Header { topic: Topic::Text(topic), ..*header }, payload)
 }
 
-fn encoded(header: &Header<'_>, payload: &[u8]) -> Vec<u8> {
+/// The record of a message.
+pub(super) fn encoded(header: &Header<'_>, payload: &[u8]) -> Vec<u8> {
     let mut bytes = alloc::vec![0; record::message_len(header, payload.len())];
     record::encode_message(header, payload, &mut bytes);
     bytes
@@ -38,6 +40,8 @@ pub(super) struct Spelling<'a> {
     numbers: &'a [TopicId],
     /// How many of the numbers the peer keeps.
     bindings_max: usize,
+    /// How long a topic may be of which it keeps the number.
+    topic_max: usize,
     topics: &'a Topics,
     peer: Option<PeerId>,
     record_max: usize,
@@ -55,6 +59,7 @@ impl<'a> Spelling<'a> {
         Self {
             numbers: &outbox.topics,
             bindings_max: state.bindings_max(),
+            topic_max: state.topic_max(),
             topics,
             peer: outbox.peer,
             record_max: state.record_max,
@@ -68,7 +73,7 @@ impl<'a> Spelling<'a> {
 
     /// Whether the peer keeps every number that the queue has given out: records are sent as they stand there.
     pub(super) const fn is_plain(&self) -> bool {
-        self.numbers.len() <= self.bindings_max
+        self.numbers.len() <= self.bindings_max && self.topic_max >= TEXT_MAX
     }
 
     fn text(&self, number: u32) -> Option<&str> {
@@ -114,8 +119,10 @@ impl<'a> Spelling<'a> {
             return (Cow::Borrowed(record), &[]);
         };
         let text = match header.topic {
-            Topic::Number(number) if number as usize > self.bindings_max => self.text(number),
-            Topic::Number(_) | Topic::Text(_) => None,
+            Topic::Number(number) => self
+                .text(number)
+                .filter(|text| number as usize > self.bindings_max || text.len() > self.topic_max),
+            Topic::Text(_) => None,
         };
         if text.is_none() && !is_born {
             return (Cow::Borrowed(record), &[]);
@@ -271,7 +278,11 @@ impl Router {
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get(id.0)) else { return Ok(()) };
         let text = self.topics.text(topic);
         let topic = match outbox.topic(topic, text) {
-            Topic::Number(number) if number as usize <= state.bindings_max() => Topic::Number(number),
+            Topic::Number(number)
+                if number as usize <= state.bindings_max() && text.len() <= state.topic_max() =>
+            {
+                Topic::Number(number)
+            }
             Topic::Number(_) | Topic::Text(_) => Topic::Text(text),
         };
         // What is sent says its age, which is below its time to live.
@@ -288,7 +299,6 @@ impl Router {
 mod tests {
     use super::*;
     use crate::id::Epoch;
-    use crate::wire::TEXT_MAX;
     use crate::wire::record::{Mode, Origin};
 
     #[test]

@@ -9,9 +9,10 @@ use alloc::string::String;
 use super::conn::Framing;
 use super::peer::Peer;
 use super::storage::Staged;
-use super::topics::Subscribed;
+use super::topics::{Row, Subscribed};
 use super::{PeerId, Router, TopicId};
 use crate::id::Epoch;
+use crate::wire::control::CloseReason;
 use crate::wire::handshake::About;
 
 /// Topic numbers that a host keeps at least.
@@ -32,9 +33,13 @@ impl Router {
         let Some(state) = self.peers.get(peer.0).filter(|state| self.is_device(state)) else { return };
         let (name, address) =
             (state.name.clone(), address_of(state.about.map_or(Epoch::NONE, |about| about.inbox)));
-        if self.storage.is_staged_full() {
-            // What is sent to it is kept for its topic, and it comes again.
-            return;
+        let has_row = |row: &Row| row.peer == peer && *row.address == *address;
+        let is_open =
+            self.topics.find(&name).is_some_and(|topic| self.topics.rows(topic).iter().any(has_row));
+        if !is_open && self.storage.is_staged_full() {
+            // A row that only memory knows would be forgotten with it. The device comes again.
+            let conn = state.conn;
+            return conn.into_iter().for_each(|conn| self.conns.close(conn, CloseReason::Overloaded));
         }
         let Ok(topic) = self.intern_bounded(&name) else { return };
         if let Some(state) = self.peers.get_mut(peer.0) {

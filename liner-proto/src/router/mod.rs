@@ -28,6 +28,7 @@ mod leaving;
 mod limits;
 mod line;
 mod loads;
+mod loose;
 mod mailbox;
 mod options;
 mod outbox;
@@ -35,6 +36,7 @@ mod output;
 mod peer;
 mod pieces;
 mod rival;
+mod shut;
 mod slots;
 mod storage;
 mod sweep;
@@ -137,7 +139,7 @@ pub struct Router {
     names: BTreeMap<Box<str>, PeerId>,
     /// Whether a peer was refused because there are too many names.
     names_full: bool,
-    /// Peers that were told to send nothing, as there is no room for what would have to be put aside.
+    /// Peers that are to send nothing, or were told so.
     shut: Vec<PeerId>,
     /// Peers that are away, by the time when they are looked at; each stands there once.
     leases: BTreeSet<(Instant, PeerId)>,
@@ -538,6 +540,7 @@ impl Router {
     fn rotate(&mut self, id: OutboxId) {
         let epoch = Epoch(self.rng.next_nonzero());
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return };
+        self.storage.put_aside -= outbox.drop_aside();
         outbox.rotate(epoch);
         let forgotten = core::mem::take(&mut outbox.forgotten);
         self.events.extend(doubt::rotated(outbox.key.queue().name().into(), forgotten));

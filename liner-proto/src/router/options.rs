@@ -11,7 +11,7 @@ pub struct SendOptions {
     pub mode: Mode,
     /// How long it is of use, from 1 ms to 49 days; without an end if there is none. It is counted in elapsed time, over all
     /// hops: what is older when its turn comes is not sent, but becomes a dead letter of the node that has it, and its receiver is told
-    /// of a gap.
+    /// of a gap. A best-effort message is dropped.
     pub ttl: Option<Duration>,
 }
 

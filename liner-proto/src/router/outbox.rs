@@ -330,9 +330,11 @@ impl Outbox {
         self.own_through < self.out.stored()
     }
 
-    /// Begins a new epoch.
+    /// Begins a new epoch. Nothing may be on its way to the dead letters: its numbers would be of the old one.
     pub(super) fn rotate(&mut self, epoch: Epoch) {
+        debug_assert!(self.aside.is_none());
         self.acked_before = self.acked_since_start();
+        let asks = self.forgotten || self.has_question();
         let predecessor = self.out.rotate(epoch);
         self.own_through = self.out.next() - 1;
         self.acked_base = self.out.acked();
@@ -349,9 +351,7 @@ impl Outbox {
         self.newest.iter_mut().for_each(|newest| *newest = newest.saturating_sub(less));
         self.rotation = Some((epoch, predecessor));
         self.rotation_asked = false;
-        self.doubt = Doubt::Open;
-        // Its numbers are of the old epoch. It is found again under the new ones.
-        self.aside = None;
+        self.doubt = if asks { Doubt::Open } else { Doubt::Settled };
     }
 
     /// Whether records may be sent: their epoch is known to the store, and nobody has to decide first whether they are.
@@ -482,14 +482,19 @@ impl Outbox {
         self.aside = Some(aside);
     }
 
+    /// What was to become dead letters does not. Says how many messages that were.
+    pub(super) fn drop_aside(&mut self) -> u64 {
+        self.aside.take().map_or(0, |aside| aside.letters.len() as u64)
+    }
+
+    /// Whether the peer has acknowledged what was to become dead letters: an earlier session has brought it.
+    pub(super) fn has_aside_in_vain(&self) -> bool {
+        self.owes_aside() && self.aside.as_ref().is_some_and(|aside| aside.first <= self.out.acked())
+    }
+
     /// Adds what is put aside: the store drops a message in the group that makes it a dead letter.
     pub(super) fn emit_aside(&mut self, id: u64, batch: &mut Batch) {
-        if !self.owes_aside() {
-            return;
-        }
-        // An earlier session's acknowledgement may have come between: then the peer has them.
-        self.aside = self.aside.take().filter(|aside| aside.first > self.out.acked());
-        let Some(aside) = &self.aside else { return };
+        let Some(aside) = self.aside.as_ref().filter(|_| self.aside_asked.is_empty()) else { return };
         self.aside_asked.put(id, ());
         let (queue, reason) = (self.key.queue(), aside.reason);
         for Letter { topic, record } in &aside.letters {

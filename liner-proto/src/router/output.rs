@@ -124,10 +124,7 @@ impl Router {
                     self.build_loose(id, &mut writer);
                     body = self.build_batch(peer, &mut writer);
                 }
-                Framing::Cobs => {
-                    self.build_loose(id, &mut writer);
-                    self.build_line(id, peer, &mut writer);
-                }
+                Framing::Cobs => self.build_line(id, peer, &mut writer),
             }
         }
         let now = self.now;
@@ -285,32 +282,20 @@ impl Router {
     fn build_binds(&mut self, peer: PeerId, writer: &mut Writer) {
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get(id.0)) else { return };
-        let keeps = state.bindings_max();
+        let (keeps, topic_max) = (state.bindings_max(), state.topic_max());
         while let Some(&topic) = outbox.topics.get(state.bound).filter(|_| state.bound < keeps) {
             if writer.bytes.len() > SEGMENT_BYTES {
                 return;
             }
             state.bound += 1;
-            writer.frame(&Body::Bind(Bind { number: state.bound as u32, text: self.topics.text(topic) }));
+            let text = self.topics.text(topic);
+            if text.len() <= topic_max {
+                writer.frame(&Body::Bind(Bind { number: state.bound as u32, text }));
+            }
         }
     }
 
     // ------------------------------------------------------------------ messages
-
-    /// Best-effort messages: unnumbered, a frame each on every link.
-    fn build_loose(&mut self, id: ConnId, writer: &mut Writer) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let loose = core::mem::take(&mut conn.loose);
-        let before = writer.len();
-        for record in record::Run::new(&loose).flatten() {
-            writer.data(record);
-        }
-        let now = self.now;
-        let line = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut());
-        if let Some(line) = line.filter(|_| writer.len() > before) {
-            line.occupy(now, writer.len() - before);
-        }
-    }
 
     fn build_batch(&mut self, peer: PeerId, writer: &mut Writer) -> Option<InFlight> {
         let now = self.now;
@@ -364,16 +349,26 @@ impl Router {
                 None
             }
             Next::Gap { first, last, reason } => {
-                self.build_gap(peer, (first, last, reason), writer);
+                self.build_gap(peer, (first, last, reason), credit, writer);
                 None
             }
         }
     }
 
-    fn build_gap(&mut self, peer: PeerId, (first, last, reason): (u64, u64, GapReason), writer: &mut Writer) {
+    /// A gap for numbers that were dropped, if it may be sent: it has no more room in the window than a message.
+    fn build_gap(
+        &mut self,
+        peer: PeerId,
+        (first, last, reason): (u64, u64, GapReason),
+        credit: usize,
+        writer: &mut Writer,
+    ) {
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return };
         let run = gap_run(reason, last - first + 1);
+        if run.bytes().len() > credit && outbox.out.acked() + 1 != first {
+            return;
+        }
         let head = BatchHead { sent_before: false, first, last, added_age_ms: None };
         writer.batch(&head, run.bytes());
         outbox.out.advance(self.now, Cursor { number: last + 1, offset: 0 });
@@ -413,7 +408,7 @@ impl Router {
             }
             Next::Nothing => {}
             Next::Load { .. } => self.want_load(id),
-            Next::Gap { first, last, reason } => self.build_gap(peer, (first, last, reason), writer),
+            Next::Gap { first, last, reason } => self.build_gap(peer, (first, last, reason), credit, writer),
         }
         None
     }
@@ -544,7 +539,7 @@ impl Writer {
     }
 
     /// Adds a frame with one message without a number.
-    fn data(&mut self, record: &[u8]) {
+    pub(super) fn data(&mut self, record: &[u8]) {
         let Some(parts) = (DataHead { sent_before: false, frame: 0, added_age_ms: 0 }).encode(record) else {
             return;
         };

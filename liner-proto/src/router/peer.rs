@@ -9,9 +9,15 @@ use super::{NodeConfig, OutboxId, Router, TopicId};
 use crate::delivery::{Inbound, Resumption};
 use crate::effect::GapReason;
 use crate::id::{ConnId, Epoch};
+use crate::seal;
 use crate::time::Instant;
 use crate::wire::batch::NUMBERS_MAX;
+use crate::wire::control::NUMBERED_HEAD;
 use crate::wire::handshake::{About, Acks, StreamFields};
+use crate::wire::varint;
+
+/// The most bytes around a topic in a frame that is about it, a Bind or a TopicFull.
+const TOPIC_HEAD: usize = seal::LEN + NUMBERED_HEAD + 1 + 2 + varint::LEN_MAX;
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -72,6 +78,10 @@ pub(super) struct Peer {
     /// A message of it on this topic has to be put aside, and there was no room for that: no more is taken of it before there
     /// is.
     pub(super) shut_for: Option<TopicId>,
+    /// Bytes that its earlier sessions brought, and how many messages of all peers this node had taken over by then: once those are
+    /// stored there are none.
+    pub(super) unstored: u64,
+    pub(super) unstored_taken: u64,
     /// Topics of which it sent the first message that is kept.
     pub(super) kept: usize,
     /// Topics of which the peer takes no more.
@@ -113,6 +123,8 @@ impl Peer {
             lease: None,
             has_cursor: false,
             shut_for: None,
+            unstored: 0,
+            unstored_taken: 0,
             kept: 0,
             full: Vec::new(),
             told_full: Vec::new(),
@@ -181,6 +193,12 @@ impl Peer {
     /// Whether it has forgotten what it had since it was met last.
     pub(super) fn has_forgotten(&self, about: &About) -> bool {
         self.inbox.is_some_and(|inbox| inbox != about.inbox || inbox.is_none())
+    }
+
+    /// The longest topic that has room in a frame that is about it. Longer ones are written out in each record, as that may travel in
+    /// pieces.
+    pub(super) fn topic_max(&self) -> usize {
+        self.frame_max().saturating_sub(TOPIC_HEAD)
     }
 
     /// Topic numbers that it keeps.

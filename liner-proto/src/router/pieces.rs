@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::event::Application;
 use super::limits::Spelling;
 use super::output::Writer;
-use super::{PeerId, RECORD_HEAD_MAX, Router};
+use super::{PeerId, Router};
 use crate::delivery::Next;
 use crate::line::{Assembly, Piece};
 use crate::memory::{Cursor, SEGMENT_BYTES};
@@ -16,7 +16,6 @@ use crate::seal;
 use crate::time::Instant;
 use crate::wire::batch::BatchHead;
 use crate::wire::control::{CloseReason, FRAGMENT_HEAD_MAX, Fragment};
-use crate::wire::data;
 use crate::wire::record;
 use crate::wire::varint::{self, varint_len};
 use crate::wire::{self, Body};
@@ -126,12 +125,6 @@ impl Router {
             .sum()
     }
 
-    /// The largest payload of a best-effort message. It is in one frame, so that a node with shorter ones does not get it.
-    pub fn loose_max(&self) -> usize {
-        let in_frame = FRAME_BYTES_MAX - seal::LEN - data::HEAD_LEN_MAX - RECORD_HEAD_MAX;
-        self.payload_max().min(in_frame)
-    }
-
     // ------------------------------------------------------------------ arriving
 
     /// A piece of a body, on a reliable link.
@@ -141,7 +134,8 @@ impl Router {
         fragment: &Fragment<'_>,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
-        let max = self.config.limits.message_max as usize + BatchHead::LEN_MAX + varint::LEN_MAX;
+        let head = BatchHead::LEN_MAX + varint::LEN_MAX;
+        let max = (self.config.limits.message_max as usize).saturating_add(head);
         let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
         if fragment.left == 0 {
             state.arriving.drop_begun();

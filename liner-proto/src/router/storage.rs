@@ -69,7 +69,7 @@ pub(super) struct Storage {
     peers: Vec<PeerId>,
     staged: VecDeque<Staged>,
     staged_asked: usize,
-    /// Messages put aside, those among them that the store had before.
+    /// Messages put aside, those that the store had before and those that are on their way to it among them.
     pub(super) put_aside: u64,
     retry_at: Option<Instant>,
     failed: bool,
@@ -336,6 +336,9 @@ impl Router {
             let (first, last, records) = (append.first, append.last, append.records);
             batch.push(&StoreOp::Append { queue, first, last, records });
         }
+        if outbox.has_aside_in_vain() {
+            self.storage.put_aside -= outbox.drop_aside();
+        }
         outbox.emit_aside(batch_id, batch);
     }
 
@@ -432,7 +435,6 @@ impl Router {
             if data {
                 outbox.handle_stored(id);
                 if let Some(Aside { letters, reason, .. }) = outbox.handle_put_aside(id) {
-                    self.storage.put_aside += letters.len() as u64;
                     for (topic, count) in topics_of(&letters) {
                         let (name, topic) = (outbox.key.queue().name().into(), topic.into());
                         self.events.push(Event::DeadLetter { name, topic, reason, count });
@@ -455,9 +457,8 @@ impl Router {
             self.storage.taken = self.storage.taken.max(flight.taken);
             self.storage.staged.drain(..flight.staged.min(self.storage.staged.len()));
             self.storage.staged_asked -= flight.staged;
-            if flight.staged > 0 && !self.storage.is_littered() {
-                self.open_windows(|_, _| true);
-            }
+            let has_room = flight.staged > 0 && !self.storage.is_littered();
+            self.open_windows(|_, _| has_room);
             self.inbox_stored |= flight.inbox;
         }
     }

@@ -1,11 +1,11 @@
 //! Long messages over a line of short frames that damages bits, through a gateway, to a subscriber.
 
 use liner_proto::config::LineConfig;
-use liner_proto::effect::GapReason;
+use liner_proto::effect::{DeadReason, GapReason};
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event as DeviceEvent, TopicIndex};
 use liner_proto::id::ConnId;
 use liner_proto::pump::{self, Overflow};
-use liner_proto::router::Message;
+use liner_proto::router::{Message, SendOptions};
 use liner_proto::time::{Duration, Instant};
 use liner_proto::wire::record::Mode;
 
@@ -213,5 +213,24 @@ fn a_message_that_is_dropped_in_the_middle_is_whole_or_a_gap() {
             assert_eq!(world.disconnects, 0, "{moment}");
         }
         assert!(whole > 5 && lost > 5, "{whole} {lost}");
+    });
+}
+
+/// What has begun to leave goes on, however long that takes.
+#[test]
+fn a_long_message_that_is_on_its_way_when_its_time_ends_arrives() {
+    with_room(|| {
+        let mut world = World::new(FAULTS, 7);
+        let command = payload(LONG, 1);
+        let options = SendOptions::new(Mode::One).ttl(Duration::from_secs(1));
+        for command in [&command[..], b"too old when its turn comes"] {
+            world.gateway.router.send_with(world.now, "dev", command, &options).expect("it is queued");
+        }
+        world.gateway.router.send(world.now, "dev", b"next", Mode::One).expect("it is queued");
+        while world.commands.len() < 2 && world.now < Instant::ZERO + Duration::from_secs(60) {
+            world.step();
+        }
+        assert!(world.commands == [command, b"next".to_vec()], "{} came", world.commands.len());
+        assert_eq!(world.gateway.dead(), [DeadReason::Expired]);
     });
 }

@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use super::super::conn::Conn;
 use super::super::event::Application;
 use super::super::input::close_reason;
+use super::super::loose::Loose;
 use super::super::pieces::Arrived;
 use super::super::{PeerId, Router};
 use super::Line;
@@ -156,7 +157,7 @@ impl Router {
         let next = conn.next.take()?;
         conn.session = *next;
         // What waited there was for whoever it was with.
-        conn.loose = alloc::vec::Vec::new();
+        conn.loose = Loose::default();
         let (before, dialed) = (conn.peer.take(), conn.dial.is_some());
         if let Some(peer) = before {
             self.peer_down(peer, id, CloseReason::Replaced, dialed);
@@ -269,7 +270,7 @@ impl Router {
         fragment: &Fragment<'_>,
         application: &mut dyn Application,
     ) -> Result<(), CloseReason> {
-        let max = self.config.limits.message_max as usize + data::HEAD_LEN_MAX;
+        let max = (self.config.limits.message_max as usize).saturating_add(data::HEAD_LEN_MAX);
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return Ok(()) };
         match line.arriving.handle(fragment, max)? {
             Arrived::Nothing => Ok(()),

@@ -53,6 +53,8 @@ pub(super) struct Line {
     announced: u64,
     /// The last number of which it is known that it has arrived.
     arrived: u64,
+    /// A best-effort message goes before the next frame that has to arrive.
+    loose_first: bool,
     /// The record of which the next piece is to be sent, and where that begins.
     partial: (u64, u32),
     /// When something was sent last.
@@ -77,6 +79,7 @@ impl Line {
             expected: 0,
             announced: 0,
             arrived: 0,
+            loose_first: false,
             partial: (0, 0),
             spoke: None,
             nudge_at: None,

@@ -45,7 +45,7 @@ impl Line {
     }
 
     /// Whether a frame that nobody waits for may go now: not while a side that cannot hear and speak at once is answered.
-    fn has_turn(&self) -> bool {
+    pub(in super::super) fn has_turn(&self) -> bool {
         !self.config.half_duplex || self.sending.in_flight() == 0
     }
 
@@ -65,11 +65,24 @@ impl Router {
             if !line.is_ready(now) {
                 return;
             }
-            if !(self.build_lost(id, peer, writer) || self.build_new(id, peer, writer)) {
+            if !self.build_next(id, peer, writer) {
                 break;
             }
         }
         self.note_waiting(id, peer);
+    }
+
+    /// The next frame. What has to arrive and best-effort messages take turns, so that neither waits for more than one frame of the
+    /// other. Says whether there was one.
+    fn build_next(&mut self, id: ConnId, peer: PeerId, writer: &mut Writer) -> bool {
+        let line = self.conns.get(id).and_then(|conn| conn.line.as_ref());
+        let loose_first = line.is_some_and(|line| line.loose_first);
+        let first = loose_first && self.build_one_loose(id, writer);
+        let numbered = !first && (self.build_lost(id, peer, writer) || self.build_new(id, peer, writer));
+        let built = first || numbered || (!loose_first && self.build_one_loose(id, writer));
+        let line = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut());
+        line.into_iter().for_each(|line| line.loose_first = numbered);
+        built
     }
 
     /// If only a word of the peer's helps, it is asked for one after a while.
@@ -156,12 +169,15 @@ impl Router {
         }
         let line = self.conns.get_mut(id)?.line.as_mut()?;
         let state = self.peers.get_mut(peer.0)?;
-        let keeps = state.bindings_max();
+        let (keeps, topic_max) = (state.bindings_max(), state.topic_max());
         let outbox = state.outbox.and_then(|id| self.outboxes.get(id.0));
+        let topics = outbox.map_or(&[][..], |outbox| &outbox.topics);
+        let unbound = topics.iter().take(keeps).enumerate().skip(state.bound);
+        let mut unbound = unbound.filter(|(_, topic)| self.topics.text(**topic).len() <= topic_max);
+        let next = unbound.next();
+        state.bound = next.map_or(topics.len().min(keeps), |(index, _)| index);
         let mut body = [0; OTHER_MAX];
-        let unbound =
-            outbox.and_then(|outbox| outbox.topics.get(state.bound)).filter(|_| state.bound < keeps);
-        let len = if let Some(&topic) = unbound {
+        let len = if let Some((_, &topic)) = next {
             state.bound += 1;
             let bind = Bind { number: state.bound as u32, text: self.topics.text(topic) };
             wire::encode(&Body::Bind(bind), &mut body)
@@ -251,7 +267,9 @@ impl Router {
                 let (record, _) = record::split_first(bytes)?;
                 let number = begin.number;
                 let spelling = Spelling::new(state, outbox, &self.topics, self.reading());
-                if spelling.refusal(record, number).is_some() {
+                let at = if line.partial.0 == number { line.partial.1 } else { 0 };
+                // What has begun to leave goes on.
+                if at == 0 && spelling.refusal(record, number).is_some() {
                     self.put_front_aside(peer);
                     return None;
                 }
@@ -262,7 +280,6 @@ impl Router {
                 let carried = match record::numbers_of(record) {
                     1 if total + seal::LEN <= room => Carried::Record(low),
                     1 => {
-                        let at = if line.partial.0 == number { line.partial.1 } else { 0 };
                         let is_last = total - at as usize <= room - PIECE_HEAD;
                         if is_last { Carried::LastPiece(low, at) } else { Carried::Piece(low, at) }
                     }

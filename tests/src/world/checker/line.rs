@@ -283,7 +283,7 @@ impl Checker {
             return self.on_plain(course, body);
         }
         if side.frames.is_empty() {
-            side.limit = u64::from(abouts[1 - end].window_messages);
+            side.limit = side.limit.max(u64::from(abouts[1 - end].window_messages));
         }
         let number = side.place(low);
         let is_new = number > side.last;
@@ -387,7 +387,9 @@ impl Checker {
         let above = |frame: &&Frame| frame.record == 0 || frame.record > done;
         let held = side.frames.range(..=received).rev().map(|(_, frame)| frame).take_while(above);
         let held = held.filter(|frame| frame.record > 0).count();
-        let most = session.abouts[end].window_messages as usize;
+        // A window that the handshake told to be shut opens to what it always is.
+        let told = Some(session.abouts[end].window_messages).filter(|told| *told > 0);
+        let most = told.unwrap_or(self.nodes[course.from].window) as usize;
         let fits = window == 0 || held + usize::from(window) <= most.max(1);
         self.check(Rule::Window, fits, |this| {
             let name = &this.nodes[course.from].name;

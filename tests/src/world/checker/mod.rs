@@ -70,6 +70,8 @@ struct Watched {
     drops: bool,
     /// The longest record that it takes whenever it takes least.
     record_max: usize,
+    /// Messages that it may hold and not have committed.
+    window: u32,
     /// Names of nodes for which it has put messages aside that they do not take.
     put_aside_for: Vec<String>,
     /// Nodes for which messages on topics that they do not take were put aside.
@@ -138,6 +140,7 @@ impl Checker {
             held: Vec::new(),
             drops: node.role == Role::Device && node.drops_oldest,
             record_max: node.record_max(),
+            window: node.config.limits.window_messages,
             put_aside_for: Vec::new(),
             cleared_for: Vec::new(),
             gone: Vec::new(),
