@@ -69,7 +69,7 @@ impl Device {
                     Event::Message { payload, origin, maybe_redelivered, topic } => {
                         assert!(!topic.is_empty());
                         let payload = String::from_utf8_lossy(payload).into_owned();
-                        let from = origin.map_or("", |origin| origin.name.to_str().unwrap()).to_owned();
+                        let from = origin.map_or(String::new(), |origin| origin.name.to_string());
                         self.got.push((payload, from, maybe_redelivered));
                     }
                     Event::Gap { count, reason } => self.gaps.push((count, reason)),
