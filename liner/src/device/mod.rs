@@ -28,12 +28,14 @@ use link::{Change, Link};
 
 /// What its messages take at most.
 const RAM: usize = 16 * 1024;
-/// One frame, and with it one message.
-const FRAME: usize = 4096 + 256;
+/// One frame: a gateway takes and sends none that are longer.
+const FRAME: usize = 2048;
 /// The longest message.
 pub(crate) const MESSAGE_MAX: usize = 4096;
+/// Where one is put together whose frames come piece by piece, with the names of its topic and of its sender.
+const MESSAGE: usize = MESSAGE_MAX + 512;
 
-type Device<'a> = Endpoint<'a, RAM, FRAME>;
+type Device<'a> = Endpoint<'a, RAM, FRAME, MESSAGE>;
 
 pub(crate) const LINE: Token = Token(0);
 pub(crate) const INPUT: Token = Token(1);
