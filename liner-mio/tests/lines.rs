@@ -369,6 +369,42 @@ fn a_bridge_is_dialled_again_when_it_hangs_up() {
     );
 }
 
+/// A bridge whose port somebody else has says so, as text, and hangs up: that is no line that has worked.
+#[test]
+fn a_bridge_that_only_excuses_itself_is_dialled_ever_more_seldom_and_told_of_once() {
+    let bridge = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut gateway = Gateway::new(&[&format!("tcp://{}", bridge.local_addr().unwrap())]);
+    bridge.set_nonblocking(true).unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        let mut stream = accepted(&bridge, &mut gateway);
+        stream.write_all(b"Port already in use\r\n\0").unwrap();
+        drop(stream);
+        gateway.turn_until(|gateway| gateway.told.last().is_some_and(|event| event.state == LineState::Away));
+        let is_long = |left: &Duration| *left > waits.last().copied().unwrap_or_default();
+        let patience = Patience::new();
+        let wait = loop {
+            patience.check();
+            if let Some(left) = gateway.party.node.next_deadline().filter(is_long) {
+                break left;
+            }
+            gateway.turn();
+        };
+        waits.push(wait);
+    }
+    assert_eq!(gateway.states(), [&LineState::Open, &LineState::Away]);
+    let events: Vec<_> = std::iter::from_fn(|| gateway.party.node.poll_event()).collect();
+    assert!(events.is_empty(), "{events:?}");
+}
+
+#[test]
+fn a_host_that_nobody_knows_is_told_of() {
+    let mut gateway = Gateway::new(&["tcp://nobody.invalid:4001"]);
+    gateway.turn_until(|gateway| !gateway.told.is_empty());
+    let LineState::Refused { why } = &gateway.told[0].state else { panic!("{:?}", gateway.told) };
+    assert!(why.contains("nobody.invalid:4001 is not known: look at its name"), "{why}");
+}
+
 fn accepted(bridge: &TcpListener, gateway: &mut Gateway) -> TcpStream {
     let patience = Patience::new();
     loop {
