@@ -6,8 +6,8 @@ use liner_proto::router::Router;
 use liner_proto::time::Instant;
 
 use super::Node;
-use crate::resolver::Found;
 use crate::link::{Line, LineState, LineUrl, Place, SerialError, SerialPort, State, Stream, Target};
+use crate::resolver::Found;
 
 /// A line is open, and the device at its other end is the one to begin.
 fn accept(router: &mut Router, now: Instant, line: &LineUrl) -> ConnId {
@@ -75,7 +75,10 @@ impl Node {
         match target {
             Target::Line(index) if addresses.is_empty() => {
                 let Some(line) = self.links.lines.get_mut(index) else { return };
-                let why = format!("the host of {} is not known: look at its name, or after the name server", line.url());
+                let why = format!(
+                    "the host of {} is not known: look at its name, or after the name server",
+                    line.url()
+                );
                 line.failed(now, LineState::Refused { why });
             }
             Target::Line(_) | Target::Peer(_) => self.connect(now, target, addresses),
