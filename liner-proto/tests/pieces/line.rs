@@ -242,7 +242,7 @@ fn a_device_without_memory_for_pieces_is_sent_none() {
                     gaps += count;
                 }
                 DeviceEvent::Disconnected(_) => disconnects += 1,
-                _ => {}
+                DeviceEvent::Connected { .. } | _ => {}
             };
             let mut scratch = vec![0; LONG_FRAME + 64];
             let (bytes, _) = pump::turn(&mut *device, gateway.now, &down, &mut scratch, each);
