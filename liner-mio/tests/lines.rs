@@ -369,6 +369,39 @@ fn a_bridge_is_dialled_again_when_it_hangs_up() {
     );
 }
 
+#[expect(clippy::disallowed_methods, reason = "how long is waited between two calls is what is tested")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// A bridge whose port somebody else has says so, as text, and hangs up: that is no line that has worked.
+#[test]
+fn a_bridge_that_only_excuses_itself_is_dialled_ever_more_seldom_and_told_of_once() {
+    let bridge = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut gateway = Gateway::new(&[&format!("tcp://{}", bridge.local_addr().unwrap())]);
+    bridge.set_nonblocking(true).unwrap();
+    let mut begun = None;
+    for _ in 0..5 {
+        let mut stream = accepted(&bridge, &mut gateway);
+        begun.get_or_insert_with(now);
+        stream.write_all(b"Port already in use\r\n\0").unwrap();
+    }
+    // Each wait begins after the connection before it was seen here: a busy machine makes it longer only.
+    let waits = Duration::from_millis(100 + 200 + 400 + 800);
+    assert!(begun.unwrap().elapsed() >= waits, "{:?}", begun.unwrap().elapsed());
+    assert_eq!(gateway.states(), [&LineState::Open, &LineState::Away]);
+    let events: Vec<_> = std::iter::from_fn(|| gateway.party.node.poll_event()).collect();
+    assert!(events.is_empty(), "{events:?}");
+}
+
+#[test]
+fn a_host_that_nobody_knows_is_told_of() {
+    let mut gateway = Gateway::new(&["tcp://nobody.invalid:4001"]);
+    gateway.turn_until(|gateway| !gateway.told.is_empty());
+    let LineState::Refused { why } = &gateway.told[0].state else { panic!("{:?}", gateway.told) };
+    assert!(why.contains("nobody.invalid:4001 is not known: look at its name"), "{why}");
+}
+
 fn accepted(bridge: &TcpListener, gateway: &mut Gateway) -> TcpStream {
     let patience = Patience::new();
     loop {

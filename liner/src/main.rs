@@ -9,6 +9,7 @@ mod failure;
 mod gaps;
 mod gateway;
 mod line;
+mod line_status;
 mod name;
 mod out;
 mod publish;

@@ -32,7 +32,7 @@ pub enum LineState {
     Open,
     /// It is not there, or is there no more. It is opened as soon as it is back.
     Away,
-    /// It is there and cannot be opened. It is tried again all the same.
+    /// It cannot be opened, though it may be there. It is tried again all the same.
     Refused {
         /// Why, and what to do.
         why: String,
@@ -57,7 +57,8 @@ pub(crate) struct Line {
     phase: Phase,
     /// What the next failure costs.
     wait: Duration,
-    /// Bytes have come since it was opened the last time. A bridge that only accepts and closes is not told of as open.
+    /// A frame has come since it was opened the last time. A bridge that accepts, says why it has no use for the connection, and
+    /// closes it is not told of as open, nor dialled as if it had worked.
     proved: bool,
     /// Nothing before the first try has ended.
     state: Option<LineState>,
@@ -120,7 +121,12 @@ impl Line {
         self.proved = false;
     }
 
-    /// Bytes have come.
+    /// Whether a frame that comes is news.
+    pub(crate) const fn is_unproved(&self) -> bool {
+        !self.proved
+    }
+
+    /// A frame has come.
     pub(crate) fn heard(&mut self) {
         if !self.proved {
             self.proved = true;

@@ -7,6 +7,7 @@ use liner_proto::time::Instant;
 
 use super::Node;
 use crate::link::{Line, LineState, LineUrl, Place, SerialError, SerialPort, State, Stream, Target};
+use crate::resolver::Found;
 
 /// A line is open, and the device at its other end is the one to begin.
 fn accept(router: &mut Router, now: Instant, line: &LineUrl) -> ConnId {
@@ -29,8 +30,8 @@ impl Node {
                     Err(error) => line.failed(now, state_of(&error)),
                 },
                 Place::Tcp(address) => {
-                    if let Some((target, addresses)) = self.resolver.ask(Target::Line(index), address) {
-                        self.connect(now, target, addresses);
+                    if let Some(found) = self.resolver.ask(Target::Line(index), address) {
+                        self.connect_found(now, found);
                     }
                 }
             }
@@ -59,6 +60,29 @@ impl Node {
         line.opened();
         let conn = accept(&mut self.router, now, line.url());
         self.links.connected(slot, conn);
+    }
+
+    /// Bytes have come. Noise, or what a bridge says before it hangs up, is nothing that a device has said.
+    pub(super) fn note_heard(&mut self, line: Option<usize>, conn: ConnId) {
+        let Some(line) = self.links.line_mut(line).filter(|line| line.is_unproved()) else { return };
+        if self.router.line_stats(conn).is_some_and(|stats| stats.frames_received > 0) {
+            line.heard();
+        }
+    }
+
+    /// What an address stands for is known, or that it stands for nothing.
+    pub(super) fn connect_found(&mut self, now: Instant, (target, addresses): Found) {
+        match target {
+            Target::Line(index) if addresses.is_empty() => {
+                let Some(line) = self.links.lines.get_mut(index) else { return };
+                let why = format!(
+                    "the host of {} is not known: look at its name, or after the name server",
+                    line.url()
+                );
+                line.failed(now, LineState::Refused { why });
+            }
+            Target::Line(_) | Target::Peer(_) => self.connect(now, target, addresses),
+        }
     }
 
     /// It was lost, or nobody answers.

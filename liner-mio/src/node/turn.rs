@@ -230,8 +230,8 @@ impl Node {
             }
         }
         self.open_lines(now);
-        while let Some((target, addresses)) = self.resolver.take() {
-            self.connect(now, target, addresses);
+        while let Some(found) = self.resolver.take() {
+            self.connect_found(now, found);
         }
     }
 
@@ -333,10 +333,8 @@ impl Node {
                 if again {
                     self.links.list_read(slot);
                 }
-                if let Some(line) = self.links.line_mut(line) {
-                    line.heard();
-                }
                 self.process(now, Left { slot, conn, begin: 0, end }, application);
+                self.note_heard(line, conn);
                 end
             }
         }

@@ -158,7 +158,7 @@ impl Router {
         }
         state.conn = Some(id);
         state.about = Some(about);
-        state.record_max = record_max(&about);
+        state.record_max = record_max(&about, on_line);
         let frame_max = if on_line { state.frame_max().min(LINE_FRAME_MAX) } else { state.frame_max() };
         state.loose_max = state.record_max.min(frame_max.saturating_sub(seal::LEN + data::HEAD_LEN_MAX));
         state.messages_limit = outbox.out.acked().saturating_add(u64::from(about.window_messages));

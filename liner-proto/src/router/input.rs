@@ -74,7 +74,8 @@ impl Router {
         if let Some(peer) = conn.peer {
             self.peer_down(peer, id, reason, dialed);
             self.leave(peer);
-        } else if reason != CloseReason::Replaced {
+        } else if reason != CloseReason::Replaced && !(conn.is_patient() && reason == CloseReason::LinkLost) {
+            // A line that waits for its device begins no handshake: whoever has opened it tells that it is lost.
             let name = conn.caller.map(|caller| caller.name.into());
             self.events.push(Event::HandshakeFailed { conn: id, name, reason, dialed });
         }

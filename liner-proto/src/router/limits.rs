@@ -4,21 +4,31 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::expiry::Reading;
+use super::line::FRAME_MAX as LINE_FRAME_MAX;
 use super::outbox::{Letter, Outbox};
 use super::peer::Peer;
 use super::topics::Topics;
 use super::{PeerId, RECORD_HEAD_MAX, Router, SendError, TopicId};
 use crate::effect::DeadReason;
 use crate::memory::Cursor;
+use crate::seal;
 use crate::wire::TEXT_MAX;
 use crate::wire::control::CloseReason;
+use crate::wire::data;
 use crate::wire::handshake::About;
 use crate::wire::record::{self, Age, GAP_LEN_MAX, Header, Record, Topic};
 use crate::wire::varint::{self, varint_len};
 
 /// The longest record that a peer takes, in as many pieces as it needs. A gap has to go to everyone.
-pub(super) fn record_max(about: &About) -> usize {
-    (about.message_max as usize).max(GAP_LEN_MAX)
+///
+/// Who takes nothing longer than one of its frames need not take pieces. The frames of a line may be shorter than those: then what
+/// does not fit one of them would have to travel in pieces, and is too long.
+pub(super) fn record_max(about: &About, on_line: bool) -> usize {
+    const FRAME_HEAD: usize = seal::LEN + data::HEAD_LEN_MAX;
+    let (message_max, frame_max) = (about.message_max as usize, about.frame_max as usize);
+    let takes_pieces = message_max.saturating_add(FRAME_HEAD) > frame_max;
+    let most = if on_line && !takes_pieces { LINE_FRAME_MAX - FRAME_HEAD } else { message_max };
+    message_max.min(most).max(GAP_LEN_MAX)
 }
 
 /// The record of a message with its topic written out.

@@ -234,3 +234,44 @@ fn a_long_message_that_is_on_its_way_when_its_time_ends_arrives() {
         assert_eq!(world.gateway.dead(), [DeadReason::Expired]);
     });
 }
+
+/// A device whose frames are longer than those of a line, and that has no memory to put pieces together: what does not fit a frame
+/// of the line would come in pieces, which it could only end the session for, again and again.
+#[test]
+fn a_device_without_memory_for_pieces_is_sent_none() {
+    const LONG_FRAME: usize = 4096;
+    with_room(|| {
+        let mut config = DeviceConfig::new("dev", &["t"], [1, 2]);
+        config.line = LINE;
+        let mut device = Box::new(Endpoint::<8192, LONG_FRAME>::new(config, Instant::ZERO));
+        let mut gateway = Node::start("gateway", |config| config.takes_custody = true);
+        let line = gateway.router.handle_line(gateway.now, LINE);
+        for len in [1900, 2100, 4000, 4096, 2020] {
+            let command = payload(len, len);
+            gateway.router.send(gateway.now, "dev", &command, Mode::One).expect("it is queued");
+        }
+        let (mut got, mut gaps, mut disconnects) = (Vec::new(), 0, 0);
+        let mut down = Vec::new();
+        for _ in 0..20_000 {
+            gateway.now = gateway.now + Duration::from_millis(1);
+            let each = |event: DeviceEvent<'_>| match event {
+                DeviceEvent::Message { payload, .. } => got.push(payload.len()),
+                DeviceEvent::Gap { count, reason } => {
+                    assert_eq!(reason, GapReason::TooLarge);
+                    gaps += count;
+                }
+                DeviceEvent::Disconnected(_) => disconnects += 1,
+                DeviceEvent::Connected { .. } | _ => {}
+            };
+            let mut scratch = vec![0; LONG_FRAME + 64];
+            let (bytes, _) = pump::turn(&mut *device, gateway.now, &down, &mut scratch, each);
+            gateway.take(line, bytes.to_vec());
+            gateway.pass(Duration::ZERO);
+            gateway.serve();
+            down = gateway.give(line);
+        }
+        assert_eq!((disconnects, gaps), (0, 3), "{got:?}");
+        assert_eq!(got, [1900, 2020], "what fits arrives");
+        assert_eq!(gateway.router.queued(), 0);
+    });
+}

@@ -10,9 +10,12 @@ use crate::args::DeviceArgs;
 use crate::event;
 use crate::failure::Failure;
 use crate::line::Line;
+use crate::line_status::{LINE_EVERY, LineStatus};
 use crate::out::{Out, Report, tell};
 use crate::reading::{Machine, Reading};
 use crate::watch::Stop;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
     let from_stdin = args.payload_from.is_some();
@@ -25,7 +28,9 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
         },
         every: args.every.or((!from_stdin).then_some(Duration::from_millis(100))),
         count: args.count,
-        status_every: Duration::from_secs(1),
+        status_every: SECOND,
+        // A person wants to know how a line is, not every second.
+        line_every: if args.json { SECOND } else { LINE_EVERY },
     };
     let payloads = if from_stdin {
         Payloads::Lines(Lines::of_stdin(INPUT, MESSAGE_MAX)?)
@@ -71,17 +76,26 @@ struct Screen<'a> {
     report: Report,
     shown: Status,
     line: Vec<u8>,
+    /// Why there is no session, as it was told since the last one.
+    away: Option<&'static str>,
 }
 
 impl<'a> Screen<'a> {
     fn new(config: &'a Config, out: Out) -> Self {
-        Self { config, report: Report::new(out), shown: Status::default(), line: Vec::new() }
+        Self { config, report: Report::new(out), shown: Status::default(), line: Vec::new(), away: None }
     }
 
     fn show(&mut self, notice: &Notice<'_>) {
         match notice {
-            Notice::Line(None) => tell("connected"),
-            Notice::Line(Some(why)) => tell(format_args!("away: {why}; trying again")),
+            Notice::Line(None) => {
+                self.away = None;
+                tell("connected");
+            }
+            // Something may take each connection only to end it: that is no news each time.
+            Notice::Line(Some(why)) if self.away.replace(why) != Some(why) => {
+                tell(format_args!("away: {why}; trying again"));
+            }
+            Notice::Line(Some(_)) => {}
             Notice::Unanswered(why) => tell(why),
             Notice::TopicFull => tell(format_args!(
                 "{} is full at the gateway: waiting for somebody to subscribe with a name",
@@ -95,6 +109,10 @@ impl<'a> Screen<'a> {
                 event::gap_words(*reason)
             )),
             Notice::Status(status) => self.status(status),
+            Notice::Stats(url, stats) => {
+                let status = LineStatus::new(url, stats);
+                self.report.write(|out| out.line(&status, &status));
+            }
         }
     }
 

@@ -24,6 +24,9 @@ const RETRY_LATER: Duration = Duration::from_millis(500);
 /// The same for a port, which costs nobody anything: it is found within a quarter of a second after it is back.
 const RETRY_PORT_LATER: Duration = Duration::from_millis(120);
 
+/// How long nobody may answer on a line that is open before that is told. A handshake has had its time by then.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// Where a gateway is.
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
@@ -56,6 +59,10 @@ pub(crate) struct Link {
     away_since: Duration,
     /// There was a session, or it was told why there is none.
     is_told: bool,
+    /// When it is told that nobody answers, on a line that is open.
+    silent_at: Option<Duration>,
+    /// That was told since the last session.
+    is_silence_told: bool,
     /// Why it cannot be opened, as it was told the last time.
     trouble: String,
     /// Bytes that the socket has not taken yet.
@@ -125,6 +132,8 @@ impl Link {
             has_session: false,
             away_since: Duration::ZERO,
             is_told: false,
+            silent_at: None,
+            is_silence_told: false,
             trouble: String::new(),
             pending: Vec::new(),
             written: 0,
@@ -148,7 +157,7 @@ impl Link {
         match self.state {
             State::Down { retry_at } => Some(retry_at),
             State::Dialling { until, .. } | State::Resting { until, .. } => Some(until),
-            State::Up(_) => None,
+            State::Up(_) => self.silent_at,
         }
     }
 
@@ -176,7 +185,20 @@ impl Link {
                 Ok(false) if now < *until => Change::None,
                 _ => self.dial(clock, registry),
             },
+            State::Up(_) if self.silent_at.is_some_and(|at| at <= now) => {
+                self.silent_at = None;
+                self.is_silence_told = true;
+                self.trouble = event::nobody_answers(&self.place.to_string());
+                Change::Unanswered
+            }
             State::Down { .. } | State::Resting { .. } | State::Up(_) => Change::None,
+        }
+    }
+
+    /// The line is open, and nobody has answered on it yet.
+    fn await_answer(&mut self, now: Duration) {
+        if !self.is_silence_told && self.silent_at.is_none() {
+            self.silent_at = Some(now + SILENCE);
         }
     }
 
@@ -202,6 +224,7 @@ impl Link {
                 self.trouble.clear();
                 self.state = State::Up(Stream::Serial(port));
                 self.set_ready();
+                self.await_answer(now);
                 Change::Up
             }
             Err(error) => {
@@ -220,6 +243,8 @@ impl Link {
     pub(crate) fn set_session(&mut self) {
         self.has_session = true;
         self.is_told = true;
+        self.silent_at = None;
+        self.is_silence_told = false;
         self.candidates.clear();
     }
 
@@ -260,6 +285,7 @@ impl Link {
             Place::Tcp(_) => RETRY_LATER,
             Place::Serial(_) => RETRY_PORT_LATER,
         };
+        self.silent_at = None;
         self.pending.clear();
         self.written = 0;
         let jitter = u64::try_from(base.as_micros()).unwrap_or(u64::MAX);
@@ -353,6 +379,7 @@ impl Link {
         };
         self.state = State::Up(stream);
         self.set_ready();
+        self.await_answer(now);
         Change::Up
     }
 }

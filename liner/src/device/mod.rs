@@ -3,12 +3,15 @@
 mod command;
 mod input;
 mod link;
+mod stats;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
+use liner_mio::LineUrl;
 use liner_proto::effect::GapReason;
 use liner_proto::endpoint::{DeviceConfig, Endpoint, Event, SendError, TopicIndex};
+use liner_proto::line::LineStats;
 use liner_proto::pump::{self, Overflow};
 use liner_proto::rng::Rng;
 use liner_proto::wire::control::CloseReason;
@@ -25,15 +28,18 @@ use crate::reading::Reading;
 use crate::watch::{Stop, Watch};
 pub(crate) use link::Place;
 use link::{Change, Link};
+use stats::Stats;
 
 /// What its messages take at most.
 const RAM: usize = 16 * 1024;
-/// One frame, and with it one message.
-const FRAME: usize = 4096 + 256;
+/// One frame: a gateway takes and sends none that are longer.
+const FRAME: usize = 2048;
 /// The longest message.
 pub(crate) const MESSAGE_MAX: usize = 4096;
+/// Where one is put together whose frames come piece by piece, with the names of its topic and of its sender.
+const MESSAGE: usize = MESSAGE_MAX + 512;
 
-type Device<'a> = Endpoint<'a, RAM, FRAME>;
+type Device<'a> = Endpoint<'a, RAM, FRAME, MESSAGE>;
 
 pub(crate) const LINE: Token = Token(0);
 pub(crate) const INPUT: Token = Token(1);
@@ -51,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) count: Option<u64>,
     /// How often to tell of a status, at most.
     pub(crate) status_every: Duration,
+    /// How often to tell how a serial line is, at most.
+    pub(crate) line_every: Duration,
 }
 
 /// How far it has come.
@@ -83,6 +91,8 @@ pub(crate) enum Notice<'a> {
     Gap { count: u64, reason: GapReason },
     /// Something has changed.
     Status(&'a Status),
+    /// Something has happened on a serial line: its counts since the start.
+    Stats(&'a LineUrl, LineStats),
 }
 
 /// How a device ended.
@@ -127,6 +137,7 @@ pub(crate) fn drive(
         payloads,
         due: config.every.map(|every| Ticks::new(Duration::ZERO, every)),
         status: Status::default(),
+        stats: Stats::default(),
         buffer: vec![0; 64 * 1024],
         full: false,
         told_full: false,
@@ -146,6 +157,7 @@ struct Run<'a> {
     payloads: Payloads,
     due: Option<Ticks>,
     status: Status,
+    stats: Stats,
     buffer: Vec<u8>,
     /// RAM had no room for the next message, or the topic has none at the gateway.
     full: bool,
@@ -159,6 +171,7 @@ impl Run<'_> {
     /// Works until all is acknowledged, or until the stop.
     fn work(&mut self, watch: &mut Watch, notice: &mut dyn FnMut(Notice<'_>)) -> Result<End, Failure> {
         let mut shown = Ticks::new(Duration::ZERO, self.config.status_every);
+        let mut line_shown = Ticks::new(self.config.status_every, self.config.line_every);
         let mut last = Status::default();
         loop {
             let outcome = self.turn(watch, notice);
@@ -170,7 +183,11 @@ impl Run<'_> {
                 last = self.status;
                 notice(Notice::Status(&last));
             }
-            if done || watch.is_stopped() {
+            let ends = done || watch.is_stopped();
+            if ends || line_shown.take(self.clock.elapsed()) {
+                self.tell_stats(notice);
+            }
+            if ends {
                 return match self.fault.take() {
                     Some(fault) => Err(fault),
                     None => Ok(if done { End::Done } else { End::Stopped }),
@@ -201,6 +218,16 @@ impl Run<'_> {
         self.events(notice)
     }
 
+    /// Tells how a serial line is, if that has changed.
+    fn tell_stats(&mut self, notice: &mut dyn FnMut(Notice<'_>)) {
+        self.stats.note(self.device.line_stats());
+        if let Place::Serial(url) = &self.config.place
+            && self.stats.is_owed()
+        {
+            notice(Notice::Stats(url, self.stats.take()));
+        }
+    }
+
     fn note_ready(&mut self, watch: &Watch) {
         if watch.saw(self.link.token()) {
             self.link.set_ready();
@@ -222,6 +249,7 @@ impl Run<'_> {
             };
             let mut result = Ok(());
             while !rest.is_empty() && result.is_ok() {
+                self.stats.note(self.device.line_stats());
                 let taken = self.device.handle_bytes(self.clock.now(), rest);
                 rest = rest.get(taken..).unwrap_or_default();
                 result = self.events(notice);
@@ -245,6 +273,7 @@ impl Run<'_> {
             match event {
                 Event::Connected { .. } => {
                     self.link.set_session();
+                    self.stats.begin();
                     notice(Notice::Line(None));
                 }
                 Event::Disconnected(CloseReason::NameInUse) => return Err(name_in_use(&self.config.name)),

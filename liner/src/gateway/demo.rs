@@ -108,6 +108,7 @@ impl Device {
             every: Some(EVERY),
             count: None,
             status_every: EVERY / 2,
+            line_every: EVERY,
         };
         let work = move || {
             let payloads = Payloads::Readings(Machine::new());

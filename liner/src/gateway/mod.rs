@@ -15,20 +15,18 @@ use crate::clock::{Clock, Ticks};
 use crate::event::gap_name;
 use crate::failure::Failure;
 use crate::gaps::Gaps;
+use crate::line_status::{LINE_EVERY, LineStatus};
 use crate::out::{Out, Report, shown, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
-use lines::{LineStatus, Lines};
+use lines::Lines;
 use status::{Counts, Status, Told};
 
 /// How long the end may take: the store has to take what was begun.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// How often people are told how a line is.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: &GatewayArgs) -> Result<(), Failure> {
     if args.demo {

@@ -18,6 +18,7 @@
 //! of a throttled line is used is measured by `cargo bench -p liner --bench line`.
 
 mod damage;
+mod hostile;
 mod reboots;
 pub(crate) mod setup;
 mod unplugged;

@@ -77,6 +77,11 @@ impl Line {
         Self { relay, kind, folder: folder.into(), peers, gateway, device }
     }
 
+    /// Where peers find the gateway.
+    pub(crate) fn peers(&self) -> &str {
+        &self.peers
+    }
+
     /// Starts a gateway; its store is there after a kill.
     pub(crate) fn gateway(&self) -> Liner {
         self.start(&["gateway", "--listen", &self.peers, "--json"], &self.gateway)
