@@ -357,12 +357,12 @@ impl Ack {
     }
 
     pub(crate) fn write(&self, writer: &mut Writer<'_>) {
-        writer.byte(tag::ACK);
-        writer.bytes(&self.received.to_le_bytes());
-        writer.bytes(&self.bitmap.to_le_bytes());
-        writer.bytes(&self.acked_low.to_le_bytes());
-        writer.byte(self.window);
-        writer.bytes(&self.next_low.to_le_bytes());
+        let [r0, r1] = self.received.to_le_bytes();
+        let [b0, b1, b2, b3] = self.bitmap.to_le_bytes();
+        let [a0, a1, a2, a3] = self.acked_low.to_le_bytes();
+        let [n0, n1, n2, n3] = self.next_low.to_le_bytes();
+        // In one go: a call for each field is more code.
+        writer.bytes(&[tag::ACK, r0, r1, b0, b1, b2, b3, a0, a1, a2, a3, self.window, n0, n1, n2, n3]);
     }
 }
 

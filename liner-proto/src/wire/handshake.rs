@@ -209,9 +209,8 @@ impl<'a> Hello<'a> {
     }
 
     pub(crate) fn write(&self, writer: &mut Writer<'_>) {
-        writer.byte(tag::HELLO);
-        writer.bytes(&MAGIC);
-        writer.bytes(&[self.version_min, self.version_max]);
+        let [l, n] = MAGIC;
+        writer.bytes(&[tag::HELLO, l, n, self.version_min, self.version_max]);
         writer.text(self.name);
         writer.fixed64(self.instance);
         writer.fixed64(self.nonce);
