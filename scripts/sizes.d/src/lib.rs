@@ -6,7 +6,6 @@ mod memory;
 
 use core::hint::black_box;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use liner_proto::endpoint::{AssignedEndpoint, DeviceConfig, Endpoint, Event, StoredEndpoint, TopicIndex};
 use liner_proto::id::Class;
@@ -28,40 +27,19 @@ pub type Device<const MESSAGE: usize> = Endpoint<'static, QUEUE, FRAME, MESSAGE>
 /// The same without a random source.
 pub type AssignedDevice<const MESSAGE: usize> = AssignedEndpoint<'static, QUEUE, FRAME, MESSAGE>;
 
-/// Registers of a peripheral, as far as the compiler knows: what is written leaves, what is read may be anything.
-#[repr(C)]
-struct Board {
-    data: AtomicU32,
-    status: AtomicU32,
-    ticks: AtomicU32,
-    seed: AtomicU32,
-    button: AtomicU32,
+/// What a board may say, as far as the compiler knows: anything.
+fn any<T: Default>() -> T {
+    black_box(T::default())
 }
 
-#[used]
-#[link_section = ".registers"]
-static BOARD: Board = Board {
-    data: AtomicU32::new(0),
-    status: AtomicU32::new(0),
-    ticks: AtomicU32::new(0),
-    seed: AtomicU32::new(0),
-    button: AtomicU32::new(0),
-};
+#[inline(never)]
+fn now() -> Instant {
+    Instant::from_micros(any())
+}
 
-impl Board {
-    fn here() -> &'static Self {
-        black_box(&BOARD)
-    }
-
-    fn now() -> Instant {
-        let here = Self::here();
-        Instant::from_micros(u64::from(here.ticks.load(Relaxed)) << 32 | u64::from(here.ticks.load(Relaxed)))
-    }
-
-    fn seed() -> u64 {
-        let low = Self::here().seed.load(Relaxed);
-        u64::from(low) << 32 | u64::from(Self::here().seed.load(Relaxed))
-    }
+/// Somebody wants to know it.
+fn tell(word: u32) {
+    black_box(word);
 }
 
 /// What a driver has put into `bytes`, and how much of it, may be anything: the driver is not weighed.
@@ -75,30 +53,30 @@ fn transmit(bytes: &[u8]) {
 
 /// Somebody looks at all of it.
 fn heard(event: Event<'_>) {
-    black_box(event);
+    black_box(&event);
 }
 
 fn config() -> DeviceConfig<'static> {
-    DeviceConfig::new("sensor", &["air", "door"], [Board::seed(), Board::seed()])
+    DeviceConfig::new("sensor", &["air", "door"], [any(), any()])
 }
 
 fn reading() -> [u8; 4] {
-    Board::here().data.load(Relaxed).to_le_bytes()
+    any()
 }
 
 /// Sends a reading whenever a button says so, and takes what comes.
 pub fn plain() -> ! {
-    let mut endpoint = Device::<0>::new(config(), Board::now());
+    let mut endpoint = Device::<0>::new(config(), now());
     let (mut scratch, mut received) = ([0; SCRATCH], [0; RECEIVED]);
     loop {
-        let button = Board::here().button.load(Relaxed);
+        let button: u32 = any();
         if button != 0 {
             let topic = TopicIndex(button as u16);
-            let sent = pump::send(&mut endpoint, Board::now(), (topic, &reading()), Overflow::Refuse);
-            Board::here().data.store(u32::from(sent.is_ok()), Relaxed);
+            let sent = pump::send(&mut endpoint, now(), (topic, &reading()), Overflow::Refuse);
+            tell(u32::from(sent.is_ok()));
         }
         let bytes = receive(&mut received);
-        let (out, _) = pump::turn(&mut endpoint, Board::now(), bytes, &mut scratch, heard);
+        let (out, _) = pump::turn(&mut endpoint, now(), bytes, &mut scratch, heard);
         transmit(out);
     }
 }
@@ -106,34 +84,34 @@ pub fn plain() -> ! {
 /// The same with messages in pieces, a queue that drops its oldest, a clock to wake up by, and an end.
 pub fn everything<const MESSAGE: usize>() -> ! {
     let mut config = config();
-    config.accept_weak_acks = Board::here().button.load(Relaxed) == 3;
-    config.line.half_duplex = Board::here().button.load(Relaxed) == 5;
-    config.line.baud = Some(Board::here().button.load(Relaxed));
-    let mut endpoint = AssignedDevice::<MESSAGE>::new(config, Board::now());
+    config.accept_weak_acks = any();
+    config.line.half_duplex = any();
+    config.line.baud = Some(any());
+    let mut endpoint = AssignedDevice::<MESSAGE>::new(config, now());
     let (mut scratch, mut received) = ([0; SCRATCH], [0; RECEIVED]);
     loop {
-        let button = Board::here().button.load(Relaxed);
+        let button: u32 = any();
         match button {
             0 => {}
-            1 => endpoint.close(Board::now()),
+            1 => endpoint.close(now()),
             2 => {
                 endpoint.drop_oldest();
             }
             _ => {
                 let message = (TopicIndex(button as u16), &reading()[..]);
                 let overflow = if button & 4 == 0 { Overflow::Refuse } else { Overflow::DropOldest };
-                let sent = pump::send(&mut endpoint, Board::now(), message, overflow);
-                Board::here().data.store(sent.map_or(0, |number| number as u32), Relaxed);
+                let sent = pump::send(&mut endpoint, now(), message, overflow);
+                tell(sent.map_or(0, |number| number as u32));
             }
         }
         let bytes = receive(&mut received);
-        let (out, _) = pump::turn(&mut endpoint, Board::now(), bytes, &mut scratch, heard);
+        let (out, _) = pump::turn(&mut endpoint, now(), bytes, &mut scratch, heard);
         transmit(out);
         let stats = endpoint.line_stats();
-        Board::here().data.store(stats.seal_errors + stats.retransmissions, Relaxed);
-        Board::here().data.store(endpoint.queued() as u32 + endpoint.acked() as u32, Relaxed);
+        tell(stats.seal_errors + stats.retransmissions);
+        tell(endpoint.queued() as u32 + endpoint.acked() as u32);
         if let Some((at, _)) = endpoint.poll_timeout() {
-            Board::here().ticks.store(at.as_micros() as u32, Relaxed);
+            tell(at.as_micros() as u32);
         }
     }
 }
@@ -142,24 +120,24 @@ pub fn everything<const MESSAGE: usize>() -> ! {
 pub fn stored() -> ! {
     let mut config = config();
     config.class = Class::Process;
-    let mut endpoint = StoredDevice::new(config, Board::now());
+    let mut endpoint = StoredDevice::new(config, now());
     let mut store = KeptStore::new();
     // As if it had something to remember: a new one is seen to be empty, and the way back is left out.
     let recovered = black_box(&mut store).recover(&mut |item| endpoint.restore(&item));
-    Board::here().data.store(u32::from(recovered.is_ok()), Relaxed);
+    tell(u32::from(recovered.is_ok()));
     let (mut scratch, mut received) = ([0; SCRATCH], [0; RECEIVED]);
     loop {
         let mut device = WithStore { endpoint: &mut endpoint, store: &mut store };
-        let button = Board::here().button.load(Relaxed);
+        let button: u32 = any();
         if button != 0 {
             let topic = TopicIndex(button as u16);
-            let sent = pump::send(&mut device, Board::now(), (topic, &reading()), Overflow::Refuse);
-            Board::here().data.store(u32::from(sent.is_ok()), Relaxed);
+            let sent = pump::send(&mut device, now(), (topic, &reading()), Overflow::Refuse);
+            tell(u32::from(sent.is_ok()));
         }
         let bytes = receive(&mut received);
-        let (out, served) = pump::turn(&mut device, Board::now(), bytes, &mut scratch, heard);
+        let (out, served) = pump::turn(&mut device, now(), bytes, &mut scratch, heard);
         transmit(out);
-        Board::here().data.store(u32::from(served.is_ok()), Relaxed);
+        tell(u32::from(served.is_ok()));
     }
 }
 
