@@ -416,6 +416,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
 }
 
 /// Counts one more.
+#[cfg_attr(target_os = "none", inline(never))]
 const fn count(of: &mut u32) {
     *of = of.wrapping_add(1);
 }

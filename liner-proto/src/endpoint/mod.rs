@@ -356,6 +356,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     /// Drops the oldest queued message, and tells the gateway of a gap in its place. Says whether there was one.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub fn drop_oldest(&mut self) -> bool {
         self.queue.drop_oldest()
     }

@@ -94,6 +94,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     /// Writes behind the place of the seal.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn writer(out: &mut [u8]) -> Writer<'_> {
         let mut writer = Writer::new(out);
         writer.skip_to(Self::RAW + seal::LEN);
