@@ -242,10 +242,12 @@ impl<F: Copy, T: Moment, const N: usize> Sending<F, T, N> {
         if now.is_before(due) {
             return false;
         }
-        self.in_vain = self.in_vain.saturating_add(1);
-        if self.planted.has(Fault::RetryLimit) && self.in_vain > PLANTED_RETRIES {
-            self.due = None;
-            return false;
+        if self.planted.has(Fault::RetryLimit) {
+            self.in_vain = self.in_vain.saturating_add(1);
+            if self.in_vain > PLANTED_RETRIES {
+                self.due = None;
+                return false;
+            }
         }
         self.again = low_bits(u32::from(self.in_flight())) & !self.arrived;
         self.marked_at = self.next.wrapping_sub(1);

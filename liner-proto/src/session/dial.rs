@@ -16,10 +16,9 @@ use crate::wire::control::CloseReason;
 use crate::wire::device::Answer;
 use crate::wire::{VERSION, tag};
 
-/// How long to wait for the next step of the handshake, at first; each time twice as long, up to [`AGAIN_MAX`].
-/// Microseconds.
+/// How long to wait for the next step of the handshake, at first; each time twice as long, up to eight
+/// times as long. Microseconds.
 const AGAIN: u32 = 200_000;
-const AGAIN_MAX: u32 = 2_000_000;
 
 /// The bytes of a step and of its answer, to count the time that they take on the line.
 const STEP_BYTES: usize = 2 * 200;
@@ -396,7 +395,7 @@ impl Dial {
     pub fn sent(&mut self, now: Tick, owed: Owed, pace: &Pace) {
         match owed {
             Owed::Hello => {
-                let wait = (AGAIN << self.tries.min(4)).min(AGAIN_MAX) + pace.line.micros_for(STEP_BYTES);
+                let wait = (AGAIN << self.tries.min(3)) + pace.line.micros_for(STEP_BYTES);
                 self.again_at = Some(now.after(wait));
                 self.tries = self.tries.saturating_add(1);
                 self.step_at = now;
