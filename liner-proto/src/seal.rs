@@ -45,7 +45,7 @@ pub fn open(session: SessionId, frame: &[u8]) -> Result<&[u8], SealError> {
     if body.is_empty() {
         return Err(SealError::TooShort);
     }
-    if u32::from_le_bytes(*seal) != checksum(session, &[body]) {
+    if u32::from_le_bytes(*seal) != append(session.0, body) {
         return Err(SealError::Broken);
     }
     Ok(body)

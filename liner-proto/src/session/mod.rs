@@ -465,7 +465,8 @@ const fn check_stream(stream: &StreamFields) -> Result<(), CloseReason> {
 
 /// The number of the session: both nonces, mixed. Never the one of the handshake.
 fn session_id(dialler: u64, listener: u64) -> SessionId {
-    let mixed = seal::checksum(SessionId::HANDSHAKE, &[&dialler.to_le_bytes(), &listener.to_le_bytes()]);
+    let begun = seal::checksum(SessionId::HANDSHAKE, &[&dialler.to_le_bytes()]);
+    let mixed = seal::checksum(SessionId(begun), &[&listener.to_le_bytes()]);
     SessionId(if mixed == 0 { 1 } else { mixed })
 }
 
