@@ -97,7 +97,6 @@ impl<const BYTES: usize, const ASSIGNED: bool> Ram<BYTES, ASSIGNED> {
     }
 
     /// Forgets messages until one stands in front that is so far above the last one that is acknowledged.
-    #[cfg_attr(target_os = "none", inline(never))]
     fn forget_below(&mut self, above: u32) {
         if let Some(at) = self.place(above) {
             self.begin = at;
@@ -105,6 +104,7 @@ impl<const BYTES: usize, const ASSIGNED: bool> Ram<BYTES, ASSIGNED> {
         }
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     fn acknowledge(&mut self, through: u32) {
         self.forget_below(through + 1);
         self.acked += u64::from(through);
