@@ -121,7 +121,7 @@ impl Moment for Instant {
 ///
 /// Two of them can be compared as long as they are less than 19 hours apart. A device sees to that: nothing that it waits for
 /// is further away than [`LONGEST`](Self::LONGEST), what is due is dealt with whenever it looks at the clock, and a sleep
-/// that was longer counts as that long.
+/// that was longer counts as that long. Of what may be longer ago it asks [`is_ago`](Self::is_ago).
 // The lowest bit is always set: so there is room for "none", and on a small processor a time that may be missing is one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick(NonZeroU32);
@@ -142,9 +142,20 @@ impl Tick {
         Self(later)
     }
 
+    /// Whether so many microseconds have passed since this tick, which is not to come. It may be any time ago: only for so many
+    /// microseconds in 38 hours it seems to be recent then.
+    pub fn is_ago(self, micros: u32, now: Self) -> bool {
+        now.0.get().wrapping_sub(self.0.get()) >= Self::units(micros) << 1
+    }
+
     /// How many units it is after `other`; negative if it is before it.
     pub const fn distance(self, other: Self) -> i32 {
         self.0.get().wrapping_sub(other.0.get()) as i32 >> 1
+    }
+
+    /// Units of a number of microseconds, to the nearest one: what a line takes for its frames adds up.
+    const fn units(micros: u32) -> u32 {
+        (micros >> Self::SHIFT) + (micros >> (Self::SHIFT - 1) & 1)
     }
 
     /// Whole units of a number of milliseconds; at most [`LONGEST`](Self::LONGEST).
@@ -163,14 +174,17 @@ impl Tick {
     /// The instant at which it is this tick, if it was `tick` at `now`; not before `now`.
     pub const fn instant(self, tick: Self, now: Instant) -> Instant {
         let left = self.distance(tick);
-        if left <= 0 { now } else { Instant(((now.0 >> Self::SHIFT) + left as u64) << Self::SHIFT) }
+        if left <= 0 {
+            now
+        } else {
+            Instant(now.0 >> Self::SHIFT << Self::SHIFT).after_micros((left as u64) << Self::SHIFT)
+        }
     }
 }
 
 impl Moment for Tick {
     fn after(self, micros: u32) -> Self {
-        // To the nearest one: what a line takes for its frames adds up.
-        self.plus((micros >> Self::SHIFT) + (micros >> (Self::SHIFT - 1) & 1))
+        self.plus(Self::units(micros))
     }
 
     fn micros_since(self, earlier: Self) -> u32 {

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use liner_proto::config::LineConfig;
 use liner_proto::endpoint::TopicIndex;
+use liner_proto::frame::cobs::{self, CobsSplit};
 use liner_proto::id::ConnId;
 use liner_proto::pump::{self, Overflow};
 use liner_proto::router::Framing;
+use liner_proto::seal;
+use liner_proto::time::Instant;
 use liner_proto::wire::record::Mode;
+use liner_proto::wire::{self, Body};
 use nodes::device::{Device, command};
 use nodes::{Node, link_with, settle};
 
@@ -131,4 +135,79 @@ fn a_device_that_connects_while_nothing_more_may_wait_is_sent_its_commands_later
     command(&mut gateway, "dev", "on");
     device.settle(&mut gateway);
     assert_eq!(device.payloads(), ["on"]);
+}
+
+/// A device counts its time in 32 bits: what is longer ago than 19 hours could be taken for what is to come.
+#[test]
+fn a_device_that_waited_for_its_gateway_for_a_day_still_tells_what_it_has() {
+    let mut gateway = Node::start("gateway", |config| {
+        config.takes_custody = true;
+        config.limits.window_messages = 1;
+    });
+    let conn = gateway.router.handle_line(gateway.now, LineConfig::default());
+    let mut device = Device::new("dev", 1);
+    device.endpoint.handle_link_up(gateway.now);
+    for _ in 0..5 {
+        pass_line(&mut device, &mut gateway, conn);
+        gateway.serve();
+    }
+    let send = |device: &mut Device, gateway: &Node| {
+        pump::send(&mut device.endpoint, gateway.now, (TopicIndex(0), b"21"), Overflow::Refuse)
+            .expect("room");
+    };
+    for _ in 0..3 {
+        send(&mut device, &gateway);
+    }
+    pass_line(&mut device, &mut gateway, conn);
+    let mut told = false;
+    let mut frames = [0; 4096];
+    for step in 0..44_000_u32 {
+        gateway.now = gateway.now + Duration::from_secs(2);
+        if step == 43_990 {
+            send(&mut device, &gateway);
+        }
+        device.endpoint.handle_timeout(gateway.now);
+        gateway.router.handle_timeout(gateway.now);
+        let len = device.endpoint.poll_transmit(gateway.now, &mut frames);
+        if step >= 43_990 {
+            told |= frames[..len].split_inclusive(|byte| *byte == 0).any(|frame| {
+                let mut frame = frame.to_vec();
+                let CobsSplit::Frame { frame: place, .. } = cobs::split(&mut frame, 256) else {
+                    return false;
+                };
+                let body = frame.get(place).and_then(|frame| frame.get(seal::LEN..)).unwrap_or_default();
+                matches!(wire::decode(body), Ok(Body::Ack(ack)) if ack.next_low == 5)
+            });
+        }
+        gateway.take(conn, frames[..len].to_vec());
+        let down = gateway.give(conn);
+        device.take(&gateway, &down);
+    }
+    assert!(device.endpoint.is_up(), "{:?}", gateway.events());
+    assert_eq!(device.endpoint.queued(), 4);
+    assert!(told);
+}
+
+#[test]
+fn a_device_that_only_queues_between_its_sleeps_knows_that_its_session_is_over() {
+    let mut gateway = nodes::gateway(100);
+    let mut device = Device::new("dev", 1);
+    device.connect(&mut gateway);
+    assert!(device.endpoint.is_up());
+    for _ in 0..3 {
+        gateway.now = gateway.now + Duration::from_secs(10 * 3600);
+        pump::send(&mut device.endpoint, gateway.now, (TopicIndex(0), b"21"), Overflow::Refuse)
+            .expect("room");
+    }
+    device.endpoint.handle_timeout(gateway.now);
+    assert!(!device.endpoint.is_up());
+}
+
+#[test]
+fn a_device_wakes_up_late_at_the_end_of_time_and_not_early() {
+    let now = Instant::from_micros(u64::MAX - 1000);
+    let mut device = Device::new("dev", 1);
+    device.endpoint.handle_link_up(now);
+    let (at, _) = device.endpoint.poll_timeout().expect("the handshake");
+    assert!(at >= now, "{at:?}");
 }

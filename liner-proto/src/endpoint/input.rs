@@ -367,7 +367,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             self.is_down_long = false;
         }
         self.forget_session();
-        self.is_down_long |= self.down_since.after(LONG).is_past(self.now);
+        self.is_down_long |= self.down_since.is_ago(LONG, self.now);
         let wait = if self.is_down_long { PAUSE_LONG } else { PAUSE };
         // Half of it is certain, half is drawn, so that devices which lost one gateway together do not return together.
         self.redial = Some(self.now.after(wait / 2 + self.rng.below32(wait / 2 + 1)));

@@ -336,7 +336,6 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     /// # Errors
     /// If it was not taken.
     pub fn send(&mut self, now: Instant, topic: TopicIndex, payload: &[u8]) -> Result<u64, SendError> {
-        self.tick(now);
         let TopicIndex(place) = topic;
         if usize::from(place) >= self.topics.len() {
             return Err(SendError::NoSuchTopic);
@@ -350,7 +349,8 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         if self.queued() == 0 {
             self.queued = TopicSet::EMPTY;
         }
-        let number = self.queue.push(self.clock, place, payload)?;
+        // Its own clock goes on only where it deals with what is due: who queues between sleeps may sleep for days.
+        let number = self.queue.push(self.clock.max(now), place, payload)?;
         self.queued.insert(place.into());
         Ok(number)
     }

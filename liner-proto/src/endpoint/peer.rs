@@ -87,7 +87,7 @@ impl Peer {
 
     /// Whether the session was up for so long that its end is no failure. Once it was, its beginning is of no account.
     pub(super) fn has_lasted(&self, now: Tick) -> bool {
-        self.has_lasted || self.since.after(LASTING).is_past(now)
+        self.has_lasted || self.since.is_ago(LASTING, now)
     }
 
     pub(super) fn handle_topic_full(&mut self, topics: &[&str], full: &TopicFull<'_>) {
@@ -104,7 +104,7 @@ impl Peer {
 
     /// Whether it is to hear of that now.
     pub(super) fn tells_next(&self, now: Tick, next: u64) -> bool {
-        self.owes_next(next) && self.told_at.after(TELL).is_past(now)
+        self.owes_next(next) && self.told_at.is_ago(TELL, now)
     }
 
     /// Whether only a word of the gateway's helps: it has all that was sent and has not committed it, or its window is shut.
@@ -115,8 +115,8 @@ impl Peer {
 
     pub(super) fn deadline(&self, now: Tick, queue: &impl Queue) -> Option<Deadline<Tick>> {
         let at = |at: Option<Tick>, why| at.map(|at| (at, why));
-        let tell =
-            Some(self.told_at.after(TELL)).filter(|at| self.owes_next(queue.next()) && !at.is_past(now));
+        let next = queue.next();
+        let tell = (self.owes_next(next) && !self.tells_next(now, next)).then(|| self.told_at.after(TELL));
         let nudge = self.waits(queue).then(|| self.nudge_at.unwrap_or_else(|| now.after(NUDGE)));
         earlier(
             earlier(

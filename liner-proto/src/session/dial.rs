@@ -423,7 +423,7 @@ impl Dial {
 
     /// Whether nothing was sent since the link came, or for `micros` microseconds.
     pub fn was_silent(&self, now: Tick, micros: u32) -> bool {
-        now.micros_since(self.spoke) >= micros
+        self.spoke.is_ago(micros, now)
     }
 
     /// Some frame is on its way.
