@@ -104,6 +104,11 @@ impl Recording {
             assert!(if from_device { world.send(payload) } else { world.command(payload) });
         }
         world.run(Duration::from_secs(3));
+        // What was lost again and again takes longer.
+        let took = world.run_while(Duration::from_secs(30), |world| {
+            (world.gateway.got.len(), world.commands.len()) != (messages.len(), commands.len())
+        });
+        assert!(took.is_some(), "seed {seed}: {:?}", world.device.line_stats());
         assert_eq!(world.gateway.got.len(), messages.len());
         assert_eq!(world.commands.len(), commands.len());
         let (to_gateway, to_device) = (world.up.record.take(), world.down.record.take());
