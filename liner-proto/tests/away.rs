@@ -211,3 +211,22 @@ fn a_device_wakes_up_late_at_the_end_of_time_and_not_early() {
     let (at, _) = device.endpoint.poll_timeout().expect("the handshake");
     assert!(at >= now, "{at:?}");
 }
+
+/// Whoever drives a device by hand may leave a link alone for as long as it likes.
+#[test]
+fn a_device_that_may_dial_may_still_dial_a_day_later() {
+    let mut gateway = nodes::gateway(100);
+    let mut device = Device::new("dev", 1);
+    device.connect(&mut gateway);
+    device.endpoint.close(gateway.now);
+    device.settle(&mut gateway);
+    assert!(!device.endpoint.has_link());
+    assert!(!device.endpoint.wants_link(gateway.now));
+    for hour in 1..80 {
+        gateway.now = gateway.now + Duration::from_secs(3600);
+        device.endpoint.handle_timeout(gateway.now);
+        assert!(device.endpoint.wants_link(gateway.now), "after {hour} h");
+        let (at, _) = device.endpoint.poll_timeout().expect("to dial");
+        assert!(at <= gateway.now, "after {hour} h");
+    }
+}

@@ -19,7 +19,7 @@ use crate::wire::{Reader, tag};
 
 /// The longest pause between two handshakes in microseconds, and that after [`LONG`] without a session that lasted.
 const PAUSE: u32 = 200_000;
-const PAUSE_LONG: u32 = 1_000_000;
+pub(super) const PAUSE_LONG: u32 = 1_000_000;
 const LONG: u32 = 60_000_000;
 
 /// A message that nobody has taken yet.

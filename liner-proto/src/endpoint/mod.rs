@@ -383,7 +383,8 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     fn wants_link_at(&self, now: Tick) -> bool {
-        !self.has_link() && self.redial.is_none_or(|at| at.is_past(now))
+        // No pause is so long: what seems to be further away was due long ago.
+        !self.has_link() && self.redial.is_none_or(|at| at == now || now.is_ago(input::PAUSE_LONG + 64, at))
     }
 
     /// Time has passed: as [`handle_timeout`](Self::handle_timeout), then [`handle_link_up`](Self::handle_link_up) if it is time
@@ -434,7 +435,8 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
 
     fn deadline(&self) -> Option<Deadline<Tick>> {
         if !self.has_link() {
-            return self.redial.map(|at| (at, Wakeup::Dial));
+            let at = |at| if self.wants_link_at(self.now) { self.now } else { at };
+            return self.redial.map(|redial| (at(redial), Wakeup::Dial));
         }
         let session = self.session.deadline(!self.has_turn(), &self.pace);
         if !self.is_up() {
