@@ -144,7 +144,6 @@ pub enum Owed {
 
 impl Dial {
     /// There is a link: the hello is owed.
-    #[cfg_attr(target_os = "none", inline(never))]
     pub const fn begin(now: Tick, nonce: u64) -> Self {
         Self {
             state: State::Greeting,
