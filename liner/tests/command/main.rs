@@ -10,6 +10,8 @@ mod board;
 mod cli;
 mod demo;
 mod device;
+#[cfg(feature = "firmware")]
+mod firmware;
 mod kills;
 mod line;
 mod path;
