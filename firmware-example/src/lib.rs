@@ -15,7 +15,7 @@ use sensors::Sensors;
 pub const NAME: &str = "press-1";
 
 /// Bytes of readings that RAM holds.
-const QUEUE: usize = 2048;
+const QUEUE: usize = 4096;
 
 /// The longest frame, in either direction.
 const FRAME: usize = 256;

@@ -1,27 +1,33 @@
 //! The firmware of `firmware-example`, in QEMU: `scripts/firmware` builds it and says with `LINER_FIRMWARE` where it is.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use liner_tests::relay::{Config, Port, Rates, Relay};
 use readings::{Reading, TOPICS};
 use serde_json::Value;
 
+use crate::line::{asked, seed};
 use crate::process::{Liner, free_port, run};
 
-/// A microcontroller whose UART dials the gateway. It ends with its test.
+/// One byte in ten thousand is damaged, one read in twenty loses or gains bytes, and the line is cut again and again.
+const BAD: Rates = Rates { bit_errors: 1e-4 / 8.0, read_faults: 0.05, cut_every: 2_000, ..Rates::NONE };
+
+/// A microcontroller. It ends with its test.
 struct Machine(Child);
 
 impl Machine {
-    fn start(program: &str, port: u16) -> Self {
+    /// `serial` is the far end of its UART, in QEMU's words.
+    fn start(program: &str, serial: &str) -> Self {
         let folder = std::env::var("LINER_FIRMWARE").expect("`scripts/firmware` says where the firmware is");
         let kernel = Path::new(&folder).join(program);
         let mut command = Command::new("qemu-system-arm");
         command.args(["-M", "lm3s6965evb", "-nographic", "-monitor", "none"]);
         command.args(["-semihosting-config", "enable=on,target=native"]);
-        command.arg("-serial").arg(format!("tcp:127.0.0.1:{port},nodelay"));
-        command.arg("-kernel").arg(kernel);
+        command.arg("-serial").arg(serial).arg("-kernel").arg(kernel);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         Self(command.spawn().expect("`scripts/firmware` installs qemu-system-arm"))
     }
@@ -42,6 +48,8 @@ impl Drop for Machine {
 #[derive(Default)]
 struct Arrivals {
     last: u64,
+    /// Those that may have come before.
+    marked: u64,
     /// The last number of each sensor.
     sensors: [u32; TOPICS.len()],
 }
@@ -49,7 +57,7 @@ struct Arrivals {
 impl Arrivals {
     /// The next message: the next number of the device's stream, and the next one of its sensor.
     fn take(&mut self, line: &Value) {
-        assert_eq!(line["maybe_redelivered"], false, "{line}");
+        self.marked += u64::from(line["maybe_redelivered"] == true);
         assert_eq!(line["seq"].as_u64(), Some(self.last + 1), "{line}");
         self.last += 1;
         let text = line["payload"].as_str().unwrap();
@@ -76,6 +84,18 @@ impl Arrivals {
     }
 }
 
+/// The device's commands, as readings::Command has them.
+const REBOOT: &str = "\u{2}";
+
+fn tell(folder: &Path, peers: &str, command: &str) {
+    let told = run(folder, &["pub", "press-1", command, "--peer", peers]);
+    assert_eq!(told.code, Some(0), "{:?}", told.errors);
+}
+
+fn subscriber(folder: &Path, peers: &str) -> Liner {
+    Liner::start(folder, &[&["sub", "--json", "--name", "w", "--peer", peers], TOPICS.as_slice()].concat())
+}
+
 #[test]
 fn readings_of_a_microcontroller_arrive_in_order_and_it_does_what_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -83,20 +103,53 @@ fn readings_of_a_microcontroller_arrive_in_order_and_it_does_what_it_is_told() {
     let device_listen = format!("127.0.0.1:{devices}");
     let gateway =
         Liner::start(folder.path(), &["gateway", "--listen", &peers, "--device-listen", &device_listen]);
-    let topics = TOPICS.as_slice();
-    let sub = Liner::start(folder.path(), &[&["sub", "--json", "--name", "w", "--peer", &peers], topics].concat());
-    let machine = Machine::start("polled", devices);
+    let sub = subscriber(folder.path(), &peers);
+    let machine = Machine::start("polled", &format!("tcp:{device_listen},nodelay"));
     let mut arrivals = Arrivals::default();
     while arrivals.last < 300 {
         arrivals.take(&sub.json());
     }
     assert!(arrivals.sensors.iter().all(|last| *last > 1), "{:?}", arrivals.sensors);
-    let told = run(folder.path(), &["pub", "press-1", "\u{2}", "--peer", &peers]);
-    assert_eq!(told.code, Some(0), "{:?}", told.errors);
+    assert_eq!(arrivals.marked, 0, "one session has brought them all");
+    tell(folder.path(), &peers, REBOOT);
     // It ends by itself, once it has acknowledged the command.
     assert_eq!(machine.end().code(), Some(0));
     while let Some(line) = sub.line_now() {
         arrivals.take(&serde_json::from_str(&line).unwrap());
     }
     drop(gateway);
+}
+
+/// The gateway is killed while the line loses and damages what it carries.
+#[test]
+fn a_microcontroller_on_a_bad_line_loses_and_repeats_nothing() {
+    let (folder, seed) = (tempfile::tempdir().unwrap(), seed());
+    let (count, kills) = (asked("LINER_E2E_FIRMWARE_READINGS", 600), asked("LINER_E2E_FIRMWARE_KILLS", 3));
+    let uart = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let (a, b) = (Port::Dial(uart), Port::Pty(folder.path().join("tty")));
+    let _machine = Machine::start("polled", &format!("tcp:{uart},server=on,wait=off,nodelay"));
+    let relay = Relay::start(Config { a, b, seed, rates: BAD, baud: None }).unwrap();
+    let peers = format!("127.0.0.1:{}", free_port());
+    let device = format!("serial://{}?baud=115200", folder.path().join("tty").display());
+    let args =
+        ["gateway", "--listen", &peers, "--device-listen", "127.0.0.1:0", "--device", &device, "--json"];
+    let mut gateway = Liner::start(folder.path(), &args);
+    let sub = subscriber(folder.path(), &peers);
+    let mut arrivals = Arrivals::default();
+    for kill in 1..=kills {
+        while arrivals.last < count * kill / (kills + 1) {
+            arrivals.take(&sub.json());
+        }
+        gateway.kill();
+        gateway = Liner::start(folder.path(), &args);
+    }
+    while arrivals.last < count {
+        arrivals.take(&sub.json());
+    }
+    let counters = relay.counters().unwrap();
+    println!("{count} readings, {kills} kills: {counters}");
+    let damages = [counters.from_a.damage, counters.from_b.damage];
+    let faults: u64 = damages.iter().map(|damage| damage.flipped + damage.lost + damage.inserted).sum();
+    let cuts: u64 = damages.iter().map(|damage| damage.cuts).sum();
+    assert!(faults > 0 && cuts > 0, "{counters}");
 }

@@ -24,13 +24,13 @@ pub(crate) mod setup;
 mod unplugged;
 
 /// A number from the environment, for whoever is in a hurry or in doubt.
-fn asked(variable: &str, short: u64) -> u64 {
+pub(crate) fn asked(variable: &str, short: u64) -> u64 {
     let asked = std::env::var(variable).ok();
     asked.map_or(short, |asked| asked.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
 
 /// Where all chance comes from; printed, so that a run can be had again.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
     let seed = asked("LINER_E2E_SEED", random);
     println!("LINER_E2E_SEED={seed}");
