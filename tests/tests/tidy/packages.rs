@@ -12,12 +12,13 @@ use crate::tree;
 const CORE: [&str; 7] = ["cobs", "crc32c", "embedded-io", "heapless", "postcard", "serde", "thiserror"];
 
 /// Which packages of the workspace a package may depend on, test dependencies left aside.
-const EDGES: [(&str, &[&str]); 5] = [
+const EDGES: [(&str, &[&str]); 6] = [
     ("liner-proto", &[]),
     ("liner-mio", &["liner-proto"]),
     ("liner-store-sqlite", &["liner-proto"]),
     ("liner", &["liner-mio", "liner-proto", "liner-store-sqlite"]),
     ("liner-tests", &["liner", "liner-mio", "liner-proto", "liner-store-sqlite"]),
+    ("readings", &[]),
 ];
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
