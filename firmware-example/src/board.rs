@@ -1,12 +1,16 @@
 //! The board: an LM3S6965 as QEMU has it. This is the file to write anew for another one.
 
+use core::cell::RefCell;
 use core::convert::Infallible;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use cortex_m::peripheral::SYST;
+use cortex_m::interrupt::InterruptNumber;
 use cortex_m::peripheral::syst::SystClkSource;
+use cortex_m::peripheral::{NVIC, SYST};
 use cortex_m_rt::exception;
+use critical_section::Mutex;
 use embedded_io::{ErrorType, Read, ReadReady, Write};
+use heapless::Deque;
 use liner_proto::time::Instant;
 
 /// Cycles of the processor in a millisecond.
@@ -49,18 +53,25 @@ impl Clock {
 /// UART 0, polled.
 pub struct Uart(());
 
+/// UART 0, from which an interrupt takes what comes.
+pub struct BufferedUart(Uart);
+
 /// Registers of a PL011, as offsets from its first one.
 mod register {
     pub(super) const DATA: usize = 0x00;
     pub(super) const FLAGS: usize = 0x18;
     pub(super) const LINE: usize = 0x2c;
     pub(super) const CONTROL: usize = 0x30;
+    pub(super) const INTERRUPTS: usize = 0x38;
+    pub(super) const CLEAR: usize = 0x44;
 }
 
 const UART0: usize = 0x4000_c000;
 const RECEIVE_EMPTY: u32 = 1 << 4;
 const TRANSMIT_FULL: u32 = 1 << 5;
 const BUSY: u32 = 1 << 3;
+/// The interrupts for bytes that have come, and for a few that have come and no more after them.
+const RECEIVED: u32 = 1 << 4 | 1 << 6;
 
 /// The chip's switch for the clocks of its UARTs.
 const CLOCKS: usize = 0x400f_e104;
@@ -129,5 +140,88 @@ impl Write for Uart {
     fn flush(&mut self) -> Result<(), Infallible> {
         while Self::has(BUSY) {}
         Ok(())
+    }
+}
+
+/// What the interrupt has taken, and nobody has read yet: 22 ms of a line at 115,200 baud.
+static RECEIVED_BYTES: Mutex<RefCell<Deque<u8, 256>>> = Mutex::new(RefCell::new(Deque::new()));
+
+/// The interrupt of UART 0.
+#[derive(Clone, Copy)]
+struct Uart0;
+
+#[allow(unsafe_code, reason = "whoever names an interrupt has to know it")]
+// SAFETY: it is number 5 on this chip, and no other value of the type has another.
+unsafe impl InterruptNumber for Uart0 {
+    fn number(self) -> u16 {
+        5
+    }
+}
+
+/// All interrupts that have no handler of their own: without a crate for the chip, that is the UART's, too.
+#[allow(unsafe_code, reason = "that is how this handler is declared")]
+#[exception]
+unsafe fn DefaultHandler(number: i16) {
+    assert_eq!(number, 5, "nobody has asked for this interrupt");
+    critical_section::with(|token| {
+        let mut bytes = RECEIVED_BYTES.borrow_ref_mut(token);
+        while !Uart::has(RECEIVE_EMPTY) {
+            // Without room it is lost, as on the line: the gateway sends it again.
+            let _ = bytes.push_back(read(UART0 + register::DATA) as u8);
+        }
+    });
+    write(UART0 + register::CLEAR, RECEIVED);
+}
+
+impl BufferedUart {
+    /// Switches it on, and its interrupt.
+    pub fn start() -> Self {
+        let uart = Uart::start();
+        write(UART0 + register::INTERRUPTS, RECEIVED);
+        #[allow(unsafe_code, reason = "an interrupt could break a critical section that masks it")]
+        // SAFETY: nothing here masks single interrupts.
+        unsafe {
+            NVIC::unmask(Uart0);
+        }
+        Self(uart)
+    }
+}
+
+impl ErrorType for BufferedUart {
+    type Error = Infallible;
+}
+
+impl ReadReady for BufferedUart {
+    fn read_ready(&mut self) -> Result<bool, Infallible> {
+        Ok(critical_section::with(|token| !RECEIVED_BYTES.borrow_ref(token).is_empty()))
+    }
+}
+
+impl Read for BufferedUart {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let len = critical_section::with(|token| {
+                let mut received = RECEIVED_BYTES.borrow_ref_mut(token);
+                let come = core::iter::from_fn(|| received.pop_front());
+                bytes.iter_mut().zip(come).map(|(place, byte)| *place = byte).count()
+            });
+            if len > 0 {
+                return Ok(len);
+            }
+            cortex_m::asm::wfi();
+        }
+    }
+}
+
+impl Write for BufferedUart {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        self.0.flush()
     }
 }

@@ -5,11 +5,32 @@
 pub mod board;
 pub mod sensors;
 
+use board::Clock;
 use liner_proto::endpoint::{AssignedEndpoint, DeviceConfig, Event, TopicIndex};
 use liner_proto::pump::{self, Overflow, Port, Progress};
 use liner_proto::time::Instant;
 use readings::{Command, READING_MAX, Reading, TOPICS};
 use sensors::Sensors;
+
+/// The main loop, on whatever UART. Ends with a reboot that somebody asked for: with `reboot`.
+pub fn run<P>(uart: P, mut clock: Clock, reboot: fn() -> !) -> !
+where
+    P: embedded_io::Read + embedded_io::ReadReady + embedded_io::Write,
+{
+    let mut port = Port::<_, 512>::new(uart);
+    let mut device = Device::new(clock.now());
+    loop {
+        device.measure(clock.now());
+        let idle = device.turn(&mut port, clock.now());
+        if idle && device.is_to_reboot() {
+            reboot();
+        }
+        if idle {
+            // What comes just before this waits for the clock: a millisecond at most.
+            cortex_m::asm::wfi();
+        }
+    }
+}
 
 /// Its name, which is also the address of its commands.
 pub const NAME: &str = "press-1";
