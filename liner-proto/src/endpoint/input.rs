@@ -17,8 +17,10 @@ use crate::wire::handshake::{Acks, Assigned};
 use crate::wire::record::GAP_LEN_MAX;
 use crate::wire::{Reader, tag};
 
-/// The longest pause between two handshakes in microseconds, and that after [`LONG`] without a session that lasted.
-const PAUSE: u32 = 200_000;
+/// The longest pauses between two handshakes in microseconds: after a session that lasted, the next ones, and those after [`LONG`]
+/// without such a session.
+const PAUSE_FIRST: u32 = 100_000;
+const PAUSE: u32 = 250_000;
 pub(super) const PAUSE_LONG: u32 = 1_000_000;
 const LONG: u32 = 60_000_000;
 
@@ -368,7 +370,11 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         }
         self.forget_session();
         self.is_down_long |= self.down_since.is_ago(LONG, self.now);
-        let wait = if self.is_down_long { PAUSE_LONG } else { PAUSE };
+        let wait = match self.is_down_long {
+            true => PAUSE_LONG,
+            false if self.down_since == self.now => PAUSE_FIRST,
+            false => PAUSE,
+        };
         // Half of it is certain, half is drawn, so that devices which lost one gateway together do not return together.
         self.redial = Some(self.now.after(wait / 2 + self.rng.below32(wait / 2 + 1)));
     }

@@ -376,7 +376,8 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     }
 
     /// Whether a handshake is to begin on a link that stays: at once on a new one; after a session that has ended, or was
-    /// refused, when a pause is over: of up to 0.2 s, and of up to 1 s when no session has lasted for a minute.
+    /// refused, when a pause is over: of up to 0.1 s, then of up to 0.25 s, and of up to 1 s when no
+    /// session has lasted for a minute.
     /// [`poll_timeout`](Self::poll_timeout) tells when that is.
     pub fn wants_link(&self, now: Instant) -> bool {
         self.wants_link_at(self.tick_at(now))
