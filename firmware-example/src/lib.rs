@@ -12,8 +12,8 @@ use liner_proto::time::Instant;
 use readings::{Command, READING_MAX, Reading, TOPICS};
 use sensors::Sensors;
 
-/// The main loop, on whatever UART. Ends with a reboot that somebody asked for: with `reboot`.
-pub fn run<P>(uart: P, mut clock: Clock, reboot: fn() -> !) -> !
+/// The main loop, on whatever UART. Ends with a reboot that somebody asked for.
+pub fn run<P>(uart: P, mut clock: Clock) -> !
 where
     P: embedded_io::Read + embedded_io::ReadReady + embedded_io::Write,
 {
@@ -23,7 +23,7 @@ where
         device.measure(clock.now());
         let idle = device.turn(&mut port, clock.now());
         if idle && device.is_to_reboot() {
-            reboot();
+            board::reboot();
         }
         if idle {
             // What comes just before this waits for the clock: a millisecond at most.

@@ -3,28 +3,12 @@
 #![no_std]
 #![no_main]
 
-use core::panic::PanicInfo;
-
 use cortex_m::Peripherals;
 use cortex_m_rt::entry;
-use cortex_m_semihosting::debug::{self, EXIT_FAILURE, EXIT_SUCCESS};
 use liner_firmware_example::board::{BufferedUart, Clock};
 
 #[entry]
 fn main() -> ! {
-    let Some(peripherals) = Peripherals::take() else { end(EXIT_FAILURE) };
-    let clock = Clock::start(peripherals.SYST);
-    liner_firmware_example::run(BufferedUart::start(), clock, || end(EXIT_SUCCESS))
-}
-
-/// Under QEMU, the end.
-fn end(why: debug::ExitStatus) -> ! {
-    loop {
-        debug::exit(why);
-    }
-}
-
-#[panic_handler]
-fn panic(_: &PanicInfo<'_>) -> ! {
-    end(EXIT_FAILURE)
+    let Some(peripherals) = Peripherals::take() else { unreachable!("main runs once") };
+    liner_firmware_example::run(BufferedUart::start(), Clock::start(peripherals.SYST))
 }
