@@ -1,22 +1,70 @@
-//! The board: an LM3S6965 as QEMU has it. This is the file to write anew for another one.
+//! The board: an LM3S6965 as QEMU has it. All that is unsafe is here. This is the file to write anew for another board, and
+//! with a crate for its chip most of it is there already.
 
-use core::cell::RefCell;
-use core::convert::Infallible;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use cortex_m::interrupt::InterruptNumber;
 use cortex_m::peripheral::syst::SystClkSource;
-use cortex_m::peripheral::{NVIC, SYST};
-use cortex_m_rt::exception;
-use cortex_m_semihosting::debug::{self, EXIT_FAILURE, EXIT_SUCCESS, ExitStatus};
-use critical_section::Mutex;
-use embedded_io::{ErrorType, Read, ReadReady, Write};
-use heapless::Deque;
+use cortex_m::peripheral::{NVIC, SCB, SYST};
+use cortex_m_rt::{ExceptionFrame, STACK_PAINT_VALUE, exception};
+use cortex_m_semihosting::debug::{self, EXIT_SUCCESS};
+use cortex_m_semihosting::syscall;
 use liner_proto::time::Instant;
+use press::Board;
+use readings::Reset;
+
+use crate::uart;
 
 /// Cycles of the processor in a millisecond.
 const CYCLES: u32 = 12_500;
+
+/// Milliseconds without a turn of the main loop after which the watchdog resets the chip.
+const PATIENCE: u32 = 4_000;
+
+/// The chip's switches: for the clocks of its parts, and the second half of its address in Ethernet.
+const CLOCKS: [usize; 2] = [0x400f_e100, 0x400f_e104];
+const SERIAL: usize = 0x400f_e1e4;
+
+/// The watchdog's registers.
+mod watchdog {
+    pub(super) const LOAD: usize = 0x4000_0000;
+    pub(super) const CONTROL: usize = 0x4000_0008;
+    pub(super) const CLEAR: usize = 0x4000_000c;
+}
+
+/// Words at the end of RAM, which neither the linker nor a reset touches. What is in them after power came is not known.
+mod kept {
+    const BEGIN: usize = 0x2000_ffe0;
+    /// Says that the other words are this program's.
+    pub(super) const MARK: usize = BEGIN;
+    /// Why it is going to start again, and what belongs to that.
+    pub(super) const WHY: usize = BEGIN + 4;
+    pub(super) const DETAIL: usize = BEGIN + 8;
+    /// The number that was noted last.
+    pub(super) const NOTE: usize = BEGIN + 12;
+    pub(super) const THE_MARK: u32 = 0x4c49_4e45;
+}
+
+/// What stands in [`kept::WHY`].
+mod why {
+    pub(super) const WATCHDOG: u32 = 0;
+    pub(super) const ASKED: u32 = 1;
+    pub(super) const PANIC: u32 = 2;
+    pub(super) const FAULT: u32 = 3;
+}
+
+#[allow(unsafe_code, reason = "a register is reached by its address")]
+pub(crate) fn read(address: usize) -> u32 {
+    // SAFETY: all addresses here are aligned, and those of registers of this chip or of memory that nothing else knows.
+    unsafe { core::ptr::with_exposed_provenance::<u32>(address).read_volatile() }
+}
+
+#[allow(unsafe_code, reason = "a register is reached by its address")]
+pub(crate) fn write(address: usize, value: u32) {
+    // SAFETY: as above.
+    unsafe { core::ptr::with_exposed_provenance_mut::<u32>(address).write_volatile(value) }
+}
 
 /// Milliseconds since the start, modulo 2^32. Only the exception writes it.
 static MILLIS: AtomicU32 = AtomicU32::new(0);
@@ -26,127 +74,135 @@ fn SysTick() {
     MILLIS.store(MILLIS.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
-/// The clock: it wakes a processor that sleeps every millisecond.
-pub struct Clock {
+/// The board, switched on. Its clock wakes a processor that sleeps every millisecond.
+pub struct Lm3s6965 {
     seen: u32,
     millis: u64,
+    reset: (Reset, u32),
 }
 
-impl Clock {
-    /// Starts it.
+impl Lm3s6965 {
+    /// Starts clock and watchdog, and finds out why it was reset.
     pub fn start(mut timer: SYST) -> Self {
         timer.set_clock_source(SystClkSource::Core);
         timer.set_reload(CYCLES - 1);
         timer.clear_current();
         timer.enable_interrupt();
         timer.enable_counter();
-        Self { seen: 0, millis: 0 }
+        let reset = take_reset();
+        write(CLOCKS[0], read(CLOCKS[0]) | 1 << 3);
+        // It counts down twice, and resets at the end of the second time.
+        write(watchdog::LOAD, CYCLES * PATIENCE / 2);
+        write(watchdog::CONTROL, 0b11);
+        Self { seen: 0, millis: 0, reset }
     }
 
-    /// The time since the start. Ask at least every 49 days.
-    pub fn now(&mut self) -> Instant {
+    /// What tells this chip from others of its kind.
+    pub fn serial(&self) -> u64 {
+        u64::from(read(SERIAL))
+    }
+}
+
+/// Why there was a reset, and the last note of the start before. From here on a reset that says nothing is the watchdog's.
+fn take_reset() -> (Reset, u32) {
+    let reset = match (read(kept::MARK), read(kept::WHY), read(kept::DETAIL)) {
+        (kept::THE_MARK, why::WATCHDOG, _) => Reset::Watchdog,
+        (kept::THE_MARK, why::ASKED, _) => Reset::Asked,
+        (kept::THE_MARK, why::PANIC, line) => Reset::Panic { line },
+        (kept::THE_MARK, why::FAULT, address) => Reset::Fault { address },
+        _ => Reset::Power,
+    };
+    let note = if reset == Reset::Power { 0 } else { read(kept::NOTE) };
+    write(kept::WHY, why::WATCHDOG);
+    write(kept::NOTE, 0);
+    write(kept::MARK, kept::THE_MARK);
+    (reset, note)
+}
+
+impl Board for Lm3s6965 {
+    /// Ask at least every 49 days.
+    fn now(&mut self) -> Instant {
         let seen = MILLIS.load(Relaxed);
         self.millis += u64::from(seen.wrapping_sub(self.seen));
         self.seen = seen;
         Instant::from_micros(self.millis * 1000)
     }
-}
 
-/// UART 0, polled.
-pub struct Uart(());
-
-/// UART 0, from which an interrupt takes what comes.
-pub struct BufferedUart(Uart);
-
-/// Registers of a PL011, as offsets from its first one.
-mod register {
-    pub(super) const DATA: usize = 0x00;
-    pub(super) const FLAGS: usize = 0x18;
-    pub(super) const LINE: usize = 0x2c;
-    pub(super) const CONTROL: usize = 0x30;
-    pub(super) const INTERRUPTS: usize = 0x38;
-    pub(super) const CLEAR: usize = 0x44;
-}
-
-const UART0: usize = 0x4000_c000;
-const RECEIVE_EMPTY: u32 = 1 << 4;
-const TRANSMIT_FULL: u32 = 1 << 5;
-const BUSY: u32 = 1 << 3;
-/// The interrupts for bytes that have come, and for a few that have come and no more after them.
-const RECEIVED: u32 = 1 << 4 | 1 << 6;
-
-/// The chip's switch for the clocks of its UARTs.
-const CLOCKS: usize = 0x400f_e104;
-
-#[allow(unsafe_code, reason = "a register is reached by its address")]
-fn read(address: usize) -> u32 {
-    // SAFETY: all addresses here are registers of this chip, aligned, and reading them has no effect on memory.
-    unsafe { core::ptr::with_exposed_provenance::<u32>(address).read_volatile() }
-}
-
-#[allow(unsafe_code, reason = "a register is reached by its address")]
-fn write(address: usize, value: u32) {
-    // SAFETY: as above; what is written concerns the UART and its clock only.
-    unsafe { core::ptr::with_exposed_provenance_mut::<u32>(address).write_volatile(value) }
-}
-
-impl Uart {
-    /// Switches it on: 8 bits, no parity, with its queues of 16 bytes. QEMU does not mind the speed.
-    pub fn start() -> Self {
-        write(CLOCKS, read(CLOCKS) | 1);
-        write(UART0 + register::LINE, 0b11 << 5 | 1 << 4);
-        write(UART0 + register::CONTROL, 1 << 9 | 1 << 8 | 1);
-        Self(())
-    }
-
-    fn has(flag: u32) -> bool {
-        read(UART0 + register::FLAGS) & flag != 0
-    }
-}
-
-impl ErrorType for Uart {
-    type Error = Infallible;
-}
-
-impl ReadReady for Uart {
-    fn read_ready(&mut self) -> Result<bool, Infallible> {
-        Ok(!Self::has(RECEIVE_EMPTY))
-    }
-}
-
-impl Read for Uart {
-    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
-        let mut len = 0;
-        for place in bytes {
-            while Self::has(RECEIVE_EMPTY) {
-                if len > 0 {
-                    return Ok(len);
-                }
+    fn cycles(&mut self) -> u32 {
+        loop {
+            let millis = MILLIS.load(Relaxed);
+            let left = SYST::get_current();
+            if millis == MILLIS.load(Relaxed) {
+                return millis.wrapping_mul(CYCLES).wrapping_add(CYCLES - 1 - left);
             }
-            *place = read(UART0 + register::DATA) as u8;
-            len += 1;
         }
-        Ok(len)
+    }
+
+    fn sleep(&mut self) {
+        cortex_m::asm::wfi();
+    }
+
+    fn feed(&mut self) {
+        write(watchdog::CLEAR, 0);
+    }
+
+    fn stack(&self) -> u32 {
+        let (end, start) = stack();
+        let untouched = (end..start).step_by(4).take_while(|&word| read(word) == STACK_PAINT_VALUE).count();
+        (start - end - 4 * untouched) as u32
+    }
+
+    fn reset(&self) -> (Reset, u32) {
+        self.reset
+    }
+
+    fn note(&mut self, number: u32) {
+        write(kept::NOTE, number);
+    }
+
+    fn restart(&mut self) -> ! {
+        restart(why::ASKED, 0)
+    }
+
+    fn stop(&mut self) -> ! {
+        loop {
+            debug::exit(EXIT_SUCCESS);
+        }
+    }
+
+    fn fault(&mut self) {
+        // A bus that this chip does not have.
+        read(0x6000_0000);
     }
 }
 
-impl Write for Uart {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
-        for &byte in bytes {
-            while Self::has(TRANSMIT_FULL) {}
-            write(UART0 + register::DATA, u32::from(byte));
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> Result<(), Infallible> {
-        while Self::has(BUSY) {}
-        Ok(())
-    }
+fn restart(reason: u32, detail: u32) -> ! {
+    write(kept::WHY, reason);
+    write(kept::DETAIL, detail);
+    SCB::sys_reset()
 }
 
-/// What the interrupt has taken, and nobody has read yet: 22 ms of a line at 115,200 baud.
-static RECEIVED_BYTES: Mutex<RefCell<Deque<u8, 256>>> = Mutex::new(RefCell::new(Deque::new()));
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    restart(why::PANIC, info.location().map_or(0, core::panic::Location::line))
+}
+
+#[allow(unsafe_code, reason = "that is how this handler is declared")]
+#[exception]
+unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
+    restart(why::FAULT, frame.pc())
+}
+
+/// The stack's lowest address, and the one behind its highest.
+#[allow(unsafe_code, reason = "the linker says where the stack is")]
+fn stack() -> (usize, usize) {
+    // SAFETY: nothing is read from these; it is their addresses that count.
+    unsafe extern "C" {
+        static _stack_end: u32;
+        static _stack_start: u32;
+    }
+    (&raw const _stack_end as usize, &raw const _stack_start as usize)
+}
 
 /// The interrupt of UART 0.
 #[derive(Clone, Copy)]
@@ -160,86 +216,57 @@ unsafe impl InterruptNumber for Uart0 {
     }
 }
 
+/// Lets the UART interrupt.
+#[allow(unsafe_code, reason = "an interrupt could break a critical section that masks it")]
+pub(crate) fn unmask_uart() {
+    // SAFETY: nothing here masks single interrupts.
+    unsafe { NVIC::unmask(Uart0) }
+}
+
 /// All interrupts that have no handler of their own: without a crate for the chip, that is the UART's, too.
 #[allow(unsafe_code, reason = "that is how this handler is declared")]
 #[exception]
 unsafe fn DefaultHandler(number: i16) {
     assert_eq!(number, 5, "nobody has asked for this interrupt");
-    critical_section::with(|token| {
-        let mut bytes = RECEIVED_BYTES.borrow_ref_mut(token);
-        while !Uart::has(RECEIVE_EMPTY) {
-            // Without room it is lost, as on the line: the gateway sends it again.
-            let _ = bytes.push_back(read(UART0 + register::DATA) as u8);
-        }
-    });
-    write(UART0 + register::CLEAR, RECEIVED);
+    uart::handle_interrupt();
 }
 
-impl BufferedUart {
-    /// Switches it on, and its interrupt.
-    pub fn start() -> Self {
-        let uart = Uart::start();
-        write(UART0 + register::INTERRUPTS, RECEIVED);
-        #[allow(unsafe_code, reason = "an interrupt could break a critical section that masks it")]
-        // SAFETY: nothing here masks single interrupts.
-        unsafe {
-            NVIC::unmask(Uart0);
-        }
-        Self(uart)
-    }
+/// Switches the clock of UART 0 on.
+pub(crate) fn power_uart() {
+    write(CLOCKS[1], read(CLOCKS[1]) | 1);
 }
 
-impl ErrorType for BufferedUart {
-    type Error = Infallible;
-}
+/// A file of the host, which is what QEMU has in the place of flash. Each function says whether the host has done it.
+pub(crate) mod file {
+    use super::syscall;
 
-impl ReadReady for BufferedUart {
-    fn read_ready(&mut self) -> Result<bool, Infallible> {
-        Ok(critical_section::with(|token| !RECEIVED_BYTES.borrow_ref(token).is_empty()))
-    }
-}
+    /// How it is opened: to read and write, and either as it is or made anew.
+    pub(crate) const AS_IT_IS: usize = 3;
+    pub(crate) const ANEW: usize = 7;
 
-impl Read for BufferedUart {
-    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
-        if bytes.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            let len = critical_section::with(|token| {
-                let mut received = RECEIVED_BYTES.borrow_ref_mut(token);
-                let come = core::iter::from_fn(|| received.pop_front());
-                bytes.iter_mut().zip(come).map(|(place, byte)| *place = byte).count()
-            });
-            if len > 0 {
-                return Ok(len);
-            }
-            cortex_m::asm::wfi();
-        }
-    }
-}
-
-impl Write for BufferedUart {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
-        self.0.write(bytes)
+    #[allow(unsafe_code, reason = "the host reads what it is told to")]
+    pub(crate) fn open(name: &core::ffi::CStr, how: usize) -> Option<usize> {
+        let bytes = name.to_bytes();
+        // SAFETY: the name has its length, and a zero behind it.
+        let handle = unsafe { syscall!(OPEN, bytes.as_ptr(), how, bytes.len()) };
+        (handle != usize::MAX).then_some(handle)
     }
 
-    fn flush(&mut self) -> Result<(), Infallible> {
-        self.0.flush()
+    #[allow(unsafe_code, reason = "the host does as it is told")]
+    pub(crate) fn seek(handle: usize, place: u32) -> bool {
+        // SAFETY: no memory is touched.
+        unsafe { syscall!(SEEK, handle, place) == 0 }
     }
-}
 
-/// Starts anew; under QEMU, the end.
-pub fn reboot() -> ! {
-    end(EXIT_SUCCESS)
-}
+    #[allow(unsafe_code, reason = "the host writes where it is told to")]
+    pub(crate) fn read(handle: usize, into: &mut [u8]) -> bool {
+        // SAFETY: the host writes no more than the length.
+        unsafe { syscall!(READ, handle, into.as_mut_ptr(), into.len()) == 0 }
+    }
 
-#[panic_handler]
-fn panic(_: &PanicInfo<'_>) -> ! {
-    end(EXIT_FAILURE)
-}
-
-fn end(why: ExitStatus) -> ! {
-    loop {
-        debug::exit(why);
+    #[allow(unsafe_code, reason = "the host reads what it is told to")]
+    pub(crate) fn write(handle: usize, bytes: &[u8]) -> bool {
+        // SAFETY: the host reads no more than the length.
+        unsafe { syscall!(WRITE, handle, bytes.as_ptr(), bytes.len()) == 0 }
     }
 }

@@ -5,13 +5,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The topic of each kind of reading, by the place in which a device names them.
-pub const TOPICS: [&str; 3] = ["press/pressure", "press/temperature", "press/door"];
+/// The topics of a press, by the place in which a device names them: one for each sensor, and one for reports.
+pub const TOPICS: [&str; 4] = ["press/pressure", "press/temperature", "press/stroke", "press/report"];
 
-/// The most bytes of a reading.
-pub const READING_MAX: usize = 16;
+/// The most bytes of a reading or a report.
+pub const MESSAGE_MAX: usize = 64;
 
-/// What a sensor has measured. Each sensor counts its readings from 1.
+/// Samples of a stroke, in each direction.
+pub const SAMPLES: usize = 29;
+
+/// What a sensor has measured. Each sensor counts its readings from 1, from each start of the device anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reading {
     /// The fast one.
@@ -28,13 +31,71 @@ pub enum Reading {
         /// Hundredths of a degree Celsius.
         centidegrees: i16,
     },
-    /// An event.
-    Door {
+    /// An event: the press has come down and gone up again.
+    Stroke {
         /// Which of the sensor it is.
         number: u32,
-        /// Whether it was opened.
-        open: bool,
+        /// The force on the way down, in kilonewtons, a sample each millisecond.
+        down: [u8; SAMPLES],
+        /// The same on the way up.
+        up: [u8; SAMPLES],
     },
+}
+
+/// What a device has to say of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// The first message of each start.
+    Started {
+        /// Which start it is, from 1 on; 0 if the device has no memory to count them in.
+        start: u32,
+        /// Why it has started.
+        reset: Reset,
+        /// How many messages it had queued in the start before, this one's forerunner included; 0 if nothing is left that says so.
+        before: u32,
+    },
+    /// A command was executed.
+    Executed {
+        /// Which.
+        command: Command,
+        /// It may have been executed before, in an earlier start. Then a reboot is left out.
+        maybe_again: bool,
+    },
+    /// Commands will never come: they were too old, or were dropped on the way.
+    Missed {
+        /// How many.
+        commands: u32,
+    },
+    /// How it is; the answer to [`Command::ReadNow`].
+    Health {
+        /// The most bytes of stack that were ever in use, in this start.
+        stack: u32,
+        /// The longest turn of the main loop in this start, in cycles of its clock.
+        longest_turn: u32,
+        /// Messages that were dropped for want of room in this start.
+        dropped: u32,
+    },
+}
+
+/// Why a device has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reset {
+    /// It was switched on.
+    Power,
+    /// [`Command::Reboot`].
+    Asked,
+    /// A panic.
+    Panic {
+        /// The line of the source.
+        line: u32,
+    },
+    /// A fault of the processor.
+    Fault {
+        /// The instruction's address.
+        address: u32,
+    },
+    /// Its main loop had not turned for too long, or somebody has pressed its button.
+    Watchdog,
 }
 
 /// What a host asks of the device.
@@ -42,10 +103,25 @@ pub enum Reading {
 pub enum Command {
     /// Read the pressure every so many milliseconds; at least 1.
     SetPeriod(u32),
-    /// Read everything now.
+    /// Read everything now, and say how you are.
     ReadNow,
     /// Start anew.
     Reboot,
+    /// Stop until you are switched on again.
+    Stop,
+    /// Break down, so that one can see what comes of it.
+    Break(Breakdown),
+}
+
+/// A way to break down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Breakdown {
+    /// Panic.
+    Panic,
+    /// Read where nothing is.
+    Fault,
+    /// Do not return.
+    Hang,
 }
 
 impl Reading {
@@ -54,26 +130,27 @@ impl Reading {
         match self {
             Self::Pressure { .. } => 0,
             Self::Temperature { .. } => 1,
-            Self::Door { .. } => 2,
+            Self::Stroke { .. } => 2,
         }
-    }
-
-    /// Writes it to the front of `bytes`.
-    pub fn encode<'b>(&self, bytes: &'b mut [u8; READING_MAX]) -> &'b [u8] {
-        // Its largest form has 12 bytes.
-        postcard::to_slice(self, bytes).map_or(&[], |written| written)
-    }
-
-    /// Reads one; nothing if it is none.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        postcard::from_bytes(bytes).ok()
     }
 }
 
-impl Command {
-    /// Reads one; nothing if it is none.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        postcard::from_bytes(bytes).ok()
+impl Report {
+    /// The place of its topic in [`TOPICS`].
+    pub const TOPIC: u16 = 3;
+}
+
+/// Writes a reading or a report to the front of `bytes`.
+pub fn encode<'b>(message: &impl Serialize, bytes: &'b mut [u8; MESSAGE_MAX]) -> &'b [u8] {
+    // The largest of them fits.
+    postcard::to_slice(message, bytes).map_or(&[], |written| written)
+}
+
+/// Reads a reading, a report or a command; nothing if it is none.
+pub fn decode<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Option<T> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((message, [])) => Some(message),
+        _ => None,
     }
 }
 
@@ -82,22 +159,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_reading_has_room() {
+    fn the_largest_messages_have_room() {
+        let (number, down) = (u32::MAX, [u8::MAX; SAMPLES]);
         let readings = [
-            Reading::Pressure { number: u32::MAX, pascals: u32::MAX },
-            Reading::Temperature { number: u32::MAX, centidegrees: i16::MIN },
-            Reading::Door { number: u32::MAX, open: true },
+            (Reading::Pressure { number, pascals: u32::MAX }, 11),
+            (Reading::Temperature { number, centidegrees: i16::MIN }, 9),
+            (Reading::Stroke { number, down, up: down }, MESSAGE_MAX),
         ];
-        for reading in readings {
-            assert_eq!(Reading::decode(reading.encode(&mut [0; READING_MAX])), Some(reading));
+        for (reading, len) in readings {
+            let mut bytes = [0; MESSAGE_MAX];
+            let written = encode(&reading, &mut bytes);
+            assert_eq!((decode(written), written.len()), (Some(reading), len));
+        }
+        let reports = [
+            Report::Started { start: number, reset: Reset::Fault { address: number }, before: number },
+            Report::Executed { command: Command::SetPeriod(number), maybe_again: true },
+            Report::Missed { commands: number },
+            Report::Health { stack: number, longest_turn: number, dropped: number },
+        ];
+        for report in reports {
+            assert_eq!(decode(encode(&report, &mut [0; MESSAGE_MAX])), Some(report));
         }
     }
 
     #[test]
     fn commands_are_a_few_bytes_that_anybody_can_write() {
-        assert_eq!(Command::decode(&[0, 100]), Some(Command::SetPeriod(100)));
-        assert_eq!(Command::decode(&[1]), Some(Command::ReadNow));
-        assert_eq!(Command::decode(&[2]), Some(Command::Reboot));
-        assert_eq!(Command::decode(&[3]), None);
+        let commands: [(&[u8], Command); 7] = [
+            (&[0, 100], Command::SetPeriod(100)),
+            (&[1], Command::ReadNow),
+            (&[2], Command::Reboot),
+            (&[3], Command::Stop),
+            (&[4, 0], Command::Break(Breakdown::Panic)),
+            (&[4, 1], Command::Break(Breakdown::Fault)),
+            (&[4, 2], Command::Break(Breakdown::Hang)),
+        ];
+        for (bytes, command) in commands {
+            assert_eq!(decode(bytes), Some(command));
+            assert_eq!(encode(&command, &mut [0; MESSAGE_MAX]), bytes);
+        }
+        for bytes in [&[][..], &[0], &[5], &[4, 3], &[2, 0]] {
+            assert_eq!(decode::<Command>(bytes), None, "{bytes:?}");
+        }
     }
 }

@@ -49,6 +49,7 @@ use crate::wire::handshake::Acks;
 use crate::wire::record::Topic;
 use crate::wire::varint::varint_len;
 use peer::Peer;
+use queue::Own;
 use topics::TopicSet;
 
 /// The longest name of a device, and of its gateway.
@@ -238,6 +239,16 @@ pub struct Endpoint<
 pub type StoredEndpoint<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize = 0> =
     Endpoint<'a, QUEUE, FRAME, MESSAGE, Stored<QUEUE>>;
 
+/// The endpoint of a device that is lent the memory of its queue: see [`with_memory`](Self::with_memory). With `ASSIGNED` it is an
+/// [`AssignedEndpoint`] besides.
+pub type LentEndpoint<
+    'a,
+    const QUEUE: usize,
+    const FRAME: usize,
+    const MESSAGE: usize = 0,
+    const ASSIGNED: bool = false,
+> = Endpoint<'a, QUEUE, FRAME, MESSAGE, Ram<QUEUE, ASSIGNED, &'a mut [u8; QUEUE]>>;
+
 /// The endpoint of a device with neither a random source nor a store: its seed may be the same at every start, and its gateway makes
 /// the epochs. What it queues before its first session after a start is new by definition.
 pub type AssignedEndpoint<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize = 0> =
@@ -286,7 +297,27 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     const IN_PIECES: bool = MESSAGE > FRAME;
 
     /// An endpoint that knows of nothing before it.
-    pub fn new(config: DeviceConfig<'a>, now: Instant) -> Self {
+    pub fn new(config: DeviceConfig<'a>, now: Instant) -> Self
+    where
+        Q::Memory: Own,
+    {
+        Self::with_memory(config, Own::own(), now)
+    }
+
+    /// The same, that keeps its messages in memory which it is lent. A compiler may well put together on the stack what is
+    /// to stand in a `static`; of this endpoint the queue's bytes are no part.
+    ///
+    /// ```
+    /// use liner_proto::endpoint::{DeviceConfig, LentEndpoint};
+    /// use liner_proto::time::Instant;
+    ///
+    /// // In a firmware, a `static`.
+    /// let mut memory = [0; 16 * 1024];
+    /// let config = DeviceConfig::new("press-4", &["readings"], [1, 2]);
+    /// let device = LentEndpoint::<{ 16 * 1024 }, 256>::with_memory(config, &mut memory, Instant::ZERO);
+    /// assert_eq!(device.queued(), 0);
+    /// ```
+    pub fn with_memory(config: DeviceConfig<'a>, memory: Q::Memory, now: Instant) -> Self {
         const { assert!(Self::FRAME_MAX >= crate::wire::FRAME_MIN, "the handshake needs frames of 192 bytes") };
         let mut rng = Rng::new(config.seed);
         let mut epoch = || if Q::ASSIGNED { Epoch::NONE } else { Epoch(rng.next_nonzero()) };
@@ -315,7 +346,7 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             instance,
             is_seeded: !Q::ASSIGNED,
             inbox,
-            queue: Q::new(epoch, &Self::limits(config.window), planted),
+            queue: Q::new(memory, epoch, &Self::limits(config.window), planted),
             queued: TopicSet::EMPTY,
             rx: [0; FRAME],
             rx_len: 0,

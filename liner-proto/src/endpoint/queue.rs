@@ -35,13 +35,32 @@ pub enum Item<'q> {
 /// else's to implement.
 pub trait Queue: Work {}
 
+/// Memory that an endpoint makes for itself.
+pub trait Own {
+    /// Empty memory.
+    fn own() -> Self;
+}
+
+impl<const BYTES: usize> Own for [u8; BYTES] {
+    fn own() -> Self {
+        [0; BYTES]
+    }
+}
+
+impl Own for () {
+    fn own() {}
+}
+
 /// What a [`Queue`] does. Its name is not known outside, so that nobody else implements it.
 pub trait Work: Debug {
     /// Whether the gateway makes the epochs, for want of a random source.
     const ASSIGNED: bool = false;
 
+    /// What it is given to keep messages in.
+    type Memory;
+
     /// An empty queue.
-    fn new(epoch: Epoch, limits: &Limits, planted: Planted) -> Self;
+    fn new(memory: Self::Memory, epoch: Epoch, limits: &Limits, planted: Planted) -> Self;
 
     // ------------------------------------------------------------------ what is sent
 

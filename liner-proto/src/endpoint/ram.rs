@@ -1,5 +1,8 @@
 //! The queue of a device without a store: its bytes are all that there is of a message.
 
+use core::borrow::BorrowMut;
+use core::fmt::Debug;
+
 use super::SendError;
 use super::queue::{Item, Queue, Work};
 use crate::config::Limits;
@@ -19,11 +22,12 @@ use crate::wire::{NUMBER_MAX, Reader, Writer};
 /// A reset forgets everything, so that the device begins a new epoch; a message that was handed over counts as taken at the
 /// next call of the endpoint.
 ///
-/// With `ASSIGNED` its gateway makes the epochs: see [`AssignedEndpoint`](super::AssignedEndpoint).
+/// With `ASSIGNED` its gateway makes the epochs: see [`AssignedEndpoint`](super::AssignedEndpoint). `M` is the bytes themselves, or a
+/// reference to bytes that stand somewhere else: see [`Endpoint::with_memory`](super::Endpoint::with_memory).
 // As in an endpoint, the bytes come last.
 #[repr(C)]
 #[derive(Debug)]
-pub struct Ram<const BYTES: usize, const ASSIGNED: bool = false> {
+pub struct Ram<const BYTES: usize, const ASSIGNED: bool = false, M = [u8; BYTES]> {
     epoch: Epoch,
     /// The last number that is acknowledged. The marks below count from here.
     acked: u64,
@@ -42,7 +46,7 @@ pub struct Ram<const BYTES: usize, const ASSIGNED: bool = false> {
     /// Where in `bytes` messages stand: the length of the payload, the topic's place, the payload.
     begin: usize,
     end: usize,
-    bytes: [u8; BYTES],
+    bytes: M,
 }
 
 /// The cursor in the gateway's stream.
@@ -58,7 +62,7 @@ struct Taken {
     window: u8,
 }
 
-impl<const BYTES: usize, const ASSIGNED: bool> Ram<BYTES, ASSIGNED> {
+impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BYTES, ASSIGNED, M> {
     /// How far a number is above the last one that is acknowledged; below it, half of all numbers and more.
     const fn above(&self, number: u32) -> u32 {
         number.wrapping_sub(self.acked as u32)
@@ -66,7 +70,7 @@ impl<const BYTES: usize, const ASSIGNED: bool> Ram<BYTES, ASSIGNED> {
 
     /// Reads the message at a place in the bytes: its topic, its payload, and the place behind it.
     fn read(&self, at: usize) -> Option<(u16, &[u8], usize)> {
-        let mut reader = Reader::new(self.bytes.get(at..self.end)?);
+        let mut reader = Reader::new(self.bytes.borrow().get(at..self.end)?);
         let (len, topic) = (reader.varint32() as usize, reader.varint32() as u16);
         let (payload, rest) = reader.rest().split_at_checked(len)?;
         reader.done((topic, payload, self.end - rest.len())).ok()
@@ -86,8 +90,8 @@ impl<const BYTES: usize, const ASSIGNED: bool> Ram<BYTES, ASSIGNED> {
         let mut to = 0;
         // Byte by byte: it is rare, and what moves more at a time is longer than everything else here.
         while self.begin < self.end {
-            let byte = self.bytes.get(self.begin).copied().unwrap_or(0);
-            if let Some(place) = self.bytes.get_mut(to) {
+            let byte = self.bytes.borrow().get(self.begin).copied().unwrap_or(0);
+            if let Some(place) = self.bytes.borrow_mut().get_mut(to) {
                 *place = byte;
             }
             to += 1;
@@ -114,12 +118,19 @@ impl<const BYTES: usize, const ASSIGNED: bool> Ram<BYTES, ASSIGNED> {
     }
 }
 
-impl<const BYTES: usize, const ASSIGNED: bool> Queue for Ram<BYTES, ASSIGNED> {}
+impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]> + Debug> Queue
+    for Ram<BYTES, ASSIGNED, M>
+{
+}
 
-impl<const BYTES: usize, const ASSIGNED: bool> Work for Ram<BYTES, ASSIGNED> {
+impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]> + Debug> Work
+    for Ram<BYTES, ASSIGNED, M>
+{
+    type Memory = M;
+
     const ASSIGNED: bool = ASSIGNED;
 
-    fn new(epoch: Epoch, limits: &Limits, planted: Planted) -> Self {
+    fn new(memory: M, epoch: Epoch, limits: &Limits, planted: Planted) -> Self {
         let window = limits.window_messages.min(u32::from(u8::MAX)) as u8;
         Self {
             epoch,
@@ -133,7 +144,7 @@ impl<const BYTES: usize, const ASSIGNED: bool> Work for Ram<BYTES, ASSIGNED> {
             planted,
             begin: 0,
             end: 0,
-            bytes: [0; BYTES],
+            bytes: memory,
         }
     }
 
@@ -146,7 +157,7 @@ impl<const BYTES: usize, const ASSIGNED: bool> Work for Ram<BYTES, ASSIGNED> {
         if whole > BYTES - self.end {
             self.move_to_front();
         }
-        let mut writer = Writer::new(&mut self.bytes);
+        let mut writer = Writer::new(self.bytes.borrow_mut());
         writer.skip_to(self.end);
         writer.varint(len);
         writer.varint(topic);

@@ -163,7 +163,10 @@ fn item(record: &[u8]) -> Item<'_> {
 }
 
 impl<const BYTES: usize> Work for Stored<BYTES> {
-    fn new(epoch: Epoch, limits: &Limits, planted: Planted) -> Self {
+    // What it has of messages is not bytes alone.
+    type Memory = ();
+
+    fn new((): (), epoch: Epoch, limits: &Limits, planted: Planted) -> Self {
         let mut inbound = Inbound::new(limits, planted);
         inbound.set_on_line(true);
         Self {

@@ -1,5 +1,8 @@
 //! What a device does with what it has received, with its store and with a message of its own.
 
+use core::borrow::BorrowMut;
+use core::fmt::Debug;
+
 use crate::effect::{Loaded, StoreFault};
 use crate::endpoint::{Endpoint, Event, Queue, Ram, SendError, Step, StoredEndpoint, TopicIndex};
 use crate::store::Store;
@@ -116,13 +119,17 @@ fn tell<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>(
     }
 }
 
-impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, const ASSIGNED: bool> Device
-    for Endpoint<'_, QUEUE, FRAME, MESSAGE, Ram<QUEUE, ASSIGNED>>
+impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, const ASSIGNED: bool, M> Device
+    for Endpoint<'_, QUEUE, FRAME, MESSAGE, Ram<QUEUE, ASSIGNED, M>>
+where
+    M: BorrowMut<[u8; QUEUE]> + Debug,
 {
 }
 
-impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, const ASSIGNED: bool> Keeps
-    for Endpoint<'_, QUEUE, FRAME, MESSAGE, Ram<QUEUE, ASSIGNED>>
+impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, const ASSIGNED: bool, M> Keeps
+    for Endpoint<'_, QUEUE, FRAME, MESSAGE, Ram<QUEUE, ASSIGNED, M>>
+where
+    M: BorrowMut<[u8; QUEUE]> + Debug,
 {
     const OUT_MIN: usize = Self::TRANSMIT_MIN;
 

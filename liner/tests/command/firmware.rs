@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use liner_tests::relay::{Config, Port, Rates, Relay};
-use readings::{Reading, TOPICS};
+use readings::{Reading, Report, Reset, TOPICS, decode};
 use serde_json::Value;
 
 use crate::line::{asked, seed};
@@ -50,7 +50,8 @@ impl Drop for Machine {
 struct Arrivals {
     count: u64,
     /// The last number of each sensor.
-    sensors: [u32; TOPICS.len()],
+    sensors: [u32; 3],
+    reports: Vec<Report>,
 }
 
 impl Arrivals {
@@ -63,15 +64,18 @@ impl Arrivals {
             None => text.as_bytes().to_vec(),
             Some(_) => BASE64_STANDARD.decode(text).unwrap(),
         };
-        let reading = Reading::decode(&payload).expect("a reading");
-        let (place, number) = match reading {
+        if line["topic"] == TOPICS[3] {
+            self.reports.push(decode(&payload).expect("a report"));
+            return;
+        }
+        let (place, number) = match decode(&payload).expect("a reading") {
             Reading::Pressure { number, pascals } => {
                 assert_eq!(pascals, 101_325 + number % 1000);
                 (0, number)
             }
             Reading::Temperature { number, .. } => (1, number),
-            Reading::Door { number, open } => {
-                assert_eq!(open, number % 2 == 1);
+            Reading::Stroke { number, down, up } => {
+                assert_eq!((down[0], up[0]), (number as u8, number as u8));
                 (2, number)
             }
         };
@@ -82,7 +86,7 @@ impl Arrivals {
 }
 
 /// The device's commands, as readings::Command has them.
-const REBOOT: &str = "\u{2}";
+const STOP: &str = "\u{3}";
 
 fn tell(folder: &Path, peers: &str, command: &str) {
     let told = run(folder, &["pub", "press-1", command, "--peer", peers]);
@@ -113,7 +117,8 @@ fn arrive_in_order(program: &str) {
         arrivals.take(&sub.json());
     }
     assert!(arrivals.sensors.iter().all(|last| *last > 1), "{:?}", arrivals.sensors);
-    tell(folder.path(), &peers, REBOOT);
+    tell(folder.path(), &peers, STOP);
+    assert_eq!(arrivals.reports[0], Report::Started { start: 0, reset: Reset::Power, before: 0 });
     // It ends by itself, once it has acknowledged the command.
     assert_eq!(machine.end().code(), Some(0));
     while let Some(line) = sub.line_now() {

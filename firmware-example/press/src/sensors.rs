@@ -1,4 +1,4 @@
-//! Three sensors: one fast, one slow, one that speaks up by itself. Here they are made of arithmetic.
+//! Three sensors: one fast, one slow, one that speaks when something has happened. Here they are made of arithmetic.
 
 use liner_proto::time::{Duration, Instant};
 use readings::Reading;
@@ -6,8 +6,8 @@ use readings::Reading;
 /// How often the temperature is measured.
 const TEMPERATURE: Duration = Duration::from_millis(500);
 
-/// How often somebody opens or shuts the door.
-const DOOR: Duration = Duration::from_millis(730);
+/// How often the press comes down.
+const STROKE: Duration = Duration::from_millis(730);
 
 /// When a sensor is read next, and how often it was.
 #[derive(Clone, Copy)]
@@ -35,20 +35,21 @@ pub struct Sensors {
     period: Duration,
     pressure: Turn,
     temperature: Turn,
-    door: Turn,
+    stroke: Turn,
 }
 
 impl Sensors {
     /// None was read yet.
     pub const fn new() -> Self {
         let period = Duration::from_millis(20);
-        Self { period, pressure: Turn::FIRST, temperature: Turn::FIRST, door: Turn::FIRST }
+        Self { period, pressure: Turn::FIRST, temperature: Turn::FIRST, stroke: Turn::FIRST }
     }
 
     /// The next reading that is due.
     pub fn poll(&mut self, now: Instant) -> Option<Reading> {
-        if let Some(number) = self.door.take(now, DOOR) {
-            return Some(Reading::Door { number, open: number % 2 == 1 });
+        if let Some(number) = self.stroke.take(now, STROKE) {
+            let curve = core::array::from_fn(|at| (number as u8).wrapping_add(at as u8));
+            return Some(Reading::Stroke { number, down: curve, up: curve });
         }
         if let Some(number) = self.temperature.take(now, TEMPERATURE) {
             return Some(Reading::Temperature { number, centidegrees: 2000 + (number % 500) as i16 });
@@ -65,7 +66,7 @@ impl Sensors {
 
     /// Reads all of them at the next opportunity.
     pub fn read_now(&mut self) {
-        for turn in [&mut self.pressure, &mut self.temperature, &mut self.door] {
+        for turn in [&mut self.pressure, &mut self.temperature, &mut self.stroke] {
             turn.at = Instant::ZERO;
         }
     }

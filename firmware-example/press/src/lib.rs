@@ -1,0 +1,225 @@
+//! A press that is measured: what its device does, on whatever board. Every reading is kept until the gateway has it.
+
+#![no_std]
+
+mod board;
+mod sensors;
+
+pub use board::Board;
+
+use core::mem::MaybeUninit;
+
+use embedded_io::{Read, ReadReady, Write};
+use heapless::Vec;
+use liner_proto::endpoint::{DeviceConfig, Event, LentEndpoint, TopicIndex};
+use liner_proto::pump::{self, Overflow, Port, Progress};
+use liner_proto::time::{Duration, Instant};
+use readings::{Breakdown, Command, MESSAGE_MAX, Report, TOPICS, decode, encode};
+use sensors::Sensors;
+
+/// Its name, which is also the address of its commands.
+pub const NAME: &str = "press-1";
+
+/// Bytes of messages that RAM holds: 62 strokes, or about 280 readings of the pressure.
+pub const QUEUE: usize = 4096;
+
+/// The longest frame, in either direction.
+const FRAME: usize = 192 + 2;
+
+/// Bytes of frames on their way out.
+const OUT: usize = 200;
+
+/// Commands that the gateway sends ahead.
+const WINDOW: usize = 4;
+
+/// How long it measures nothing before it ends, if that was asked for: the gateway hears meanwhile how many messages there are.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// The main loop.
+///
+/// All of it happens here, one bounded step after the other, and only a loop that comes round feeds the watchdog.
+pub fn run<B, P, const ASSIGNED: bool>(board: &mut B, press: &mut Press<P, ASSIGNED>) -> !
+where
+    B: Board,
+    P: Read + ReadReady + Write,
+{
+    press.begin(board);
+    loop {
+        let begun = board.cycles();
+        let is_idle = press.turn(board);
+        press.note_turn(board.cycles().wrapping_sub(begun));
+        board.feed();
+        if is_idle {
+            // What comes just before this waits for the clock: a millisecond at most.
+            board.sleep();
+        }
+    }
+}
+
+/// The device: its line, its sensors, and what it has to say.
+///
+/// `ASSIGNED`: it can tell its starts apart by nothing, and its gateway makes the epochs. Without, each start has another seed.
+pub struct Press<P, const ASSIGNED: bool> {
+    endpoint: LentEndpoint<'static, QUEUE, FRAME, 0, ASSIGNED>,
+    port: Port<P, OUT>,
+    sensors: Sensors,
+    start: u32,
+    wishes: Wishes,
+    /// Messages that were queued in this start.
+    queued: u32,
+    dropped: u32,
+    longest_turn: u32,
+}
+
+/// What commands and gaps have asked for, until the turn is over.
+#[derive(Default)]
+struct Wishes {
+    /// One for each command: the gateway sends no more ahead than the window.
+    reports: Vec<Report, WINDOW>,
+    missed: u32,
+    is_health_wanted: bool,
+    /// How it is to end, and when.
+    end: Option<(Instant, Command)>,
+}
+
+impl<P: Read + ReadReady + Write, const ASSIGNED: bool> Press<P, ASSIGNED> {
+    /// A device that has measured nothing yet, in this place. `start` is the number of this start, if there is one; `seed` has it in it then.
+    // Not inlined, so that what is put together on the stack leaves it before the main loop begins.
+    #[inline(never)]
+    pub fn place(
+        place: &'static mut MaybeUninit<Self>,
+        memory: &'static mut [u8; QUEUE],
+        uart: P,
+        now: Instant,
+        start: u32,
+        seed: [u64; 2],
+    ) -> &'static mut Self {
+        let config = DeviceConfig { window: WINDOW as u8, ..DeviceConfig::new(NAME, &TOPICS, seed) };
+        let endpoint = LentEndpoint::with_memory(config, memory, now);
+        let (sensors, wishes) = (Sensors::new(), Wishes::default());
+        place.write(Self {
+            endpoint,
+            port: Port::new(uart),
+            sensors,
+            start,
+            wishes,
+            queued: 0,
+            dropped: 0,
+            longest_turn: 0,
+        })
+    }
+
+    /// Says that it has started, and why.
+    pub fn begin(&mut self, board: &mut impl Board) {
+        let (reset, before) = board.reset();
+        self.report(board, Report::Started { start: self.start, reset, before });
+    }
+
+    fn note_turn(&mut self, cycles: u32) {
+        self.longest_turn = self.longest_turn.max(cycles);
+    }
+
+    fn report(&mut self, board: &mut impl Board, report: Report) {
+        self.send(board, Report::TOPIC, encode(&report, &mut [0; MESSAGE_MAX]));
+    }
+
+    /// Queues a message. When RAM is full, the oldest ones make room, and the gateway is told of the gap.
+    fn send(&mut self, board: &mut impl Board, topic: u16, payload: &[u8]) {
+        let before = self.endpoint.queued();
+        let message = (TopicIndex(topic), payload);
+        // What is refused is of a topic that nobody wants: its number is missing at whoever subscribes later.
+        if pump::send(&mut self.endpoint, board.now(), message, Overflow::DropOldest).is_ok() {
+            let dropped = before + 1 - self.endpoint.queued();
+            self.dropped = self.dropped.wrapping_add(dropped as u32);
+            self.queued = self.queued.wrapping_add(1);
+            board.note(self.queued);
+        }
+    }
+
+    /// Measures what is due.
+    fn measure(&mut self, board: &mut impl Board) {
+        let now = board.now();
+        // As many as there are sensors, so that a clock that has jumped holds nothing up.
+        for _ in 0..3 {
+            let Some(reading) = self.sensors.poll(now) else { break };
+            self.send(board, reading.topic(), encode(&reading, &mut [0; MESSAGE_MAX]));
+        }
+    }
+
+    /// Measures, has a turn at the line, and does what it was told. Says whether there is nothing more to do for now.
+    pub fn turn(&mut self, board: &mut impl Board) -> bool {
+        if self.wishes.end.is_none() {
+            self.measure(board);
+        }
+        let Self { endpoint, port, sensors, wishes, .. } = self;
+        let now = board.now();
+        let progress = port.turn(endpoint, now, |event| match event {
+            Event::Message { payload, maybe_redelivered, .. } => {
+                if let Some(command) = decode(payload) {
+                    wishes.obey(now, sensors, command, maybe_redelivered);
+                }
+            }
+            Event::Gap { count, .. } => wishes.missed = wishes.missed.saturating_add(count as u32),
+            _ => {}
+        });
+        self.answer(board);
+        let is_idle = matches!(progress, Ok(Progress::Idle));
+        if is_idle {
+            self.end(board, now);
+        }
+        is_idle
+    }
+
+    /// Reports what came of the turn.
+    fn answer(&mut self, board: &mut impl Board) {
+        let missed = core::mem::take(&mut self.wishes.missed);
+        if missed > 0 {
+            self.report(board, Report::Missed { commands: missed });
+        }
+        while let Some(report) = self.wishes.reports.pop() {
+            self.report(board, report);
+        }
+        if core::mem::take(&mut self.wishes.is_health_wanted) {
+            let Self { longest_turn, dropped, .. } = *self;
+            self.report(board, Report::Health { stack: board.stack(), longest_turn, dropped });
+        }
+    }
+
+    /// Ends, if it was told to. What has told it so was acknowledged before, and does not come again.
+    fn end(&mut self, board: &mut impl Board, now: Instant) {
+        match self.wishes.end {
+            Some((at, command)) if at <= now => match command {
+                Command::Reboot => board.restart(),
+                Command::Stop => board.stop(),
+                Command::Break(Breakdown::Panic) => panic!("it was asked for"),
+                Command::Break(Breakdown::Fault) => board.fault(),
+                Command::Break(Breakdown::Hang) => loop {
+                    core::hint::spin_loop();
+                },
+                Command::SetPeriod(_) | Command::ReadNow => {}
+            },
+            _ => {}
+        }
+    }
+}
+
+impl Wishes {
+    /// Does what a command says, or notes it.
+    fn obey(&mut self, now: Instant, sensors: &mut Sensors, command: Command, maybe_again: bool) {
+        match command {
+            // These do no harm a second time.
+            Command::SetPeriod(millis) => sensors.set_period(millis),
+            Command::ReadNow => {
+                sensors.read_now();
+                self.is_health_wanted = true;
+            }
+            // These would: what ends a device before it has acknowledged the command would end it again and again.
+            Command::Reboot | Command::Stop | Command::Break(_) if maybe_again => {}
+            Command::Reboot | Command::Stop | Command::Break(_) => {
+                self.end = Some((now + LAST_WORDS, command))
+            }
+        }
+        // There is room, as long as the gateway keeps to the window.
+        let _ = self.reports.insert(0, Report::Executed { command, maybe_again });
+    }
+}
