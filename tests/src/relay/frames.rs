@@ -210,19 +210,19 @@ mod tests {
 
     #[test]
     fn what_is_in_a_frame_makes_no_difference() {
-        let shape = |fill: u8, len: fn(u32) -> usize| {
+        let shape = |leads: u32, fill: u8, len: fn(u32) -> usize| {
             let (mut faults, mut out) = (faults(3, 0.5), VecDeque::new());
             for number in 0..1_000 {
                 let frame = [vec![fill; len(number)], vec![DELIMITER]].concat();
-                // What some lines begin a frame with is no frame.
-                faults.pass(DELIMITER, &mut out);
+                // A delimiter alone is no frame.
+                (0..number % (1 + leads)).for_each(|_| faults.pass(DELIMITER, &mut out));
                 frame.into_iter().for_each(|byte| faults.pass(byte, &mut out));
             }
             faults.hit()
         };
-        let hit = shape(1, |_| 1);
+        let hit = shape(0, 1, |_| 1);
         assert!(hit.lost > 100 && hit.doubled > 100 && hit.delayed > 100, "{hit:?}");
-        assert_eq!(shape(7, |number| 1 + number as usize % 90), hit);
+        assert_eq!(shape(2, 7, |number| 1 + number as usize % 90), hit);
     }
 
     #[test]
