@@ -92,9 +92,15 @@ fn address() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
-/// Stops the gateway until it stands inside a commit, at most so many times. Leaves it stopped.
-fn catch_in_commit(gateway: &Liner, database: &Path, sub: &Liner, take: &mut dyn FnMut(&Value)) -> bool {
-    for _ in 0..300 {
+/// Stops the gateway until it stands inside a commit, at most so many times, with a message in between. Leaves it stopped.
+pub(crate) fn catch_in_commit(
+    gateway: &Liner,
+    database: &Path,
+    sub: &Liner,
+    tries: u64,
+    take: &mut dyn FnMut(&Value),
+) -> bool {
+    for _ in 0..tries {
         gateway.freeze();
         if wal::in_commit(database) {
             return true;
@@ -132,7 +138,7 @@ fn a_gateway_that_is_killed_loses_and_repeats_nothing() {
         }
         if kill % COMMIT_EVERY == 0 {
             let database = folder.join("liner-gateway.db");
-            let caught = catch_in_commit(&running, &database, &sub, &mut |line| last = take(line));
+            let caught = catch_in_commit(&running, &database, &sub, 300, &mut |line| last = take(line));
             in_commit += usize::from(caught);
         }
         running.kill();

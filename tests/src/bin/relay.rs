@@ -14,6 +14,7 @@ An end is pty:LINK, a pseudo-terminal behind this symbolic link; listen:ADDR; or
   --seed N                      where all chance comes from [1]
   --bit-errors P                share of bits that are turned [0]
   --read-faults P               share of reads that lose or gain bytes [0]
+  --frame-faults P              share of frames that are lost, come twice or are delayed [0]
   --cut-every BYTES             a cut, that often on average [never]
   --stall-every BYTES           a stall, likewise; --stall-max MS is the longest [never, 200]
   --baud N                      bits a second, ten for a byte [as fast as it goes]
@@ -81,6 +82,7 @@ fn parse(words: &[&str]) -> Option<Config> {
             "--seed" => config.seed = value.parse().ok()?,
             "--bit-errors" => rates.bit_errors = value.parse().ok()?,
             "--read-faults" => rates.read_faults = value.parse().ok()?,
+            "--frame-faults" => rates.frame_faults = value.parse().ok()?,
             "--cut-every" => rates.cut_every = value.parse().ok()?,
             "--stall-every" => rates.stall_every = value.parse().ok()?,
             "--stall-max" => rates.stall_max = Duration::from_millis(value.parse().ok()?),

@@ -130,19 +130,17 @@ impl Direction {
         }
         let mut rest = &passed[..];
         let mut cut = false;
-        while !rest.is_empty() && !cut {
+        while !cut {
             let (taken, incident) = self.faults.pass(rest, &mut self.out);
             rest = rest.get(taken..).unwrap_or_default();
             match incident {
                 Some(Incident::Cut { .. }) if cuts => cut = true,
                 Some(Incident::Cut { loses }) => self.faults.lose(loses),
                 Some(Incident::Stall(time)) => self.stalled_until = self.stalled_until.max(now + time),
-                None => {}
+                None => break,
             }
         }
-        if cut {
-            self.unheard += rest.len() as u64;
-        }
+        self.unheard += rest.len() as u64;
         self.scratch = passed;
         cut
     }
@@ -159,6 +157,12 @@ impl Direction {
             self.delivered += len as u64;
         }
         moved
+    }
+
+    /// The connection has ended, or whoever sent is gone: what began will not go on.
+    pub(super) fn reset(&mut self) {
+        self.tap.reset();
+        self.unheard += self.faults.forget_frames();
     }
 
     /// Loses what was under way.

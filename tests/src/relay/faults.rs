@@ -1,10 +1,16 @@
 //! What a line does to the bytes of one direction: a function of the seed and of a byte's place in the stream, and of no clock.
 //!
-//! Each kind of fault has a generator of its own, so that a change of one rate leaves the places of the others as they were.
+//! Whole frames come first: they are lost, come twice or are delayed by their numbers. What is left of the stream then meets the
+//! faults of its bytes; places are counted there. Each kind of fault has a generator of its own, so that a change of one rate
+//! leaves the places of the others as they were.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use liner_proto::rng::Rng;
+
+use super::frames::FrameFaults;
+pub use super::frames::{DELAY_MAX, FRAME_MAX};
 
 /// Bytes that one read of a serial port takes on average, from one to twice as many. Drawn and not measured: how the bytes
 /// really come together is a matter of timing.
@@ -27,6 +33,10 @@ pub struct Rates {
     pub stall_every: u64,
     /// The longest stall.
     pub stall_max: Duration,
+    /// Share of frames that are lost, come twice, or are delayed, each as often as the others, from 0 to 1. A frame is what ends
+    /// with a zero; one of more than [`FRAME_MAX`] bytes is not hit. A delayed one comes behind 1 to [`DELAY_MAX`] others, or never,
+    /// if none come.
+    pub frame_faults: f64,
 }
 
 impl Rates {
@@ -37,6 +47,7 @@ impl Rates {
         cut_every: 0,
         stall_every: 0,
         stall_max: Duration::from_millis(200),
+        frame_faults: 0.0,
     };
 }
 
@@ -49,7 +60,8 @@ impl Default for Rates {
 /// What was done to the bytes up to now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Damage {
-    /// Bytes that came, those that were lost afterwards included.
+    /// Bytes that came, those that were lost afterwards included; but without frames that were lost whole, and with both of those
+    /// that came twice.
     pub bytes: u64,
     /// Bits that were turned.
     pub flipped: u64,
@@ -61,6 +73,12 @@ pub struct Damage {
     pub cuts: u64,
     /// Stalls.
     pub stalls: u64,
+    /// Frames that were lost whole.
+    pub frames_lost: u64,
+    /// Frames that came twice.
+    pub frames_doubled: u64,
+    /// Frames that were delayed behind others.
+    pub frames_delayed: u64,
 }
 
 /// A fault that concerns more than a byte: whoever owns the line carries it out before the bytes behind it pass.
@@ -86,6 +104,9 @@ enum ReadFault {
 #[derive(Clone, Debug)]
 pub struct Faults {
     rates: Rates,
+    frames: FrameFaults,
+    /// Bytes of frames that have come through, and have not met the other faults yet: none once `pass` has nothing to tell.
+    through: VecDeque<u8>,
     bits: Rng,
     reads: Rng,
     cuts: Rng,
@@ -116,6 +137,8 @@ impl Faults {
         };
         let mut faults = Self {
             rates,
+            frames: FrameFaults::new(generator(5), rates.frame_faults),
+            through: VecDeque::new(),
             bits: generator(1),
             reads: generator(2),
             cuts: generator(3),
@@ -138,6 +161,7 @@ impl Faults {
     pub fn set_rates(&mut self, rates: Rates) {
         let place = self.damage.bytes;
         self.rates = rates;
+        self.frames.set_share(rates.frame_faults);
         self.next_flip = place.saturating_mul(8).saturating_add(geometric(&mut self.bits, rates.bit_errors));
         self.next_cut = place.saturating_add(distance(&mut self.cuts, rates.cut_every));
         self.next_stall = place.saturating_add(distance(&mut self.stalls, rates.stall_every));
@@ -147,7 +171,13 @@ impl Faults {
 
     /// What was done up to now.
     pub const fn damage(&self) -> Damage {
-        self.damage
+        let hit = self.frames.hit();
+        Damage {
+            frames_lost: hit.lost,
+            frames_doubled: hit.doubled,
+            frames_delayed: hit.delayed,
+            ..self.damage
+        }
     }
 
     /// Takes so many of the bytes that come next away.
@@ -160,17 +190,31 @@ impl Faults {
         self.damage.lost += bytes;
     }
 
-    /// Passes bytes on to `out`. Returns how many it has taken, and what happened before the next one, if that is why there
-    /// are some left. How the stream is cut into calls makes no difference to what comes out.
+    /// Loses the frames that have not come through yet, and says how many bytes that is: the line was cut, or whoever began one is
+    /// gone. The next byte begins a frame.
+    pub fn forget_frames(&mut self) -> u64 {
+        let bytes = (self.frames.forget() + self.through.len()) as u64;
+        self.through.clear();
+        bytes
+    }
+
+    /// Passes bytes on to `out`. Returns how many it has taken, and what happened if it was to be told then: it goes on, with the
+    /// rest or with nothing, at the next call. How the stream is cut into calls makes no difference to what comes out.
     pub fn pass(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Option<Incident>) {
-        for (taken, &byte) in input.iter().enumerate() {
-            if let Some(incident) = self.incident() {
-                return (taken, Some(incident));
+        let mut taken = 0;
+        loop {
+            while let Some(&byte) = self.through.front() {
+                if let Some(incident) = self.incident() {
+                    return (taken, Some(incident));
+                }
+                self.through.pop_front();
+                self.begin_read();
+                self.pass_byte(byte, out);
             }
-            self.begin_read();
-            self.pass_byte(byte, out);
+            let Some(&byte) = input.get(taken) else { return (taken, None) };
+            taken += 1;
+            self.frames.pass(byte, &mut self.through);
         }
-        (input.len(), None)
     }
 
     fn incident(&mut self) -> Option<Incident> {
@@ -241,7 +285,7 @@ impl Faults {
 }
 
 /// At least 0, less than 1.
-fn unit(rng: &mut Rng) -> f64 {
+pub(super) fn unit(rng: &mut Rng) -> f64 {
     (rng.next() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
@@ -268,6 +312,7 @@ mod tests {
         cut_every: 30_000,
         stall_every: 50_000,
         stall_max: Duration::from_millis(100),
+        frame_faults: 0.03,
     };
 
     /// What comes out of so many bytes, given in pieces, with the incidents and how many bytes had come out before each.
@@ -281,15 +326,17 @@ mod tests {
         let mut faults = Faults::new(rates, seed, 0);
         let (mut out, mut incidents) = (Vec::new(), Vec::new());
         let mut at = 0;
-        while at < total {
+        loop {
             let end = (at + piece(at)).min(total);
             let (taken, incident) = faults.pass(&input[at..end], &mut out);
             at += taken;
-            if let Some(incident) = incident {
-                incidents.push((out.len(), incident));
-                if let Incident::Cut { loses } = incident {
-                    faults.lose(loses);
-                }
+            match incident {
+                Some(incident) => incidents.push((out.len(), incident)),
+                None if at == total => break,
+                None => {}
+            }
+            if let Some(Incident::Cut { loses }) = incident {
+                faults.lose(loses);
             }
         }
         (out, incidents, faults.damage())
@@ -348,6 +395,18 @@ mod tests {
         assert!((0.75..=1.05).contains(&lost), "{damage:?}");
         assert_eq!(out.len() as u64 + damage.lost - damage.inserted, damage.bytes);
 
+        let only_frames = Rates { frame_faults: 0.06, ..Rates::NONE };
+        let (out, _, damage) = run(only_frames, 8, BYTES, |_| 65_536);
+        // A frame ends with each zero, and there is one in 251 bytes.
+        let each = total / 251.0 * 0.02;
+        for kind in [damage.frames_lost, damage.frames_doubled, damage.frames_delayed] {
+            about(kind, each);
+        }
+        assert_eq!(damage.bytes, out.len() as u64);
+        let all = damage.bytes + 251 * damage.frames_lost - 251 * damage.frames_doubled;
+        let missing = total as u64 - all;
+        assert!(missing <= (1 + DELAY_MAX) * 251, "{missing} bytes are still to come");
+
         let (_, incidents, damage) = run(ALL, 5, BYTES, |_| 65_536);
         about(damage.cuts, total / 30_000.0);
         about(damage.stalls, total / 50_000.0);
@@ -380,7 +439,9 @@ mod tests {
         assert!(out == [1; 100_000]);
         assert_eq!(faults.damage(), Damage { bytes: before.bytes + 100_000, ..before });
         faults.set_rates(ALL);
-        while let (1.., _) = faults.pass(&[1; 100_000], &mut out) {}
-        assert!(faults.damage().flipped > before.flipped || faults.damage().cuts > before.cuts);
+        (0..200).for_each(|_| _ = faults.pass(&[[1; 250].as_slice(), &[0]].concat(), &mut out));
+        let after = faults.damage();
+        assert!(after.flipped > before.flipped || after.cuts > before.cuts);
+        assert!(after.frames_lost + after.frames_doubled + after.frames_delayed > 0);
     }
 }

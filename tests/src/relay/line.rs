@@ -113,7 +113,7 @@ impl Line {
     fn lose_all(&mut self) {
         for direction in &mut self.directions {
             direction.forget();
-            direction.tap.reset();
+            direction.reset();
         }
     }
 
@@ -226,7 +226,7 @@ impl Line {
                     // What it said last is still to arrive.
                     direction.write(sink);
                     source.go_down();
-                    direction.tap.reset();
+                    direction.reset();
                     cut |= self.coupled;
                 }
             }

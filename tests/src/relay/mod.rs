@@ -1,7 +1,7 @@
 //! A line between two programs that damages and loses bytes, by a seed.
 //!
-//! Each end is a pseudo-terminal behind a path or a TCP connection ([`Port`]). What chance does to a direction's bytes is fixed
-//! by the seed and by their places ([`faults`]); their pace is that of a baud rate ([`throttle`]); and a test can hold frames
+//! Each end is a pseudo-terminal behind a path or a TCP connection ([`Port`]). What chance does to a direction's frames and bytes is
+//! fixed by the seed and by their places ([`faults`]); their pace is that of a baud rate ([`throttle`]); and a test can hold frames
 //! back, put old ones in again, and take a port away ([`Relay`]).
 //!
 //! An end that listens and one that dials are one connection: when one goes, the other is reset. A cut resets what is connected
@@ -13,6 +13,7 @@ mod clock;
 mod direction;
 mod end;
 pub mod faults;
+mod frames;
 mod line;
 mod tap;
 pub mod throttle;
@@ -77,14 +78,17 @@ impl fmt::Display for Counters {
             let Counts { damage, frames, delivered, unheard } = counts;
             write!(
                 f,
-                "\"{name}\":{{\"bytes\":{},\"flipped\":{},\"lost\":{},\"inserted\":{},\"cuts\":{},\"stalls\":{},\"delivered\":{delivered},\
-                 \"unheard\":{unheard},\"frames\":{},\"longest\":{},\"swallowed\":{}}}",
+                "\"{name}\":{{\"bytes\":{},\"flipped\":{},\"lost\":{},\"inserted\":{},\"cuts\":{},\"stalls\":{},\
+                 \"frames_lost\":{},\"frames_doubled\":{},\"frames_delayed\":{},\"delivered\":{delivered},\"unheard\":{unheard},\"frames\":{},\"longest\":{},\"swallowed\":{}}}",
                 damage.bytes,
                 damage.flipped,
                 damage.lost,
                 damage.inserted,
                 damage.cuts,
                 damage.stalls,
+                damage.frames_lost,
+                damage.frames_doubled,
+                damage.frames_delayed,
                 frames.count,
                 frames.longest,
                 frames.swallowed,

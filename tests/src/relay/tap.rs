@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 /// The byte behind each frame.
-const DELIMITER: u8 = 0;
+pub(super) const DELIMITER: u8 = 0;
 /// What is kept of what passed, and what is held back at most.
 pub const KEPT: usize = 64 * 1024;
 
