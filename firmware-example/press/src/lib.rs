@@ -26,8 +26,9 @@ pub const QUEUE: usize = 4096;
 /// The longest frame, in either direction.
 const FRAME: usize = 192 + 2;
 
-/// Bytes of frames on their way out.
+/// Bytes of frames on their way out, and those that are read or written at once: what the UART keeps of what comes while it writes.
 const OUT: usize = 200;
+const IN: usize = 16;
 
 /// Commands that the gateway sends ahead.
 const WINDOW: usize = 4;
@@ -61,7 +62,7 @@ where
 /// `ASSIGNED`: it can tell its starts apart by nothing, and its gateway makes the epochs. Without, each start has another seed.
 pub struct Press<P, const ASSIGNED: bool> {
     endpoint: LentEndpoint<'static, QUEUE, FRAME, 0, ASSIGNED>,
-    port: Port<P, OUT>,
+    port: Port<P, OUT, IN>,
     sensors: Sensors,
     start: u32,
     wishes: Wishes,

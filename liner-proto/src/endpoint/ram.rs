@@ -43,11 +43,13 @@ pub struct Ram<const BYTES: usize, const ASSIGNED: bool = false, M = [u8; BYTES]
     doubt: u32,
     taken: Taken,
     planted: Planted,
-    /// Where in `bytes` messages stand: the length of the payload, the topic's place, the payload. From `begin` to `end`; or from
-    /// `begin` to `top` and on from 0 to `end`, if `top` is not 0. None of them is divided.
+    /// Where in `bytes` messages stand: the length of the payload, the topic's place, the payload. From `begin` to `end`; or, if that
+    /// is not above it and there are any, from `begin` to `top` and on from 0 to `end`. None of them is divided.
     begin: usize,
     end: usize,
     top: usize,
+    /// Where a message stands that was looked for, by how far it is above the last one that is acknowledged: nobody walks there again.
+    found: (u32, usize),
     bytes: M,
 }
 
@@ -70,21 +72,21 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BY
         number.wrapping_sub(self.acked as u32)
     }
 
-    /// Reads the message at a place in the bytes: its topic, its payload, and the place behind it.
+    /// Reads the message at a place in the bytes: its topic, its payload, and where the next one stands.
     fn read(&self, at: usize) -> Option<(u16, &[u8], usize)> {
-        let is_below_top = self.top > 0 && at >= self.begin;
-        let until = if is_below_top { self.top } else { self.end };
-        let mut reader = Reader::new(self.bytes.borrow().get(at..until)?);
+        let mut reader = Reader::new(self.bytes.borrow().get(at..)?);
         let (len, topic) = (reader.varint32() as usize, reader.varint32() as u16);
         let (payload, rest) = reader.rest().split_at_checked(len)?;
-        let behind = if is_below_top && rest.is_empty() { 0 } else { until - rest.len() };
-        reader.done((topic, payload, behind)).ok()
+        let behind = BYTES - rest.len();
+        Some((topic, payload, if behind == self.top { 0 } else { behind }))
     }
 
     /// Where the message stands that is so far above the last one that is acknowledged, or the end.
     fn place(&self, above: u32) -> Option<usize> {
-        let mut at = self.begin;
-        for _ in 0..above.checked_sub(self.gone + 1)? {
+        let (first, begin) = (self.gone + 1, self.begin);
+        let (from, mut at) =
+            if (first..=above).contains(&self.found.0) { self.found } else { (first, begin) };
+        for _ in 0..above.checked_sub(from)? {
             at = self.read(at)?.2;
         }
         Some(at)
@@ -92,13 +94,11 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BY
 
     /// Finds room for so many bytes behind the last message, or in front of the oldest.
     fn make_room(&mut self, whole: usize) -> bool {
-        if self.top > 0 {
-            return whole <= self.begin - self.end;
-        }
-        if whole <= BYTES - self.end {
+        let goes_on = self.end <= self.begin && self.gone < self.count;
+        if whole <= if goes_on { self.begin } else { BYTES } - self.end {
             return true;
         }
-        let is_room = whole <= self.begin;
+        let is_room = !goes_on && whole <= self.begin;
         if is_room {
             (self.top, self.end) = (self.end, 0);
         }
@@ -109,12 +109,12 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BY
     fn forget_below(&mut self, above: u32) {
         if let Some(at) = self.place(above) {
             if at < self.begin {
-                self.top = 0;
+                self.top = BYTES;
             }
             self.begin = at;
             self.gone = above - 1;
             if self.gone >= self.count {
-                (self.begin, self.end, self.top) = (0, 0, 0);
+                (self.begin, self.end, self.top) = (0, 0, BYTES);
             }
         }
     }
@@ -123,7 +123,8 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BY
     fn acknowledge(&mut self, through: u32) {
         self.forget_below(through + 1);
         self.acked += u64::from(through);
-        for mark in [&mut self.count, &mut self.gone, &mut self.sent, &mut self.sent_max, &mut self.doubt] {
+        let Self { count, gone, sent, sent_max, doubt, found, .. } = self;
+        for mark in [count, gone, sent, sent_max, doubt, &mut found.0] {
             *mark = mark.saturating_sub(through);
         }
     }
@@ -155,7 +156,8 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]> + Debug
             planted,
             begin: 0,
             end: 0,
-            top: 0,
+            top: BYTES,
+            found: (0, 0),
             bytes: memory,
         }
     }
@@ -205,7 +207,12 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]> + Debug
         if above <= self.gone {
             return Some((number, Item::Gap(self.gone - self.sent)));
         }
-        self.at(number).map(|item| (number, item))
+        if above > self.count {
+            return None;
+        }
+        self.found = (above, self.place(above)?);
+        let (topic, payload, _) = self.read(self.found.1)?;
+        Some((number, Item::Message { topic, payload }))
     }
 
     fn at(&self, number: u32) -> Option<Item<'_>> {
