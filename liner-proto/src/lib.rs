@@ -32,6 +32,7 @@ pub mod endpoint;
 pub mod frame;
 pub mod id;
 pub mod line;
+mod logging;
 pub mod memory;
 pub mod planted;
 pub mod pump;

@@ -12,6 +12,7 @@ use super::Line;
 use crate::effect::GapReason;
 use crate::id::ConnId;
 use crate::line::Turn;
+use crate::logging::debug;
 use crate::session::{Heard, Session};
 use crate::wire::control::{Ack, CloseReason, Content, Fragment};
 use crate::wire::data::{self, Data};
@@ -35,6 +36,7 @@ impl Router {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if let Some(line) = &mut conn.line {
             let counts = line.sending.counts_mut();
+            debug!("a frame on connection {} was dropped: it is damaged or too long", id.0);
             counts.resyncs = counts.resyncs.wrapping_add(1);
         }
         conn.session.handle_unopened(now);
@@ -143,6 +145,7 @@ impl Router {
         }
         if let Some(line) = &mut conn.line {
             let counts = line.sending.counts_mut();
+            debug!("a frame on connection {} was dropped: its seal is broken, or of another session", id.0);
             counts.seal_errors = counts.seal_errors.wrapping_add(1);
         }
         conn.session.handle_unopened(now);
