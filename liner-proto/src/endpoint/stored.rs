@@ -356,7 +356,9 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> StoredEndpoin
     /// A request of a step is committed, or failed. What failed left no trace, and is asked for again.
     pub fn handle_stored(&mut self, now: Instant, step: Step, result: Result<(), StoreFault>) {
         self.tick(now);
-        if let Err(fault) = result {
+        if let Err(fault) = result
+            && fault != StoreFault::Full
+        {
             debug!("the store failed: {:?}", fault);
         }
         self.queue.handle_stored(step, result.is_ok());

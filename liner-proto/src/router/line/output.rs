@@ -135,7 +135,7 @@ impl Router {
         let now = self.now;
         let Some(line) = self.conns.get(id).and_then(|conn| conn.line.as_ref()) else { return false };
         let Some((frame, carried)) = line.sending.lost() else { return false };
-        debug!("frame {} on connection {} is sent again", frame, id.0);
+        debug!("frame {} to {:?} is sent again", frame, self.name_of(id));
         let before = writer.len();
         self.carry(id, peer, (frame, carried), writer);
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return false };
