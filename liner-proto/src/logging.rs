@@ -10,9 +10,9 @@
 macro_rules! tell {
     ($level:ident, $text:literal $(, $argument:expr)*) => {{
         #[cfg(feature = "log")]
-        log::$level!($text $(, $argument)*);
+        ::log::$level!($text $(, $argument)*);
         #[cfg(feature = "defmt")]
-        defmt::$level!($text $(, $argument)*);
+        ::defmt::$level!($text $(, $argument)*);
         // So that an argument counts as used, and costs nothing.
         #[cfg(not(any(feature = "log", feature = "defmt")))]
         if false {
