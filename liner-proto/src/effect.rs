@@ -30,6 +30,7 @@ impl<'a> Queue<'a> {
 
 /// Why a message was put aside instead of being handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum DeadReason {
@@ -289,6 +290,7 @@ pub enum Loaded {
 
 /// What a policy can act upon. The backend's own error stays at the border, for logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum StoreFault {
     /// No room. Trims still work.

@@ -6,6 +6,7 @@ use core::fmt;
 ///
 /// Random, never from a clock. Zero stands for "none": nothing is known, or a device that has no way to make one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Epoch(pub u64);
 
 impl Epoch {
@@ -69,6 +70,7 @@ pub struct SendId(pub u64);
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Class {
     /// Nothing: the record lives in this process.
     #[default]

@@ -15,6 +15,10 @@
 //! * [`endpoint`]: a session and a delivery for one peer;
 //! * [`router`]: endpoints composed into a node, with topics, a directory, fan-out and custody (feature `alloc`);
 //! * [`store`]: the contract of stores, and the ones that need no disk; [`pump`]: the steps of a device's main loop.
+//!
+//! With the features `log` and `defmt` it tells these loggers why a session begins and ends, what is lost, and what is sent again:
+//! never a payload, and names of peers with their control characters escaped. With `defmt` the types that a device is handed
+//! implement `defmt::Format`. Without them nothing of this is in the program.
 
 #![no_std]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -32,6 +36,7 @@ pub mod endpoint;
 pub mod frame;
 pub mod id;
 pub mod line;
+mod logging;
 pub mod memory;
 pub mod planted;
 pub mod pump;

@@ -9,6 +9,7 @@ pub use core::time::Duration;
 /// The core never reads a clock: every input carries the caller's `Instant`. A value smaller than one that
 /// was given before is taken as that earlier one, so a clock that steps back delays timers and breaks nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Instant(u64);
 
 impl Instant {

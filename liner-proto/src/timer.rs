@@ -5,6 +5,7 @@ use crate::time::{Instant, Moment};
 
 /// Why the core wants to be woken; for logs and traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Wakeup {
     /// The handshake takes too long.

@@ -3,11 +3,12 @@
 use super::peer::Peer;
 use super::queue::Queue;
 use super::topics::TopicSet;
-use super::{Endpoint, Event, HEAD_MAX, Takes};
+use super::{Endpoint, Event, HEAD_MAX, Takes, Text};
 use crate::delivery::{Arrival, Resumed, Violation};
 use crate::effect::GapReason;
 use crate::frame::cobs;
 use crate::line::Piece;
+use crate::logging::{debug, info, trace, warn};
 use crate::seal;
 use crate::session::dial::{Dial, Pace};
 use crate::time::{Instant, Moment};
@@ -52,6 +53,7 @@ impl Notices {
     /// Gaps that nobody has asked for yet are told as one, with the latest reason: none of them goes uncounted.
     #[cfg_attr(target_os = "none", inline(never))]
     fn add_gap(&mut self, count: u64, reason: GapReason) {
+        warn!("a gap: {} messages of the gateway will never come: {:?}", count, reason);
         let before = self.gap.map_or(0, |(count, _)| count);
         self.gap = Some((before.saturating_add(count), reason));
     }
@@ -65,10 +67,12 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         self.tick(now);
         self.forget_session();
         self.session = Dial::begin(self.now, self.rng.next_nonzero());
+        debug!("link up");
     }
 
     /// The link is gone.
     pub fn handle_link_down(&mut self, now: Instant) {
+        debug!("link down");
         self.tick(now);
         if self.has_link() {
             self.notice.reason.get_or_insert(CloseReason::LinkLost);
@@ -131,7 +135,10 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
                     self.end(reason);
                 }
             }
-            _ => count(&mut self.peer.sending.counts_mut().resyncs),
+            _ => {
+                debug!("a frame was dropped: it is damaged or too long");
+                count(&mut self.peer.sending.counts_mut().resyncs);
+            }
         }
     }
 
@@ -139,6 +146,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     pub(super) fn end(&mut self, reason: CloseReason) {
         self.drop_received();
         if self.has_link() {
+            debug!("this side ends the session: {:?}", reason);
             self.notice.reason.get_or_insert(reason);
             self.session.close(reason);
         }
@@ -148,6 +156,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         let now = self.now;
         let frame = self.rx.get(..end).unwrap_or_default();
         let Some(plain) = self.session.open(frame, &self.pace) else {
+            debug!("a frame of {} bytes was dropped: its seal is broken, or of another session", end);
             count(&mut self.peer.sending.counts_mut().seal_errors);
             return Ok(());
         };
@@ -178,8 +187,10 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         let now = self.now;
         let mut reader = read_from(&self.rx, seal::LEN, end);
         let tag = reader.byte();
+        trace!("a frame of {} bytes has come, with the tag {:#x}", end, tag);
         match tag {
             tag::CLOSE => {
+                debug!("the gateway ends the session");
                 self.notice.reason.get_or_insert(reader.byte().into());
                 self.session.handle_close();
             }
@@ -339,6 +350,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         let (resumed, lost) = self.queue.resume(self.clock, stream);
         if resumed == Resumed::Regressed {
             self.notice.regressed |= self.queue.regress(&mut self.rng);
+            warn!("the queue had gone backwards: it gets a new epoch");
             return Err(CloseReason::Regressed);
         }
         if lost > 0 {
@@ -350,6 +362,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         if !self.accept_weak_acks && !about.acks.satisfies(self.class) {
             self.peer.held = true;
             self.notice.weak = Some(about.acks);
+            warn!("nothing is sent: the gateway's acknowledgements stand for {:?}", about.acks);
         }
         let frame_max = (about.frame_max as usize).min(FRAME);
         let fits = if Self::IN_PIECES { MESSAGE } else { frame_max - HEAD_MAX };
@@ -359,7 +372,13 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             bindings_max: about.bindings_max as usize,
         };
         self.notice.connected = Some(resumed == Resumed::Continued);
+        info!("connected to {:?}, resumed: {}", self.gateway(), resumed == Resumed::Continued);
         Ok(())
+    }
+
+    /// The gateway's name, as long as its answer stands in the buffer; for logs.
+    fn gateway(&self) -> Text<'_> {
+        device::name_in_answer(read_from(&self.rx, seal::LEN + 1, FRAME))
     }
 
     /// The session has ended, and the link may stay: the next one begins after a pause.
@@ -397,7 +416,12 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             return Some(Event::Gap { count, reason });
         }
         if let Some((topic, is_full)) = self.notice.full.approach(self.full()) {
-            return Some(if is_full { Event::TopicFull { topic } } else { Event::TopicFree { topic } });
+            if !is_full {
+                debug!("topic {} is free again", topic.0);
+                return Some(Event::TopicFree { topic });
+            }
+            warn!("topic {} is full: nobody has subscribed, and the gateway keeps no more of it", topic.0);
+            return Some(Event::TopicFull { topic });
         }
         if self.session.is_closed()
             && let Some(reason) = self.notice.reason.take()
@@ -405,6 +429,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             if self.has_link() {
                 self.pause();
             }
+            info!("disconnected: {:?}", reason);
             return Some(Event::Disconnected(reason));
         }
         let held = self.held.take()?;

@@ -39,6 +39,7 @@ use crate::config::{Limits, LineConfig};
 use crate::effect::GapReason;
 use crate::id::{Class, Epoch};
 use crate::line::LineStats;
+use crate::logging::warn;
 use crate::planted::Planted;
 use crate::rng::Rng;
 use crate::session::dial::{Dial, Pace};
@@ -100,10 +101,12 @@ impl<'a> DeviceConfig<'a> {
 
 /// One of the topics of a [`DeviceConfig`], by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct TopicIndex(pub u16);
 
 /// Why a message was not taken. Nothing of it was kept: the caller still has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum SendError {
     /// There is no room before something was stored or acknowledged.
@@ -127,6 +130,7 @@ pub enum SendError {
 
 /// What a device wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// The session is up.
@@ -372,6 +376,8 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             return Err(SendError::NoSuchTopic);
         }
         if record_len(self.takes.topic(self.topics, place), payload) > self.takes.record_max {
+            let (len, most) = (payload.len(), self.takes.record_max);
+            warn!("a message of {} bytes is too large: a record has at most {} bytes here", len, most);
             return Err(SendError::TooLarge);
         }
         if self.full().contains(place.into()) {
@@ -389,7 +395,11 @@ impl<'a, const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     /// Drops the oldest queued message, and tells the gateway of a gap in its place. Says whether there was one.
     #[cfg_attr(target_os = "none", inline(never))]
     pub fn drop_oldest(&mut self) -> bool {
-        self.queue.drop_oldest()
+        let was_there = self.queue.drop_oldest();
+        if was_there {
+            warn!("the oldest message was dropped");
+        }
+        was_there
     }
 
     /// Ends the session. What is queued stays.

@@ -8,6 +8,7 @@ use super::queue::{Item, Queue};
 use super::{Endpoint, record_len};
 use crate::frame::cobs;
 use crate::line::SILENCE;
+use crate::logging::{debug, trace, warn};
 use crate::seal;
 use crate::session::dial::Owed;
 use crate::time::Instant;
@@ -87,6 +88,9 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         let end = writer.done();
         let len = self.finish(end, out);
         if let Some(owed) = owed {
+            if owed == Owed::Hello {
+                debug!("hello sent");
+            }
             self.session.sent(now, owed, &self.pace);
         }
         self.peer.sending.occupy(now, len);
@@ -105,6 +109,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
     fn finish(&self, end: Option<usize>, out: &mut [u8]) -> usize {
         let Some(frame) = end.and_then(|end| out.get_mut(Self::RAW..end)) else { return 0 };
         let len = frame.len();
+        trace!("a frame of {} bytes leaves", len);
         if let Some((seal, body)) = frame.split_first_chunk_mut() {
             *seal = seal::seal(self.session.seal(), &[body]);
         }
@@ -194,6 +199,7 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         debug_assert!(end.is_some(), "what is to be sent can be sent");
         let len = self.finish(end, out);
         if lost.is_some() {
+            debug!("frame {} is sent again", frame);
             self.peer.sending.sent_again(now, frame, len, &mut self.rng);
         } else {
             self.peer.sending.push(now, carried, len, &mut self.rng);
@@ -221,6 +227,11 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
                 let len = record_len(self.takes.topic(self.topics, topic), payload);
                 if len > self.takes.record_max {
                     if number == next && peer.told_long != number {
+                        let most = self.takes.record_max;
+                        warn!(
+                            "nothing is sent: the next message has {} bytes, the gateway takes {}",
+                            len, most
+                        );
                         peer.told_long = number;
                         self.notice.too_large = true;
                     }

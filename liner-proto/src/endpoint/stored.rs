@@ -10,6 +10,7 @@ use crate::delivery::{
 use crate::effect::{self, GapReason, Loaded, Recovered, StoreFault, StoreOp};
 use crate::id::{Epoch, Predecessor};
 use crate::line::FRAMES_MAX;
+use crate::logging::debug;
 use crate::memory::{Cursor, Region};
 use crate::planted::Planted;
 use crate::rng::Rng;
@@ -358,6 +359,11 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> StoredEndpoin
     /// A request of a step is committed, or failed. What failed left no trace, and is asked for again.
     pub fn handle_stored(&mut self, now: Instant, step: Step, result: Result<(), StoreFault>) {
         self.tick(now);
+        if let Err(fault) = result
+            && fault != StoreFault::Full
+        {
+            debug!("the store failed: {:?}", fault);
+        }
         self.queue.handle_stored(step, result.is_ok());
         self.notice.regressed |= self.queue.rotate();
     }
@@ -378,6 +384,9 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize> StoredEndpoin
         bytes: &[u8],
     ) {
         self.tick(now);
+        if let Err(fault) = result {
+            debug!("the store could not be read: {:?}", fault);
+        }
         self.queue.handle_loaded(after, result, bytes);
     }
 }

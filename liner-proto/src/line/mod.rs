@@ -29,6 +29,7 @@ pub const SILENCE: Duration = Duration::from_millis(50);
 
 /// What has happened on a line since its session began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct LineStats {
     /// Frames that were whole and of this session.
     pub frames_received: u32,

@@ -9,6 +9,7 @@ use crate::time::Instant;
 
 /// What a turn has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Progress {
     /// Bytes were moved, and there may be more: turn again as soon as everything else was seen to.
     Moved,
@@ -21,6 +22,7 @@ pub enum Progress {
 
 /// What went wrong in a turn. All the rest of the turn was done, nothing is lost, and the next turn tries again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum PortError<E> {
     /// The port could not be read. A UART says so of noise and overruns, too; then the bytes that it lost are repeated by the gateway.

@@ -51,6 +51,7 @@ pub struct WithStore<'d, E, S> {
 
 /// What to do with a new message when the store is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Overflow {
     /// Refuse it: the caller keeps it.
     #[default]

@@ -5,9 +5,11 @@ use alloc::collections::VecDeque;
 
 use crate::effect::{DeadReason, GapReason, StoreFault};
 use crate::id::{Class, ConnId};
+use crate::logging::{debug, info, warn};
 use crate::wire::control::CloseReason;
 use crate::wire::handshake::Acks;
 use crate::wire::record::Mode;
+use crate::wire::text::Text;
 
 /// Something that an application or an operator wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +146,57 @@ pub enum Event {
     },
 }
 
+impl Event {
+    fn log(&self) {
+        match self {
+            Self::PeerUp { name, resumed } => {
+                info!("{:?} is connected, resumed: {}", Text::of(name), resumed);
+            }
+            Self::PeerDown { name, reason, .. } => {
+                info!("{:?} is disconnected: {:?}", Text::of(name), reason);
+            }
+            Self::HandshakeFailed { conn, name, reason, .. } => {
+                let name = Text::of(name.as_deref().unwrap_or_default());
+                debug!("the handshake of connection {} with {:?} has failed: {:?}", conn.0, name, reason);
+            }
+            Self::DialFailed { address } => debug!("nobody answers at {:?}", Text::of(address)),
+            Self::Gap { from, count, reason } => {
+                warn!("a gap: {} messages of {:?} will never come: {:?}", count, Text::of(from), reason);
+            }
+            Self::WeakAcks { name, acks, class } => {
+                let name = Text::of(name);
+                warn!("{:?} is sent nothing: it acknowledges at {:?}, needed is {:?}", name, acks, class);
+            }
+            Self::InDoubt { name, count } => warn!("{} messages to {:?} are in doubt", count, Text::of(name)),
+            Self::Regressed { queue } => warn!("the queue {:?} had gone backwards", Text::of(queue)),
+            Self::Damaged { queue, count } => {
+                warn!("{} messages of the queue {:?} are damaged or missing", count, Text::of(queue));
+            }
+            Self::StoreFailed(fault) => warn!("the store failed: {:?}", fault),
+            Self::StoreRecovered => info!("the store works again"),
+            Self::TopicFull { topic } => {
+                warn!("the topic {:?} is full: nobody has subscribed", Text::of(topic));
+            }
+            Self::SubscriberGone { name, queued } => {
+                debug!("{:?} was away for too long: {} messages leave its queue", Text::of(name), queued);
+            }
+            Self::NamesFull { max } => warn!("a new name was refused: {} are known", max),
+            Self::DeadLetter { name, topic, reason, count } => {
+                let (name, topic) = (Text::of(name), Text::of(topic));
+                warn!("{} messages on {:?} became dead letters of {:?}: {:?}", count, topic, name, reason);
+            }
+            Self::Dropped { name, topic, reason, count } => {
+                let (name, topic) = (Text::of(name), Text::of(topic));
+                warn!("{} messages on {:?} were dropped, of {:?}: {:?}", count, topic, name, reason);
+            }
+            Self::DeadLettersFull { name } => {
+                warn!("{:?} has to wait: there is no room for more dead letters", Text::of(name));
+            }
+            Self::Missed { .. } => {}
+        }
+    }
+}
+
 /// A message as it is handed to the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
@@ -198,6 +251,7 @@ impl Extend<Event> for Events {
 
 impl Events {
     pub(super) fn push(&mut self, event: Event) {
+        event.log();
         if self.queue.len() == EVENTS_MAX {
             self.queue.pop_front();
             self.missed += 1;

@@ -8,6 +8,7 @@
 use super::{check_about, check_stream, session_id};
 use crate::config::{LineConfig, Timing};
 use crate::id::SessionId;
+use crate::logging::debug;
 use crate::planted::{Fault, Planted};
 use crate::seal;
 use crate::time::{Duration, Moment, Tick};
@@ -218,6 +219,7 @@ impl Dial {
         if self.state == State::AwaitAnswer && self.step_at.after(AGAIN / 2).is_past(now) {
             self.state = State::Greeting;
         } else if self.state == State::Up && plain && self.doubt.is_none() {
+            debug!("the gateway may have started anew: it is asked");
             let until = now.plus(pace.timing.probe).after(pace.line.micros_for(STEP_BYTES));
             self.doubt = Some(Doubt { probe: 0, ask_at: now, until });
             self.probe();

@@ -25,6 +25,7 @@ pub struct Close<'a> {
 
 /// Why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[serde(from = "u8", into = "u8")]
 pub enum CloseReason {
     /// The application wants it so.

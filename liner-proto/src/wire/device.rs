@@ -34,8 +34,16 @@ impl Answer {
     }
 }
 
+/// The name in an answer, given what follows the tag; for logs.
+pub(crate) fn name_in_answer<'a>(mut reader: Reader<'a>) -> Text<'a> {
+    reader.byte();
+    reader.fixed64();
+    reader.unchecked_text()
+}
+
 /// Who sent a message first: the node, and which of the messages of its stream to the gateway it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Sender<'a> {
     /// The node's name.
     pub name: Text<'a>,

@@ -94,6 +94,7 @@ impl About {
 
 /// What a node's acknowledgements stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[serde(try_from = "u8", into = "u8")]
 #[repr(u8)]
 pub enum Acks {

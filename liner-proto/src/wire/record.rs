@@ -124,6 +124,7 @@ pub enum Record<'a> {
 
 /// Why numbers of a stream will never carry a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum GapReason {

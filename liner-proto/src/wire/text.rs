@@ -19,6 +19,12 @@ pub struct Text<'a>(pub(super) &'a [u8]);
 impl<'a> Text<'a> {
     pub(super) const EMPTY: Self = Self(&[]);
 
+    /// The same text, as a log may show it.
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn of(text: &'a str) -> Self {
+        Self(text.as_bytes())
+    }
+
     /// Whether it has no bytes.
     pub const fn is_empty(self) -> bool {
         self.0.is_empty()
@@ -66,6 +72,14 @@ impl fmt::Display for Text<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// As a literal of bytes: whoever prints it cannot be spoken to by a peer, and the device need not look whether it is UTF-8.
+#[cfg(feature = "defmt")]
+impl defmt::Format for Text<'_> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "{=[u8]:a}", self.0);
     }
 }
 

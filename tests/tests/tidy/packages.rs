@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::tree;
 
 /// Everything that the core may depend on.
-const CORE: [&str; 7] = ["cobs", "crc32c", "embedded-io", "heapless", "postcard", "serde", "thiserror"];
+const CORE: [&str; 9] =
+    ["cobs", "crc32c", "defmt", "embedded-io", "heapless", "log", "postcard", "serde", "thiserror"];
 
 /// Which packages of the workspace a package may depend on, test dependencies left aside.
 const EDGES: [(&str, &[&str]); 6] = [

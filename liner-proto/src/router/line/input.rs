@@ -12,11 +12,13 @@ use super::Line;
 use crate::effect::GapReason;
 use crate::id::ConnId;
 use crate::line::Turn;
+use crate::logging::debug;
 use crate::session::{Heard, Session};
 use crate::wire::control::{Ack, CloseReason, Content, Fragment};
 use crate::wire::data::{self, Data};
 use crate::wire::handshake::Hello;
 use crate::wire::record::Record;
+use crate::wire::text::Text;
 use crate::wire::{self, Body};
 
 impl Line {
@@ -31,6 +33,7 @@ impl Line {
 impl Router {
     /// Bytes up to a zero that are no frame.
     pub(in super::super) fn handle_noise(&mut self, id: ConnId) {
+        debug!("a frame of {:?} was dropped: it is damaged or too long", self.name_of(id));
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id) else { return };
         if let Some(line) = &mut conn.line {
@@ -39,6 +42,12 @@ impl Router {
         }
         conn.session.handle_unopened(now);
         self.conns.list(id);
+    }
+
+    /// Whom a connection is with; for logs.
+    pub(super) fn name_of(&self, id: ConnId) -> Text<'_> {
+        let peer = self.conns.get(id).and_then(|conn| self.peers.get(conn.peer?.0));
+        Text::of(peer.map_or("", |peer| &peer.name))
     }
 
     /// Whether the next frame is here already.
@@ -141,6 +150,8 @@ impl Router {
             before.into_iter().for_each(|peer| self.leave(peer));
             return begun;
         }
+        debug!("a frame of {:?} was dropped: its seal is broken, or of another session", self.name_of(id));
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         if let Some(line) = &mut conn.line {
             let counts = line.sending.counts_mut();
             counts.seal_errors = counts.seal_errors.wrapping_add(1);

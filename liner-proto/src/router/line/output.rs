@@ -11,6 +11,7 @@ use super::{FRAME_MAX, Line, NUDGE};
 use crate::delivery::Next;
 use crate::id::ConnId;
 use crate::line::{Carried, FRAMES_MAX};
+use crate::logging::debug;
 use crate::memory::Cursor;
 use crate::seal;
 use crate::time::Instant;
@@ -134,6 +135,7 @@ impl Router {
         let now = self.now;
         let Some(line) = self.conns.get(id).and_then(|conn| conn.line.as_ref()) else { return false };
         let Some((frame, carried)) = line.sending.lost() else { return false };
+        debug!("frame {} to {:?} is sent again", frame, self.name_of(id));
         let before = writer.len();
         self.carry(id, peer, (frame, carried), writer);
         let Some(line) = self.conns.get_mut(id).and_then(|conn| conn.line.as_mut()) else { return false };
