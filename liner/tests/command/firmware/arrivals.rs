@@ -25,10 +25,7 @@ impl Arrivals {
             self.reports.push(decode(&payload).unwrap_or_else(|| panic!("{line} is no report")));
             return;
         }
-        let reading: Reading = decode(&payload).unwrap_or_else(|| panic!("{line} is no reading"));
-        let place = usize::from(reading.topic());
-        let number = number(&reading);
-        assert_eq!(line["topic"], TOPICS[place], "{line}");
+        let (place, number) = check_reading(line, &payload);
         assert_eq!(number, self.sensors[place] + 1, "{line}");
         self.sensors[place] = number;
         self.count += 1;
@@ -52,6 +49,14 @@ impl Arrivals {
     }
 }
 
+/// The place of the sensor whose reading this is, and its number there.
+pub(super) fn check_reading(line: &Value, payload: &[u8]) -> (usize, u32) {
+    let reading: Reading = decode(payload).unwrap_or_else(|| panic!("{line} is no reading"));
+    let place = usize::from(reading.topic());
+    assert_eq!(line["topic"], TOPICS[place], "{line}");
+    (place, number(&reading))
+}
+
 /// The number of a reading in which all else is as this number has it.
 fn number(reading: &Reading) -> u32 {
     match *reading {
@@ -71,7 +76,7 @@ fn number(reading: &Reading) -> u32 {
     }
 }
 
-fn payload(line: &Value) -> Vec<u8> {
+pub(super) fn payload(line: &Value) -> Vec<u8> {
     let text = line["payload"].as_str().unwrap_or_else(|| panic!("{line} is no message"));
     // What happens to be text is shown as such.
     match line["encoding"].as_str() {

@@ -6,16 +6,19 @@
 //! |---|---|---|
 //! | `LINER_E2E_FIRMWARE_READINGS` | 600 | 20,000 |
 //! | `LINER_E2E_FIRMWARE_KILLS` | 3 | 30 |
+//! | `LINER_E2E_FIRMWARE_REBOOTS` | 4 | 30 |
 //!
 //! ```text
-//! LINER_E2E_FIRMWARE_READINGS=20000 LINER_E2E_FIRMWARE_KILLS=30 \
+//! LINER_E2E_FIRMWARE_READINGS=20000 LINER_E2E_FIRMWARE_KILLS=30 LINER_E2E_FIRMWARE_REBOOTS=30 \
 //!     cargo test -p liner --features firmware --test command firmware:: -- --nocapture
 //! ```
 
 mod arrivals;
 mod damage;
 mod kills;
+mod lives;
 mod machine;
+mod reboots;
 
 use std::path::Path;
 
@@ -59,7 +62,7 @@ fn arrive_in_order(program: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (_gateway, peers, devices) = gateway(folder.path(), &[]);
     let sub = subscriber(folder.path(), &peers);
-    let machine = Machine::start(program, &format!("tcp:{devices},nodelay"));
+    let machine = Machine::start(program, folder.path(), &format!("tcp:{devices},nodelay"));
     let mut arrivals = Arrivals::default();
     arrivals.take_until(&sub, 300);
     arrivals.are_of_all_sensors();

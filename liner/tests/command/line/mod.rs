@@ -19,7 +19,7 @@
 
 mod damage;
 mod hostile;
-mod reboots;
+pub(crate) mod reboots;
 pub(crate) mod setup;
 mod unplugged;
 

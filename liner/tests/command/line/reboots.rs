@@ -42,7 +42,7 @@ impl Lives {
 
 /// Looks again and again until it is so.
 #[expect(clippy::disallowed_methods, reason = "a test that waits in vain has to end")]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = std::time::Instant::now() + PATIENCE;
     while !is_so() {
         assert!(std::time::Instant::now() < until, "it does not come to this: {what}");
@@ -102,7 +102,7 @@ fn status(device: &Liner) -> (u64, u64) {
 
 /// The next gap that the gateway tells of. An object with the event `gap`, the device's name in
 /// `from`, and in `count` how many messages will not come.
-fn gap(gateway: &Liner) -> (String, u64) {
+pub(crate) fn gap(gateway: &Liner) -> (String, u64) {
     loop {
         let line = gateway.json();
         if line["event"] == "gap" {
