@@ -32,6 +32,6 @@ pub trait Board {
     /// Stops until it is switched on again.
     fn stop(&mut self) -> !;
 
-    /// Lets the processor fault.
-    fn fault(&mut self);
+    /// Lets the processor fault: it is to start anew, and to say where it was.
+    fn fault(&mut self) -> !;
 }

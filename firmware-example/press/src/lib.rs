@@ -11,7 +11,7 @@ use core::mem::MaybeUninit;
 
 use embedded_io::{Read, ReadReady, Write};
 use heapless::Vec;
-use liner_proto::endpoint::{DeviceConfig, Event, LentEndpoint, TopicIndex};
+use liner_proto::endpoint::{DeviceConfig, Event, LentEndpoint, SendError, TopicIndex};
 use liner_proto::pump::{self, Overflow, Port, Progress};
 use liner_proto::time::{Duration, Instant};
 use readings::{Breakdown, Command, MESSAGE_MAX, Report, TOPICS, decode, encode};
@@ -123,14 +123,19 @@ impl<P: Read + ReadReady + Write, const ASSIGNED: bool> Press<P, ASSIGNED> {
         self.send(board, Report::TOPIC, encode(&report, &mut [0; MESSAGE_MAX]));
     }
 
-    /// Queues a message. When RAM is full, the oldest ones make room, and the gateway is told of the gap.
+    /// Queues a message. When RAM is full, the oldest ones make room, and the gateway is told of the gap: `Overflow::DropOldest` does that, too, and does not count.
     fn send(&mut self, board: &mut impl Board, topic: u16, payload: &[u8]) {
-        let before = self.endpoint.queued();
-        let message = (TopicIndex(topic), payload);
+        let taken = loop {
+            match pump::send(&mut self.endpoint, board.now(), (TopicIndex(topic), payload), Overflow::Refuse)
+            {
+                Err(SendError::Full) if self.endpoint.drop_oldest() => {
+                    self.dropped = self.dropped.wrapping_add(1)
+                }
+                taken => break taken,
+            }
+        };
         // What is refused is of a topic that nobody wants: its number is missing at whoever subscribes later.
-        if pump::send(&mut self.endpoint, board.now(), message, Overflow::DropOldest).is_ok() {
-            let dropped = before + 1 - self.endpoint.queued();
-            self.dropped = self.dropped.wrapping_add(dropped as u32);
+        if taken.is_ok() {
             self.queued = self.queued.wrapping_add(1);
             board.note(self.queued);
         }

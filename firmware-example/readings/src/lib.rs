@@ -118,7 +118,7 @@ pub enum Command {
 pub enum Breakdown {
     /// Panic.
     Panic,
-    /// Read where nothing is.
+    /// Give the processor what is no instruction.
     Fault,
     /// Do not return.
     Hang,

@@ -43,9 +43,11 @@ pub struct Ram<const BYTES: usize, const ASSIGNED: bool = false, M = [u8; BYTES]
     doubt: u32,
     taken: Taken,
     planted: Planted,
-    /// Where in `bytes` messages stand: the length of the payload, the topic's place, the payload.
+    /// Where in `bytes` messages stand: the length of the payload, the topic's place, the payload. From `begin` to `end`; or from
+    /// `begin` to `top` and on from 0 to `end`, if `top` is not 0. None of them is divided.
     begin: usize,
     end: usize,
+    top: usize,
     bytes: M,
 }
 
@@ -70,10 +72,13 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BY
 
     /// Reads the message at a place in the bytes: its topic, its payload, and the place behind it.
     fn read(&self, at: usize) -> Option<(u16, &[u8], usize)> {
-        let mut reader = Reader::new(self.bytes.borrow().get(at..self.end)?);
+        let is_below_top = self.top > 0 && at >= self.begin;
+        let until = if is_below_top { self.top } else { self.end };
+        let mut reader = Reader::new(self.bytes.borrow().get(at..until)?);
         let (len, topic) = (reader.varint32() as usize, reader.varint32() as u16);
         let (payload, rest) = reader.rest().split_at_checked(len)?;
-        reader.done((topic, payload, self.end - rest.len())).ok()
+        let behind = if is_below_top && rest.is_empty() { 0 } else { until - rest.len() };
+        reader.done((topic, payload, behind)).ok()
     }
 
     /// Where the message stands that is so far above the last one that is acknowledged, or the end.
@@ -85,26 +90,32 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BY
         Some(at)
     }
 
-    /// Moves what is there to the front of the bytes.
-    fn move_to_front(&mut self) {
-        let mut to = 0;
-        // Byte by byte: it is rare, and what moves more at a time is longer than everything else here.
-        while self.begin < self.end {
-            let byte = self.bytes.borrow().get(self.begin).copied().unwrap_or(0);
-            if let Some(place) = self.bytes.borrow_mut().get_mut(to) {
-                *place = byte;
-            }
-            to += 1;
-            self.begin += 1;
+    /// Finds room for so many bytes behind the last message, or in front of the oldest.
+    fn make_room(&mut self, whole: usize) -> bool {
+        if self.top > 0 {
+            return whole <= self.begin - self.end;
         }
-        (self.begin, self.end) = (0, to);
+        if whole <= BYTES - self.end {
+            return true;
+        }
+        let is_room = whole <= self.begin;
+        if is_room {
+            (self.top, self.end) = (self.end, 0);
+        }
+        is_room
     }
 
     /// Forgets messages until one stands in front that is so far above the last one that is acknowledged.
     fn forget_below(&mut self, above: u32) {
         if let Some(at) = self.place(above) {
+            if at < self.begin {
+                self.top = 0;
+            }
             self.begin = at;
             self.gone = above - 1;
+            if self.gone >= self.count {
+                (self.begin, self.end, self.top) = (0, 0, 0);
+            }
         }
     }
 
@@ -144,6 +155,7 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]> + Debug
             planted,
             begin: 0,
             end: 0,
+            top: 0,
             bytes: memory,
         }
     }
@@ -154,8 +166,8 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]> + Debug
         if whole > BYTES {
             return Err(SendError::TooLarge);
         }
-        if whole > BYTES - self.end {
-            self.move_to_front();
+        if !self.make_room(whole) {
+            return Err(SendError::Full);
         }
         let mut writer = Writer::new(self.bytes.borrow_mut());
         writer.skip_to(self.end);
@@ -339,5 +351,83 @@ impl Taken {
             self.doubt = last;
         }
         lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+
+    const BYTES: usize = 100;
+
+    /// What is in the queue from its first message on, as it would be sent.
+    fn contents(queue: &Ram<BYTES>) -> Vec<(u16, Vec<u8>)> {
+        let numbers = queue.acked + u64::from(queue.gone) + 1..queue.next();
+        let read = |number| match queue.at(number as u32) {
+            Some(Item::Message { topic, payload }) => (topic, payload.to_vec()),
+            other => panic!("number {number} is {other:?}"),
+        };
+        numbers.map(read).collect()
+    }
+
+    #[test]
+    fn messages_stand_as_they_came_wherever_there_is_room() {
+        let limits = Limits { window_messages: 4, ..Limits::HOST };
+        for seed in 1..300 {
+            let mut rng = Rng::new([seed, 5]);
+            let mut queue = Ram::<BYTES>::new([0xee; BYTES], Epoch(1), &limits, Planted::NONE);
+            let mut model: VecDeque<(u16, Vec<u8>)> = VecDeque::new();
+            let longest = 1 + rng.below(BYTES as u64) as usize;
+            for step in 0..300 {
+                match rng.below(8) {
+                    0 => assert_eq!(queue.drop_oldest(), model.pop_front().is_some()),
+                    1 => {
+                        queue.advance(Instant::ZERO, (queue.next() - 1) as u32);
+                        let gone = u64::from(queue.gone);
+                        let many = rng.below(model.len() as u64 + gone + 1);
+                        queue.handle_ack(Instant::ZERO, (queue.acked + many) as u32).unwrap();
+                        model.drain(..many.saturating_sub(gone) as usize);
+                    }
+                    _ => {
+                        let topic = rng.below(300) as u16;
+                        let payload = vec![step as u8; rng.below(longest as u64) as usize];
+                        let size =
+                            |len: usize, topic: u16| len + varint_len(len as u64) + varint_len(topic.into());
+                        let whole = size(payload.len(), topic);
+                        let used: usize =
+                            model.iter().map(|(topic, payload)| size(payload.len(), *topic)).sum();
+                        match queue.push(Instant::ZERO, topic, &payload) {
+                            Ok(_) => model.push_back((topic, payload)),
+                            Err(SendError::TooLarge) => assert!(whole > BYTES),
+                            // What is left over is in two places, in each of which one of the longest has no room.
+                            Err(error) => {
+                                assert!(
+                                    error == SendError::Full && used + 2 * (longest + 3) > BYTES && used > 0
+                                );
+                            }
+                        }
+                    }
+                }
+                assert_eq!(
+                    contents(&queue),
+                    model.iter().cloned().collect::<Vec<_>>(),
+                    "seed {seed}, step {step}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn messages_of_one_size_use_all_there_is() {
+        let mut queue = Ram::<BYTES>::new([0; BYTES], Epoch(1), &Limits::HOST, Planted::NONE);
+        for round in 0..50 {
+            while queue.push(Instant::ZERO, 0, &[round; 18]).is_ok() {}
+            assert_eq!(contents(&queue).len(), 5);
+            (0..1 + round % 4).for_each(|_| assert!(queue.drop_oldest()));
+        }
     }
 }

@@ -130,6 +130,11 @@ impl Bench {
         self.machine.as_mut().unwrap()
     }
 
+    /// Waits until the microcontroller has switched itself off.
+    pub(super) fn end(&mut self) -> ExitStatus {
+        self.machine.take().unwrap().end()
+    }
+
     /// Takes the power away. Says how many messages the microcontroller had queued.
     pub(super) fn cut_power(&mut self) -> u64 {
         self.machine.take().unwrap().kill()

@@ -14,10 +14,12 @@
 //! ```
 
 mod arrivals;
+mod breakdowns;
 mod damage;
 mod kills;
 mod lives;
 mod machine;
+mod overflow;
 mod reboots;
 
 use std::path::Path;
@@ -39,8 +41,13 @@ fn count() -> u64 {
 }
 
 fn tell(folder: &Path, peers: &str, command: Command) {
+    tell_with(folder, peers, command, &[]);
+}
+
+fn tell_with(folder: &Path, peers: &str, command: Command, more: &[&str]) {
     let mut bytes = [0; MESSAGE_MAX];
-    let told = run_with(folder, &["pub", "press-1", "-", "--peer", peers], encode(&command, &mut bytes));
+    let args = [&["pub", "press-1", "-", "--peer", peers], more].concat();
+    let told = run_with(folder, &args, encode(&command, &mut bytes));
     assert_eq!(told.code, Some(0), "{:?}", told.errors);
 }
 
