@@ -171,7 +171,7 @@ fn memory_is_what_the_page_says() {
         queue!(200, 256),
     ];
     let out = [Endpoint::<'static, 512, 194>::TRANSMIT_MIN, Device::TRANSMIT_MIN];
-    let mut wanted = Vec::new();
+    let mut wanted: Vec<Vec<usize>> = Vec::new();
     for [len, count, bytes, fit, fit_less] in queues {
         assert_eq!((fit, fit_less), (count, count - 1), "{len} bytes each");
         let whole = |frame, out| whole_endpoint(fixed_bytes(), bytes, frame) + whole_port(out, 4);
