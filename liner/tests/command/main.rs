@@ -14,6 +14,7 @@ mod device;
 mod firmware;
 mod kills;
 mod line;
+mod pages;
 mod path;
 mod process;
 mod publish;

@@ -7,7 +7,7 @@ const PATHS: [&str; 4] =
     [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/Us", "ers/")];
 
 /// Every host that a URL in the tree may name. Another one is added here on purpose, or is a slip.
-const HOSTS: [&str; 18] = [
+const HOSTS: [&str; 19] = [
     "127.0.0.1",
     "localhost",
     "apache.org",
@@ -25,6 +25,7 @@ const HOSTS: [&str; 18] = [
     "sqlite.org",
     "www.sqlite.org",
     "www.rfc-editor.org",
+    "www.w3.org",
     "en.wikipedia.org",
 ];
 
