@@ -16,6 +16,7 @@
 mod arrivals;
 mod breakdowns;
 mod damage;
+mod interchange;
 mod kills;
 mod lives;
 mod machine;
