@@ -45,6 +45,9 @@ fn break_down(name: &str) {
     lives.take_some(&sub, 1, 1);
     assert_eq!(lives.now().started().1, Reset::Power);
     for (life, breakdown) in (1..).zip([Breakdown::Panic, Breakdown::Fault, Breakdown::Hang]) {
+        if breakdown == Breakdown::Hang {
+            bench.machine().wake_watchdog();
+        }
         tell(bench.folder.path(), &bench.peers, Command::Break(breakdown));
         lives.take_some(&sub, life + 1, 1);
         let (start, reset, before) = lives.now().started();

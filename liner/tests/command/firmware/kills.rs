@@ -41,8 +41,9 @@ fn survive_kills(program: &str) {
         arrivals.take_until(&sub, between * kill + between / 2 + rng.below(between / 4));
         if kill % COMMIT_EVERY == 0 {
             let database = folder.join("liner-gateway.db");
-            let caught =
-                catch_in_commit(&gateway, &database, &sub, between / 4, &mut |line| arrivals.take(line));
+            let caught = catch_in_commit(&gateway, &database, &sub, between / 4, &mut |line| {
+                arrivals.take(&sub, line);
+            });
             in_commit += u64::from(caught);
         }
         gateway.kill();

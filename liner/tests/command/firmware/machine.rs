@@ -37,6 +37,8 @@ impl Machine {
         // An instruction takes 128 ns, so that its clock counts its own work and not that of this computer: a Cortex-M3 at 12.5 MHz
         // is a little faster.
         command.args(["-icount", "shift=7,sleep=on"]);
+        // Its watchdog counts the time of this computer, also while this computer stands still for seconds and the program cannot run.
+        command.args(["-action", "watchdog=none"]);
         command.arg("-serial").arg(serial).arg("-kernel").arg(program(name)).current_dir(folder);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.expect("`scripts/firmware` installs qemu-system-arm");
@@ -57,6 +59,11 @@ impl Machine {
                 return returned.take();
             }
         }
+    }
+
+    /// Lets its watchdog bite from now on.
+    pub(super) fn wake_watchdog(&mut self) {
+        self.ask("watchdog-set-action", &json!({ "action": "reset" }));
     }
 
     /// How many messages it has queued since its start.

@@ -78,7 +78,7 @@ fn arrive_in_order(program: &str) {
     // It ends by itself, once it has acknowledged the command and said so.
     assert_eq!(machine.end().code(), Some(0));
     while arrivals.reports.len() < 2 {
-        arrivals.take(&sub.json());
+        arrivals.take(&sub, &sub.json());
     }
     arrivals.are_of_one_start(&[Command::Stop]);
 }
