@@ -6,7 +6,7 @@ use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
 use embedded_storage_async::nor_flash::{
-    ErrorType, MultiwriteNorFlash, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash,
+    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash,
 };
 use sequential_storage::cache::Cache;
 use sequential_storage::map::{MapConfig, MapStorage};
@@ -69,13 +69,13 @@ fn block_on<F: Future>(future: F) -> F::Output {
 impl Flash {
     fn open() -> Result<Self, FlashError> {
         let name = c"flash.bin";
-        if let Some(file) = file::open(name, file::AS_IT_IS) {
-            return Ok(Self { file });
+        let file = file::open(name, file::AS_IT_IS).or_else(|| file::open(name, file::ANEW));
+        let flash = Self { file: file.ok_or(FlashError(NorFlashErrorKind::Other))? };
+        // A file without an end is new, or the machine was killed while it was made: nothing was counted in it.
+        if !(file::seek(flash.file, LEN as u32 - 1) && file::read(flash.file, &mut [0])) {
+            flash.erase_page(0)?;
+            flash.erase_page(PAGE as u32)?;
         }
-        let file = file::open(name, file::ANEW).ok_or(FlashError(NorFlashErrorKind::Other))?;
-        let flash = Self { file };
-        flash.erase_page(0)?;
-        flash.erase_page(PAGE as u32)?;
         Ok(flash)
     }
 
@@ -138,5 +138,3 @@ impl NorFlash for Flash {
         Ok(())
     }
 }
-
-impl MultiwriteNorFlash for Flash {}

@@ -92,6 +92,8 @@ static RECEIVED_BYTES: Mutex<RefCell<Deque<u8, 256>>> = Mutex::new(RefCell::new(
 
 /// The interrupt has come.
 pub(crate) fn handle_interrupt() {
+    // First: what comes from here on interrupts again. A byte that came before this and behind the last look would wait for ever.
+    write(register::CLEAR, RECEIVED);
     critical_section::with(|token| {
         let mut bytes = RECEIVED_BYTES.borrow_ref_mut(token);
         while !Uart::has(RECEIVE_EMPTY) {
@@ -99,7 +101,6 @@ pub(crate) fn handle_interrupt() {
             let _ = bytes.push_back(read(register::DATA) as u8);
         }
     });
-    write(register::CLEAR, RECEIVED);
 }
 
 impl BufferedUart {

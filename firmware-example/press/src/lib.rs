@@ -20,7 +20,7 @@ use sensors::Sensors;
 /// Its name, which is also the address of its commands.
 pub const NAME: &str = "press-1";
 
-/// Bytes of messages that RAM holds: 62 strokes, or about 280 readings of the pressure.
+/// Bytes of messages that RAM holds: 62 strokes, or about 500 readings of the pressure.
 pub const QUEUE: usize = 4096;
 
 /// The longest frame, in either direction.
@@ -221,11 +221,61 @@ impl Wishes {
             }
             // These would: what ends a device before it has acknowledged the command would end it again and again.
             Command::Reboot | Command::Stop | Command::Break(_) if maybe_again => {}
+            // Told once more, it does not live longer: whoever repeats it all the time would never see it end.
             Command::Reboot | Command::Stop | Command::Break(_) => {
-                self.end = Some((now + LAST_WORDS, command))
+                self.end.get_or_insert((now + LAST_WORDS, command));
             }
         }
         // There is room, as long as the gateway keeps to the window.
         let _ = self.reports.insert(0, Report::Executed { command, maybe_again });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use readings::Reading;
+
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_micros(millis * 1000)
+    }
+
+    #[test]
+    fn a_repeated_end_comes_no_later() {
+        let (mut wishes, mut sensors) = (Wishes::default(), Sensors::new());
+        for millis in [0, 100, 200] {
+            wishes.obey(at(millis), &mut sensors, Command::Reboot, false);
+        }
+        assert_eq!(wishes.end, Some((Instant::ZERO + LAST_WORDS, Command::Reboot)));
+        assert_eq!(wishes.reports.len(), 3);
+    }
+
+    #[test]
+    fn what_is_dangerous_and_marked_is_left_out_and_reported() {
+        let (mut wishes, mut sensors) = (Wishes::default(), Sensors::new());
+        let dangerous = [Command::Reboot, Command::Stop, Command::Break(Breakdown::Hang)];
+        for command in dangerous {
+            wishes.obey(at(0), &mut sensors, command, true);
+        }
+        wishes.obey(at(0), &mut sensors, Command::ReadNow, true);
+        assert_eq!((wishes.end, wishes.is_health_wanted), (None, true));
+        // In the order in which they came.
+        for command in dangerous.into_iter().chain([Command::ReadNow]) {
+            assert_eq!(wishes.reports.pop(), Some(Report::Executed { command, maybe_again: true }));
+        }
+    }
+
+    #[test]
+    fn sensors_are_read_as_often_as_they_were_told() {
+        let mut sensors = Sensors::new();
+        sensors.set_period(10);
+        let mut pressures = 0;
+        for millis in 0..1000 {
+            while let Some(reading) = sensors.poll(at(millis)) {
+                pressures += u32::from(matches!(reading, Reading::Pressure { .. }));
+            }
+        }
+        assert_eq!(pressures, 100);
     }
 }

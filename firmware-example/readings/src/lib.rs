@@ -156,6 +156,8 @@ pub fn decode<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     #[test]
@@ -179,6 +181,36 @@ mod tests {
         ];
         for report in reports {
             assert_eq!(decode(encode(&report, &mut [0; MESSAGE_MAX])), Some(report));
+        }
+    }
+
+    #[test]
+    fn messages_are_these_bytes() {
+        let (down, up) = ([7; SAMPLES], [8; SAMPLES]);
+        let stroke = [&[2, 3][..], &down, &up].concat();
+        let readings: [(&[u8], Reading); 3] = [
+            (&[0, 0xac, 0x02, 0xcd, 0x97, 0x06], Reading::Pressure { number: 300, pascals: 101_325 }),
+            (&[1, 5, 0xa1, 0x1f], Reading::Temperature { number: 5, centidegrees: -2001 }),
+            (&stroke, Reading::Stroke { number: 3, down, up }),
+        ];
+        for (bytes, reading) in readings {
+            assert_eq!(encode(&reading, &mut [0; MESSAGE_MAX]), bytes, "{reading:?}");
+        }
+        let started = |reset| Report::Started { start: 2, reset, before: 242 };
+        let reports: [(&[u8], Report); 9] = [
+            (&[0, 2, 0, 0xf2, 1], started(Reset::Power)),
+            // docs/devices.md shows this one.
+            (&[0, 2, 1, 0xf2, 1], started(Reset::Asked)),
+            (&[0, 2, 2, 9, 0xf2, 1], started(Reset::Panic { line: 9 })),
+            (&[0, 2, 3, 0x80, 1, 0xf2, 1], started(Reset::Fault { address: 128 })),
+            (&[0, 2, 4, 0xf2, 1], started(Reset::Watchdog)),
+            (&[1, 2, 1], Report::Executed { command: Command::Reboot, maybe_again: true }),
+            (&[1, 0, 8, 0], Report::Executed { command: Command::SetPeriod(8), maybe_again: false }),
+            (&[2, 4], Report::Missed { commands: 4 }),
+            (&[3, 1, 2, 3], Report::Health { stack: 1, longest_turn: 2, dropped: 3 }),
+        ];
+        for (bytes, report) in reports {
+            assert_eq!(encode(&report, &mut [0; MESSAGE_MAX]), bytes, "{report:?}");
         }
     }
 
