@@ -89,6 +89,14 @@ mod tests {
         }
     }
 
+    /// A chip is replaced by its neighbour, which has been started a few times more or less.
+    #[test]
+    fn seeds_of_neighbours_that_count_begin_with_different_numbers() {
+        let seeds = (0..200).flat_map(|serial| (1..=200).map(move |start| [0x56_3412 + serial, start]));
+        let first = seeds.map(|seed| Rng::new(seed).next());
+        assert_eq!(first.collect::<alloc::collections::BTreeSet<_>>().len(), 200 * 200);
+    }
+
     #[test]
     fn zero_seed_is_not_a_fixed_point() {
         let mut rng = Rng::new([0, 0]);

@@ -14,6 +14,9 @@ use crate::line::seed;
 /// The most bytes of stack that were promised.
 const STACK_MAX: u32 = 1536;
 
+/// More messages than RAM holds.
+const HELD_MAX: u64 = 600;
+
 /// Some faults on the line, so that everything in the firmware that deals with these is at work, too.
 const BAD: Rates = Rates { bit_errors: 1e-5, frame_faults: 0.06, cut_every: 4_000, ..Rates::NONE };
 
@@ -61,8 +64,9 @@ fn break_down(name: &str) {
         assert!(is_so, "{breakdown:?}: {reset:?}");
         let starts = if name.ends_with("-flash") { life as u32 + 1 } else { 0 };
         assert_eq!(start, starts);
-        // All of them had arrived: the line has lost nothing, and the device had the time.
-        assert_eq!(u64::from(before), lives.0[life - 1].last());
+        // Most often all of them had arrived, as the device has some time for that; but a cut may take longer.
+        let last = lives.0[life - 1].last();
+        assert!((last..=last + HELD_MAX).contains(&u64::from(before)), "{before} were queued, {last} came");
         assert_eq!(lives.0[life - 1].missing(), []);
     }
     tell(bench.folder.path(), &bench.peers, Command::ReadNow);
@@ -91,4 +95,17 @@ fn a_command_that_is_too_old_is_not_executed_and_told() {
     lives.take_until(&sub, |lives| lives.0.last().is_some_and(|life| !life.executions(other).is_empty()));
     assert!(lives.now().executions(old).is_empty());
     assert!(lives.now().reports.contains(&Report::Missed { commands: 1 }), "{:?}", lives.now().reports);
+}
+
+#[test]
+fn a_flash_that_was_never_finished_is_made_anew() {
+    let mut bench = Bench::new("polled-flash", seed(), Rates::NONE);
+    bench.cut_power();
+    fs::write(bench.folder.path().join("flash.bin"), [0xff; 1500]).unwrap();
+    bench.power();
+    let _gateway = bench.gateway();
+    let sub = subscriber(bench.folder.path(), &bench.peers);
+    let mut lives = Lives::default();
+    lives.take_some(&sub, 1, 1);
+    assert_eq!(lives.now().started(), (1, Reset::Power, 0));
 }

@@ -9,6 +9,7 @@ use liner_tests::relay::{Config, Port, Rates, Relay};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::line::setup::BAUD;
 use crate::process::{Liner, free_port};
 
 /// Where the firmware notes how many messages it has queued: `kept::NOTE` of its board.
@@ -109,10 +110,19 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(program: &str, seed: u64, rates: Rates) -> Self {
+        Self::with_baud(program, seed, rates, None)
+    }
+
+    /// One whose line takes as long as a real one: where time counts, more than that must not come at once.
+    pub(super) fn paced(program: &str) -> Self {
+        Self::with_baud(program, 1, Rates::NONE, Some(BAUD))
+    }
+
+    fn with_baud(program: &str, seed: u64, rates: Rates, baud: Option<u32>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (uart, tty) = (SocketAddr::from(([127, 0, 0, 1], free_port())), folder.path().join("tty"));
-        let device = format!("serial://{}?baud=115200", tty.display());
-        let relay = Relay::start(Config { a: Port::Dial(uart), b: Port::Pty(tty), seed, rates, baud: None });
+        let device = format!("serial://{}?baud={BAUD}", tty.display());
+        let relay = Relay::start(Config { a: Port::Dial(uart), b: Port::Pty(tty), seed, rates, baud });
         let peers = format!("127.0.0.1:{}", free_port());
         let mut bench = Self {
             folder,
