@@ -216,7 +216,12 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]> + Debug
     }
 
     fn at(&self, number: u32) -> Option<Item<'_>> {
-        let (topic, payload, _) = self.read(self.place(self.above(number))?)?;
+        // A frame may be sent again whose message is acknowledged: an earlier session had brought it. Behind the last one there is nothing.
+        let above = self.above(number);
+        if above > self.count {
+            return None;
+        }
+        let (topic, payload, _) = self.read(self.place(above)?)?;
         Some(Item::Message { topic, payload })
     }
 
@@ -436,5 +441,19 @@ mod tests {
             assert_eq!(contents(&queue).len(), 5);
             (0..1 + round % 4).for_each(|_| assert!(queue.drop_oldest()));
         }
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_found_nowhere() {
+        let limits = Limits { window_messages: 4, ..Limits::HOST };
+        let mut queue = Ram::<BYTES>::new([0; BYTES], Epoch(1), &limits, Planted::NONE);
+        for _ in 0..3 {
+            queue.push(Instant::ZERO, 0, &[]).unwrap();
+        }
+        queue.advance(Instant::ZERO, 3);
+        // An earlier session has brought them: the frames of this one may be lost, and are sent again.
+        queue.handle_ack(Instant::ZERO, 2).unwrap();
+        let found: Vec<bool> = (0..6).map(|number| queue.at(number).is_some()).collect();
+        assert_eq!(found, [false, false, false, true, false, false]);
     }
 }
