@@ -12,7 +12,7 @@ use super::{subscriber, tell};
 use crate::line::seed;
 
 /// The most bytes of stack that were promised.
-const STACK_MAX: u32 = 1536;
+pub(super) const STACK_MAX: u32 = 1536;
 
 /// Some faults on the line, so that everything in the firmware that deals with these is at work, too.
 const BAD: Rates = Rates { bit_errors: 1e-5, frame_faults: 0.06, cut_every: 4_000, ..Rates::NONE };

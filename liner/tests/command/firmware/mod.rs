@@ -19,8 +19,10 @@ mod damage;
 mod kills;
 mod lives;
 mod machine;
+mod malice;
 mod overflow;
 mod reboots;
+mod villain;
 
 use std::path::Path;
 
