@@ -186,6 +186,7 @@ impl Villain {
     /// Behaves as a gateway should. Says how the device is.
     fn be_good(&mut self) -> Report {
         self.is_good = true;
+        self.forget_answer();
         self.put(&[0]);
         self.body(&Body::Close(Close { reason: CloseReason::Shutdown, text: "" }));
         let sessions = self.sessions;

@@ -45,6 +45,8 @@ pub(super) struct Villain {
     /// The session, if it is up as far as is known here.
     pub(super) session: Option<SessionId>,
     pub(super) marks: Marks,
+    /// The hello that was answered last, and the answer.
+    answered: (u64, Vec<u8>),
     /// The epoch of the device's stream, as it has said it last.
     epoch: Epoch,
     pub(super) reports: Vec<Report>,
@@ -61,6 +63,7 @@ impl Villain {
             is_good: false,
             session: None,
             marks: Marks::default(),
+            answered: (0, Vec::new()),
             epoch: Epoch(1),
             reports: Vec::new(),
             sessions: 0,
@@ -236,6 +239,11 @@ impl Villain {
     // -------------------------------------------------------------------------- handshake
 
     fn answer(&mut self, hello: &Hello<'_>) {
+        // The device may have had the answer to this one, and have begun the session.
+        if hello.nonce == self.answered.0 {
+            let answer = self.answered.1.clone();
+            return self.frame(SessionId::HANDSHAKE, &answer);
+        }
         let (echo, nonce) = (hello.nonce, self.rng.next_nonzero());
         let is_without = hello.about.roles & About::ROLE_WITHOUT_EPOCHS != 0;
         let assigned = is_without.then(|| Assigned {
@@ -250,13 +258,21 @@ impl Villain {
         };
         let stream = StreamFields { assigned, ..stream };
         let answer = Answer { version: 1, echo, name: &name, instance: nonce, nonce, about, stream };
-        self.session = None;
-        self.body(&Body::Answer(answer));
+        let mut bytes = vec![0; LONGEST];
+        let len = wire::encode(&Body::Answer(answer), &mut bytes).unwrap();
+        bytes.truncate(len);
+        self.frame(SessionId::HANDSHAKE, &bytes);
+        self.answered = (echo, bytes);
         let begun = seal::checksum(SessionId::HANDSHAKE, &[&echo.to_le_bytes()]);
         let session = seal::checksum(SessionId(begun), &[&nonce.to_le_bytes()]);
         self.session = Some(SessionId(session.max(1)));
         self.marks = Marks { frame: 1, ..Marks::default() };
         self.sessions += 1;
+    }
+
+    /// The next hello gets another answer, also if it is the one before.
+    pub(super) fn forget_answer(&mut self) {
+        self.answered.0 = 0;
     }
 
     /// One of these, or a number around them.
