@@ -12,7 +12,7 @@ use super::{subscriber, tell};
 use crate::line::seed;
 
 /// The most bytes of stack that were promised.
-const STACK_MAX: u32 = 1536;
+pub(super) const STACK_MAX: u32 = 1536;
 
 /// More messages than RAM holds.
 const HELD_MAX: u64 = 600;

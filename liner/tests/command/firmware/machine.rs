@@ -27,6 +27,8 @@ pub(super) struct Machine {
     /// QEMU's own line, on which one can look at the machine from outside.
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
+    /// How often it has started anew, as far as QEMU has said so.
+    resets: u64,
 }
 
 impl Machine {
@@ -44,7 +46,7 @@ impl Machine {
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.expect("`scripts/firmware` installs qemu-system-arm");
         let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut machine = Self { child, stdin, stdout };
+        let mut machine = Self { child, stdin, stdout, resets: 0 };
         machine.ask("qmp_capabilities", &json!({}));
         machine
     }
@@ -56,6 +58,7 @@ impl Machine {
             assert!(self.stdout.read_line(&mut line).unwrap() > 0, "QEMU has ended");
             let mut answer: Value = serde_json::from_str(&line).unwrap();
             assert!(answer.get("error").is_none(), "{line}");
+            self.resets += u64::from(answer["event"] == "RESET");
             if let Some(returned) = answer.get_mut("return") {
                 return returned.take();
             }
@@ -65,6 +68,12 @@ impl Machine {
     /// Lets its watchdog bite from now on.
     pub(super) fn wake_watchdog(&mut self) {
         self.ask("watchdog-set-action", &json!({ "action": "reset" }));
+    }
+
+    /// How often it has started anew.
+    pub(super) fn resets(&mut self) -> u64 {
+        self.ask("query-status", &json!({}));
+        self.resets
     }
 
     /// How many messages it has queued since its start.

@@ -20,8 +20,10 @@ mod interchange;
 mod kills;
 mod lives;
 mod machine;
+mod malice;
 mod overflow;
 mod reboots;
+mod villain;
 
 use std::path::Path;
 
