@@ -44,6 +44,7 @@ fn break_down(name: &str) {
     let mut bench = Bench::new(name, seed(), BAD);
     let _gateway = bench.gateway();
     let sub = subscriber(bench.folder.path(), &bench.peers);
+    bench.power();
     let mut lives = Lives::default();
     lives.take_some(&sub, 1, 1);
     assert_eq!(lives.now().started().1, Reset::Power);
@@ -82,7 +83,6 @@ fn break_down(name: &str) {
 #[test]
 fn a_command_that_is_too_old_is_not_executed_and_told() {
     let mut bench = Bench::new("polled", seed(), Rates::NONE);
-    bench.cut_power();
     let _gateway = bench.gateway();
     let sub = subscriber(bench.folder.path(), &bench.peers);
     // It is known, and its commands wait.
@@ -100,7 +100,6 @@ fn a_command_that_is_too_old_is_not_executed_and_told() {
 #[test]
 fn a_flash_that_was_never_finished_is_made_anew() {
     let mut bench = Bench::new("polled-flash", seed(), Rates::NONE);
-    bench.cut_power();
     fs::write(bench.folder.path().join("flash.bin"), [0xff; 1500]).unwrap();
     bench.power();
     let _gateway = bench.gateway();

@@ -133,7 +133,7 @@ impl Bench {
         let device = format!("serial://{}?baud={BAUD}", tty.display());
         let relay = Relay::start(Config { a: Port::Dial(uart), b: Port::Pty(tty), seed, rates, baud });
         let peers = format!("127.0.0.1:{}", free_port());
-        let mut bench = Self {
+        Self {
             folder,
             relay: relay.unwrap(),
             peers,
@@ -141,9 +141,7 @@ impl Bench {
             uart,
             program: program.to_owned(),
             machine: None,
-        };
-        bench.power();
-        bench
+        }
     }
 
     /// Switches the microcontroller on.

@@ -54,8 +54,14 @@ fn tell_with(folder: &Path, peers: &str, command: Command, more: &[&str]) {
     assert_eq!(told.code, Some(0), "{:?}", told.errors);
 }
 
+/// A subscriber that the gateway knows: between topics there is order only for what comes from then on.
 fn subscriber(folder: &Path, peers: &str) -> Liner {
-    Liner::start(folder, &[&["sub", "--json", "--name", "w", "--peer", peers], TOPICS.as_slice()].concat())
+    let sub = Liner::start(
+        folder,
+        &[&["sub", "--json", "--name", "w", "--peer", peers], TOPICS.as_slice()].concat(),
+    );
+    sub.error_with("gateway is connected");
+    sub
 }
 
 #[test]

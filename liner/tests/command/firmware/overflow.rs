@@ -55,6 +55,7 @@ fn overflow(program: &str) {
     let mut bench = Bench::paced(program);
     let gateway = bench.gateway();
     let sub = subscriber(bench.folder.path(), &bench.peers);
+    bench.power();
     let mut lives = Lives::default();
     lives.take_some(&sub, 1, 1);
     let often = Command::SetPeriod(5);
