@@ -45,7 +45,10 @@ impl Life {
     pub(super) fn executions(&self, command: Command) -> Vec<bool> {
         let executed = self.reports.iter().filter_map(|report| match *report {
             Report::Executed { command: done, maybe_again } if done == command => Some(maybe_again),
-            _ => None,
+            Report::Started { .. }
+            | Report::Executed { .. }
+            | Report::Missed { .. }
+            | Report::Health { .. } => None,
         });
         executed.collect()
     }
