@@ -43,9 +43,13 @@ impl Life {
 
     /// How often this command was executed, and whether each time was marked.
     pub(super) fn executions(&self, command: Command) -> Vec<bool> {
-        let marks = [false, true].map(|maybe_again| Report::Executed { command, maybe_again });
-        let place = |report| marks.iter().position(|mark| mark == report);
-        let executed = self.reports.iter().filter_map(place).map(|place| place == 1);
+        let executed = self.reports.iter().filter_map(|report| match *report {
+            Report::Executed { command: done, maybe_again } if done == command => Some(maybe_again),
+            Report::Started { .. }
+            | Report::Executed { .. }
+            | Report::Missed { .. }
+            | Report::Health { .. } => None,
+        });
         executed.collect()
     }
 
