@@ -68,15 +68,16 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 impl Flash {
     fn open() -> Result<Self, FlashError> {
-        let name = c"flash.bin";
+        let (name, new) = (c"flash.bin", c"flash.new");
         if let Some(file) = file::open(name, file::AS_IT_IS) {
             return Ok(Self { file });
         }
-        let file = file::open(name, file::ANEW).ok_or(FlashError(NorFlashErrorKind::Other))?;
+        let file = file::open(new, file::ANEW).ok_or(FlashError(NorFlashErrorKind::Other))?;
         let flash = Self { file };
         flash.erase_page(0)?;
         flash.erase_page(PAGE as u32)?;
-        Ok(flash)
+        // Flash is never shorter than it is: a cut until here leaves none, and it is made again.
+        file::rename(new, name).then_some(flash).ok_or(FlashError(NorFlashErrorKind::Other))
     }
 
     fn erase_page(&self, page: u32) -> Result<(), FlashError> {
@@ -95,6 +96,12 @@ impl Flash {
             Some(..=LEN) => Ok(()),
             _ => Err(FlashError(NorFlashErrorKind::OutOfBounds)),
         }
+    }
+}
+
+impl Drop for Flash {
+    fn drop(&mut self) {
+        file::close(self.file);
     }
 }
 

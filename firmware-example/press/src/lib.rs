@@ -165,7 +165,10 @@ impl<P: Read + ReadReady + Write, const ASSIGNED: bool> Press<P, ASSIGNED> {
                     wishes.obey(now, sensors, command, maybe_redelivered);
                 }
             }
-            Event::Gap { count, .. } => wishes.missed = wishes.missed.saturating_add(count as u32),
+            Event::Gap { count, .. } => {
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                wishes.missed = wishes.missed.saturating_add(count);
+            }
             _ => {}
         });
         self.answer(board);
@@ -221,8 +224,9 @@ impl Wishes {
             }
             // These would: what ends a device before it has acknowledged the command would end it again and again.
             Command::Reboot | Command::Stop | Command::Break(_) if maybe_again => {}
+            // The first of them counts: no number of others puts the end off.
             Command::Reboot | Command::Stop | Command::Break(_) => {
-                self.end = Some((now + LAST_WORDS, command))
+                self.end.get_or_insert((now + LAST_WORDS, command));
             }
         }
         // There is room, as long as the gateway keeps to the window.

@@ -15,6 +15,7 @@
 
 mod arrivals;
 mod breakdowns;
+mod counts;
 mod damage;
 mod kills;
 mod lives;
@@ -22,6 +23,7 @@ mod machine;
 mod malice;
 mod overflow;
 mod reboots;
+mod stubborn;
 mod villain;
 
 use std::path::Path;
