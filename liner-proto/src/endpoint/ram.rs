@@ -53,6 +53,9 @@ pub struct Ram<const BYTES: usize, const ASSIGNED: bool = false, M = [u8; BYTES]
     bytes: M,
 }
 
+/// Bytes in front of a payload that is short, to a topic that is one of the first.
+const HEAD: usize = 2;
+
 /// The cursor in the gateway's stream.
 #[derive(Debug)]
 struct Taken {
@@ -72,24 +75,36 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BY
         number.wrapping_sub(self.acked as u32)
     }
 
-    /// Reads the message at a place in the bytes: its topic, its payload, and where the next one stands.
+    /// Reads the message at a place in the bytes: its topic, its payload, and where it ends.
     fn read(&self, at: usize) -> Option<(u16, &[u8], usize)> {
         let mut reader = Reader::new(self.bytes.borrow().get(at..)?);
         let (len, topic) = (reader.varint32() as usize, reader.varint32() as u16);
         let (payload, rest) = reader.rest().split_at_checked(len)?;
-        let behind = BYTES - rest.len();
-        Some((topic, payload, if behind == self.top { 0 } else { behind }))
+        Some((topic, payload, BYTES - rest.len()))
     }
 
-    /// Where the message stands that is so far above the last one that is acknowledged, or the end.
+    /// Where the message stands that is so far above the last one that is acknowledged, if it is in the queue. A frame may be sent
+    /// again whose message is acknowledged: an earlier session had brought it.
     fn place(&self, above: u32) -> Option<usize> {
+        if above > self.count {
+            return None;
+        }
         let (first, begin) = (self.gone + 1, self.begin);
         let (from, mut at) =
             if (first..=above).contains(&self.found.0) { self.found } else { (first, begin) };
         for _ in 0..above.checked_sub(from)? {
-            at = self.read(at)?.2;
+            at = self.behind(at)?;
         }
         Some(at)
+    }
+
+    /// Where the message behind this one stands. There may be hundreds to pass in one turn, nearly all of which are short.
+    fn behind(&self, at: usize) -> Option<usize> {
+        let behind = match *self.bytes.borrow().get(at..)? {
+            [len @ ..=0x7f, ..=0x7f, ..] => at + HEAD + usize::from(len),
+            _ => self.read(at)?.2,
+        };
+        Some(if behind == self.top { 0 } else { behind })
     }
 
     /// Finds room for so many bytes behind the last message, or in front of the oldest.
@@ -107,16 +122,17 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BY
 
     /// Forgets messages until one stands in front that is so far above the last one that is acknowledged.
     fn forget_below(&mut self, above: u32) {
-        if let Some(at) = self.place(above) {
+        if above > self.count {
+            (self.begin, self.end, self.top) = (0, 0, BYTES);
+        } else if let Some(at) = self.place(above) {
             if at < self.begin {
                 self.top = BYTES;
             }
             self.begin = at;
-            self.gone = above - 1;
-            if self.gone >= self.count {
-                (self.begin, self.end, self.top) = (0, 0, BYTES);
-            }
+        } else {
+            return;
         }
+        self.gone = above - 1;
     }
 
     #[cfg_attr(target_os = "none", inline(never))]
@@ -207,21 +223,13 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]> + Debug
         if above <= self.gone {
             return Some((number, Item::Gap(self.gone - self.sent)));
         }
-        if above > self.count {
-            return None;
-        }
         self.found = (above, self.place(above)?);
         let (topic, payload, _) = self.read(self.found.1)?;
         Some((number, Item::Message { topic, payload }))
     }
 
     fn at(&self, number: u32) -> Option<Item<'_>> {
-        // A frame may be sent again whose message is acknowledged: an earlier session had brought it. Behind the last one there is nothing.
-        let above = self.above(number);
-        if above > self.count {
-            return None;
-        }
-        let (topic, payload, _) = self.read(self.place(above)?)?;
+        let (topic, payload, _) = self.read(self.place(self.above(number))?)?;
         Some(Item::Message { topic, payload })
     }
 

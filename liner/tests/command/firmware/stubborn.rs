@@ -4,6 +4,7 @@ use liner::proto::wire::record::{GapReason, encode_gap};
 use readings::{Command, MESSAGE_MAX, Report, encode};
 
 use super::machine::Machine;
+use super::overflow::LONGEST_TURN;
 use super::villain::Villain;
 use crate::line::seed;
 
@@ -45,4 +46,30 @@ fn as_many_commands_as_there_can_be_are_missed() {
     let of_commands = |report: &&Report| !matches!(report, Report::Started { .. });
     villain.listen_until("a report", |villain| villain.reports.iter().any(|report| of_commands(&report)));
     assert_eq!(villain.reports.iter().find(of_commands), Some(&Report::Missed { commands: u32::MAX }));
+}
+
+/// Messages that the gateway has, and has not committed.
+const DEEP: u64 = 400;
+
+#[test]
+fn a_turn_is_short_however_many_messages_wait_for_their_commit() {
+    let (_folder, mut villain, mut machine) = connected();
+    villain.commits = false;
+    tell(&mut villain, Command::SetPeriod(1));
+    villain.listen_until("a deep queue", |villain| villain.marks.next > DEEP);
+    // None of the next frames arrives: they are sent again, from deep in the queue.
+    villain.is_good = false;
+    villain.listen(300);
+    villain.is_good = true;
+    // Half of it is committed, and then all.
+    villain.acknowledge(villain.marks.received, 0, villain.marks.next / 2, 32);
+    villain.listen(50);
+    villain.commits = true;
+    tell(&mut villain, Command::ReadNow);
+    let is_health = |report: &&Report| matches!(report, Report::Health { .. });
+    villain.listen_until("its health", |villain| villain.reports.iter().any(|report| is_health(&report)));
+    let health = villain.reports.iter().find(is_health);
+    println!("{health:?} {}", villain.marks.next);
+    let Some(&Report::Health { longest_turn, .. }) = health else { unreachable!() };
+    assert!(longest_turn <= LONGEST_TURN && machine.resets() == 0, "{health:?}");
 }

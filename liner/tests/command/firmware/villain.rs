@@ -42,6 +42,8 @@ pub(super) struct Villain {
     heard: Vec<u8>,
     /// It answers hellos, and acknowledges what comes, as a gateway should.
     pub(super) is_good: bool,
+    /// It commits what it has; otherwise it says only that it has it.
+    pub(super) commits: bool,
     /// The session, if it is up as far as is known here.
     pub(super) session: Option<SessionId>,
     pub(super) marks: Marks,
@@ -61,6 +63,7 @@ impl Villain {
             stream: None,
             heard: Vec::new(),
             is_good: false,
+            commits: true,
             session: None,
             marks: Marks::default(),
             answered: (0, Vec::new()),
@@ -233,7 +236,8 @@ impl Villain {
 
     fn acknowledge_all(&mut self) {
         let Marks { received, next, .. } = self.marks;
-        self.acknowledge(received, 0, next.saturating_sub(1), 32);
+        let acked = if self.commits { next.saturating_sub(1) } else { 0 };
+        self.acknowledge(received, 0, acked, 32);
     }
 
     // -------------------------------------------------------------------------- handshake
