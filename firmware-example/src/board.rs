@@ -265,6 +265,12 @@ pub(crate) mod file {
         unsafe { syscall!(READ, handle, into.as_mut_ptr(), into.len()) == 0 }
     }
 
+    #[allow(unsafe_code, reason = "the host is only told to forget it")]
+    pub(crate) fn close(handle: usize) {
+        // SAFETY: no memory is touched.
+        let _ = unsafe { syscall!(CLOSE, handle) };
+    }
+
     #[allow(unsafe_code, reason = "the host reads what it is told to")]
     pub(crate) fn write(handle: usize, bytes: &[u8]) -> bool {
         // SAFETY: the host reads no more than the length.

@@ -44,7 +44,7 @@ fn be_attacked(program: &str) {
         villain.attack(kind);
         let millis = villain.pick(&[1, 3, 3, 3, 10, 100]);
         villain.listen(millis);
-        assert_eq!(machine.resets(), 0, "attack {attack}, of kind {kind}");
+        assert!(machine.resets() == 0, "attack {attack}, of kind {kind}: {:?}", villain.first_reports());
         if attack % BETWEEN == BETWEEN - 1 || attack + 1 == attacks {
             let health = villain.be_good();
             assert_eq!(machine.resets(), 0, "a good gateway, after attack {attack}");
@@ -181,6 +181,15 @@ impl Villain {
             let len = encode_gap(GapReason::Expired, count, &mut record).unwrap();
             self.record(&record[..len]);
         }
+    }
+
+    /// What a device says that has started anew.
+    fn first_reports(&mut self) -> &[Report] {
+        self.is_good = true;
+        self.forget_answer();
+        self.reports.clear();
+        self.listen_until("a report", |villain| !villain.reports.is_empty());
+        &self.reports
     }
 
     /// Behaves as a gateway should. Says how the device is.

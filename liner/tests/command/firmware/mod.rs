@@ -15,6 +15,7 @@
 
 mod arrivals;
 mod breakdowns;
+mod counts;
 mod damage;
 mod interchange;
 mod kills;
@@ -23,6 +24,9 @@ mod machine;
 mod malice;
 mod overflow;
 mod reboots;
+mod stubborn;
+#[expect(clippy::disallowed_methods, reason = "what listens in vain has to end")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a villain knows only what it attacks with")]
 mod villain;
 
 use std::path::Path;
