@@ -7,7 +7,7 @@ mod nodes;
 use std::time::Duration;
 
 use liner_proto::effect::{DeadReason, GapReason};
-use liner_proto::router::Event;
+use liner_proto::router::{Event, SendError};
 use liner_proto::wire::record::Mode;
 use nodes::{Node, cut, gateway, link, meet, settle};
 
@@ -139,4 +139,49 @@ fn what_arrives_on_a_topic_that_is_not_taken_ends_no_session() {
     let (aside, dropped) = told(&mut other);
     assert_eq!((aside, dropped), (other.dead().len() as u64, 12_000 - aside));
     assert!((8000..10_000).contains(&aside), "{aside}");
+}
+
+#[test]
+fn a_node_takes_topics_and_gives_them_up_while_it_runs() {
+    let mut sender = Node::start("sender", |_| {});
+    let mut sub = Node::start("w", |config| config.durable = true);
+    let line = link(&mut sub, &mut sender);
+    settle(&mut sub, &mut sender, line);
+    let send = |sender: &mut Node, topic| sender.router.send(sender.now, topic, b"x", Mode::One);
+    assert_eq!(send(&mut sender, "a"), Err(SendError::NoAddress));
+    for round in 1..=20 {
+        for topic in ["a", "b"] {
+            sub.router.subscribe(sub.now, topic);
+        }
+        settle(&mut sub, &mut sender, line);
+        send(&mut sender, "a").expect("it is taken");
+        settle(&mut sub, &mut sender, line);
+        assert_eq!(sub.got.len(), 2 * round - 1);
+
+        assert!(sub.router.unsubscribe(sub.now, "a") && !sub.router.unsubscribe(sub.now, "a"));
+        assert!(!sub.router.unsubscribe(sub.now, "never"));
+        settle(&mut sub, &mut sender, line);
+        assert_eq!(send(&mut sender, "a"), Err(SendError::NoAddress));
+        send(&mut sender, "b").expect("the other one is taken as before");
+        settle(&mut sub, &mut sender, line);
+        assert_eq!(sub.got.len(), 2 * round);
+    }
+    assert_eq!((sub.dead(), sender.dead(), sender.router.queued()), (vec![], vec![], 0));
+}
+
+#[test]
+fn what_is_under_way_when_a_topic_is_given_up_is_put_aside() {
+    let (mut gateway, mut sub) = (gateway(10), subscriber(true));
+    let line = meet(&mut sub, &mut gateway);
+    for number in 0..50_u32 {
+        gateway.router.send(gateway.now, "a", &number.to_le_bytes(), Mode::One).expect("it is known");
+    }
+    gateway.router.send(gateway.now, "b", b"behind", Mode::One).expect("it is known");
+    sub.router.unsubscribe(sub.now, "a");
+    settle(&mut sub, &mut gateway, line);
+    gateway.pass(Duration::from_secs(2));
+    settle(&mut sub, &mut gateway, line);
+    assert_eq!(sub.got, [(b"behind".to_vec(), false)]);
+    let aside = sub.dead().len() + gateway.dead().len();
+    assert_eq!((aside, gateway.router.queued()), (50, 0));
 }

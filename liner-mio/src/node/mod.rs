@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liner_proto::id::{Class, SendId};
-use liner_proto::router::{Decision, Event, Router, SendError, SendOptions};
+use liner_proto::router::{Decision, Event, NAME_BYTES_MAX, Router, SendError, SendOptions};
 use liner_proto::time::Instant;
 use liner_proto::wire::handshake::Acks;
 use liner_proto::wire::record::Mode;
@@ -195,6 +195,27 @@ impl Node {
                 return Err(BlockingSendError::Unknown(id));
             }
         }
+    }
+
+    /// Subscribes to a topic from now on: peers are told, and its messages are handed over. See also
+    /// [`Builder::subscribe`](crate::Builder::subscribe).
+    ///
+    /// # Errors
+    /// [`SendError::BadTopic`], if it has not 1 to 255 bytes.
+    pub fn subscribe(&mut self, topic: &str) -> Result<(), SendError> {
+        if topic.is_empty() || topic.len() > NAME_BYTES_MAX {
+            return Err(SendError::BadTopic);
+        }
+        self.router.subscribe(self.clock.now(), topic);
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Takes a topic no more. Says whether it was taken. Peers are told: a send to it finds nobody then, if there is nobody else. What
+    /// arrives until they know, and what is queued for this node by then, becomes dead letters.
+    pub fn unsubscribe(&mut self, topic: &str) -> bool {
+        self.dirty = true;
+        self.router.unsubscribe(self.clock.now(), topic)
     }
 
     /// The next event. Up to 1,024 are kept; beyond them the oldest are dropped and counted.

@@ -426,6 +426,19 @@ impl Router {
         }
     }
 
+    /// Takes a topic no more. Says whether it was taken. Peers are told; what arrives until they know, and what is queued for
+    /// this node by then, goes to the dead letters of whoever has it ([`DeadReason::Unsubscribed`](crate::effect::DeadReason::Unsubscribed)).
+    pub fn unsubscribe(&mut self, now: Instant, topic: &str) -> bool {
+        self.tick(now);
+        let topic = self.topics.intern(topic);
+        let was_taken = self.topics.set_own(topic, false);
+        if was_taken {
+            self.rows_version += 1;
+            self.announce();
+        }
+        was_taken
+    }
+
     /// Names a peer by its address: it is dialled for as long as the node runs, and is the next hop for topics that
     /// nobody is known for. An address that earlier lives of the node were told is dialled until nothing waits for it.
     pub fn add_peer(&mut self, now: Instant, address: &str) -> DialId {
