@@ -4,13 +4,13 @@
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use cortex_m::interrupt::InterruptNumber;
 use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m::peripheral::{NVIC, SCB, SYST};
 use cortex_m_rt::{ExceptionFrame, STACK_PAINT_VALUE, exception};
 use cortex_m_semihosting::debug::{self, EXIT_SUCCESS};
 use cortex_m_semihosting::syscall;
 use liner_proto::time::Instant;
+use lm3s6965::{Interrupt, interrupt};
 use press::Board;
 use readings::Reset;
 
@@ -220,30 +220,15 @@ fn stack() -> (usize, usize) {
     (&raw const _stack_end as usize, &raw const _stack_start as usize)
 }
 
-/// The interrupt of UART 0.
-#[derive(Clone, Copy)]
-struct Uart0;
-
-#[allow(unsafe_code, reason = "whoever names an interrupt has to know it")]
-// SAFETY: it is number 5 on this chip, and no other value of the type has another.
-unsafe impl InterruptNumber for Uart0 {
-    fn number(self) -> u16 {
-        5
-    }
-}
-
 /// Lets the UART interrupt.
 #[allow(unsafe_code, reason = "an interrupt could break a critical section that masks it")]
 pub(crate) fn unmask_uart() {
     // SAFETY: nothing here masks single interrupts.
-    unsafe { NVIC::unmask(Uart0) }
+    unsafe { NVIC::unmask(Interrupt::UART0) }
 }
 
-/// All interrupts that have no handler of their own: without a crate for the chip, that is the UART's, too.
-#[allow(unsafe_code, reason = "that is how this handler is declared")]
-#[exception]
-unsafe fn DefaultHandler(number: i16) {
-    assert_eq!(number, 5, "nobody has asked for this interrupt");
+#[interrupt]
+fn UART0() {
     uart::handle_interrupt();
 }
 
@@ -278,6 +263,12 @@ pub(crate) mod file {
     pub(crate) fn read(handle: usize, into: &mut [u8]) -> bool {
         // SAFETY: the host writes no more than the length.
         unsafe { syscall!(READ, handle, into.as_mut_ptr(), into.len()) == 0 }
+    }
+
+    #[allow(unsafe_code, reason = "the host is only told to forget it")]
+    pub(crate) fn close(handle: usize) {
+        // SAFETY: no memory is touched.
+        let _ = unsafe { syscall!(CLOSE, handle) };
     }
 
     #[allow(unsafe_code, reason = "the host reads what it is told to")]

@@ -98,6 +98,12 @@ impl Flash {
     }
 }
 
+impl Drop for Flash {
+    fn drop(&mut self) {
+        file::close(self.file);
+    }
+}
+
 impl ErrorType for Flash {
     type Error = FlashError;
 }

@@ -165,7 +165,10 @@ impl<P: Read + ReadReady + Write, const ASSIGNED: bool> Press<P, ASSIGNED> {
                     wishes.obey(now, sensors, command, maybe_redelivered);
                 }
             }
-            Event::Gap { count, .. } => wishes.missed = wishes.missed.saturating_add(count as u32),
+            Event::Gap { count, .. } => {
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                wishes.missed = wishes.missed.saturating_add(count);
+            }
             _ => {}
         });
         self.answer(board);

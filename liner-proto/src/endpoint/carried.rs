@@ -7,7 +7,8 @@ pub(super) struct Carried {
     pub(super) kind: Kind,
     /// The number of the record, or the first one of a gap; of a topic, its place in the configuration.
     pub(super) number: u32,
-    /// Of a gap, how many numbers it has; of a piece, from which byte of the record on it is.
+    /// Of a record, where it stands in the queue; of a gap, how many numbers it has; of a piece, from which byte of the record on
+    /// it is.
     pub(super) more: u32,
 }
 

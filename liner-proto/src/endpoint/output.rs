@@ -216,10 +216,9 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
         }
         let next = (self.queue.acked() as u32).wrapping_add(1);
         let (number, item) = self.queue.peek()?;
-        let (mut kind, mut more) = (Kind::Gap, 0);
-        match item {
-            Item::Gap(count) => more = count,
-            Item::Message { topic, payload } => {
+        let (mut kind, more) = match item {
+            Item::Gap(count) => (Kind::Gap, count),
+            Item::Message { topic, payload, place } => {
                 // A message that the gateway takes never waits behind others.
                 if self.queued.is_within(peer.full) {
                     return None;
@@ -238,15 +237,16 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
                     return None;
                 }
                 let total = len + DATA_HEAD;
-                kind = Kind::Record;
                 if Self::IN_PIECES && total + seal::LEN > self.takes.frame_max {
                     let begun = peer.partial.filter(|(partial, _)| *partial == number);
-                    more = begun.map_or(0, |(_, at)| at);
-                    let is_last = total - more as usize <= self.takes.frame_max - PIECE_HEAD;
-                    kind = if is_last { Kind::LastPiece } else { Kind::Piece };
+                    let at = begun.map_or(0, |(_, at)| at);
+                    let is_last = total - at as usize <= self.takes.frame_max - PIECE_HEAD;
+                    (if is_last { Kind::LastPiece } else { Kind::Piece }, at)
+                } else {
+                    (Kind::Record, place)
                 }
             }
-        }
+        };
         if peer.announced != number {
             kind = Kind::Begin;
         }
@@ -296,8 +296,8 @@ impl<const QUEUE: usize, const FRAME: usize, const MESSAGE: usize, Q: Queue>
             Kind::Gap => count = more,
             Kind::Record | Kind::Piece | Kind::LastPiece => {}
         }
-        match self.queue.at(number) {
-            Some(Item::Message { topic, payload }) if !matches!(kind, Kind::Gap) => {
+        match self.queue.at(number, (!Self::IN_PIECES || kind == Kind::Record).then_some(more)) {
+            Some(Item::Message { topic, payload, .. }) if !matches!(kind, Kind::Gap) => {
                 if Self::IN_PIECES && !matches!(kind, Kind::Record) {
                     return self.write_piece(frame, (number, topic, payload), more as usize, writer);
                 }

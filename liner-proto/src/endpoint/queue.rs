@@ -24,6 +24,8 @@ pub enum Item<'q> {
         topic: u16,
         /// What was sent.
         payload: &'q [u8],
+        /// Where it stands, so that [`at`](Work::at) need not look for it.
+        place: u32,
     },
     /// So many numbers that will never carry one.
     Gap(u32),
@@ -82,8 +84,8 @@ pub trait Work: Debug {
     /// What is to be sent next, with its first number.
     fn peek(&mut self) -> Option<(u32, Item<'_>)>;
 
-    /// What is kept under a number that was sent; nothing if it was dropped.
-    fn at(&self, number: u32) -> Option<Item<'_>>;
+    /// What is kept under a number that was sent, there if that is known; nothing if it was dropped.
+    fn at(&self, number: u32, place: Option<u32>) -> Option<Item<'_>>;
 
     /// Why a number carries no message.
     fn gone_reason(&self, number: u32) -> GapReason;

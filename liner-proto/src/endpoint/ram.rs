@@ -48,6 +48,8 @@ pub struct Ram<const BYTES: usize, const ASSIGNED: bool = false, M = [u8; BYTES]
     begin: usize,
     end: usize,
     top: usize,
+    /// How many of the messages that stand in front are gone, and were not passed over yet.
+    lag: u32,
     /// Where a message stands that was looked for, by how far it is above the last one that is acknowledged: nobody walks there again.
     found: (u32, usize),
     bytes: M,
@@ -66,6 +68,9 @@ struct Taken {
     window: u8,
 }
 
+/// So many messages at most are passed over at once.
+const PASS_MAX: u32 = 8;
+
 impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BYTES, ASSIGNED, M> {
     /// How far a number is above the last one that is acknowledged; below it, half of all numbers and more.
     const fn above(&self, number: u32) -> u32 {
@@ -81,47 +86,60 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BY
         Some((topic, payload, if behind == self.top { 0 } else { behind }))
     }
 
-    /// Where the message stands that is so far above the last one that is acknowledged, or the end.
+    /// Where the message stands that is so far above the last one that is acknowledged.
     fn place(&self, above: u32) -> Option<usize> {
-        let (first, begin) = (self.gone + 1, self.begin);
-        let (from, mut at) =
-            if (first..=above).contains(&self.found.0) { self.found } else { (first, begin) };
-        for _ in 0..above.checked_sub(from)? {
+        let (mut from, mut at) = self.found;
+        if from <= self.gone || from > above {
+            (from, at) = ((self.gone + 1).wrapping_sub(self.lag), self.begin);
+        }
+        let steps = above.wrapping_sub(from);
+        for _ in 0..steps {
             at = self.read(at)?.2;
         }
         Some(at)
     }
 
+    /// Passes over messages that are gone, so many at most: a turn has no time for all of them.
+    #[cfg_attr(target_os = "none", inline(never))]
+    fn pass_over(&mut self) {
+        for _ in 0..self.lag.min(PASS_MAX) {
+            let next = self.read(self.begin).map_or(0, |(_, _, next)| next);
+            if next == 0 {
+                self.top = BYTES;
+            }
+            self.begin = next;
+            self.lag -= 1;
+        }
+    }
+
     /// Finds room for so many bytes behind the last message, or in front of the oldest.
     fn make_room(&mut self, whole: usize) -> bool {
-        let goes_on = self.end <= self.begin && self.gone < self.count;
-        if whole <= if goes_on { self.begin } else { BYTES } - self.end {
-            return true;
+        loop {
+            self.pass_over();
+            let goes_on = self.end <= self.begin && self.gone < self.count;
+            if whole <= if goes_on { self.begin } else { BYTES } - self.end {
+                return true;
+            }
+            if !goes_on {
+                (self.top, self.end) = (self.end, 0);
+            } else if self.lag == 0 {
+                return false;
+            }
         }
-        let is_room = !goes_on && whole <= self.begin;
-        if is_room {
-            (self.top, self.end) = (self.end, 0);
-        }
-        is_room
     }
 
     /// Forgets messages until one stands in front that is so far above the last one that is acknowledged.
-    fn forget_below(&mut self, above: u32) {
-        if let Some(at) = self.place(above) {
-            if at < self.begin {
-                self.top = BYTES;
-            }
-            self.begin = at;
-            self.gone = above - 1;
-            if self.gone >= self.count {
-                (self.begin, self.end, self.top) = (0, 0, BYTES);
-            }
+    fn forget(&mut self, more: u32) {
+        self.lag += more;
+        self.gone += more;
+        if self.gone >= self.count {
+            (self.begin, self.end, self.top, self.lag) = (0, 0, BYTES, 0);
         }
     }
 
     #[cfg_attr(target_os = "none", inline(never))]
     fn acknowledge(&mut self, through: u32) {
-        self.forget_below(through + 1);
+        self.forget(through.saturating_sub(self.gone));
         self.acked += u64::from(through);
         let Self { count, gone, sent, sent_max, doubt, found, .. } = self;
         for mark in [count, gone, sent, sent_max, doubt, &mut found.0] {
@@ -157,6 +175,7 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]> + Debug
             begin: 0,
             end: 0,
             top: BYTES,
+            lag: 0,
             found: (0, 0),
             bytes: memory,
         }
@@ -185,7 +204,7 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]> + Debug
         if self.gone == self.count {
             return false;
         }
-        self.forget_below(self.gone + 2);
+        self.forget(1);
         true
     }
 
@@ -212,18 +231,18 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]> + Debug
         }
         self.found = (above, self.place(above)?);
         let (topic, payload, _) = self.read(self.found.1)?;
-        Some((number, Item::Message { topic, payload }))
+        Some((number, Item::Message { topic, payload, place: self.found.1 as u32 }))
     }
 
-    fn at(&self, number: u32) -> Option<Item<'_>> {
+    fn at(&self, number: u32, place: Option<u32>) -> Option<Item<'_>> {
         let above = self.above(number);
-        // What an earlier session brought may be acknowledged while it is under way again. Whoever looked for it here would go round
-        // and round.
-        if above > self.count {
+        if !(self.gone + 1..=self.count).contains(&above) {
+            // Dropped since it was sent; or an earlier session had brought it, and it is acknowledged.
             return None;
         }
-        let (topic, payload, _) = self.read(self.place(above)?)?;
-        Some(Item::Message { topic, payload })
+        let place = place.or_else(|| self.place(above).map(|place| place as u32))?;
+        let (topic, payload, _) = self.read(place as usize)?;
+        Some(Item::Message { topic, payload, place })
     }
 
     fn gone_reason(&self, _: u32) -> GapReason {
@@ -380,8 +399,8 @@ mod tests {
     /// What is in the queue from its first message on, as it would be sent.
     fn contents(queue: &Ram<BYTES>) -> Vec<(u16, Vec<u8>)> {
         let numbers = queue.acked + u64::from(queue.gone) + 1..queue.next();
-        let read = |number| match queue.at(number as u32) {
-            Some(Item::Message { topic, payload }) => (topic, payload.to_vec()),
+        let read = |number| match queue.at(number as u32, None) {
+            Some(Item::Message { topic, payload, .. }) => (topic, payload.to_vec()),
             other => panic!("number {number} is {other:?}"),
         };
         numbers.map(read).collect()
@@ -471,8 +490,11 @@ mod tests {
             // Acknowledged two at a time, so that something stands there now and then.
             if sent % 2 == 0 {
                 queue.handle_ack(Instant::ZERO, sent - 1).unwrap();
-                assert!((1..sent).all(|number| queue.at(number).is_none()));
-                assert!(queue.at(sent).is_some() && queue.at(sent + 1).is_none());
+                for place in [None, Some(0), Some(20)] {
+                    assert!((1..sent).all(|number| queue.at(number, place).is_none()));
+                    assert!(queue.at(sent + 1, place).is_none());
+                }
+                assert!(queue.at(sent, None).is_some());
             }
         }
     }

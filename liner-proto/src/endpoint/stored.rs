@@ -157,7 +157,7 @@ impl<const BYTES: usize> Stored<BYTES> {
 fn item(record: &[u8]) -> Item<'_> {
     match record::decode(record) {
         Ok(Record::Message { header: Header { topic: Topic::Number(number), .. }, payload }) => {
-            Item::Message { topic: number.wrapping_sub(1) as u16, payload }
+            Item::Message { topic: number.wrapping_sub(1) as u16, payload, place: 0 }
         }
         _ => Item::Gap(u32::try_from(record::numbers_of(record)).unwrap_or(u32::MAX)),
     }
@@ -231,7 +231,7 @@ impl<const BYTES: usize> Work for Stored<BYTES> {
         }
     }
 
-    fn at(&self, number: u32) -> Option<Item<'_>> {
+    fn at(&self, number: u32, _: Option<u32>) -> Option<Item<'_>> {
         self.out.record_at(self.whole(number)).map(item)
     }
 

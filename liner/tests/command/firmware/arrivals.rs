@@ -19,21 +19,28 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     /// The next message.
-    pub(super) fn take(&mut self, line: &Value) {
+    pub(super) fn take(&mut self, sub: &Liner, line: &Value) {
         let payload = payload(line);
         if line["topic"] == TOPICS[usize::from(Report::TOPIC)] {
-            self.reports.push(decode(&payload).unwrap_or_else(|| panic!("{line} is no report")));
+            let report: Report = decode(&payload).unwrap_or_else(|| panic!("{line} is no report"));
+            let is_start = matches!(report, Report::Started { .. });
+            assert!(
+                !is_start || self.reports.is_empty(),
+                "it has started anew: {report:?} after {} readings",
+                self.count
+            );
+            self.reports.push(report);
             return;
         }
         let (place, number) = check_reading(line, &payload);
-        assert_eq!(number, self.sensors[place] + 1, "{line}");
+        assert_eq!(number, self.sensors[place] + 1, "{line}; the subscriber was told {:?}", sub.errors());
         self.sensors[place] = number;
         self.count += 1;
     }
 
     pub(super) fn take_until(&mut self, sub: &Liner, count: u64) {
         while self.count < count {
-            self.take(&sub.json());
+            self.take(sub, &sub.json());
         }
     }
 

@@ -12,7 +12,7 @@ use super::{subscriber, tell};
 use crate::line::seed;
 
 /// The most bytes of stack that were promised.
-const STACK_MAX: u32 = 1536;
+pub(super) const STACK_MAX: u32 = 1536;
 
 /// More messages than RAM holds.
 const HELD_MAX: u64 = 600;
@@ -44,10 +44,14 @@ fn break_down(name: &str) {
     let mut bench = Bench::new(name, seed(), BAD);
     let _gateway = bench.gateway();
     let sub = subscriber(bench.folder.path(), &bench.peers);
+    bench.power();
     let mut lives = Lives::default();
     lives.take_some(&sub, 1, 1);
     assert_eq!(lives.now().started().1, Reset::Power);
     for (life, breakdown) in (1..).zip([Breakdown::Panic, Breakdown::Fault, Breakdown::Hang]) {
+        if breakdown == Breakdown::Hang {
+            bench.machine().wake_watchdog();
+        }
         tell(bench.folder.path(), &bench.peers, Command::Break(breakdown));
         lives.take_some(&sub, life + 1, 1);
         let (start, reset, before) = lives.now().started();
@@ -79,7 +83,6 @@ fn break_down(name: &str) {
 #[test]
 fn a_command_that_is_too_old_is_not_executed_and_told() {
     let mut bench = Bench::new("polled", seed(), Rates::NONE);
-    bench.cut_power();
     let _gateway = bench.gateway();
     let sub = subscriber(bench.folder.path(), &bench.peers);
     // It is known, and its commands wait.
@@ -97,7 +100,6 @@ fn a_command_that_is_too_old_is_not_executed_and_told() {
 #[test]
 fn a_flash_that_was_never_finished_is_made_anew() {
     let mut bench = Bench::new("polled-flash", seed(), Rates::NONE);
-    bench.cut_power();
     fs::write(bench.folder.path().join("flash.bin"), [0xff; 1500]).unwrap();
     bench.power();
     let _gateway = bench.gateway();

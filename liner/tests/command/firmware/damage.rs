@@ -37,9 +37,10 @@ fn a_microcontroller_with_interrupts_on_a_bad_line_loses_and_repeats_nothing() {
 
 fn survive_a_bad_line(program: &str) {
     let (seed, count) = (seed(), count());
-    let bench = Bench::new(program, seed, BAD);
+    let mut bench = Bench::new(program, seed, BAD);
     let _gateway = bench.gateway();
     let sub = subscriber(bench.folder.path(), &bench.peers);
+    bench.power();
     let mut arrivals = Arrivals::default();
     arrivals.take_until(&sub, 1);
     tell(bench.folder.path(), &bench.peers, FASTER);

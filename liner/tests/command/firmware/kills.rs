@@ -28,10 +28,12 @@ fn a_microcontroller_with_interrupts_loses_and_repeats_nothing_when_its_gateway_
 fn survive_kills(program: &str) {
     let (seed, count, kills) = (seed(), count(), asked("LINER_E2E_FIRMWARE_KILLS", 3));
     let mut rng = Rng::new([seed, 3]);
-    let bench = Bench::new(program, seed, SLIGHTLY_BAD);
-    let (folder, between) = (bench.folder.path(), count / (kills + 1));
+    let mut bench = Bench::new(program, seed, SLIGHTLY_BAD);
+    let (folder, between) = (bench.folder.path().to_owned(), count / (kills + 1));
+    let folder = folder.as_path();
     let mut gateway = bench.gateway();
     let sub = subscriber(folder, &bench.peers);
+    bench.power();
     let mut arrivals = Arrivals::default();
     arrivals.take_until(&sub, 1);
     tell(folder, &bench.peers, FASTER);
@@ -41,8 +43,9 @@ fn survive_kills(program: &str) {
         arrivals.take_until(&sub, between * kill + between / 2 + rng.below(between / 4));
         if kill % COMMIT_EVERY == 0 {
             let database = folder.join("liner-gateway.db");
-            let caught =
-                catch_in_commit(&gateway, &database, &sub, between / 4, &mut |line| arrivals.take(line));
+            let caught = catch_in_commit(&gateway, &database, &sub, between / 4, &mut |line| {
+                arrivals.take(&sub, line);
+            });
             in_commit += u64::from(caught);
         }
         gateway.kill();

@@ -27,6 +27,8 @@ pub(super) struct Machine {
     /// QEMU's own line, on which one can look at the machine from outside.
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
+    /// How often it has started anew, as far as QEMU has said so.
+    resets: u64,
 }
 
 impl Machine {
@@ -38,11 +40,13 @@ impl Machine {
         // An instruction takes 128 ns, so that its clock counts its own work and not that of this computer: a Cortex-M3 at 12.5 MHz
         // is a little faster.
         command.args(["-icount", "shift=7,sleep=on"]);
+        // Its watchdog counts the time of this computer, also while this computer stands still for seconds and the program cannot run.
+        command.args(["-action", "watchdog=none"]);
         command.arg("-serial").arg(serial).arg("-kernel").arg(program(name)).current_dir(folder);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.expect("`scripts/firmware` installs qemu-system-arm");
         let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut machine = Self { child, stdin, stdout };
+        let mut machine = Self { child, stdin, stdout, resets: 0 };
         machine.ask("qmp_capabilities", &json!({}));
         machine
     }
@@ -54,10 +58,22 @@ impl Machine {
             assert!(self.stdout.read_line(&mut line).unwrap() > 0, "QEMU has ended");
             let mut answer: Value = serde_json::from_str(&line).unwrap();
             assert!(answer.get("error").is_none(), "{line}");
+            self.resets += u64::from(answer["event"] == "RESET");
             if let Some(returned) = answer.get_mut("return") {
                 return returned.take();
             }
         }
+    }
+
+    /// Lets its watchdog bite from now on.
+    pub(super) fn wake_watchdog(&mut self) {
+        self.ask("watchdog-set-action", &json!({ "action": "reset" }));
+    }
+
+    /// How often it has started anew.
+    pub(super) fn resets(&mut self) -> u64 {
+        self.ask("query-status", &json!({}));
+        self.resets
     }
 
     /// How many messages it has queued since its start.
@@ -117,7 +133,7 @@ impl Bench {
         let device = format!("serial://{}?baud={BAUD}", tty.display());
         let relay = Relay::start(Config { a: Port::Dial(uart), b: Port::Pty(tty), seed, rates, baud });
         let peers = format!("127.0.0.1:{}", free_port());
-        let mut bench = Self {
+        Self {
             folder,
             relay: relay.unwrap(),
             peers,
@@ -125,9 +141,7 @@ impl Bench {
             uart,
             program: program.to_owned(),
             machine: None,
-        };
-        bench.power();
-        bench
+        }
     }
 
     /// Switches the microcontroller on.

@@ -15,12 +15,19 @@
 
 mod arrivals;
 mod breakdowns;
+mod counts;
 mod damage;
+mod interchange;
 mod kills;
 mod lives;
 mod machine;
+mod malice;
 mod overflow;
 mod reboots;
+mod stubborn;
+#[expect(clippy::disallowed_methods, reason = "what listens in vain has to end")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a villain knows only what it attacks with")]
+mod villain;
 
 use std::path::Path;
 
@@ -51,8 +58,14 @@ fn tell_with(folder: &Path, peers: &str, command: Command, more: &[&str]) {
     assert_eq!(told.code, Some(0), "{:?}", told.errors);
 }
 
+/// A subscriber that the gateway knows: between topics there is order only for what comes from then on.
 fn subscriber(folder: &Path, peers: &str) -> Liner {
-    Liner::start(folder, &[&["sub", "--json", "--name", "w", "--peer", peers], TOPICS.as_slice()].concat())
+    let sub = Liner::start(
+        folder,
+        &[&["sub", "--json", "--name", "w", "--peer", peers], TOPICS.as_slice()].concat(),
+    );
+    sub.error_with("gateway is connected");
+    sub
 }
 
 #[test]
@@ -77,7 +90,7 @@ fn arrive_in_order(program: &str) {
     // It ends by itself, once it has acknowledged the command and said so.
     assert_eq!(machine.end().code(), Some(0));
     while arrivals.reports.len() < 2 {
-        arrivals.take(&sub.json());
+        arrivals.take(&sub, &sub.json());
     }
     arrivals.are_of_one_start(&[Command::Stop]);
 }

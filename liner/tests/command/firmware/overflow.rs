@@ -25,7 +25,7 @@ const MANY: u64 = 1_000;
 const UNDER_WAY: u64 = 16;
 
 /// The longest turn of the main loop: 5 ms of a clock of 12.5 MHz.
-const LONGEST_TURN: u32 = 5 * 12_500;
+pub(super) const LONGEST_TURN: u32 = 5 * 12_500;
 
 #[test]
 fn a_polled_microcontroller_drops_its_oldest_messages_and_says_how_many() {
@@ -55,6 +55,7 @@ fn overflow(program: &str) {
     let mut bench = Bench::paced(program);
     let gateway = bench.gateway();
     let sub = subscriber(bench.folder.path(), &bench.peers);
+    bench.power();
     let mut lives = Lives::default();
     lives.take_some(&sub, 1, 1);
     let often = Command::SetPeriod(5);
