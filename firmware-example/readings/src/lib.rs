@@ -197,9 +197,11 @@ mod tests {
             assert_eq!(encode(&reading, &mut [0; MESSAGE_MAX]), bytes, "{reading:?}");
         }
         let started = |reset| Report::Started { start: 2, reset, before: 242 };
-        let reports: [(&[u8], Report); 9] = [
+        let first = Report::Started { start: 1, reset: Reset::Power, before: 0 };
+        let reports: [(&[u8], Report); 10] = [
+            // docs/devices.md shows this one, and the one that was asked for.
+            (&[0, 1, 0, 0], first),
             (&[0, 2, 0, 0xf2, 1], started(Reset::Power)),
-            // docs/devices.md shows this one.
             (&[0, 2, 1, 0xf2, 1], started(Reset::Asked)),
             (&[0, 2, 2, 9, 0xf2, 1], started(Reset::Panic { line: 9 })),
             (&[0, 2, 3, 0x80, 1, 0xf2, 1], started(Reset::Fault { address: 128 })),

@@ -406,6 +406,28 @@ mod tests {
         numbers.map(read).collect()
     }
 
+    /// Sends what comes next: a few messages, so that the next one is looked for where the last one stood.
+    fn send_next(queue: &mut Ram<BYTES>, model: &VecDeque<(u16, Vec<u8>)>) {
+        for _ in 0..3 {
+            let (sent, gone) = (queue.sent, queue.gone);
+            let Some((number, item)) = queue.peek() else {
+                assert_eq!(sent as usize, gone as usize + model.len());
+                return;
+            };
+            let last = match item {
+                Item::Gap(count) => {
+                    assert_eq!(count, gone - sent);
+                    number.wrapping_add(count - 1)
+                }
+                Item::Message { topic, payload } => {
+                    assert_eq!((topic, payload.to_vec()), model[(sent - gone) as usize]);
+                    number
+                }
+            };
+            queue.advance(Instant::ZERO, last);
+        }
+    }
+
     #[test]
     fn messages_stand_as_they_came_wherever_there_is_room() {
         let limits = Limits { window_messages: 4, ..Limits::HOST };
@@ -417,7 +439,7 @@ mod tests {
             let mut model: VecDeque<(u16, Vec<u8>)> = VecDeque::new();
             let longest = 1 + rng.below(BYTES as u64) as usize;
             for step in 0..300 {
-                match rng.below(8) {
+                match rng.below(10) {
                     0 => assert_eq!(queue.drop_oldest(), model.pop_front().is_some()),
                     1 => {
                         queue.advance(Instant::ZERO, (queue.next() - 1) as u32);
@@ -426,6 +448,10 @@ mod tests {
                         queue.handle_ack(Instant::ZERO, (queue.acked + many) as u32).unwrap();
                         model.drain(..many.saturating_sub(gone) as usize);
                     }
+                    2 => send_next(&mut queue, &model),
+                    // What was found does not matter to what comes after.
+                    3 if step % 16 == 0 => assert!(queue.regress(&mut rng)),
+                    3 => queue.handle_link_down(),
                     _ => {
                         let topic = rng.below(300) as u16;
                         let payload = vec![step as u8; rng.below(longest as u64) as usize];
