@@ -407,7 +407,12 @@ mod tests {
     }
 
     /// Sends what comes next: a few messages, so that the next one is looked for where the last one stood.
-    fn send_next(queue: &mut Ram<BYTES>, model: &VecDeque<(u16, Vec<u8>)>) {
+    /// Notes where each of them stands, as a frame does.
+    fn send_next(
+        queue: &mut Ram<BYTES>,
+        model: &VecDeque<(u16, Vec<u8>)>,
+        under_way: &mut Vec<(u32, u32, Vec<u8>)>,
+    ) {
         for _ in 0..3 {
             let (sent, gone) = (queue.sent, queue.gone);
             let Some((number, item)) = queue.peek() else {
@@ -419,8 +424,9 @@ mod tests {
                     assert_eq!(count, gone - sent);
                     number.wrapping_add(count - 1)
                 }
-                Item::Message { topic, payload } => {
+                Item::Message { topic, payload, place } => {
                     assert_eq!((topic, payload.to_vec()), model[(sent - gone) as usize]);
+                    under_way.push((number, place, payload.to_vec()));
                     number
                 }
             };
@@ -437,6 +443,7 @@ mod tests {
             // Numbers leave 32 bits on the way, now and then.
             queue.acked = if seed % 2 == 0 { u64::from(u32::MAX) - rng.below(100) } else { 0 };
             let mut model: VecDeque<(u16, Vec<u8>)> = VecDeque::new();
+            let mut under_way = Vec::new();
             let longest = 1 + rng.below(BYTES as u64) as usize;
             for step in 0..300 {
                 match rng.below(10) {
@@ -448,10 +455,16 @@ mod tests {
                         queue.handle_ack(Instant::ZERO, (queue.acked + many) as u32).unwrap();
                         model.drain(..many.saturating_sub(gone) as usize);
                     }
-                    2 => send_next(&mut queue, &model),
+                    2 => send_next(&mut queue, &model, &mut under_way),
                     // What was found does not matter to what comes after.
-                    3 if step % 16 == 0 => assert!(queue.regress(&mut rng)),
-                    3 => queue.handle_link_down(),
+                    3 if step % 16 == 0 => {
+                        assert!(queue.regress(&mut rng));
+                        under_way.clear();
+                    }
+                    3 => {
+                        queue.handle_link_down();
+                        under_way.clear();
+                    }
                     _ => {
                         let topic = rng.below(300) as u16;
                         let payload = vec![step as u8; rng.below(longest as u64) as usize];
@@ -477,6 +490,17 @@ mod tests {
                     model.iter().cloned().collect::<Vec<_>>(),
                     "seed {seed}, step {step}"
                 );
+                for (number, place, payload) in &under_way {
+                    match queue.at(*number, Some(*place)) {
+                        Some(Item::Message { payload: found, .. }) => {
+                            assert_eq!(found, payload, "seed {seed}, step {step}");
+                        }
+                        found => assert!(
+                            found.is_none()
+                                && !(queue.gone + 1..=queue.count).contains(&queue.above(*number))
+                        ),
+                    }
+                }
             }
         }
     }
