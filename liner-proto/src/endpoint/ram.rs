@@ -120,7 +120,8 @@ impl<const BYTES: usize, const ASSIGNED: bool, M: BorrowMut<[u8; BYTES]>> Ram<BY
             if whole <= if goes_on { self.begin } else { BYTES } - self.end {
                 return true;
             }
-            if !goes_on {
+            // Only for what has room there: the rest of the bytes is for who is shorter.
+            if !goes_on && whole <= self.begin {
                 (self.top, self.end) = (self.end, 0);
             } else if self.lag == 0 {
                 return false;
@@ -419,7 +420,7 @@ mod tests {
                     assert_eq!(count, gone - sent);
                     number.wrapping_add(count - 1)
                 }
-                Item::Message { topic, payload } => {
+                Item::Message { topic, payload, .. } => {
                     assert_eq!((topic, payload.to_vec()), model[(sent - gone) as usize]);
                     number
                 }
@@ -497,6 +498,15 @@ mod tests {
                 assert!(queue.at(sent, None).is_some());
             }
         }
+    }
+
+    #[test]
+    fn what_is_refused_leaves_its_room_to_others() {
+        let mut queue = Ram::<BYTES>::new([0; BYTES], Epoch(1), &Limits::HOST, Planted::NONE);
+        let mut push = |len: usize| queue.push(Instant::ZERO, 0, &vec![7; len]);
+        assert!(push(40).is_ok() && push(40).is_ok());
+        assert_eq!(push(40), Err(SendError::Full));
+        assert_eq!(push(14), Ok(3));
     }
 
     #[test]
