@@ -14,7 +14,7 @@ use heapless::Vec;
 use liner_proto::endpoint::{DeviceConfig, Event, LentEndpoint, SendError, TopicIndex};
 use liner_proto::pump::{self, Overflow, Port, Progress};
 use liner_proto::time::{Duration, Instant};
-use readings::{Breakdown, Command, MESSAGE_MAX, Report, TOPICS, decode, encode};
+use readings::{Breakdown, Command, MESSAGE_MAX, Report, Reset, TOPICS, decode, encode};
 use sensors::Sensors;
 
 /// Its name, which is also the address of its commands.
@@ -54,6 +54,19 @@ where
             // What comes just before this waits for the clock: a millisecond at most.
             board.sleep();
         }
+    }
+}
+
+/// Lets a second pass after a breakdown. A program that breaks down as soon as it starts would wear out the flash that counts its
+/// starts within hours.
+pub fn calm_down(board: &mut impl Board) {
+    if matches!(board.reset().0, Reset::Power | Reset::Asked) {
+        return;
+    }
+    let until = board.now() + Duration::from_secs(1);
+    while board.now() < until {
+        board.feed();
+        board.sleep();
     }
 }
 
@@ -172,11 +185,8 @@ impl<P: Read + ReadReady + Write, const ASSIGNED: bool> Press<P, ASSIGNED> {
             _ => {}
         });
         self.answer(board);
-        let is_idle = matches!(progress, Ok(Progress::Idle));
-        if is_idle {
-            self.end(board, now);
-        }
-        is_idle
+        self.end(board, now);
+        matches!(progress, Ok(Progress::Idle))
     }
 
     /// Reports what came of the turn.

@@ -18,6 +18,7 @@ fn main() -> ! {
     static mut MEMORY: [u8; QUEUE] = [0; QUEUE];
     let Some(peripherals) = Peripherals::take() else { unreachable!("main runs once") };
     let mut board = Lm3s6965::start(peripherals.SYST);
+    press::calm_down(&mut board);
     // Without its number it could not tell new readings from old ones: it had better not send any.
     let Ok(start) = flash::count_start() else { panic!("the flash does not work") };
     let seed = [board.serial(), u64::from(start)];
