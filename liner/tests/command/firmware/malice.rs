@@ -16,6 +16,9 @@ use crate::line::{asked, seed};
 /// Attacks after which a good gateway comes.
 const BETWEEN: u64 = 50;
 
+/// How often a good gateway sends what may have been lost.
+const TRIES: u32 = 100;
+
 /// Kinds of attacks.
 const KINDS: u64 = 13;
 
@@ -33,6 +36,8 @@ fn be_attacked(program: &str) {
     let (attacks, folder) = (asked("LINER_E2E_FIRMWARE_ATTACKS", KINDS + 10), tempfile::tempdir().unwrap());
     let mut villain = Villain::new(seed());
     let mut machine = Machine::start(program, folder.path(), &format!("tcp:{},nodelay", villain.address()));
+    // Watchdogs whose cause is this computer: when it stands still, the machine's clock jumps.
+    let mut excused = 0;
     for attack in 0..attacks {
         let drawn = villain.below(KINDS);
         // Each of them once, in a session.
@@ -44,10 +49,16 @@ fn be_attacked(program: &str) {
         villain.attack(kind);
         let millis = villain.pick(&[1, 3, 3, 3, 10, 100]);
         villain.listen(millis);
-        assert!(machine.resets() == 0, "attack {attack}, of kind {kind}: {:?}", villain.first_reports());
+        if machine.resets() > excused {
+            let report = villain.first_report();
+            assert!(villain.stood_still(), "attack {attack}, of kind {kind}: {report:?}");
+            excused = machine.resets();
+        }
         if attack % BETWEEN == BETWEEN - 1 || attack + 1 == attacks {
             let health = villain.be_good();
-            assert_eq!(machine.resets(), 0, "a good gateway, after attack {attack}");
+            let is_up = machine.resets() == excused || villain.stood_still();
+            assert!(is_up, "a good gateway, after attack {attack}");
+            excused = machine.resets();
             println!("{program}: {} attacks, {} sessions, {health:?}", attack + 1, villain.sessions);
             let Report::Health { stack, longest_turn, .. } = health else { unreachable!() };
             assert!(stack <= STACK_MAX && longest_turn <= LONGEST_TURN, "{health:?}");
@@ -183,34 +194,43 @@ impl Villain {
         }
     }
 
-    /// What a device says that has started anew.
-    fn first_reports(&mut self) -> &[Report] {
+    /// Behaves as a gateway should from now on, in a new session.
+    fn turn_good(&mut self) {
         self.is_good = true;
         self.forget_answer();
         self.reports.clear();
-        self.listen_until("a report", |villain| !villain.reports.is_empty());
-        &self.reports
-    }
-
-    /// Behaves as a gateway should. Says how the device is.
-    fn be_good(&mut self) -> Report {
-        self.is_good = true;
-        self.forget_answer();
         self.put(&[0]);
         self.body(&Body::Close(Close { reason: CloseReason::Shutdown, text: "" }));
         let sessions = self.sessions;
         // It says hello when it has heard the close, or nothing for long; one without epochs says it twice.
         self.listen_until("a hello", |villain| villain.sessions > sessions);
         self.listen_until("its messages", |villain| villain.marks.received > 4);
+    }
+
+    /// What a device says that has started anew.
+    fn first_report(&mut self) -> Report {
+        self.turn_good();
+        self.listen_until("a report", |villain| !villain.reports.is_empty());
+        self.reports[0]
+    }
+
+    /// Behaves as a gateway should for a while. Says how the device is.
+    fn be_good(&mut self) -> Report {
+        self.turn_good();
         self.reports.clear();
-        self.begin(1);
-        self.message("press-1", &[0, 20]);
-        self.message("press-1", &[1]);
-        let commands = self.marks.frame;
         let is_health = |report: &&Report| matches!(report, Report::Health { .. });
-        self.listen_until("its health", |villain| villain.reports.iter().any(|report| is_health(&report)));
-        assert_eq!(self.marks.frame, commands);
+        for _ in 0..TRIES {
+            // The same frames: what has come already is dropped.
+            self.marks.frame = 1;
+            self.begin(1);
+            self.message("press-1", &[0, 20]);
+            self.message("press-1", &[1]);
+            self.listen(300);
+            if self.reports.iter().any(|report| is_health(&report)) {
+                break;
+            }
+        }
         self.is_good = false;
-        *self.reports.iter().find(is_health).unwrap()
+        *self.reports.iter().find(is_health).expect("the device says how it is")
     }
 }

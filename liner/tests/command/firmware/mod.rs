@@ -7,10 +7,11 @@
 //! | `LINER_E2E_FIRMWARE_READINGS` | 600 | 20,000 |
 //! | `LINER_E2E_FIRMWARE_KILLS` | 3 | 30 |
 //! | `LINER_E2E_FIRMWARE_REBOOTS` | 4 | 30 |
+//! | `LINER_E2E_FIRMWARE_ATTACKS` | 23 | 1,000 |
 //!
 //! ```text
 //! LINER_E2E_FIRMWARE_READINGS=20000 LINER_E2E_FIRMWARE_KILLS=30 LINER_E2E_FIRMWARE_REBOOTS=30 \
-//!     cargo test -p liner --features firmware --test command firmware:: -- --nocapture
+//!     LINER_E2E_FIRMWARE_ATTACKS=1000 cargo test -p liner --features firmware --test command firmware:: -- --nocapture
 //! ```
 
 mod arrivals;

@@ -1,5 +1,7 @@
 //! A gateway that completes the handshake, and may send whatever it likes from then on. The microcontroller's UART leads to it
 //! directly.
+#![expect(clippy::disallowed_methods, reason = "it waits for a device, by the clock")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a device sends a few kinds of frames only")]
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,8 +21,11 @@ use readings::{Report, TOPICS, decode};
 /// Longer than any frame that is sent here, or by the device.
 pub(super) const LONGEST: usize = 600;
 
-/// The last frame of the handshake, and what the device has to be told at once, in the time of this computer.
+/// How long it waits for the device.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// It never does anything else for so long.
+const STILL: Duration = Duration::from_secs(2);
 
 /// What one side says of the numbers of frames and records.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +58,9 @@ pub(super) struct Villain {
     epoch: Epoch,
     pub(super) reports: Vec<Report>,
     pub(super) sessions: u64,
+    /// When it listened last, and when that was long after the time before.
+    listened: Instant,
+    stood_still: Option<Instant>,
 }
 
 impl Villain {
@@ -70,6 +78,8 @@ impl Villain {
             epoch: Epoch(1),
             reports: Vec::new(),
             sessions: 0,
+            listened: Instant::now(),
+            stood_still: None,
         }
     }
 
@@ -160,7 +170,16 @@ impl Villain {
         }
     }
 
+    /// Whether this computer has done nothing for a while, not long ago.
+    pub(super) fn stood_still(&self) -> bool {
+        self.stood_still.is_some_and(|at| at.elapsed() < PATIENCE)
+    }
+
     fn hear(&mut self) {
+        if self.listened.elapsed() > STILL {
+            self.stood_still = Some(Instant::now());
+        }
+        self.listened = Instant::now();
         let mut bytes = [0; 4096];
         match self.stream().read(&mut bytes) {
             Ok(0) => panic!("QEMU has ended"),
