@@ -26,8 +26,6 @@ mod malice;
 mod overflow;
 mod reboots;
 mod stubborn;
-#[expect(clippy::disallowed_methods, reason = "what listens in vain has to end")]
-#[expect(clippy::wildcard_enum_match_arm, reason = "a villain knows only what it attacks with")]
 mod villain;
 
 use std::path::Path;
