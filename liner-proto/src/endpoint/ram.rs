@@ -376,9 +376,9 @@ impl Taken {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-    use std::vec;
-    use std::vec::Vec;
+    use alloc::collections::VecDeque;
+    use alloc::vec;
+    use alloc::vec::Vec;
 
     use super::*;
 
