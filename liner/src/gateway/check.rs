@@ -14,10 +14,8 @@ use crate::options::{Origin, Settings, Value};
 use crate::out::{self, Out, shown};
 use crate::store::{build, build_failure};
 
-/// Prints it, once all is found to be sound.
+/// Prints it, for options that are sound.
 pub(super) fn run(args: &GatewayArgs, settings: &Settings) -> Result<(), Failure> {
-    // A node without addresses and with a store in RAM opens nothing.
-    build(configured(&Setup::new(args), Node::builder(&args.name)))?;
     let mut out = Out::new(args.json);
     say(&mut out, args, settings).and_then(|()| out.flush()).map_err(|error| out::failed(&error))
 }
@@ -34,7 +32,9 @@ pub(super) fn sound(args: &GatewayArgs, settings: &Settings) -> Result<(), Failu
         let text = format!("peers and devices cannot share {peers}: give one of them another port");
         return Err(settings.placed("device-listen", settings.placed("listen", Failure::Usage(text))));
     }
-    Ok(())
+    // A node with a store in RAM and without addresses opens nothing. Only its lines have not been looked at before.
+    let node = build(configured(&Setup::new(args), Node::builder(&args.name)));
+    node.map(drop).map_err(|failure| settings.placed("device", failure))
 }
 
 /// The first address that would be listened on.
