@@ -256,7 +256,11 @@ fn exclude(options: &mut Options) -> Result<(), Failure> {
             }
             Ok(())
         }
-        _ => Ok(()),
+        Command::Gateway(_)
+        | Command::Device(_)
+        | Command::Sub(_)
+        | Command::Pub(_)
+        | Command::Completions(_) => Ok(()),
     }
 }
 
