@@ -86,7 +86,7 @@ impl Settings {
             Origin::Environment(variable) => variable.clone(),
             Origin::File(place) => format!("{name} ({place})"),
         };
-        Failure::Usage(format!("{} and {} exclude each other: leave one of them out", told(one), told(other)))
+        Failure::Usage(format!("{} cannot be used with {}: leave one of them out", told(one), told(other)))
     }
 }
 
