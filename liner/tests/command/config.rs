@@ -52,7 +52,7 @@ fn what_makes_no_sense_in_a_file_is_one_sentence_with_its_line() {
         ("name = 7", 1, &["`name`", "integer", "in quotes"]),
         ("name = ['x']", 1, &["`name`", "array", "in quotes"]),
         ("\nname = ''", 2, &["name: ", "empty"]),
-        ("name = \"a\\u0000b\"", 1, &["NUL"]),
+        ("store = \"sqlite:a\\u0000b\"", 1, &["NUL"]),
         ("insecure = 'true'", 1, &["`insecure`", "true or false"]),
         ("json = 1", 1, &["`json`", "true or false"]),
         ("peer = 'a:1'", 1, &["`peer`", "[\"…\", \"…\"]"]),
