@@ -23,7 +23,7 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or ended by SIGINT or SIGTERM where no end was asked for
   1  the work failed: the store, standard input, or the output of `sub`, `pub` and `--demo`
-  2  the command line makes no sense
+  2  the command line, the environment or the configuration file makes no sense
   3  the name or an address is in use by another program
   4  ended by SIGINT or SIGTERM before all was done
   5  `pub`: not acknowledged within --wait

@@ -2,6 +2,8 @@
 
 mod args;
 mod clock;
+mod completions;
+mod config_file;
 mod device;
 mod duration;
 mod event;
@@ -11,6 +13,7 @@ mod gateway;
 mod line;
 mod line_status;
 mod name;
+mod options;
 mod out;
 mod publish;
 mod reading;
@@ -19,24 +22,30 @@ mod store_url;
 mod sub;
 mod watch;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use args::{Cli, Command};
+use args::Command;
+use failure::Failure;
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Gateway(args) => gateway::run(&args),
-        Command::Device(args) => device::run(&args),
-        Command::Sub(args) => sub::run(&args),
-        Command::Pub(args) => publish::run(&args),
-    };
-    match outcome {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out::tell(&failure);
             failure.code()
         }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let options = options::read(&words)?;
+    match options.command {
+        Command::Gateway(args) => gateway::run(&args, &options.settings),
+        Command::Device(args) => device::run(&args),
+        Command::Sub(args) => sub::run(&args),
+        Command::Pub(args) => publish::run(&args),
+        Command::Completions(args) => completions::run(&args),
     }
 }

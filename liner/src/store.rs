@@ -87,7 +87,7 @@ fn open_failure(error: &OpenError) -> Failure {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "whatever comes later is a failure of the work")]
-fn build_failure(error: &BuildError) -> Failure {
+pub(crate) fn build_failure(error: &BuildError) -> Failure {
     match error {
         BuildError::Insecure { addr } => Failure::Usage(format!(
             "other machines can connect to {addr} and nothing asks them who they are yet: \

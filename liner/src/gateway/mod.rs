@@ -1,5 +1,6 @@
 //! `liner gateway`: takes messages from devices, keeps them, and hands them on.
 
+mod check;
 mod demo;
 mod lines;
 mod status;
@@ -7,7 +8,7 @@ mod status;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use liner_mio::{Class, Event, Framing, LineUrl, Message, Node};
+use liner_mio::{Builder, Class, Event, Framing, LineUrl, Message, Node};
 use serde::Serialize;
 
 use crate::args::{DEVICES_ADDRESS, Durability, GatewayArgs, InDoubtRule, PEERS_ADDRESS};
@@ -16,6 +17,7 @@ use crate::event::gap_name;
 use crate::failure::Failure;
 use crate::gaps::Gaps;
 use crate::line_status::{LINE_EVERY, LineStatus};
+use crate::options::Settings;
 use crate::out::{Out, Report, shown, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
@@ -28,21 +30,17 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 const SECOND: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(args: &GatewayArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &GatewayArgs, settings: &Settings) -> Result<(), Failure> {
+    if !args.demo {
+        check::sound(args, settings)?;
+    }
+    if args.check_config {
+        return check::run(args, settings);
+    }
     if args.demo {
         return demo::run(args);
     }
-    let mut node = connect(&Setup {
-        name: &args.name,
-        store: &args.store,
-        durability: args.durability,
-        listen: &args.listen,
-        device_listen: &args.device_listen,
-        devices: &args.device,
-        peers: &args.peer,
-        in_doubt: &args.in_doubt,
-        insecure: args.insecure,
-    })?;
+    let mut node = connect(&Setup::new(args))?;
     // Not before: opening may check a large file, and a signal ends that at once.
     let mut watch = Watch::new(Stop::on_signals()?)?;
     watch.register(&mut [&mut node])?;
@@ -65,6 +63,22 @@ pub(super) struct Setup<'a> {
     pub(super) insecure: bool,
 }
 
+impl<'a> Setup<'a> {
+    fn new(args: &'a GatewayArgs) -> Self {
+        Self {
+            name: &args.name,
+            store: &args.store,
+            durability: args.durability,
+            listen: &args.listen,
+            device_listen: &args.device_listen,
+            devices: &args.device,
+            peers: &args.peer,
+            in_doubt: &args.in_doubt,
+            insecure: args.insecure,
+        }
+    }
+}
+
 /// Builds the gateway's node: peers are listened for first, then devices.
 pub(super) fn connect(setup: &Setup<'_>) -> Result<Node, Failure> {
     let durability = match setup.durability {
@@ -78,12 +92,13 @@ pub(super) fn connect(setup: &Setup<'_>) -> Result<Node, Failure> {
         StoreUrl::Sqlite(_) => builder.store_on_worker(store),
         StoreUrl::Ram => builder.store(store),
     };
-    let mut builder = builder
-        .takes_custody(true)
-        .durable(true)
-        .insecure(setup.insecure)
-        .listen(setup.listen, Framing::Length)
-        .listen(setup.device_listen, Framing::Cobs);
+    let builder = configured(setup, builder);
+    build(builder.listen(setup.listen, Framing::Length).listen(setup.device_listen, Framing::Cobs))
+}
+
+/// A gateway but for its store and its addresses.
+fn configured(setup: &Setup<'_>, builder: Builder) -> Builder {
+    let mut builder = builder.takes_custody(true).durable(true).insecure(setup.insecure);
     for device in setup.devices {
         builder = builder.line(device.as_str());
     }
@@ -96,7 +111,7 @@ pub(super) fn connect(setup: &Setup<'_>) -> Result<Node, Failure> {
     for peer in setup.peers {
         builder = builder.peer(peer);
     }
-    build(builder)
+    builder
 }
 
 /// A gateway subscribes to nothing itself.

@@ -12,7 +12,7 @@ use crate::process::{Ended, Liner, run, run_with};
 
 /// One sentence on standard error, without a backtrace, that holds these words; nothing on standard output.
 #[track_caller]
-fn assert_refused(ended: &Ended, code: i32, words: &[&str]) {
+pub(crate) fn assert_refused(ended: &Ended, code: i32, words: &[&str]) {
     let text = ended.errors.join("\n");
     assert_eq!(ended.code, Some(code), "{text}");
     for word in words {
@@ -38,6 +38,9 @@ fn what_makes_no_sense_is_refused_with_words_that_help() {
         (&["gateway", "--listen", "nonsense"], &["nonsense"]),
         (&["gateway", "--peer", "nonsense"], &["HOST:PORT"]),
         (&["gateway", "--demo", "--store", "ram:"], &["--demo", "--store"]),
+        (&["gateway", "--listen", "127.0.0.1:7400", "--device-listen", "127.0.0.1:7400"], &["another port"]),
+        (&["device", "--topic", "t", "--serial", "/dev/x", "--connect", "a:1"], &["--serial", "--connect"]),
+        (&["completions", "sheep"], &["bash", "fish"]),
         (&["gateway", "--name", ""], &["name"]),
         (&["sub"], &["TOPIC"]),
         (&["sub", ""], &["topic"]),

@@ -8,8 +8,11 @@
 
 mod board;
 mod cli;
+mod completions;
+mod config;
 mod demo;
 mod device;
+mod environment;
 #[cfg(feature = "firmware")]
 mod firmware;
 mod kills;

@@ -28,7 +28,9 @@ fn what_is_to_be_typed_can_be() {
             let help = run(folder.path(), &[words.next().unwrap(), "--help"]);
             assert_eq!(help.code, Some(0), "{name}: {call}");
             for option in words.filter(|word| word.starts_with("--")) {
-                let is_there = help.lines.iter().any(|line| line.split_whitespace().next() == Some(option));
+                let named =
+                    |line: &String| line.split([' ', '[']).find(|word| !word.is_empty()) == Some(option);
+                let is_there = help.lines.iter().any(named);
                 assert!(is_there, "{name}: {call}: there is no {option}");
             }
         }

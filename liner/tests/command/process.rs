@@ -33,17 +33,29 @@ pub(crate) struct Ended {
 impl Liner {
     /// Starts the command in a folder.
     pub(crate) fn start(folder: &Path, args: &[&str]) -> Self {
-        Self::start_with(folder, args, Stdio::piped())
+        Self::start_with(folder, args, &[], Stdio::piped())
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn start_in(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_with(folder, args, variables, Stdio::piped())
     }
 
     /// The same with a standard output that nobody reads.
     pub(crate) fn start_unread(folder: &Path, args: &[&str]) -> Self {
         let (_, write) = std::io::pipe().unwrap();
-        Self::start_with(folder, args, write.into())
+        Self::start_with(folder, args, &[], write.into())
     }
 
-    fn start_with(folder: &Path, args: &[&str], stdout: Stdio) -> Self {
+    fn start_with(folder: &Path, args: &[&str], variables: &[(&str, &str)], stdout: Stdio) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_liner"));
+        // Whoever runs the tests may have set some for a gateway of their own.
+        for (variable, _) in std::env::vars_os() {
+            if variable.as_encoded_bytes().starts_with(b"LINER_") {
+                command.env_remove(variable);
+            }
+        }
+        command.envs(variables.iter().copied());
         command.args(args).current_dir(folder).env("TMPDIR", folder);
         command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -162,6 +174,11 @@ impl Drop for Liner {
 /// Runs the command to its end.
 pub(crate) fn run(folder: &Path, args: &[&str]) -> Ended {
     Liner::start(folder, args).end()
+}
+
+/// Runs the command to its end, with variables of the environment.
+pub(crate) fn run_in(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Ended {
+    Liner::start_in(folder, args, variables).end()
 }
 
 /// Runs the command to its end, with something on standard input.
