@@ -135,6 +135,20 @@ const fn dead_words(reason: DeadReason) -> &'static str {
     }
 }
 
+/// The word of a reason, as programs read it.
+pub(crate) const fn dead_name(reason: DeadReason) -> &'static str {
+    match reason {
+        DeadReason::Quota => "quota",
+        DeadReason::Expired => "expired",
+        DeadReason::Failed => "failed",
+        DeadReason::Orphaned => "orphaned",
+        DeadReason::TooLarge => "too_large",
+        DeadReason::Unsubscribed => "unsubscribed",
+        DeadReason::InDoubt => "in_doubt",
+        _ => "unknown",
+    }
+}
+
 /// Whether a node has to give up. Only whom it has dialled may say so: anybody can connect and close with any reason.
 pub(crate) fn fatal(event: &Event, name: &str) -> Option<Failure> {
     let in_use = matches!(

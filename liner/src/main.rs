@@ -12,6 +12,7 @@ mod gaps;
 mod gateway;
 mod line;
 mod line_status;
+mod look;
 mod name;
 mod options;
 mod out;
@@ -46,6 +47,9 @@ fn run() -> Result<(), Failure> {
         Command::Device(args) => device::run(&args),
         Command::Sub(args) => sub::run(&args),
         Command::Pub(args) => publish::run(&args),
+        Command::Pending(args) => look::pending(&args),
+        Command::Topics(args) => look::topics(&args),
+        Command::Dlq(args) => look::dlq(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

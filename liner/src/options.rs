@@ -260,6 +260,9 @@ fn exclude(options: &mut Options) -> Result<(), Failure> {
         | Command::Device(_)
         | Command::Sub(_)
         | Command::Pub(_)
+        | Command::Pending(_)
+        | Command::Topics(_)
+        | Command::Dlq(_)
         | Command::Completions(_) => Ok(()),
     }
 }

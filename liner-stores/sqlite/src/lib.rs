@@ -24,6 +24,7 @@ mod directory;
 mod error;
 mod file;
 mod inserted;
+mod look;
 mod names;
 mod numbers;
 mod open;
@@ -45,6 +46,7 @@ use liner_proto::store::Store;
 use rusqlite::Connection;
 
 pub use error::OpenError;
+pub use look::{DeadLetter, Look, LookError, Pending, Subscription, Target};
 
 use ballast::Ballast;
 use file::Held;

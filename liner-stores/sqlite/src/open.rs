@@ -329,7 +329,7 @@ fn is_in_use(path: &Path, own_lock: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-fn sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> OpenError {
+pub(crate) fn sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> OpenError {
     OpenError::Sqlite { doing, path: path.to_owned(), source }
 }
 

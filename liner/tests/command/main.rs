@@ -17,6 +17,7 @@ mod environment;
 mod firmware;
 mod kills;
 mod line;
+mod look;
 mod pages;
 mod path;
 mod process;

@@ -1,0 +1,188 @@
+//! `liner pending`, `topics` and `dlq`: what is in a store, beside the node that uses it.
+
+use std::io::{self, Write as _};
+
+use liner_store_sqlite::{DeadLetter, Look, LookError, OpenError, Target};
+use serde::Serialize;
+
+use crate::args::{DlqAction, DlqArgs, LookArgs, PendingArgs};
+use crate::event::{dead_name, messages};
+use crate::failure::Failure;
+use crate::line::Line;
+use crate::out::{self, Out, field, tell};
+
+/// Dead letters that are read at a time.
+const PAGE: u32 = 1000;
+
+fn open(args: &LookArgs) -> Result<Look, Failure> {
+    args.store.check().map_err(|error| Failure::Usage(error.to_string()))?;
+    let Some(path) = args.store.path() else {
+        return Err(Failure::Usage(
+            "ram: is in the memory of its node alone: name the file of one that keeps its messages, as sqlite:PATH"
+                .to_owned(),
+        ));
+    };
+    Look::open(path).map_err(|error| failure(&error))
+}
+
+fn failure(error: &LookError) -> Failure {
+    if matches!(error, LookError::Open(OpenError::Locked { .. })) {
+        return Failure::InUse(error.to_string());
+    }
+    Failure::Work(error.to_string())
+}
+
+fn print(out: &mut Out, write: impl FnOnce(&mut Out) -> io::Result<()>) -> Result<(), Failure> {
+    write(out).map_err(|error| out::failed(&error))
+}
+
+/// What a queue is for, in words.
+fn target(target: &Target) -> (&'static str, &str) {
+    match target {
+        Target::Node(name) => ("node", name),
+        Target::Topic(topic) => ("topic", topic),
+        Target::Address(address) => ("address", address),
+    }
+}
+
+#[derive(Serialize)]
+struct PendingLine<'a> {
+    owner: &'a str,
+    kind: &'static str,
+    #[serde(rename = "for")]
+    target: &'a str,
+    messages: u64,
+    bytes: u64,
+}
+
+/// `liner pending`.
+pub(crate) fn pending(args: &PendingArgs) -> Result<(), Failure> {
+    let queues = open(&args.look)?.pending(args.name.as_deref()).map_err(|error| failure(&error))?;
+    let mut out = Out::new(args.look.json);
+    for queue in &queues {
+        let (kind, of) = target(&queue.target);
+        let (messages, bytes) = (queue.messages, queue.bytes);
+        let line = PendingLine { owner: &queue.owner, kind, target: of, messages, bytes };
+        let whose = match queue.target {
+            Target::Node(_) => field(of).into_owned(),
+            Target::Topic(_) | Target::Address(_) => format!("{kind}:{}", field(of)),
+        };
+        let plain = format!("{} {whose} {messages} {bytes}", field(&queue.owner));
+        print(&mut out, |out| out.line(plain, &line))?;
+    }
+    print(&mut out, Out::flush)?;
+    let total: u64 = queues.iter().map(|queue| queue.messages).sum();
+    tell(format_args!(
+        "{}",
+        if total == 0 { "nothing waits".to_owned() } else { format!("{} wait", messages(total)) }
+    ));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct TopicLine<'a> {
+    topic: &'a str,
+    name: &'a str,
+    address: &'a str,
+}
+
+/// `liner topics`.
+pub(crate) fn topics(args: &LookArgs) -> Result<(), Failure> {
+    let rows = open(args)?.subscriptions().map_err(|error| failure(&error))?;
+    let mut out = Out::new(args.json);
+    for row in &rows {
+        let line = TopicLine { topic: &row.topic, name: &row.name, address: &row.address };
+        let plain = format!("{} {} {}", field(&row.topic), field(&row.name), field(&row.address));
+        print(&mut out, |out| out.line(plain, &line))?;
+    }
+    print(&mut out, Out::flush)?;
+    if rows.is_empty() {
+        tell("nobody has subscribed to anything");
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct LetterLine<'a> {
+    id: i64,
+    owner: &'a str,
+    peer: &'a str,
+    reason: &'static str,
+    #[serde(flatten)]
+    message: Option<Line<'a>>,
+    /// Without a payload the record is damaged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+}
+
+/// `liner dlq`.
+pub(crate) fn dlq(args: &DlqArgs) -> Result<(), Failure> {
+    match &args.action {
+        DlqAction::List { look, topic } => list(look, topic.as_deref()),
+        DlqAction::Read { look, id } => read(look, *id),
+        DlqAction::Redrive { look, ids } => {
+            let count = open(look)?.redrive(ids).map_err(|error| failure(&error))?;
+            tell(format_args!("{} queued again: sent when their node starts the next time", messages(count)));
+            Ok(())
+        }
+        DlqAction::Drop { look, ids, topic, all } => {
+            let mut store = open(look)?;
+            let dropped = match (topic, all) {
+                (None, false) => store.drop_dead_letters(ids),
+                (topic, _) => store.drop_all_dead_letters(topic.as_deref()),
+            };
+            let count = dropped.map_err(|error| failure(&error))?;
+            tell(format_args!("{} dropped", if count == 0 { "nothing".to_owned() } else { messages(count) }));
+            Ok(())
+        }
+    }
+}
+
+fn list(look: &LookArgs, topic: Option<&str>) -> Result<(), Failure> {
+    let (store, mut out) = (open(look)?, Out::new(look.json));
+    let mut after = i64::MIN;
+    loop {
+        let page = store.dead_letters(topic, after, PAGE).map_err(|error| failure(&error))?;
+        let Some(last) = page.last() else { break };
+        after = last.id;
+        for letter in &page {
+            print(&mut out, |out| write_letter(out, letter))?;
+        }
+    }
+    print(&mut out, Out::flush)?;
+    if after == i64::MIN {
+        tell("there are no dead letters");
+    }
+    Ok(())
+}
+
+fn write_letter(out: &mut Out, letter: &DeadLetter) -> io::Result<()> {
+    let reason = letter.reason.map_or("unknown", dead_name);
+    let message = letter.payload.as_ref().map(|payload| Line::new(&letter.topic, None, payload, false));
+    if out.is_json() {
+        let topic = message.is_none().then_some(letter.topic.as_str());
+        let DeadLetter { id, owner, peer, .. } = letter;
+        return out.object(&LetterLine { id: *id, owner, peer, reason, message, topic });
+    }
+    let head = format!("{} {} {} {reason} ", letter.id, field(&letter.owner), field(&letter.peer));
+    let mut line = head.into_bytes();
+    match message {
+        Some(message) => message.write(&mut line),
+        None => write!(line, "{} (damaged)", field(&letter.topic))?,
+    }
+    out.raw(&[&line])
+}
+
+/// The payload alone, as it was sent.
+fn read(look: &LookArgs, id: i64) -> Result<(), Failure> {
+    let letter = open(look)?.dead_letter(id).map_err(|error| failure(&error))?;
+    let Some(payload) = &letter.payload else {
+        return Err(Failure::Work(format!("the record of dead letter {id} is damaged: drop it")));
+    };
+    if look.json {
+        let mut out = Out::new(true);
+        return print(&mut out, |out| write_letter(out, &letter).and_then(|()| out.flush()));
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(payload).and_then(|()| stdout.flush()).map_err(|error| out::failed(&error))
+}
