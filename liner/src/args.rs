@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Sub(SubArgs),
     /// Send one message to a topic, or to a device by its name
     Pub(PubArgs),
+    /// Deliver what a store holds, without the node that has put it there, and end when nothing is left
+    Drain(DrainArgs),
     /// Show what waits in a store, and for whom
     Pending(PendingArgs),
     /// Show who has subscribed to what, as a store knows it
@@ -289,6 +291,47 @@ Examples:
   liner pub boiler 'set 60'
   liner pub boiler 'open 5s' --ttl 30s
   liner pub firmware - --peer 192.168.1.10:7420 < notes.txt
+
+{EXIT_CODES}"
+    )
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = drain_help())]
+pub(crate) struct DrainArgs {
+    /// The node whose messages are delivered, and as which it is known meanwhile
+    #[arg(long, env = "LINER_NAME", value_parser = name)]
+    pub(crate) name: String,
+    /// Where they are: sqlite:PATH
+    #[arg(long, env = "LINER_STORE", value_name = "URL")]
+    pub(crate) store: StoreUrl,
+    /// A node to connect to, beside those whose addresses the store knows; may be given several times, or with commas between them
+    /// [default: none]
+    #[arg(long, env = "LINER_PEER", value_delimiter = ',', value_name = "ADDR", value_parser = address)]
+    pub(crate) peer: Vec<String>,
+    /// Where nodes that only connect to others find it [default: nowhere]
+    #[arg(long, env = "LINER_LISTEN", value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// Listen where other machines can connect: nothing asks them who they are yet [default: off]
+    #[arg(long, env = "LINER_INSECURE")]
+    pub(crate) insecure: bool,
+    /// How long it may take [default: no end]
+    #[arg(long, env = "LINER_WAIT", value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) wait: Option<Duration>,
+    /// Print one JSON object a line [default: off]
+    #[arg(long, env = "LINER_JSON")]
+    pub(crate) json: bool,
+}
+
+fn drain_help() -> String {
+    format!(
+        "\
+It takes the node's name on the store, and does not start while that node runs. A line says each second what was delivered and what
+waits. What is delivered is what is acknowledged; the rest stays where it is, whatever happens.
+
+Examples:
+  liner drain --name edge --store sqlite:edge.db --peer 192.168.1.10:7420
+  liner drain --name gateway --store sqlite:liner-gateway.db --listen 127.0.0.1:7420 --wait 1m
 
 {EXIT_CODES}"
     )

@@ -26,7 +26,7 @@ Exit codes:
   2  the command line, the environment or the configuration file makes no sense
   3  the name or an address is in use by another program
   4  ended by SIGINT or SIGTERM before all was done
-  5  `pub`: not acknowledged within --wait
+  5  `pub`, `drain`: not acknowledged within --wait
   130, 143  ended at once by SIGINT or SIGTERM: by a second one, or during the start";
 
 impl Failure {

@@ -5,6 +5,7 @@ mod clock;
 mod completions;
 mod config_file;
 mod device;
+mod drain;
 mod duration;
 mod event;
 mod failure;
@@ -47,6 +48,7 @@ fn run() -> Result<(), Failure> {
         Command::Device(args) => device::run(&args),
         Command::Sub(args) => sub::run(&args),
         Command::Pub(args) => publish::run(&args),
+        Command::Drain(args) => drain::run(&args),
         Command::Pending(args) => look::pending(&args),
         Command::Topics(args) => look::topics(&args),
         Command::Dlq(args) => look::dlq(&args),

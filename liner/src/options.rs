@@ -260,6 +260,7 @@ fn exclude(options: &mut Options) -> Result<(), Failure> {
         | Command::Device(_)
         | Command::Sub(_)
         | Command::Pub(_)
+        | Command::Drain(_)
         | Command::Pending(_)
         | Command::Topics(_)
         | Command::Dlq(_)

@@ -12,6 +12,7 @@ mod completions;
 mod config;
 mod demo;
 mod device;
+mod drain;
 mod environment;
 #[cfg(feature = "firmware")]
 mod firmware;

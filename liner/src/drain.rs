@@ -1,0 +1,131 @@
+//! `liner drain`: delivers what a store holds, and ends when nothing is left.
+
+use std::time::Duration;
+
+use liner_mio::{Class, Framing, Message, Node};
+use serde::Serialize;
+
+use crate::args::DrainArgs;
+use crate::clock::Clock;
+use crate::event;
+use crate::failure::Failure;
+use crate::out::{Out, Report, tell};
+use crate::store::{build, drive_failure, open, stop_failure};
+use crate::watch::{Stop, Watch};
+
+/// How long the end may take: what was acknowledged is in the store by then.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it says how far it is.
+const EVERY: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(args: &DrainArgs) -> Result<(), Failure> {
+    let path = args.store.path().ok_or_else(|| {
+        Failure::Usage("ram: holds nothing after its node has ended: name a file, as sqlite:PATH".to_owned())
+    })?;
+    args.store.check().map_err(|error| Failure::Usage(error.to_string()))?;
+    if !path.exists() {
+        return Err(Failure::Work(format!(
+            "there is no store at {}: name the file of a node that has run",
+            path.display()
+        )));
+    }
+    let mut watch = Watch::new(Stop::on_signals()?)?;
+    let store = open(&args.store, &args.name, Class::Power)?;
+    let mut builder = Node::builder(&args.name).store(store).insecure(args.insecure);
+    for peer in &args.peer {
+        builder = builder.peer(peer);
+    }
+    if let Some(listen) = &args.listen {
+        builder = builder.listen(listen, Framing::Length);
+    }
+    let mut node = build(builder)?;
+    watch.register(&mut [&mut node])?;
+    let mut drain = Drain { args, left: node.queued(), node, report: Report::new(Out::new(args.json)) };
+    let outcome = drain.work(&mut watch);
+    let stopped = drain.node.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error));
+    outcome.and(stopped)
+}
+
+/// It subscribes to nothing.
+const fn ignore(_: &Message<'_>) {}
+
+struct Drain<'a> {
+    args: &'a DrainArgs,
+    node: Node,
+    /// What waited when it was said last.
+    left: u64,
+    report: Report,
+}
+
+#[derive(Serialize)]
+struct Progress {
+    delivered: u64,
+    waiting: u64,
+}
+
+impl Drain<'_> {
+    /// Works until nothing waits.
+    fn work(&mut self, watch: &mut Watch) -> Result<(), Failure> {
+        let (clock, first) = (Clock::start(), self.left);
+        let mut said = Duration::ZERO;
+        if first == 0 {
+            tell(format_args!("{} has nothing to deliver", self.args.name));
+            return Ok(());
+        }
+        self.say(first);
+        loop {
+            self.node.drive(Some(Duration::ZERO), &mut ignore).map_err(|error| drive_failure(&error))?;
+            self.take_events()?;
+            let (now, waiting) = (clock.elapsed(), self.node.queued());
+            if self.node.is_idle() {
+                self.say(first);
+                return Ok(());
+            }
+            if now >= said + EVERY && waiting != self.left {
+                self.left = waiting;
+                said = now;
+                self.say(first);
+            }
+            let left = self.args.wait.map(|wait| wait.saturating_sub(now));
+            if watch.is_stopped() {
+                return Err(Failure::Unfinished(format!("stopped: {}", self.rest())));
+            }
+            if left == Some(Duration::ZERO) {
+                return Err(Failure::Unreached(self.rest()));
+            }
+            watch.wait_for(&mut [&mut self.node], Some(left.unwrap_or(EVERY).min(EVERY)))?;
+        }
+    }
+
+    fn take_events(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.node.poll_event() {
+            if let Some(failure) = event::fatal(&event, &self.args.name) {
+                return Err(failure);
+            }
+            if let Some(words) = event::words(&event, self.node.store_error().as_deref()) {
+                tell(words);
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, first: u64) {
+        let waiting = self.node.queued();
+        let delivered = first.saturating_sub(waiting);
+        self.report.write(|out| {
+            out.line(
+                format_args!("delivered {delivered}  waiting {waiting}"),
+                &Progress { delivered, waiting },
+            )
+        });
+    }
+
+    fn rest(&self) -> String {
+        let (count, store) = (event::messages(self.node.queued()), &self.args.store);
+        format!(
+            "{count} of {} not delivered: they stay in {store}, and `liner pending --store {store}` says for whom",
+            self.args.name
+        )
+    }
+}
