@@ -93,15 +93,15 @@ pub(crate) const fn gap_words(reason: GapReason) -> &'static str {
     match reason {
         GapReason::Dropped => "its queue was full, and the oldest gave way",
         GapReason::Crashed => "it died before it had stored what it may have sent under these numbers",
-        GapReason::Corrupt => "they were damaged in its store",
-        GapReason::Expired => "they are too old",
+        GapReason::Corrupt => "damaged in its store",
+        GapReason::Expired => "too old by then",
         GapReason::Cleared => {
-            "they were taken out, by an operator or because this node takes their topic no more"
+            "taken out, by an operator or because this node does not take the topic any more"
         }
-        GapReason::Missing => "they are in its store no more",
-        GapReason::InDoubt => "they may have been delivered before this node forgot what it had",
-        GapReason::TooLarge => "they are longer than this node takes",
-        GapReason::Restarted => "it held them in memory, and has started anew",
+        GapReason::Missing => "missing in its store",
+        GapReason::InDoubt => "perhaps delivered before this node forgot what it had",
+        GapReason::TooLarge => "longer than this node takes",
+        GapReason::Restarted => "only in its memory when it started anew",
         _ => "for a reason that this version does not know",
     }
 }
@@ -125,11 +125,11 @@ pub(crate) const fn gap_name(reason: GapReason) -> &'static str {
 const fn dead_words(reason: DeadReason) -> &'static str {
     match reason {
         DeadReason::Quota => "its quota is used up",
-        DeadReason::Expired => "it is too old",
-        DeadReason::Failed => "it could not be handled",
+        DeadReason::Expired => "too old",
+        DeadReason::Failed => "not handled",
         DeadReason::Orphaned => "its stream is no more",
-        DeadReason::TooLarge => "it is longer than the other side takes",
-        DeadReason::InDoubt => "it may have been delivered before the other side forgot what it had",
+        DeadReason::TooLarge => "longer than the other side takes",
+        DeadReason::InDoubt => "perhaps delivered before the other side forgot what it had",
         DeadReason::Unsubscribed => "nobody has subscribed to it",
         _ => "for a reason that this version does not know",
     }

@@ -94,8 +94,8 @@ fn a_command_that_is_too_old_is_not_handed_over() {
     let args = ["gateway", "--listen", &peers, "--device-listen", &devices];
     let gateway = Liner::start(folder.path(), &args);
     let device = listener(folder.path(), &devices, &["--json"]);
-    device.error_with("a message to this device will not come: they are too old");
-    gateway.error_with("boiler: a message of boiler put aside: it is too old");
+    device.error_with("a message to this device will not come: too old by then");
+    gateway.error_with("boiler: a message of boiler put aside: too old");
     let line = loop {
         let line = device.json();
         if line["event"] == "message" {
@@ -141,7 +141,7 @@ fn what_a_device_may_have_had_waits_for_an_answer() {
             );
             assert_eq!(command(&device)["payload"], "close");
         } else {
-            device.error_with("may have been delivered before this node forgot");
+            device.error_with("perhaps delivered before this node forgot");
         }
         let line = loop {
             let line = command(&device);
