@@ -97,7 +97,8 @@ struct Wishes {
 }
 
 impl<P: Read + ReadReady + Write, const ASSIGNED: bool> Press<P, ASSIGNED> {
-    /// A device that has measured nothing yet, in this place. `start` is the number of this start, if there is one; `seed` has it in it then.
+    /// A device that has measured nothing yet, in this place. `start` is the number of this start, if there is one; `seed` has it in it
+    /// then.
     // Not inlined, so that what is put together on the stack leaves it before the main loop begins.
     #[inline(never)]
     pub fn place(
@@ -137,7 +138,8 @@ impl<P: Read + ReadReady + Write, const ASSIGNED: bool> Press<P, ASSIGNED> {
         self.send(board, Report::TOPIC, encode(&report, &mut [0; MESSAGE_MAX]));
     }
 
-    /// Queues a message. When RAM is full, the oldest ones make room, and the gateway is told of the gap: `Overflow::DropOldest` does that, too, and does not count.
+    /// Queues a message. When RAM is full, the oldest ones make room, and the gateway is told of the gap: `Overflow::DropOldest`
+    /// does that, too, and does not count.
     fn send(&mut self, board: &mut impl Board, topic: u16, payload: &[u8]) {
         let taken = loop {
             match pump::send(&mut self.endpoint, board.now(), (TopicIndex(topic), payload), Overflow::Refuse)
