@@ -47,6 +47,7 @@ pub(crate) enum Command {
     /// Show what waits in a store, and for whom
     Pending(PendingArgs),
     /// Show who has subscribed to what, as a store knows it
+    #[command(after_help = TOPICS_HELP)]
     Topics(LookArgs),
     /// List, read, send again or drop messages that were put aside
     Dlq(DlqArgs),
@@ -339,7 +340,6 @@ Examples:
 
 /// What all looks at a store have in common.
 #[derive(Debug, Args)]
-#[command(after_help = TOPICS_HELP)]
 pub(crate) struct LookArgs {
     /// The store that is looked at: sqlite:PATH. Its node may run meanwhile
     #[arg(long, env = "LINER_STORE", value_name = "URL", default_value = "sqlite:liner-gateway.db")]
@@ -390,6 +390,7 @@ Examples:
   liner dlq list --topic alarms
   liner dlq read 7 > payload
   liner dlq redrive 7 8
+  liner dlq read 7 | liner pub alarms -
   liner dlq drop --topic logs";
 
 #[derive(Debug, Subcommand)]
