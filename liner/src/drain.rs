@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use liner_mio::{Class, Framing, Message, Node};
-use liner_store_sqlite::{Look, LookError};
+use liner_store_sqlite::Look;
 use serde::Serialize;
 
 use crate::args::DrainArgs;
@@ -27,11 +27,7 @@ pub(crate) fn run(args: &DrainArgs) -> Result<(), Failure> {
     })?;
     args.store.check().map_err(|error| Failure::Usage(error.to_string()))?;
     // A damaged file would be renamed, and a node with a mistaken name would have nothing to deliver: neither is a success.
-    match Look::open(path).and_then(|look| look.vouch_for(&args.name)) {
-        // It is brought to this release when it is opened.
-        Ok(()) | Err(LookError::OlderSchema { .. }) => {}
-        Err(error) => return Err(look::failure(&error)),
-    }
+    Look::vouch_for(path, &args.name).map_err(|error| look::failure(&error))?;
     let mut watch = Watch::new(Stop::on_signals()?)?;
     let store = open(&args.store, &args.name, Class::Power)?;
     let mut builder = Node::builder(&args.name).store(store).insecure(args.insecure);

@@ -8,7 +8,7 @@ use liner_proto::wire::record::{self, Record};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::directory::dead_letter_checksum;
-use crate::error::{OpenError, is_locked};
+use crate::error::{OpenError, is_damage, is_locked};
 use crate::open::{PATIENCE, sqlite};
 use crate::row::{QUEUES, QueueRow};
 use crate::schema::{self, Verdict};
@@ -160,14 +160,26 @@ impl Look {
         }
     }
 
-    /// Whether the node `name` could be started on the file without a loss: it has used the file before, and no page of it is
-    /// damaged. Starting a node on a damaged file renames it.
+    /// Whether the node `name` could be started on the file at `path` without a loss: it has used the file before, and no page
+    /// of it is damaged. A node that is started on a damaged file renames it.
+    ///
+    /// What only its start can mend or say, as an older schema or a full disk, does not speak against it.
     ///
     /// # Errors
-    /// What speaks against it, or what the database says.
-    pub fn vouch_for(&self, name: &str) -> Result<(), LookError> {
-        let found = self.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-        if self.said(found)? != "ok" {
+    /// What speaks against it.
+    pub fn vouch_for(path: impl AsRef<Path>, name: &str) -> Result<(), LookError> {
+        match Self::open(&path).and_then(|look| look.find_node(name)) {
+            Err(LookError::Open(OpenError::Sqlite { source, path, .. })) if is_damage(&source) => {
+                Err(LookError::Damaged { path })
+            }
+            Err(LookError::OlderSchema { .. } | LookError::Open(OpenError::Sqlite { .. })) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn find_node(&self, name: &str) -> Result<(), LookError> {
+        let checked = self.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+        if self.said(checked)? != "ok" {
             return Err(LookError::Damaged { path: self.path.clone() });
         }
         let sql = "SELECT EXISTS(SELECT 1 FROM node WHERE name = ?1)";
