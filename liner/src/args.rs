@@ -384,7 +384,8 @@ pub(crate) struct DlqArgs {
 
 const DLQ_HELP: &str = "\
 A line of `list` is `ID OWNER PEER REASON TOPIC - PAYLOAD`: the node OWNER has put aside what was for PEER, or, if OWNER does not take
-TOPIC, what came from PEER. Reasons: quota, expired, failed, orphaned, too_large, unsubscribed, in_doubt.
+TOPIC, what came from PEER. That is not sent again by `redrive`, but can be published to whoever takes TOPIC now. Reasons: quota, expired,
+failed, orphaned, too_large, unsubscribed, in_doubt.
 
 Examples:
   liner dlq list --topic alarms
