@@ -185,3 +185,58 @@ fn what_is_under_way_when_a_topic_is_given_up_is_put_aside() {
     let aside = sub.dead().len() + gateway.dead().len();
     assert_eq!((aside, gateway.router.queued()), (50, 0));
 }
+
+/// Given up and taken again before anybody was told: nothing is put aside, nothing comes twice.
+#[test]
+fn a_topic_that_is_given_up_and_taken_again_at_once_loses_nothing() {
+    let (mut gateway, mut sub) = (gateway(10), subscriber(true));
+    let line = meet(&mut sub, &mut gateway);
+    for number in 0..50_u32 {
+        gateway.router.send(gateway.now, "a", &number.to_le_bytes(), Mode::One).expect("it is known");
+        assert!(sub.router.unsubscribe(sub.now, "a"));
+        sub.router.subscribe(sub.now, "a");
+        if number % 7 == 0 {
+            settle(&mut sub, &mut gateway, line);
+        }
+    }
+    settle(&mut sub, &mut gateway, line);
+    let wanted: Vec<_> = (0..50_u32).map(|number| (number.to_le_bytes().to_vec(), false)).collect();
+    assert_eq!((&sub.got, sub.dead(), gateway.dead()), (&wanted, vec![], vec![]));
+    assert_eq!(gateway.held().rows.len(), 2);
+}
+
+/// No row of a node's own is in its store: it begins with what its program says.
+#[test]
+fn a_topic_that_was_given_up_does_not_come_back_with_a_restart() {
+    let (mut gateway, mut sub) = (gateway(10), subscriber(true));
+    let line = meet(&mut sub, &mut gateway);
+    assert!(sub.router.unsubscribe(sub.now, "a"));
+    settle(&mut sub, &mut gateway, line);
+    cut(&mut sub, &mut gateway, line);
+    gateway.restart();
+    assert_eq!(gateway.router.send(gateway.now, "b", b"behind", Mode::One).map(|_| ()), Ok(()));
+    let _ = gateway.router.send(gateway.now, "a", b"x", Mode::One);
+    gateway.serve();
+    come_back(&mut gateway, &mut sub);
+    assert_eq!(sub.got, [(b"behind".to_vec(), false)]);
+    assert_eq!((sub.dead(), gateway.dead()), (vec![], vec![]));
+    assert_eq!(gateway.held().rows, [("b".to_owned(), "w".to_owned())]);
+}
+
+/// A gateway that takes a topic itself, and gives it up, keeps what comes then for others.
+#[test]
+fn one_that_hands_on_keeps_what_it_does_not_take_any_more() {
+    let (mut gateway, mut sender) = (gateway(10), Node::start("sender", |_| {}));
+    gateway.router.subscribe(gateway.now, "t");
+    let line = meet(&mut sender, &mut gateway);
+    sender.router.send(sender.now, "t", b"1", Mode::One).expect("it is taken");
+    settle(&mut sender, &mut gateway, line);
+    assert_eq!(gateway.got.len(), 1);
+    for payload in [b"2", b"3"] {
+        sender.router.send(sender.now, "t", payload, Mode::One).expect("it is known");
+        gateway.router.unsubscribe(gateway.now, "t");
+        settle(&mut sender, &mut gateway, line);
+    }
+    assert_eq!((gateway.got.len(), gateway.held().queues["t"]), (1, 2));
+    assert_eq!((sender.dead(), gateway.dead(), sender.router.queued()), (vec![], vec![], 0));
+}

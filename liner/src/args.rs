@@ -47,6 +47,7 @@ pub(crate) enum Command {
     /// Show what waits in a store, and for whom
     Pending(PendingArgs),
     /// Show who has subscribed to what, as a store knows it
+    #[command(after_help = TOPICS_HELP)]
     Topics(LookArgs),
     /// List, read, send again or drop messages that were put aside
     Dlq(DlqArgs),
@@ -327,7 +328,8 @@ fn drain_help() -> String {
     format!(
         "\
 It takes the node's name on the store, and does not start while that node runs. A line says each second what was delivered and what
-waits. What is delivered is what is acknowledged; the rest stays where it is, whatever happens.
+waits. What is delivered is what is acknowledged; the rest stays where it is, whatever happens. It takes nothing itself: what others send
+to it meanwhile is put among the dead letters of its store.
 
 Examples:
   liner drain --name edge --store sqlite:edge.db --peer 192.168.1.10:7420
@@ -339,7 +341,6 @@ Examples:
 
 /// What all looks at a store have in common.
 #[derive(Debug, Args)]
-#[command(after_help = TOPICS_HELP)]
 pub(crate) struct LookArgs {
     /// The store that is looked at: sqlite:PATH. Its node may run meanwhile
     #[arg(long, env = "LINER_STORE", value_name = "URL", default_value = "sqlite:liner-gateway.db")]
@@ -384,12 +385,14 @@ pub(crate) struct DlqArgs {
 
 const DLQ_HELP: &str = "\
 A line of `list` is `ID OWNER PEER REASON TOPIC - PAYLOAD`: the node OWNER has put aside what was for PEER, or, if OWNER does not take
-TOPIC, what came from PEER. Reasons: quota, expired, failed, orphaned, too_large, unsubscribed, in_doubt.
+TOPIC, what came from PEER. That is not sent again by `redrive`, but can be published to whoever takes TOPIC now. Reasons: quota, expired,
+failed, orphaned, too_large, unsubscribed, in_doubt.
 
 Examples:
   liner dlq list --topic alarms
   liner dlq read 7 > payload
   liner dlq redrive 7 8
+  liner dlq read 7 | liner pub alarms -
   liner dlq drop --topic logs";
 
 #[derive(Debug, Subcommand)]

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use liner_mio::{Class, Framing, Message, Node};
+use liner_store_sqlite::Look;
 use serde::Serialize;
 
 use crate::args::DrainArgs;
 use crate::clock::Clock;
 use crate::event;
 use crate::failure::Failure;
+use crate::look;
 use crate::out::{Out, Report, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::watch::{Stop, Watch};
@@ -24,12 +26,8 @@ pub(crate) fn run(args: &DrainArgs) -> Result<(), Failure> {
         Failure::Usage("ram: holds nothing after its node has ended: name a file, as sqlite:PATH".to_owned())
     })?;
     args.store.check().map_err(|error| Failure::Usage(error.to_string()))?;
-    if !path.exists() {
-        return Err(Failure::Work(format!(
-            "there is no store at {}: name the file of a node that has run",
-            path.display()
-        )));
-    }
+    // A damaged file would be renamed, and a node with a mistaken name would have nothing to deliver: neither is a success.
+    Look::vouch_for(path, &args.name).map_err(|error| look::failure(&error))?;
     let mut watch = Watch::new(Stop::on_signals()?)?;
     let store = open(&args.store, &args.name, Class::Power)?;
     let mut builder = Node::builder(&args.name).store(store).insecure(args.insecure);

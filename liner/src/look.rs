@@ -25,7 +25,7 @@ fn open(args: &LookArgs) -> Result<Look, Failure> {
     Look::open(path).map_err(|error| failure(&error))
 }
 
-fn failure(error: &LookError) -> Failure {
+pub(crate) fn failure(error: &LookError) -> Failure {
     if matches!(error, LookError::Open(OpenError::Locked { .. })) {
         return Failure::InUse(error.to_string());
     }
@@ -74,7 +74,11 @@ pub(crate) fn pending(args: &PendingArgs) -> Result<(), Failure> {
     let total: u64 = queues.iter().map(|queue| queue.messages).sum();
     tell(format_args!(
         "{}",
-        if total == 0 { "nothing waits".to_owned() } else { format!("{} wait", messages(total)) }
+        match total {
+            0 => "nothing waits".to_owned(),
+            1 => "a message waits".to_owned(),
+            _ => format!("{} wait", messages(total)),
+        }
     ));
     Ok(())
 }

@@ -430,8 +430,8 @@ impl Router {
     /// this node by then, goes to the dead letters of whoever has it ([`DeadReason::Unsubscribed`](crate::effect::DeadReason::Unsubscribed)).
     pub fn unsubscribe(&mut self, now: Instant, topic: &str) -> bool {
         self.tick(now);
-        let topic = self.topics.intern(topic);
-        let was_taken = self.topics.set_own(topic, false);
+        let known = self.topics.find(topic);
+        let was_taken = known.is_some_and(|topic| self.topics.set_own(topic, false));
         if was_taken {
             self.rows_version += 1;
             self.announce();

@@ -64,3 +64,21 @@ impl Router {
         used
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Class;
+    use crate::router::NodeConfig;
+    use crate::time::Instant;
+
+    #[test]
+    fn a_topic_that_was_never_taken_is_not_remembered_for_being_given_up() {
+        let now = Instant::from_micros(1);
+        let mut router = Router::new(NodeConfig::new("w", [1, 2], Class::Ram), now);
+        for topic in ["a", "b"] {
+            assert!(!router.unsubscribe(now, topic));
+        }
+        assert_eq!(router.topics.len(), 0);
+    }
+}

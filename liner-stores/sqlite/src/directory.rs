@@ -118,6 +118,12 @@ pub(crate) fn cursor_checksum(owner: &str, peer: &str, epoch: i64, through: i64)
     Check::default().text(owner).text(peer).number(epoch).number(through).value()
 }
 
+/// The checksum of a dead letter of `[owner, peer, topic]`.
+pub(crate) fn dead_letter_checksum(whose: [&str; 3], reason: i64, record: &[u8]) -> i64 {
+    let check = whose.into_iter().fold(Check::default().number(reason), Check::text);
+    check.bytes(record).value()
+}
+
 /// Adds a dead letter of `[owner, peer, topic]`, with a check over all of it.
 pub(crate) fn insert_dead_letter(
     conn: &Connection,
@@ -126,8 +132,7 @@ pub(crate) fn insert_dead_letter(
     record: &[u8],
 ) -> rusqlite::Result<()> {
     let [owner, peer, topic] = whose;
-    let check = whose.into_iter().fold(Check::default().number(reason as i64), Check::text);
-    let crc = check.bytes(record).value();
+    let crc = dead_letter_checksum(whose, reason as i64, record);
     conn.prepare_cached(
         "INSERT INTO dead_letters(owner, peer, topic, reason, crc, record) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
     )?

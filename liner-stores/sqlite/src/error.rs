@@ -148,7 +148,7 @@ fn sqlite_advice(error: &rusqlite::Error) -> &'static str {
         return "its tables are not those of its user_version: set that right, or restore a backup";
     }
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => "make room on the disk",
+        _ if is_full(error) => "make room on the disk",
         Some(ErrorCode::CannotOpen) => {
             "make sure that this user may write to the file and to its folder, \
              and that the process may open more files (`ulimit -n`)"
@@ -176,6 +176,14 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
+/// Whether there is no room on the disk, be it for the file or for the index of its log, of which SQLite says no more than that
+/// the input or output has failed.
+fn is_full(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || code == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+}
+
 /// What an error means before the commit, when nothing can have become durable.
 pub(crate) fn classify(error: &rusqlite::Error) -> StoreFault {
     let Some(code) = error.sqlite_error_code() else {
@@ -184,7 +192,7 @@ pub(crate) fn classify(error: &rusqlite::Error) -> StoreFault {
     };
     #[expect(clippy::wildcard_enum_match_arm, reason = "whatever comes later may pass")]
     match code {
-        ErrorCode::DiskFull => StoreFault::Full,
+        _ if is_full(error) => StoreFault::Full,
         ErrorCode::DatabaseCorrupt
         | ErrorCode::NotADatabase
         | ErrorCode::ConstraintViolation
@@ -230,6 +238,16 @@ mod tests {
         };
         of(rusqlite::ffi::SQLITE_CANTOPEN, "open more files");
         of(rusqlite::ffi::SQLITE_FULL, "make room on the disk");
+        of(rusqlite::ffi::SQLITE_IOERR_SHMSIZE, "make room on the disk");
         of(rusqlite::ffi::SQLITE_READONLY, "this user may write");
+    }
+
+    /// The ballast is given up for it when the file is opened.
+    #[test]
+    fn without_room_for_the_index_of_the_log_the_disk_is_full() {
+        for code in [rusqlite::ffi::SQLITE_FULL, rusqlite::ffi::SQLITE_IOERR_SHMSIZE] {
+            let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            assert_eq!(classify(&error), StoreFault::Full);
+        }
     }
 }

@@ -1,17 +1,23 @@
 //! A look at a file from outside, beside the nodes that use it: what waits, who has subscribed, what was put aside.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use liner_proto::effect::{DeadReason, Queue};
 use liner_proto::wire::record::{self, Record};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
-use crate::error::{OpenError, is_locked};
+use crate::directory::dead_letter_checksum;
+use crate::error::{OpenError, is_damage, is_locked};
 use crate::open::{PATIENCE, sqlite};
 use crate::row::{QUEUES, QueueRow};
 use crate::schema::{self, Verdict};
 use crate::turn::Failure;
+use crate::view::PAYLOAD_MAX;
 use crate::{file, names, reading};
+
+/// Of dead letters that are read at a time no more than this is in memory, and one beyond it.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// A file that is looked at. It takes no node's name, and changes nothing but what [`drop_dead_letters`](Self::drop_dead_letters)
 /// and [`redrive`](Self::redrive) are told to.
@@ -98,6 +104,16 @@ pub enum LookError {
         /// The file.
         path: PathBuf,
     },
+    /// No node of this name has used the file.
+    #[error(
+        "no node named {name:?} has used {path}: name one of those that `liner pending` shows, or another file"
+    )]
+    NoSuchNode {
+        /// The name.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// There is no dead letter with this id.
     #[error("there is no dead letter {id}: list them again, it may have been dropped")]
     NoSuchLetter {
@@ -144,7 +160,36 @@ impl Look {
         }
     }
 
-    /// The queues that hold something, of one node or of all, by their nodes.
+    /// Whether the node `name` could be started on the file at `path` without a loss: it has used the file before, and no page
+    /// of it is damaged. A node that is started on a damaged file renames it.
+    ///
+    /// What only its start can mend or say, as an older schema or a full disk, does not speak against it.
+    ///
+    /// # Errors
+    /// What speaks against it.
+    pub fn vouch_for(path: impl AsRef<Path>, name: &str) -> Result<(), LookError> {
+        match Self::open(&path).and_then(|look| look.find_node(name)) {
+            Err(LookError::Open(OpenError::Sqlite { source, path, .. })) if is_damage(&source) => {
+                Err(LookError::Damaged { path })
+            }
+            Err(LookError::OlderSchema { .. } | LookError::Open(OpenError::Sqlite { .. })) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn find_node(&self, name: &str) -> Result<(), LookError> {
+        let checked = self.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+        if self.said(checked)? != "ok" {
+            return Err(LookError::Damaged { path: self.path.clone() });
+        }
+        let sql = "SELECT EXISTS(SELECT 1 FROM node WHERE name = ?1)";
+        if self.said(self.conn.query_row(sql, [name], |row| row.get(0)))? {
+            return Ok(());
+        }
+        Err(LookError::NoSuchNode { name: name.to_owned(), path: self.path.clone() })
+    }
+
+    /// The queues that hold something, of one node or of all, by their nodes. What waits to be queued when the node starts counts.
     ///
     /// # Errors
     /// What the database says.
@@ -161,18 +206,32 @@ impl Look {
             let (row, kind, name, owner): (_, _, _, String) = self.said(row)?;
             let damaged = || LookError::Damaged { path: self.path.clone() };
             let row = row.ok_or_else(damaged)?;
-            let target = match names::queue(kind, &name).ok_or_else(damaged)? {
+            let queue = names::queue(kind, &name).ok_or_else(damaged)?;
+            let inserted = self.inserted(row.key, &names::composite(&owner, queue))?;
+            let target = match queue {
                 Queue::Node(name) => Target::Node(name.to_owned()),
                 Queue::Topic(topic) => Target::Topic(topic.to_owned()),
                 Queue::Address(address) => Target::Address(address.to_owned()),
             };
             let (messages, bytes) =
                 reading::count(&self.conn, &row, true).map_err(|fault| self.failed(fault))?;
+            let (messages, bytes) = (messages + inserted.0, bytes + inserted.1);
             if messages > 0 {
                 pending.push(Pending { owner, target, messages, bytes });
             }
         }
         Ok(pending)
+    }
+
+    /// Messages that its node takes into the queue when it starts, and bytes of their payloads.
+    fn inserted(&self, key: i64, composite: &str) -> Result<(u64, u64), LookError> {
+        let sql = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM inserted \
+             WHERE connection_key = ?1 AND composite = ?2";
+        let mut select = self.said(self.conn.prepare_cached(sql))?;
+        let sums = select.query_row(params![key, composite], |row| {
+            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
+        });
+        self.said(sums)
     }
 
     /// Who takes what, by topics.
@@ -189,7 +248,8 @@ impl Look {
         self.said(rows)
     }
 
-    /// Messages that were put aside, from the oldest on: up to `limit` with an id above `after`, of one topic or of all.
+    /// Messages that were put aside, from the oldest on: up to `limit` with an id above `after`, of one topic or of all. They are
+    /// fewer where they are long; there is at least one as long as there are any.
     ///
     /// # Errors
     /// What the database says.
@@ -199,11 +259,19 @@ impl Look {
         after: i64,
         limit: u32,
     ) -> Result<Vec<DeadLetter>, LookError> {
-        let sql = "SELECT id, owner, peer, topic, reason, record FROM dead_letters \
+        let sql = "SELECT id, owner, peer, topic, reason, record, crc FROM dead_letters \
              WHERE id > ?1 AND (?2 IS NULL OR topic = ?2) ORDER BY id LIMIT ?3";
         let mut select = self.said(self.conn.prepare_cached(sql))?;
-        let rows = self.said(select.query_map(params![after, topic, limit], letter))?.collect();
-        self.said(rows)
+        let mut rows = self.said(select.query(params![after, topic, limit]))?;
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        while bytes < PAGE_BYTES
+            && let Some(row) = self.said(rows.next())?
+        {
+            let letter = self.said(letter(row))?;
+            bytes += letter.payload.as_ref().map_or(0, Vec::len);
+            letters.push(letter);
+        }
+        Ok(letters)
     }
 
     /// One of them.
@@ -211,9 +279,7 @@ impl Look {
     /// # Errors
     /// If there is none, or what the database says.
     pub fn dead_letter(&self, id: i64) -> Result<DeadLetter, LookError> {
-        let sql = "SELECT id, owner, peer, topic, reason, record FROM dead_letters WHERE id = ?1";
-        let found = self.conn.query_row(sql, [id], letter).optional();
-        self.said(found)?.ok_or(LookError::NoSuchLetter { id })
+        self.said(find(&self.conn, id))?.ok_or(LookError::NoSuchLetter { id })
     }
 
     /// Deletes those with these ids, all or none. Returns how many they were.
@@ -240,52 +306,29 @@ impl Look {
     /// # Errors
     /// If one of them is not there, or cannot be queued, or what the database says.
     pub fn redrive(&mut self, ids: &[i64]) -> Result<u64, LookError> {
-        let letters = ids.iter().map(|id| self.dead_letter(*id)).collect::<Result<Vec<_>, _>>()?;
-        let mut left = letters.into_iter();
-        self.each(ids, |conn, id| {
-            let Some(letter) = left.next() else { return Ok(Err("it is gone".to_owned())) };
-            let Some(payload) = letter.payload else { return Ok(Err("its record is damaged".to_owned())) };
-            if letter.owner == letter.peer {
-                return Ok(Err("it is for the node itself".to_owned()));
-            }
-            let composite = names::composite(&letter.owner, Queue::Node(&letter.peer));
-            let sql = "SELECT connection_key FROM conn_key_map WHERE composite = ?1";
-            let key: Option<i64> = conn.query_row(sql, [composite], |row| row.get(0)).optional()?;
-            let Some(key) = key else {
-                return Ok(Err(format!("nothing was ever sent to it by {}", letter.owner)));
-            };
-            let insert = "INSERT INTO conn_messages(connection_key, topic, payload) VALUES(?1, ?2, ?3)";
-            match conn.execute(insert, params![key, letter.topic, payload]) {
-                Ok(_) => delete(conn, id),
-                // What the view's triggers refuse, they say in a sentence.
-                Err(rusqlite::Error::SqliteFailure(error, Some(why)))
-                    if error.code == rusqlite::ErrorCode::ConstraintViolation =>
-                {
-                    Ok(Err(why))
-                }
-                Err(error) => Err(error),
-            }
-        })
+        self.each(ids, queue_again)
     }
 
-    /// Does the same with each, in one transaction. `Err` in the outcome says why one of them cannot be dealt with.
+    /// Does the same with each, once, in one transaction.
     fn each(
         &mut self,
         ids: &[i64],
-        mut act: impl FnMut(&Connection, i64) -> rusqlite::Result<Result<(), String>>,
+        act: impl Fn(&Connection, i64) -> Result<(), Refusal>,
     ) -> Result<u64, LookError> {
-        let peers =
-            ids.iter().map(|id| Ok(self.dead_letter(*id)?.peer)).collect::<Result<Vec<_>, LookError>>()?;
-        let path = self.path.clone();
-        let failed = |source| LookError::from(opened(&path, source));
+        let path = &self.path;
+        let failed = |source| LookError::from(opened(path, source));
         let transaction =
             self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        for (id, peer) in ids.iter().copied().zip(peers) {
-            let outcome = act(&transaction, id).map_err(failed)?;
-            outcome.map_err(|why| LookError::NotQueued { id, peer, why })?;
+        let mut done = BTreeSet::new();
+        for &id in ids.iter().filter(|id| done.insert(**id)) {
+            act(&transaction, id).map_err(|refusal| match refusal {
+                Refusal::Gone => LookError::NoSuchLetter { id },
+                Refusal::NotQueued { peer, why } => LookError::NotQueued { id, peer, why },
+                Refusal::Sqlite(source) => failed(source),
+            })?;
         }
         transaction.commit().map_err(failed)?;
-        Ok(ids.len() as u64)
+        Ok(done.len() as u64)
     }
 
     fn said<T>(&self, outcome: rusqlite::Result<T>) -> Result<T, LookError> {
@@ -300,27 +343,88 @@ impl Look {
     }
 }
 
-fn letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<DeadLetter> {
-    let record: Vec<u8> = row.get(5)?;
-    let payload = match record::decode(&record) {
-        Ok(Record::Message { payload, .. }) => Some(payload.to_vec()),
-        _ => None,
-    };
-    let reason = row.get::<_, i64>(4)?;
-    let reason = u8::try_from(reason).ok().and_then(DeadReason::from_number);
-    Ok(DeadLetter {
-        id: row.get(0)?,
-        owner: row.get(1)?,
-        peer: row.get(2)?,
-        topic: row.get(3)?,
-        reason,
-        payload,
-    })
+/// Why something was not done with a dead letter.
+enum Refusal {
+    Gone,
+    NotQueued { peer: String, why: String },
+    Sqlite(rusqlite::Error),
 }
 
-fn delete(conn: &Connection, id: i64) -> rusqlite::Result<Result<(), String>> {
-    let deleted = conn.execute("DELETE FROM dead_letters WHERE id = ?1", [id])?;
-    Ok(if deleted == 1 { Ok(()) } else { Err("it is gone".to_owned()) })
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn find(conn: &Connection, id: i64) -> rusqlite::Result<Option<DeadLetter>> {
+    let sql = "SELECT id, owner, peer, topic, reason, record, crc FROM dead_letters WHERE id = ?1";
+    conn.prepare_cached(sql)?.query_row([id], letter).optional()
+}
+
+/// Whatever a damaged row has in its columns, it can be listed, and dropped.
+fn letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<DeadLetter> {
+    let bytes = |column: usize| {
+        row.get_ref(column).ok().and_then(|value| value.as_bytes_or_null().ok().flatten()).unwrap_or_default()
+    };
+    let text = |column| String::from_utf8_lossy(bytes(column)).into_owned();
+    let number = |column: usize| row.get_ref(column).ok().and_then(|value| value.as_i64().ok());
+    let (id, owner, peer, topic) = (row.get(0)?, text(1), text(2), text(3));
+    let (reason, record, crc) = (number(4), bytes(5), number(6));
+    let sound = reason
+        .is_some_and(|reason| crc == Some(dead_letter_checksum([&owner, &peer, &topic], reason, record)));
+    let payload = match record::decode(record) {
+        Ok(Record::Message { payload, .. }) if sound => Some(payload.to_vec()),
+        _ => None,
+    };
+    let reason = reason.and_then(|reason| u8::try_from(reason).ok()).and_then(DeadReason::from_number);
+    Ok(DeadLetter { id, owner, peer, topic, reason, payload })
+}
+
+fn delete(conn: &Connection, id: i64) -> Result<(), Refusal> {
+    let deleted = conn.prepare_cached("DELETE FROM dead_letters WHERE id = ?1")?.execute([id])?;
+    if deleted == 1 { Ok(()) } else { Err(Refusal::Gone) }
+}
+
+/// The row goes where rows go that are inserted into `conn_messages`; an empty payload, which the view refuses, is none that
+/// somebody has forgotten here.
+fn queue_again(conn: &Connection, id: i64) -> Result<(), Refusal> {
+    let DeadLetter { owner, peer, topic, reason, payload, .. } = find(conn, id)?.ok_or(Refusal::Gone)?;
+    let composite = names::composite(&owner, Queue::Node(&peer));
+    let sql = "SELECT connection_key FROM conn_key_map WHERE composite = ?1";
+    let key: Option<i64> = conn.prepare_cached(sql)?.query_row([&composite], |row| row.get(0)).optional()?;
+    let why = match (&payload, key) {
+        (None, _) => "its record is damaged".to_owned(),
+        (Some(payload), _) if payload.len() > PAYLOAD_MAX => format!("it has more than {PAYLOAD_MAX} bytes"),
+        (Some(_), _) if owner == peer => "it is for the node itself".to_owned(),
+        (Some(_), None) => format!("nothing was ever sent to it by {owner}"),
+        (Some(_), Some(_)) if !may_take(conn, &peer, &topic, reason)? => {
+            format!("it has not subscribed to {topic}")
+        }
+        (Some(payload), Some(key)) => {
+            let sql =
+                "INSERT INTO inserted(connection_key, composite, topic, payload) VALUES(?1, ?2, ?3, ?4)";
+            conn.prepare_cached(sql)?.execute(params![key, composite, topic, payload])?;
+            return delete(conn, id);
+        }
+    };
+    Err(Refusal::NotQueued { peer, why })
+}
+
+/// Whether the message may have been for `peer`. One that nobody takes, or that finds no room, may have come from it: it must not
+/// go back there. A node that hands on what it takes has no rows for that.
+fn may_take(
+    conn: &Connection,
+    peer: &str,
+    topic: &str,
+    reason: Option<DeadReason>,
+) -> rusqlite::Result<bool> {
+    if !matches!(reason, Some(DeadReason::Unsubscribed | DeadReason::Quota)) || peer == topic {
+        return Ok(true);
+    }
+    let sql = "SELECT count(*), coalesce(sum(topic = ?2), 0) FROM topic_addr WHERE client_name = ?1";
+    let (rows, of_topic): (i64, i64) =
+        conn.prepare_cached(sql)?.query_row([peer, topic], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(of_topic > 0 || rows == 0 && reason == Some(DeadReason::Quota))
 }
 
 fn opened(path: &Path, source: rusqlite::Error) -> OpenError {

@@ -74,12 +74,35 @@ fn nothing_is_drained_behind_the_back_of_a_node_or_from_nowhere() {
     let folder = folder.path();
     let ended = run(folder, &drain("sqlite:edge.db", &[]));
     assert_eq!(ended.code, Some(1));
-    assert!(ended.errors[0].contains("there is no store at edge.db"), "{:?}", ended.errors);
+    assert!(ended.errors[0].contains("there is no store at"), "{:?}", ended.errors);
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "nothing was made");
     assert_eq!(run(folder, &drain("ram:", &[])).code, Some(2));
 
     let (_gateway, _, _) = gateway(folder, &["--name", "edge"]);
+    let mistaken = ["drain", "--name", "edg", "--store", "sqlite:liner-gateway.db"];
+    for _ in 0..2 {
+        let ended = run(folder, &mistaken);
+        assert_eq!(ended.code, Some(1), "{:?}", ended.errors);
+        assert!(ended.errors[0].contains("no node named \"edg\" has used"), "{:?}", ended.errors);
+    }
     let ended = run(folder, &drain("sqlite:liner-gateway.db", &[]));
     assert_eq!(ended.code, Some(3), "{:?}", ended.errors);
     assert!(ended.errors.join("\n").contains("a node named \"edge\" runs already"), "{:?}", ended.errors);
+}
+
+#[test]
+fn a_damaged_store_is_left_where_it_is_and_is_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    store(folder, "127.0.0.1:1", 3);
+    let mut bytes = std::fs::read(folder.join("edge.db")).unwrap();
+    bytes[16..64].fill(0xff);
+    std::fs::write(folder.join("edge.db"), &bytes).unwrap();
+    let ended = run(folder, &drain("sqlite:edge.db", &["--wait", "100ms"]));
+    assert_eq!((ended.code, ended.errors.len()), (Some(1), 1), "{:?}", ended.errors);
+    assert_eq!(std::fs::read(folder.join("edge.db")).unwrap(), bytes);
+    let renamed = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.unwrap().file_name().to_string_lossy().contains("corrupt")
+    };
+    assert!(!std::fs::read_dir(folder).unwrap().any(renamed));
 }

@@ -46,11 +46,12 @@ fn what_waits_and_for_whom_is_seen_while_the_gateway_runs() {
     let folder = folder.path();
     let (gateway, peers, _) = gateway(folder, &[]);
     assert_eq!(look(folder, &["pending"]).errors, ["liner: nothing waits"]);
+    publish(folder, &peers, &["nobody", "x"]);
+    assert_eq!(look(folder, &["pending"]).errors, ["liner: a message waits"]);
     subscribe(folder, &peers, "w", "readings");
     for _ in 0..3 {
         publish(folder, &peers, &["readings", "20.6"]);
     }
-    publish(folder, &peers, &["nobody", "x"]);
     let ended = look(folder, &["pending"]);
     let words = ended.lines.iter().map(|line| line.rsplit_once(' ').unwrap().0).collect::<Vec<_>>();
     assert_eq!(words, ["gateway w 3", "gateway topic:nobody 1"]);
@@ -154,4 +155,18 @@ fn what_is_no_store_is_said_and_left_alone() {
     }
     let names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "nothing was made: {names:?}");
+}
+
+#[test]
+fn the_help_of_a_command_is_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let holds = |words: &[&str], text: &str| {
+        let lines = run(folder.path(), &[words, &["--help"]].concat()).lines;
+        lines.iter().any(|line| line.contains(text))
+    };
+    assert!(holds(&["topics"], "A line is `TOPIC NAME ADDRESS`"));
+    for action in ["list", "read", "redrive", "drop"] {
+        assert!(!holds(&["dlq", action], "TOPIC NAME ADDRESS"), "{action}");
+        assert!(holds(&["dlq", action], "liner dlq"), "{action}");
+    }
 }
