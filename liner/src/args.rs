@@ -258,15 +258,18 @@ pub(crate) struct PubArgs {
     /// What to send: the text itself, or - for all of standard input
     #[arg(allow_hyphen_values = true)]
     pub(crate) payload: String,
-    /// The gateway's address for peers
-    #[arg(long, env = "LINER_PEER", value_name = "ADDR", default_value = PEERS_ADDRESS, value_parser = address)]
-    pub(crate) peer: String,
+    /// A gateway's address for peers; may be given several times, or with commas between them
+    #[arg(long, env = "LINER_PEER", value_delimiter = ',', value_name = "ADDR", default_value = PEERS_ADDRESS, value_parser = address)]
+    pub(crate) peer: Vec<String>,
+    /// Send it so many times
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: u64,
     /// How long it is of use: what is older when its turn comes is not sent on, and becomes a dead letter [default: no end]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
-    /// How long to wait for the acknowledgement
-    #[arg(long, env = "LINER_WAIT", value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
-    pub(crate) wait: Duration,
+    /// How long to wait for the acknowledgement [default: 10s with ram:; with a file it ends when the message is stored there]
+    #[arg(long, env = "LINER_WAIT", value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) wait: Option<Duration>,
     /// Its name, by which the receiver knows who sent the message [default: one of 1,024 made up]
     #[arg(long, env = "LINER_NAME", value_parser = name)]
     pub(crate) name: Option<String>,
@@ -282,16 +285,19 @@ fn pub_help() -> String {
     format!(
         "\
 It ends when the message is acknowledged, and says by whom and at which class: `ram` lives in the gateway's memory,
-`process` survives the death of the gateway, `power` the loss of power, `processed` means that the receiver has handled it. It goes
-to everybody who takes the topic. A device takes the topic of its own name; for one that is away, or was never seen, the
+`process` survives the death of the gateway, `power` the loss of power, `processed` means that the receiver has handled it. With a
+store that is a file and without --wait it ends as soon as the message is in there, whether or not anybody answers: the next run, or
+`liner drain`, delivers what was not acknowledged by then. It goes to everybody who takes the topic. A device takes the topic of its own name; for one that is away, or was never seen, the
 gateway keeps it, up to 100,000 messages or 256 MiB a topic.
 
-A line is `TOPIC NAME#NUMBER acknowledged by GATEWAY (CLASS)`: NAME#NUMBER is what the receiver prints.
+A line is `TOPIC NAME#NUMBER acknowledged by GATEWAY (CLASS)`: NAME#NUMBER is what the receiver prints, of the last message if there
+are several. Or it is `TOPIC stored in URL (CLASS): WAITING`, with how many wait there.
 
 Examples:
   liner pub boiler 'set 60'
   liner pub boiler 'open 5s' --ttl 30s
   liner pub firmware - --peer 192.168.1.10:7420 < notes.txt
+  liner pub readings 20.6 --name edge --store sqlite:edge.db
 
 {EXIT_CODES}"
     )

@@ -1,9 +1,9 @@
-//! `liner pub`: one message, until somebody has taken it over.
+//! `liner pub`: a message, until somebody has taken it over, or until it is in a file.
 
 use std::io::Read as _;
 use std::time::Duration;
 
-use liner_mio::{Class, Event, Message, Mode, Node, SendError, SendOptions};
+use liner_mio::{Class, Event, Message, Mode, Node, SendError, SendId, SendOptions};
 use liner_proto::wire::handshake::Acks;
 use serde::Serialize;
 
@@ -16,6 +16,12 @@ use crate::out::{self, Out, tell};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
+
+/// How long the acknowledgement is waited for if nothing else was said.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Messages that are queued between two turns of the loop.
+const SENDS_PER_TURN: u64 = 4096;
 
 /// How long the end may take: everything is acknowledged by then.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -64,16 +70,20 @@ fn payload(args: &PubArgs) -> Result<Vec<u8>, Failure> {
 
 fn publish(args: &PubArgs, name: &str, payload: &[u8], watch: &mut Watch) -> Result<(), Failure> {
     let store = open(&args.store, name, Class::Power)?;
-    let mut node = build(Node::builder(name).store(store).peer(&args.peer))?;
+    let builder = args.peer.iter().fold(Node::builder(name).store(store), |builder, peer| builder.peer(peer));
+    let mut node = build(builder)?;
     watch.register(&mut [&mut node])?;
     if node.queued() > 0 {
         tell(format_args!("{} of earlier runs are sent first", event::messages(node.queued())));
     }
-    let mut run = Run { args, node, is_sent: false, is_full: false };
-    let outcome = run.work(name, payload, watch);
-    let done = outcome.and_then(|taker| run.report(name, &taker));
+    let mut run = Run { args, node, sent: 0, last: SendId(0), is_full: false };
+    let outcome = if run.is_stored_only() {
+        run.store(name, payload, watch).and_then(|()| run.report_stored())
+    } else {
+        run.work(name, payload, watch).and_then(|taker| run.report(name, &taker))
+    };
     let stopped = run.node.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error));
-    done.and(stopped)
+    outcome.and(stopped)
 }
 
 /// It subscribes to nothing.
@@ -82,33 +92,44 @@ const fn ignore(_: &Message<'_>) {}
 struct Run<'a> {
     args: &'a PubArgs,
     node: Node,
-    is_sent: bool,
+    /// Messages that were queued, and the last of them.
+    sent: u64,
+    last: SendId,
     /// The next hop keeps no more of the topic.
     is_full: bool,
 }
 
 impl Run<'_> {
-    /// Works until the message is acknowledged. Says by whom.
+    /// Whether a file is as far as it is to come.
+    const fn is_stored_only(&self) -> bool {
+        self.args.wait.is_none() && matches!(self.args.store, StoreUrl::Sqlite(_))
+    }
+
+    fn patience(&self) -> Duration {
+        self.args.wait.unwrap_or(WAIT)
+    }
+
+    /// Works until all of it is acknowledged. Says by whom.
     fn work(&mut self, name: &str, payload: &[u8], watch: &mut Watch) -> Result<String, Failure> {
         let clock = Clock::start();
         let mut taker = None;
         loop {
-            self.node.drive(Some(Duration::ZERO), &mut ignore).map_err(|error| drive_failure(&error))?;
-            self.take_events(name)?;
+            self.turn(name)?;
             if taker.is_none() {
                 taker = self.find_taker();
-                if taker.is_some() {
-                    self.send(payload)?;
+            }
+            if let Some(taker) = &taker {
+                if self.is_full {
+                    return Err(self.full());
+                }
+                if self.sent < self.args.count && self.send(payload)? {
                     continue;
                 }
-            } else if self.is_full {
-                return Err(self.full());
-            } else if self.node.is_idle()
-                && let Some(taker) = taker
-            {
-                return Ok(taker);
+                if self.node.is_idle() {
+                    return Ok(taker.clone());
+                }
             }
-            let left = self.args.wait.saturating_sub(clock.elapsed());
+            let left = self.patience().saturating_sub(clock.elapsed());
             if watch.is_stopped() {
                 return Err(Failure::Unfinished(format!("stopped: {}", self.unacknowledged())));
             }
@@ -117,6 +138,31 @@ impl Run<'_> {
             }
             watch.wait_for(&mut [&mut self.node], Some(left))?;
         }
+    }
+
+    /// Works until all of it is in the file.
+    fn store(&mut self, name: &str, payload: &[u8], watch: &mut Watch) -> Result<(), Failure> {
+        loop {
+            let is_sending = self.sent < self.args.count && self.send(payload)?;
+            self.turn(name)?;
+            if self.is_full {
+                return Err(self.full());
+            }
+            if self.sent == self.args.count && self.node.stored_through() >= self.last {
+                return Ok(());
+            }
+            if watch.is_stopped() {
+                return Err(Failure::Unfinished(format!("stopped: {}", self.unacknowledged())));
+            }
+            // A signal is looked for meanwhile, too.
+            let most = is_sending.then_some(Duration::ZERO);
+            watch.wait_for(&mut [&mut self.node], most)?;
+        }
+    }
+
+    fn turn(&mut self, name: &str) -> Result<(), Failure> {
+        self.node.drive(Some(Duration::ZERO), &mut ignore).map_err(|error| drive_failure(&error))?;
+        self.take_events(name)
     }
 
     fn take_events(&mut self, name: &str) -> Result<(), Failure> {
@@ -155,16 +201,31 @@ impl Run<'_> {
         self.node.peers_up().into_iter().find(|peer| self.node.is_taken_by(&self.args.topic, peer))
     }
 
-    fn send(&mut self, payload: &[u8]) -> Result<(), Failure> {
+    /// Queues as many as there is room for. Says whether there was some.
+    fn send(&mut self, payload: &[u8]) -> Result<bool, Failure> {
         let mut options = SendOptions::new(Mode::All);
         options.ttl = self.args.ttl;
-        let sent = self.node.send_with(&self.args.topic, payload, &options);
-        match sent {
-            Ok(_) => self.is_sent = true,
-            Err(SendError::TopicFull) => return Err(self.full()),
-            Err(error) => return Err(Failure::Work(error.to_string())),
+        let before = self.sent;
+        let turn = (self.args.count - before).min(SENDS_PER_TURN);
+        for _ in 0..turn {
+            match self.node.send_with(&self.args.topic, payload, &options) {
+                Ok(id) => (self.sent, self.last) = (self.sent + 1, id),
+                Err(SendError::Busy) => break,
+                Err(SendError::TopicFull) => return Err(self.full()),
+                Err(error) => return Err(Failure::Work(error.to_string())),
+            }
         }
-        Ok(())
+        Ok(self.sent > before)
+    }
+
+    fn report_stored(&self) -> Result<(), Failure> {
+        let (topic, waiting) = (self.args.topic.as_str(), self.node.queued());
+        let class = stored_word(self.node.store_class());
+        let store = self.args.store.to_string();
+        let plain = format!("{} stored in {store} ({class}): {waiting}", out::field(topic));
+        let json = Stored { event: "stored", topic, store: &store, class, waiting };
+        let mut out = Out::new(self.args.json);
+        out.line(plain, &json).and_then(|()| out.flush()).map_err(|error| out::failed(&error))
     }
 
     fn report(&self, name: &str, taker: &str) -> Result<(), Failure> {
@@ -187,13 +248,15 @@ impl Run<'_> {
     fn full(&self) -> Failure {
         let next = "send it again once somebody takes what is kept: a device by connecting, others with `liner sub --name`";
         let topic = &self.args.topic;
-        let became = if self.is_sent { ", and has put the message aside among its dead letters" } else { "" };
+        let became =
+            if self.sent > 0 { ", and has put the message aside among its dead letters" } else { "" };
         Failure::Work(format!("nobody takes {topic} and the gateway keeps no more of it{became}: {next}"))
     }
 
     fn too_late(&self) -> Failure {
-        let PubArgs { peer, topic, wait, .. } = self.args;
-        if self.is_sent {
+        let PubArgs { peer, topic, .. } = self.args;
+        let (peer, wait) = (peer.join(" or "), self.patience());
+        if self.sent > 0 {
             return Failure::Unreached(self.unacknowledged());
         }
         match self.node.peers_up().first() {
@@ -213,7 +276,7 @@ impl Run<'_> {
         let queued = self.node.queued();
         match &self.args.store {
             _ if queued == 0 => format!("the message to {topic} was not sent: send it again"),
-            StoreUrl::Ram if self.is_sent => {
+            StoreUrl::Ram if self.sent > 0 => {
                 format!("the message to {topic} is not acknowledged and may have arrived: send it again")
             }
             StoreUrl::Ram => format!("the message to {topic} was not sent: send it again"),
@@ -233,6 +296,23 @@ struct Acknowledged<'a> {
     seq: u64,
     by: &'a str,
     class: &'static str,
+}
+
+#[derive(Serialize)]
+struct Stored<'a> {
+    event: &'static str,
+    topic: &'a str,
+    store: &'a str,
+    class: &'static str,
+    waiting: u64,
+}
+
+const fn stored_word(class: Class) -> &'static str {
+    match class {
+        Class::Ram => "ram",
+        Class::Process => "process",
+        Class::Power => "power",
+    }
 }
 
 const fn class_word(acks: Acks) -> &'static str {

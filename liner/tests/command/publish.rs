@@ -188,6 +188,7 @@ fn what_waits_in_a_store_is_sent_by_the_next_run() {
     // Nobody had answered: nothing was accepted, and nothing waits.
     let errors = ended.errors.join("\n");
     assert!(errors.contains("was not sent"), "{errors}");
+    let args = [&args[..], &["--wait", "10s"]].concat();
     let ended = run(folder.path(), &args);
     assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
     assert_eq!(ended.lines, ["boiler panel#1 acknowledged by gateway (power)"]);
@@ -249,4 +250,34 @@ fn a_message_that_is_too_long_is_refused() {
     assert!(ended.errors.join("\n").contains("too large"), "{:?}", ended.errors);
     let ended = run(folder.path(), &["pub", "t", "x", "--store", "sqlite:a.db", "--peer", &peers]);
     assert_eq!(ended.code, Some(2), "{:?}", ended.errors);
+}
+
+#[test]
+fn what_goes_into_a_file_needs_nobody_who_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let peers = format!("127.0.0.1:{}", free_port());
+    let store = ["--name", "edge", "--store", "sqlite:edge.db", "--peer", &peers];
+    let publish = |words: &[&str]| run(folder, &[&["pub", "numbers"], words, &store[..]].concat());
+    let ended = publish(&["one"]);
+    assert_eq!((ended.code, &ended.lines[0][..]), (Some(0), "numbers stored in sqlite:edge.db (power): 1"));
+    let ended = publish(&["more", "--count", "20000", "--json"]);
+    assert_eq!(
+        ended.lines,
+        [r#"{"event":"stored","topic":"numbers","store":"sqlite:edge.db","class":"power","waiting":20001}"#]
+    );
+    let ended = publish(&["last", "--wait", "100ms"]);
+    assert_eq!(ended.code, Some(5), "{:?}", ended.errors);
+
+    let _gateway = Liner::start(folder, &["gateway", "--listen", &peers, "--device-listen", "127.0.0.1:0"]);
+    // With somebody there it is as without a file: all that waits goes first.
+    let ended = publish(&["last", "--wait", "30s"]);
+    assert_eq!(ended.lines, ["numbers edge#20002 acknowledged by gateway (power)"], "{:?}", ended.errors);
+    let sub = ["sub", "numbers", "--name", "w", "--peer", &peers, "--count", "20002"];
+    let lines = Liner::start(folder, &sub).end().lines;
+    let words = |at: usize| lines[at].rsplit_once(' ').unwrap().1;
+    assert_eq!(
+        (lines.len(), words(0), words(1), words(20_000), words(20_001)),
+        (20_002, "one", "more", "more", "last")
+    );
 }
