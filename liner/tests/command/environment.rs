@@ -60,7 +60,7 @@ fn what_makes_no_sense_is_named_by_its_variable() {
         (device, "LINER_NAME", "a-name-that-no-device-would-ever-have", "32 bytes"),
         (device, "LINER_SERIAL", "tcp://h:1", "--connect"),
         (&["sub", "t"], "LINER_PEER", "nonsense", "HOST:PORT"),
-        (&["pub", "t", "x"], "LINER_PEER", "a:1,b:1", "HOST:PORT"),
+        (&["pub", "t", "x"], "LINER_PEER", "a:1,b", "HOST:PORT"),
         (&["pub", "t", "x"], "LINER_WAIT", "5", "100ms"),
     ];
     for (args, variable, value, words) in table {
