@@ -5,4 +5,6 @@ fn main() {
     println!("cargo::rerun-if-changed=memory.x");
     println!("cargo::rustc-link-search={folder}");
     println!("cargo::rustc-link-arg-bins=-Tlink.x");
+    println!("cargo::rerun-if-changed=kept.x");
+    println!("cargo::rustc-link-arg-bins=-Tkept.x");
 }

@@ -57,13 +57,13 @@ mod why {
     pub(super) const FAULT: u32 = 3;
 }
 
-#[allow(unsafe_code, reason = "a register is reached by its address")]
+#[expect(unsafe_code, reason = "a register is reached by its address")]
 pub(crate) fn read(address: usize) -> u32 {
     // SAFETY: all addresses here are aligned, and those of registers of this chip or of memory that nothing else knows.
     unsafe { core::ptr::with_exposed_provenance::<u32>(address).read_volatile() }
 }
 
-#[allow(unsafe_code, reason = "a register is reached by its address")]
+#[expect(unsafe_code, reason = "a register is reached by its address")]
 pub(crate) fn write(address: usize, value: u32) {
     // SAFETY: as above.
     unsafe { core::ptr::with_exposed_provenance_mut::<u32>(address).write_volatile(value) }
@@ -203,6 +203,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     restart(why::PANIC, info.location().map_or(0, core::panic::Location::line))
 }
 
+// Not expected, as others here are: the exception's macro writes it twice, and the lint speaks once.
 #[allow(unsafe_code, reason = "that is how this handler is declared")]
 #[exception]
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
@@ -210,7 +211,7 @@ unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
 }
 
 /// The stack's lowest address, and the one behind its highest.
-#[allow(unsafe_code, reason = "the linker says where the stack is")]
+#[expect(unsafe_code, reason = "the linker says where the stack is")]
 fn stack() -> (usize, usize) {
     // SAFETY: nothing is read from these; it is their addresses that count.
     unsafe extern "C" {
@@ -221,7 +222,7 @@ fn stack() -> (usize, usize) {
 }
 
 /// Lets the UART interrupt.
-#[allow(unsafe_code, reason = "an interrupt could break a critical section that masks it")]
+#[expect(unsafe_code, reason = "an interrupt could break a critical section that masks it")]
 pub(crate) fn unmask_uart() {
     // SAFETY: nothing here masks single interrupts.
     unsafe { NVIC::unmask(Interrupt::UART0) }
@@ -245,7 +246,7 @@ pub(crate) mod file {
     pub(crate) const AS_IT_IS: usize = 3;
     pub(crate) const ANEW: usize = 7;
 
-    #[allow(unsafe_code, reason = "the host reads what it is told to")]
+    #[expect(unsafe_code, reason = "the host reads what it is told to")]
     pub(crate) fn open(name: &core::ffi::CStr, how: usize) -> Option<usize> {
         let bytes = name.to_bytes();
         // SAFETY: the name has its length, and a zero behind it.
@@ -253,25 +254,25 @@ pub(crate) mod file {
         (handle != usize::MAX).then_some(handle)
     }
 
-    #[allow(unsafe_code, reason = "the host does as it is told")]
+    #[expect(unsafe_code, reason = "the host does as it is told")]
     pub(crate) fn seek(handle: usize, place: u32) -> bool {
         // SAFETY: no memory is touched.
         unsafe { syscall!(SEEK, handle, place) == 0 }
     }
 
-    #[allow(unsafe_code, reason = "the host writes where it is told to")]
+    #[expect(unsafe_code, reason = "the host writes where it is told to")]
     pub(crate) fn read(handle: usize, into: &mut [u8]) -> bool {
         // SAFETY: the host writes no more than the length.
         unsafe { syscall!(READ, handle, into.as_mut_ptr(), into.len()) == 0 }
     }
 
-    #[allow(unsafe_code, reason = "the host is only told to forget it")]
+    #[expect(unsafe_code, reason = "the host is only told to forget it")]
     pub(crate) fn close(handle: usize) {
         // SAFETY: no memory is touched.
         let _ = unsafe { syscall!(CLOSE, handle) };
     }
 
-    #[allow(unsafe_code, reason = "the host reads what it is told to")]
+    #[expect(unsafe_code, reason = "the host reads what it is told to")]
     pub(crate) fn write(handle: usize, bytes: &[u8]) -> bool {
         // SAFETY: the host reads no more than the length.
         unsafe { syscall!(WRITE, handle, bytes.as_ptr(), bytes.len()) == 0 }

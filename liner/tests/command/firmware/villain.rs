@@ -24,9 +24,6 @@ pub(super) const LONGEST: usize = 600;
 /// How long it waits for the device.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// It never does anything else for so long.
-const STILL: Duration = Duration::from_secs(2);
-
 /// What one side says of the numbers of frames and records.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marks {
@@ -58,9 +55,6 @@ pub(super) struct Villain {
     epoch: Epoch,
     pub(super) reports: Vec<Report>,
     pub(super) sessions: u64,
-    /// When it listened last, and when that was long after the time before.
-    listened: Instant,
-    stood_still: Option<Instant>,
 }
 
 impl Villain {
@@ -78,8 +72,6 @@ impl Villain {
             epoch: Epoch(1),
             reports: Vec::new(),
             sessions: 0,
-            listened: Instant::now(),
-            stood_still: None,
         }
     }
 
@@ -170,16 +162,7 @@ impl Villain {
         }
     }
 
-    /// Whether this computer has done nothing for a while, not long ago.
-    pub(super) fn stood_still(&self) -> bool {
-        self.stood_still.is_some_and(|at| at.elapsed() < PATIENCE)
-    }
-
     fn hear(&mut self) {
-        if self.listened.elapsed() > STILL {
-            self.stood_still = Some(Instant::now());
-        }
-        self.listened = Instant::now();
         let mut bytes = [0; 4096];
         match self.stream().read(&mut bytes) {
             Ok(0) => panic!("QEMU has ended"),
