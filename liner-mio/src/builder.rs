@@ -35,6 +35,7 @@ pub struct Builder {
     peers: Vec<String>,
     topics: Vec<String>,
     spin: Duration,
+    settles_later: bool,
     configure: Vec<Configure>,
 }
 
@@ -50,6 +51,7 @@ impl Builder {
             peers: Vec::new(),
             topics: Vec::new(),
             spin: Duration::ZERO,
+            settles_later: false,
             configure: Vec::new(),
         }
     }
@@ -163,6 +165,13 @@ impl Builder {
         self
     }
 
+    /// Whether the handler may settle messages after it has taken them ([`Handler::take`](crate::Handler::take)). After a crash all
+    /// that its senders had under way is marked as perhaps handed over before then, and not just the last turn's.
+    pub const fn settles_later(mut self, settles_later: bool) -> Self {
+        self.settles_later = settles_later;
+        self
+    }
+
     /// Changes anything else in the configuration. What is set here later wins over what was set before.
     pub fn configure(mut self, configure: impl FnOnce(&mut NodeConfig) + Send + 'static) -> Self {
         self.configure.push(Box::new(configure));
@@ -186,7 +195,7 @@ impl Builder {
         let seed = clock::seed().map_err(BuildError::Random)?;
         let mut config = NodeConfig::new(self.name, seed, self.store.class());
         config.address = own_address(&listeners);
-        config.repeat_max = REPEAT_MAX;
+        config.repeat_max = if self.settles_later { u64::MAX } else { REPEAT_MAX };
         config.wall_ms = clock::wall_ms();
         for configure in self.configure {
             configure(&mut config);
@@ -208,7 +217,8 @@ impl Builder {
         } else {
             Stores::in_place(self.store)
         };
-        Ok(Node::assemble(router, clock, poll, waker, Links::new(listeners, lines), stores, self.spin))
+        let manner = (self.spin, self.settles_later);
+        Ok(Node::assemble(router, clock, poll, waker, Links::new(listeners, lines), stores, manner))
     }
 
     fn check(&self) -> Result<(), BuildError> {

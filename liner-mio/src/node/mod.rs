@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liner_proto::id::{Class, SendId};
-use liner_proto::router::{Decision, Event, NAME_BYTES_MAX, Router, SendError, SendOptions};
+use liner_proto::router::{
+    Decision, Event, Message, NAME_BYTES_MAX, PutAsideError, Receipt, Router, SendError, SendOptions,
+};
 use liner_proto::time::Instant;
 use liner_proto::wire::handshake::Acks;
 use liner_proto::wire::record::Mode;
@@ -68,6 +70,9 @@ pub struct Node {
     more_events: bool,
     /// The handler has had messages since its last successful `turn_end`.
     unflushed: bool,
+    /// Whether the handler may settle messages later, and whether it did although it may not.
+    settles_later: bool,
+    deferred_unasked: bool,
     /// When the latest sends were made, and how many more are taken as made then. Each turn ends that.
     sends_at: Instant,
     sends_left: u32,
@@ -101,7 +106,7 @@ impl Node {
         waker: Arc<Waker>,
         links: Links,
         stores: Stores,
-        spin: Duration,
+        (spin, settles_later): (Duration, bool),
     ) -> Self {
         let limits = router.config().limits;
         Self {
@@ -120,6 +125,8 @@ impl Node {
             dirty: true,
             more_events: false,
             unflushed: false,
+            settles_later,
+            deferred_unasked: false,
             sends_at: Instant::ZERO,
             sends_left: 0,
             checked: Instant::ZERO,
@@ -216,6 +223,30 @@ impl Node {
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
         self.dirty = true;
         self.router.unsubscribe(self.clock.now(), topic)
+    }
+
+    /// A message that the handler was going to settle later is processed. Says whether that was still waited for: it is not if it
+    /// was settled before, or if its stream has begun anew and it will come again.
+    ///
+    /// It is acknowledged when everything before it in its stream is settled, too, after the commit that follows.
+    pub fn settle(&mut self, receipt: Receipt) -> bool {
+        self.dirty = true;
+        self.router.settle(self.clock.now(), receipt)
+    }
+
+    /// A message that the handler was going to settle later cannot be processed: it becomes a dead letter, with the reason
+    /// [`Failed`](liner_proto::effect::DeadReason::Failed), and its stream goes on.
+    ///
+    /// # Errors
+    /// See [`PutAsideError`]. If it is `Full`, the message is still to be settled.
+    pub fn put_failed_aside(&mut self, message: &Message<'_>) -> Result<(), PutAsideError> {
+        self.dirty = true;
+        self.router.put_failed_aside(self.clock.now(), message)
+    }
+
+    /// Messages that were handed over and are not settled.
+    pub fn unsettled(&self) -> u64 {
+        self.router.unsettled()
     }
 
     /// The next event. Up to 1,024 are kept; beyond them the oldest are dropped and counted.

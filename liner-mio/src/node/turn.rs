@@ -77,6 +77,11 @@ impl Node {
         self.read(now, handler, &mut progress);
         self.check_deadlines(now);
         self.dirty = true;
+        if self.deferred_unasked {
+            return Err(DriveError::Handler(io::Error::other(
+                "it settles messages later, which the node was not built for: use `Builder::settles_later`",
+            )));
+        }
         if self.unflushed {
             handler.turn_end().map_err(DriveError::Handler)?;
             self.unflushed = false;
@@ -309,9 +314,11 @@ impl Node {
             turns -= 1;
             bytes += self.read_link(now, &mut application, progress);
         }
-        progress.messages += application.handed.messages;
-        self.stores.note_handled(application.handed);
-        self.unflushed |= application.handed.messages > 0;
+        let (handed, deferred) = (application.handed, application.deferred);
+        progress.messages += handed.messages + deferred;
+        self.stores.note_handled(handed);
+        self.unflushed |= handed.messages > 0;
+        self.deferred_unasked |= deferred > 0 && !self.settles_later;
     }
 
     /// One read from the link whose turn it is. Gives the bytes.

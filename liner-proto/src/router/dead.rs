@@ -14,7 +14,7 @@ use crate::wire::control::CloseReason;
 use crate::wire::record::{Header, Run};
 
 /// Dead letters of a store to which a node adds none. After that it takes no more of what it would have to put aside.
-const DEAD_LETTERS_MAX: u64 = 10_000;
+pub(super) const DEAD_LETTERS_MAX: u64 = 10_000;
 
 /// Room that is left to messages which hold up a stream if they cannot be put aside.
 const DEAD_LETTERS_SPARED: u64 = 1_000;

@@ -35,6 +35,7 @@ mod outbox;
 mod output;
 mod peer;
 mod pieces;
+mod receipts;
 mod rival;
 mod shut;
 mod slots;
@@ -54,6 +55,7 @@ pub use doubt::{Decision, InDoubt, InDoubtPolicy};
 pub use event::{Application, Event, Message};
 pub use loads::LoadRequest;
 pub use options::SendOptions;
+pub use receipts::{PutAsideError, Receipt, Settle};
 pub use storage::StoreRequest;
 
 use crate::config::HEAD_BYTES_MAX;

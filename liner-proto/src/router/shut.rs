@@ -1,7 +1,7 @@
 //! Windows that are shut: peers that are told in the handshake that they may send nothing, and stay connected.
 //!
 //! There are two reasons: a message of the peer would have to be put aside, and there is no room for that; or its earlier sessions
-//! brought as much as it may send, and the store has not taken that yet. Without the second a peer could exceed its window, one
+//! brought as much as it may send, and the store has not taken that yet, or the application has not settled it. Without the second a peer could exceed its window, one
 //! session after another.
 
 use super::peer::Peer;
@@ -17,8 +17,9 @@ impl Router {
 
     /// Whether what earlier sessions of a peer brought, and the store may not have yet, is as much as it may send.
     fn is_stuffed(&self, state: &Peer) -> bool {
-        self.storage.taken < state.unstored_taken
-            && state.unstored >= u64::from(self.config.limits.window_bytes)
+        let window = u64::from(self.config.limits.window_bytes);
+        let is_unstored = self.storage.taken < state.unstored_taken && state.unstored >= window;
+        is_unstored || state.receipts.bytes() >= window
     }
 
     /// A session of a peer ends: what it brought counts against the next one.

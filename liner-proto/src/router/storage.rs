@@ -102,6 +102,11 @@ impl Storage {
         }
     }
 
+    /// Stages what a window bounds: the messages in it are settled.
+    pub(super) fn stage_settled(&mut self, staged: Staged) {
+        self.staged.push_back(staged);
+    }
+
     pub(super) fn stage(&mut self, staged: Staged) -> bool {
         if self.staged.len() >= STAGED_MAX {
             return false;
@@ -163,7 +168,7 @@ impl Router {
 
     /// Whether the store knows of every message taken so far that it was taken: none of them comes again after a crash.
     pub fn are_cursors_stored(&self) -> bool {
-        let owes = |id: &PeerId| self.peers.get(id.0).is_some_and(|peer| peer.inbound.owes_cursor());
+        let owes = |id: &PeerId| self.peers.get(id.0).is_some_and(|peer| peer.owes_cursor());
         let moves = |flight: &InFlight| !flight.peers_early.is_empty() || !flight.peers_late.is_empty();
         !self.storage.peers.iter().any(owes) && !self.storage.in_flight.iter().any(moves)
     }
@@ -174,7 +179,7 @@ impl Router {
         let outbox = |id: &OutboxId| {
             self.outboxes.get(id.0).is_some_and(|outbox| outbox.owes_store(self.is_urgent(*id)))
         };
-        let peer = |id: &PeerId| self.peers.get(id.0).is_some_and(|peer| peer.inbound.owes_cursor());
+        let peer = |id: &PeerId| self.peers.get(id.0).is_some_and(|peer| peer.owes_cursor());
         storage.staged.len() > storage.staged_asked
             || storage.outboxes.iter().any(outbox)
             || storage.peers.iter().any(peer)
@@ -205,7 +210,7 @@ impl Router {
     /// The peer's cursor may have moved.
     pub(super) fn list_peer(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id.0) else { return };
-        if !peer.listed && peer.inbound.owes_cursor() {
+        if !peer.listed && peer.owes_cursor() {
             peer.listed = true;
             self.storage.peers.push(id);
         }
@@ -345,7 +350,7 @@ impl Router {
     fn emit_cursor_early(&mut self, id: PeerId, batch_id: u64, batch: &mut Batch, flight: &mut InFlight) {
         let Some(peer) = self.peers.get_mut(id.0) else { return };
         peer.listed = false;
-        if !peer.inbound.owes_cursor() {
+        if !peer.owes_cursor() {
             return;
         }
         if peer.owes_custody() && !self.config.planted.has(Fault::CursorOutsideTransaction) {
@@ -354,7 +359,7 @@ impl Router {
         }
         flight.peers_early.push(id);
         peer.has_cursor = true;
-        let through = peer.inbound.emit_cursor(batch_id);
+        let through = peer.emit_cursor(batch_id);
         batch.push(&StoreOp::Cursor { peer: &peer.name, epoch: peer.inbound.epoch(), through });
     }
 
@@ -362,7 +367,7 @@ impl Router {
         for peer in &flight.peers_late {
             let Some(peer) = self.peers.get_mut(peer.0) else { continue };
             peer.has_cursor = true;
-            let through = peer.inbound.emit_cursor(batch_id);
+            let through = peer.emit_cursor(batch_id);
             batch.push(&StoreOp::Cursor { peer: &peer.name, epoch: peer.inbound.epoch(), through });
         }
     }
@@ -485,7 +490,7 @@ impl Router {
         for id in self.peers.ids().into_iter().map(PeerId) {
             let Some(peer) = self.peers.get_mut(id.0) else { continue };
             peer.inbound.handle_void();
-            if !peer.listed && peer.inbound.owes_cursor() {
+            if !peer.listed && peer.owes_cursor() {
                 peer.listed = true;
                 self.storage.peers.push(id);
             }
