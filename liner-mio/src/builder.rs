@@ -88,7 +88,7 @@ impl Builder {
         self
     }
 
-    /// Where other nodes are told to find this one. Without it: the first address it listens on with
+    /// Where other nodes are told to find this one, `host:port`; port 0 stands for the one that it listens on. Without it: the first address it listens on with
     /// [`Framing::Length`], unless that stands for all addresses of the machine.
     pub fn advertise(self, addr: &str) -> Self {
         let addr = addr.to_owned();
@@ -200,6 +200,7 @@ impl Builder {
         for configure in self.configure {
             configure(&mut config);
         }
+        config.address = with_port(config.address, &listeners);
         let clock = Clock::start();
         let mut router = Router::new(config, clock.now());
         if let Err(fault) = self.store.recover(&mut |item| router.restore(&item)) {
@@ -261,6 +262,15 @@ fn lines(urls: &[String]) -> Result<Vec<Line>, BuildError> {
 /// The addresses that `addr` stands for. A numeric one is never looked up.
 pub(crate) fn resolve(addr: &str) -> std::io::Result<VecDeque<SocketAddr>> {
     Ok(addr.to_socket_addrs()?.collect())
+}
+
+/// An address to tell, with the port that the node listens on in the place of port 0.
+fn with_port(address: String, listeners: &[Listener]) -> String {
+    let bound = listeners.iter().find(|listener| listener.framing == Framing::Length);
+    match (address.strip_suffix(":0"), bound) {
+        (Some(host), Some(listener)) => format!("{host}:{}", listener.addr.port()),
+        _ => address,
+    }
 }
 
 /// Where peers can reach the node, if one of its addresses says so.

@@ -26,6 +26,7 @@
 //! ```
 
 mod builder;
+mod client;
 mod clock;
 mod error;
 mod handler;
@@ -35,6 +36,10 @@ mod resolver;
 mod storage;
 
 pub use builder::Builder;
+pub use client::{
+    Backpressure, Client, ClientSendError, ClientStopError, Failures, NewClientError, Outcome, Reliability,
+    RunError, Sent, Status, StoppedOnlyError, SubscribeError, Taken,
+};
 pub use error::{BlockingSendError, BuildError, DriveError, StopError};
 pub use handler::Handler;
 pub use liner_proto::delivery::SendMode;

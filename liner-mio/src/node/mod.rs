@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use liner_proto::delivery::SendMode;
 use liner_proto::id::{Class, SendId};
 use liner_proto::router::{
     Decision, Event, Message, NAME_BYTES_MAX, PutAsideError, Receipt, Router, SendError, SendOptions,
@@ -273,6 +274,21 @@ impl Node {
     /// The addresses that the node listens on, in the order of [`Builder::listen`], free ports filled in.
     pub fn listen_addrs(&self) -> &[SocketAddr] {
         &self.listen_addrs
+    }
+
+    /// Where other nodes are told to find this one; empty if they are not.
+    pub fn advertised(&self) -> &str {
+        &self.router.config().address
+    }
+
+    /// Whether messages are stored before they leave.
+    pub fn send_mode(&self) -> SendMode {
+        self.router.config().send_mode
+    }
+
+    /// The newest send.
+    pub fn sent_through(&self) -> SendId {
+        self.router.sent_through()
     }
 
     /// Every send up to this one is stored.

@@ -126,7 +126,7 @@ impl Node {
     }
 
     /// Whether the store has everything.
-    pub(super) fn is_stored(&self) -> bool {
+    pub(crate) fn is_stored(&self) -> bool {
         self.router.is_stored() && self.stores.is_settled()
     }
 

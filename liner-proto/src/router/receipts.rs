@@ -32,9 +32,9 @@ impl Receipt {
     /// Names nothing.
     pub const NONE: Self = Self { instance: 0, peer: u64::MAX, number: 0 };
 
-    /// Whether both are of messages of one stream, which stay in order.
-    pub const fn is_of_same_stream(self, other: Self) -> bool {
-        self.instance == other.instance && self.peer == other.peer
+    /// The same for all messages of one sender, which are in order, and for no others.
+    pub const fn stream(self) -> u64 {
+        self.peer
     }
 }
 
