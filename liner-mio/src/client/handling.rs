@@ -199,10 +199,13 @@ impl fmt::Debug for Taken {
     }
 }
 
+/// Processes a message, or says why it did not.
+pub(super) type Processing = Box<dyn FnMut(&Taken) -> Option<String> + Send>;
+
 /// What is called for each message.
 pub(super) enum Callback {
     /// Its return settles the message.
-    ByReturn(Box<dyn FnMut(&Taken) -> Option<String> + Send>),
+    ByReturn(Processing),
     /// It settles messages by itself.
     ByHand(Box<dyn FnMut(Taken) + Send>),
 }

@@ -193,13 +193,12 @@ impl Loop {
 
     fn refuse(&mut self, begun: &Begun, why: SendError) {
         let sent = begun.next;
-        let error = match why {
-            SendError::Busy => ClientSendError::Busy { sent },
-            why => ClientSendError::Refused { sent, why },
-        };
-        if error == (ClientSendError::Busy { sent }) {
+        let error = if why == SendError::Busy {
             self.dispatch.tell(Status::Busy { topic: begun.job.topic.clone() });
-        }
+            ClientSendError::Busy { sent }
+        } else {
+            ClientSendError::Refused { sent, why }
+        };
         match &begun.job.ticket {
             Some(ticket) => ticket.answer(Err(error)),
             None => {

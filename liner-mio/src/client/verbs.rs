@@ -203,7 +203,7 @@ impl Client {
                 queues.push(Queued { kind, name, last: queue.last, messages: queue.messages });
             }
             Recovered::Subscription { topic, address, .. } => {
-                rows.push((topic.to_owned(), address.to_owned()))
+                rows.push((topic.to_owned(), address.to_owned()));
             }
             Recovered::Node { .. } | Recovered::Topic { .. } | Recovered::Cursor { .. } | _ => {}
         });
