@@ -34,6 +34,7 @@ pub struct Builder {
     insecure: bool,
     peers: Vec<String>,
     topics: Vec<String>,
+    receivers: Vec<[String; 3]>,
     spin: Duration,
     settles_later: bool,
     configure: Vec<Configure>,
@@ -50,6 +51,7 @@ impl Builder {
             insecure: false,
             peers: Vec::new(),
             topics: Vec::new(),
+            receivers: Vec::new(),
             spin: Duration::ZERO,
             settles_later: false,
             configure: Vec::new(),
@@ -112,6 +114,12 @@ impl Builder {
     /// Subscribes to a topic.
     pub fn subscribe(mut self, topic: &str) -> Self {
         self.topics.push(topic.to_owned());
+        self
+    }
+
+    /// Names somebody who takes `topic`, the node `name`, which listens on `addr`, `host:port`. The store's directory keeps that.
+    pub fn receiver(mut self, topic: &str, addr: &str, name: &str) -> Self {
+        self.receivers.push([topic, addr, name].map(str::to_owned));
         self
     }
 
@@ -209,6 +217,9 @@ impl Builder {
         router.start(clock.now());
         for topic in &self.topics {
             router.subscribe(clock.now(), topic);
+        }
+        for [topic, addr, name] in &self.receivers {
+            router.add_receiver(clock.now(), topic, addr, name);
         }
         for peer in &self.peers {
             router.add_peer(clock.now(), peer);

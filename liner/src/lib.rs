@@ -3,15 +3,21 @@
 //! This crate is a front door: it re-exports the parts that a host's program needs, under one name.
 //!
 //! * [`Node`] and what belongs to it: one participant, driven by the program's own loop;
+//! * [`Client`] and [`client`]: the same with threads of its own and calls that wait, for programs that use threads;
 //! * [`sqlite`]: the store in an SQLite file;
 //! * [`proto`]: the core, for devices and for whoever writes a shell of their own.
 //!
 //! What it promises stands in `docs/DELIVERY.md`, how it is built in `docs/ARCHITECTURE.md`.
 
+pub mod client;
+pub mod receivers;
+
 pub use liner_mio::{
-    BlockingSendError, BuildError, Builder, Class, Decision, DriveError, Event, Framing, Handler, HeapStore,
-    InDoubt, LineEvent, LineState, LineUrl, Message, Mode, Node, NodeConfig, Progress, Quota, SendError,
-    SendId, SendMode, SendOptions, StopError, Store,
+    Backpressure, BlockingSendError, BuildError, Builder, Class, Client, ClientSendError, ClientStopError,
+    Decision, DriveError, Event, Failures, Framing, Handler, HeapStore, InDoubt, LineEvent, LineState,
+    LineUrl, Message, Mode, NewClientError, Node, NodeConfig, Outcome, Progress, PutAsideError, Quota,
+    Receipt, Reliability, RunError, SendError, SendId, SendMode, SendOptions, Sent, Settle, Status,
+    StopError, StoppedOnlyError, Store, SubscribeError, Taken,
 };
 /// The core: no I/O, no clock, and without its features neither std nor an allocator.
 pub use liner_proto as proto;

@@ -99,6 +99,8 @@ pub(super) struct Settings {
     pub(super) advertise: Option<String>,
     /// Topics that it takes besides its own.
     pub(super) topics: Vec<String>,
+    /// Others that are known from the start: topic, address, name.
+    pub(super) receivers: Vec<[String; 3]>,
     pub(super) failures: Failures,
     pub(super) backpressure: Backpressure,
     pub(super) patience: Duration,
@@ -117,6 +119,7 @@ impl Settings {
             listen: listen.to_owned(),
             advertise: None,
             topics: Vec::new(),
+            receivers: Vec::new(),
             failures: Failures::default(),
             backpressure: Backpressure::Refuse,
             patience: PATIENCE,
@@ -140,6 +143,9 @@ impl Settings {
         }
         for topic in &self.topics {
             builder = builder.subscribe(topic);
+        }
+        for [topic, addr, name] in &self.receivers {
+            builder = builder.receiver(topic, addr, name);
         }
         for configure in &self.configure {
             builder = configure(builder);

@@ -51,6 +51,12 @@ impl Client {
         lock(&self.settings).configure.push(Box::new(configure));
     }
 
+    /// Names somebody who takes `topic`, the node `name`, which listens on `addr`, `host:port`. The store keeps that from the next
+    /// [`run`](Self::run) on.
+    pub fn add_receiver(&self, topic: &str, addr: &str, name: &str) {
+        lock(&self.settings).receivers.push([topic, addr, name].map(str::to_owned));
+    }
+
     /// Where other nodes are told to find this one, `host:port`, if that is not where it listens; port 0 stands for the one that it
     /// listens on. Nothing or an empty text takes that back.
     ///

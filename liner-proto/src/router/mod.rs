@@ -36,6 +36,7 @@ mod output;
 mod peer;
 mod pieces;
 mod receipts;
+mod receivers;
 mod rival;
 mod shut;
 mod slots;
