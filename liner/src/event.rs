@@ -71,7 +71,8 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
             )
         }
         Event::Missed { count } => format!("{count} more events"),
-        _ => return None,
+        // Whoever wants to know that asks for the topics.
+        Event::Subscribed { .. } | Event::Unsubscribed { .. } | _ => return None,
     })
 }
 

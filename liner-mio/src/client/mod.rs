@@ -14,7 +14,7 @@ use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use liner_proto::id::{Class, SendId};
-use liner_proto::router::{NAME_BYTES_MAX, SendOptions};
+use liner_proto::router::{NAME_BYTES_MAX, SendError, SendOptions};
 use liner_proto::store::Store;
 use liner_proto::wire::record::Mode;
 
@@ -232,6 +232,7 @@ impl Client {
         options: SendOptions,
     ) -> Result<Sent, ClientSendError> {
         let (commands, class) = self.commands()?;
+        self.check_topic(topic)?;
         let payloads: Vec<Box<[u8]>> = payloads.into_iter().map(|payload| payload.as_ref().into()).collect();
         if payloads.iter().any(|payload| payload.is_empty()) {
             return Err(ClientSendError::Empty);
@@ -250,6 +251,7 @@ impl Client {
     /// `Busy`, if 16 MiB or 65,536 messages wait to be taken: flush. `NotRunning`.
     pub fn post(&self, topic: &str, payload: &[u8], options: SendOptions) -> Result<(), ClientSendError> {
         let (commands, _) = self.commands()?;
+        self.check_topic(topic)?;
         if payload.is_empty() {
             return Err(ClientSendError::Empty);
         }
@@ -283,6 +285,14 @@ impl Client {
     }
 
     // ------------------------------------------------------------------ helpers
+
+    /// Whether somebody else may take the topic.
+    fn check_topic(&self, topic: &str) -> Result<(), ClientSendError> {
+        if lock(&self.settings).topic == topic {
+            return Err(ClientSendError::Refused { sent: 0, why: SendError::OwnTopic });
+        }
+        Ok(())
+    }
 
     /// How the loop is talked to, if it runs.
     fn commands(&self) -> Result<(Arc<Commands>, Class), ClientSendError> {

@@ -78,8 +78,10 @@ fn what_is_posted_is_stored_by_the_flush() {
     for number in 0..1000u32 {
         assert_eq!(next(&told).2, number.to_le_bytes(), "in order");
     }
-    two.post("to-two", b"to itself", options).unwrap();
+    two.subscribe("own").unwrap();
+    two.post("own", b"to nobody else", options).unwrap();
     let refused = Err(ClientSendError::Refused { sent: 0, why: SendError::OwnTopic });
+    assert_eq!(two.post("to-two", b"to itself", options), refused);
     assert_eq!(two.flush(), refused, "what was refused is told by the flush");
     assert_eq!(two.flush(), Ok(()), "once");
 }

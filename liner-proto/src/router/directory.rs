@@ -147,6 +147,10 @@ impl Router {
         {
             state.rows += 1;
             state.subscribed = true;
+            if self.started {
+                let (name, topic) = (state.name.clone(), self.topics.text(topic).into());
+                self.events.push(Event::Subscribed { name, topic });
+            }
             self.reopen_topic(topic);
         }
         subscribed

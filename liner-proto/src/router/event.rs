@@ -32,6 +32,20 @@ pub enum Event {
         /// Whether this node had dialled the connection.
         dialed: bool,
     },
+    /// Somebody takes a topic now, as he says himself, or somebody who knows him.
+    Subscribed {
+        /// His name.
+        name: Box<str>,
+        /// The topic.
+        topic: Box<str>,
+    },
+    /// Somebody takes a topic no more.
+    Unsubscribed {
+        /// His name.
+        name: Box<str>,
+        /// The topic.
+        topic: Box<str>,
+    },
     /// A connection ended before its handshake did.
     HandshakeFailed {
         /// The connection.
@@ -155,6 +169,10 @@ impl Event {
             }
             Self::PeerDown { name, reason, .. } => {
                 info!("{:?} is disconnected: {:?}", Text::of(name), reason);
+            }
+            Self::Subscribed { name, topic } => debug!("{:?} takes {:?}", Text::of(name), Text::of(topic)),
+            Self::Unsubscribed { name, topic } => {
+                debug!("{:?} takes {:?} no more", Text::of(name), Text::of(topic));
             }
             Self::HandshakeFailed { conn, name, reason, .. } => {
                 let name = Text::of(name.as_deref().unwrap_or_default());

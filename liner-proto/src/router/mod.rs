@@ -117,8 +117,8 @@ pub enum SendError {
     /// The topic is empty or longer than 255 bytes.
     #[error("a topic has 1 to 255 bytes")]
     BadTopic,
-    /// The node itself subscribes to the topic.
-    #[error("this node subscribes to the topic itself")]
+    /// The node itself subscribes to the topic, and nobody else is known who does: nothing is sent to oneself.
+    #[error("this node subscribes to the topic itself, and nobody else is known who does")]
     OwnTopic,
     /// The time to live is nothing, or too long to be counted.
     #[error("a time to live is from 1 ms to 49 days")]
@@ -161,6 +161,7 @@ pub struct Router {
     handed_on_before: u64,
     /// When a sweep of the topics freed little.
     swept_in_vain: Option<Instant>,
+    started: bool,
     closing: bool,
 }
 
@@ -198,6 +199,7 @@ impl Router {
             taken: 0,
             handed_on_before: 0,
             swept_in_vain: None,
+            started: false,
             closing: false,
             config,
         }
@@ -269,6 +271,7 @@ impl Router {
     /// Ends the recovery. Epochs are made where there are none, and new ones where the store may have gone backwards.
     pub fn start(&mut self, now: Instant) {
         self.tick(now);
+        self.started = true;
         for peer in self.peers.ids() {
             self.set_lease(PeerId(peer));
         }
@@ -402,7 +405,7 @@ impl Router {
             return Err(SendError::TooLarge { max });
         }
         let topic = self.topics.intern(topic);
-        if self.topics.is_own(topic) {
+        if self.topics.is_own(topic) && self.topics.rows(topic).is_empty() {
             return Err(SendError::OwnTopic);
         }
         let mut header = Header::new(options.mode, Topic::Number(0));
