@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::dial::Dials;
 use super::event::Event;
 use super::outbox::{Key, Outbox};
+use super::topics::Row;
 use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError};
 use crate::effect::{DeadReason, GapReason};
@@ -147,10 +148,8 @@ impl Router {
             }
         } else {
             for index in 0..self.topics.rows(topic).len() {
-                let Some(peer) = self.topics.rows(topic).get(index).map(|row| row.peer) else { continue };
-                if peer == from {
-                    continue;
-                }
+                let row = self.topics.rows(topic).get(index).filter(|row| row.peer != from && !row.heard);
+                let Some(peer) = row.map(|row| row.peer) else { continue };
                 let target = self.target(topic, peer);
                 queued |= self.push_taken(target, (topic, &onward, payload));
             }
@@ -213,12 +212,15 @@ impl Router {
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return Err(PushError::Full) };
         outbox.own_through = outbox.push(self.now, (topic, text), header, payload, over)?;
         outbox.out.handle_write_behind(self.now, self.config.timing.write_behind);
-        let conn = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn);
+        let peer = outbox.peer;
+        let conn = peer.and_then(|peer| self.peers.get(peer.0)?.conn);
         if !outbox.listed {
             self.list(id);
         }
-        if let Some(conn) = conn {
-            self.conns.list(conn);
+        match (conn, peer) {
+            (Some(conn), _) => self.conns.list(conn),
+            (None, Some(peer)) => self.seek(peer),
+            (None, None) => {}
         }
         Ok(())
     }
@@ -235,7 +237,9 @@ impl Router {
         let turn = self.topics.next_turn(topic);
         let peers = &self.peers;
         let is_up = |peer: PeerId| peers.get(peer.0).is_some_and(|peer| peer.conn.is_some());
-        let rows = || self.topics.rows(topic).iter().map(|row| row.peer).filter(|peer| Some(*peer) != except);
+        // What this node takes over goes to those that have told it themselves that they take it.
+        let may = |row: &&Row| Some(row.peer) != except && (except.is_none() || !row.heard);
+        let rows = || self.topics.rows(topic).iter().filter(may).map(|row| row.peer);
         let up = rows().filter(|peer| is_up(*peer)).count();
         if up > 0 {
             rows().filter(|peer| is_up(*peer)).nth(turn % up)
@@ -275,7 +279,7 @@ impl Router {
     /// The first durable subscriber of a topic: what was kept is for it.
     fn heir(&self, topic: TopicId) -> Option<PeerId> {
         let durable = |peer: &PeerId| self.peers.get(peer.0).is_some_and(|peer| peer.durable);
-        self.topics.rows(topic).iter().map(|row| row.peer).find(durable)
+        self.topics.rows(topic).iter().filter(|row| !row.heard).map(|row| row.peer).find(durable)
     }
 
     pub(super) fn kept_is_empty(&self, id: Option<OutboxId>) -> bool {
@@ -304,7 +308,7 @@ impl Router {
         if self.topics.is_own(topic) || !self.config.takes_custody || header.origin.is_some() {
             return false;
         }
-        let others = self.topics.rows(topic).iter().any(|row| row.peer != from);
+        let others = self.topics.rows(topic).iter().any(|row| row.peer != from && !row.heard);
         !others && self.keeps_no_more(from, topic)
     }
 

@@ -47,6 +47,16 @@ pub enum Event {
         /// The address.
         address: Box<str>,
     },
+    /// Another node answers where one was said to be. Told once until the right one answers there; a message for the one that was
+    /// said to be there waits.
+    WrongName {
+        /// The address.
+        address: Box<str>,
+        /// Who was said to be there.
+        expected: Box<str>,
+        /// Who is.
+        found: Box<str>,
+    },
     /// Numbers of a peer's stream will never carry a message.
     Gap {
         /// The sender.
@@ -160,6 +170,10 @@ impl Event {
                 debug!("the handshake of connection {} with {:?} has failed: {:?}", conn.0, name, reason);
             }
             Self::DialFailed { address } => debug!("nobody answers at {:?}", Text::of(address)),
+            Self::WrongName { address, expected, found } => {
+                let (address, expected, found) = (Text::of(address), Text::of(expected), Text::of(found));
+                warn!("{:?} answers at {:?}, where {:?} was said to be", found, address, expected);
+            }
             Self::Gap { from, count, reason } => {
                 warn!("a gap: {} messages of {:?} will never come: {:?}", count, Text::of(from), reason);
             }

@@ -17,11 +17,13 @@ impl Router {
     /// forgotten at once: whoever connects under one name after another takes no place.
     pub(super) fn leave(&mut self, peer: PeerId) {
         self.close_mailbox(peer);
+        self.seek(peer);
         let Some(state) = self.peers.get(peer.0).filter(|state| state.conn.is_none()) else { return };
         let opened = |id: OutboxId| {
             self.outboxes.get(id.0).is_some_and(|outbox| outbox.opened != Opened::No || !outbox.is_spent())
         };
-        if !state.has_left_nothing() || state.outbox.is_some_and(opened) || !self.is_left_alone(peer) {
+        let speaks = state.whereabouts.is_teller() || self.is_heard_of(peer);
+        if speaks || !state.has_left_nothing() || state.outbox.is_some_and(opened) || !self.is_left_alone(peer) {
             return self.set_lease(peer);
         }
         self.remove_peer(peer);
@@ -51,14 +53,31 @@ impl Router {
         for peer in due.collect::<Vec<_>>() {
             self.clear_lease(peer);
             let Some(state) = self.peers.get(peer.0).filter(|state| state.conn.is_none()) else { continue };
-            if state.subscribed && !state.durable {
-                self.give_up(peer);
+            let is_given_up = state.subscribed && !state.durable;
+            self.end_lessons(peer);
+            self.untell(peer);
+            if self.is_heard_of(peer) {
+                // Others are connected to it.
+                self.set_lease(peer);
+            } else if is_given_up {
+                self.depart(peer);
+            } else {
+                self.return_or_forget(peer);
             }
-            let outbox = self.peers.get(peer.0).and_then(|state| state.outbox);
-            match outbox.filter(|id| self.outboxes.get(id.0).is_some_and(super::Outbox::has_to_return)) {
-                Some(outbox) => self.return_queue(outbox),
-                None => self.forget(peer),
-            }
+        }
+    }
+
+    /// A subscriber is gone, and what was queued for it goes where it belongs.
+    pub(super) fn depart(&mut self, peer: PeerId) {
+        self.give_up(peer);
+        self.return_or_forget(peer);
+    }
+
+    fn return_or_forget(&mut self, peer: PeerId) {
+        let outbox = self.peers.get(peer.0).and_then(|state| state.outbox);
+        match outbox.filter(|id| self.outboxes.get(id.0).is_some_and(super::Outbox::has_to_return)) {
+            Some(outbox) => self.return_queue(outbox),
+            None => self.forget(peer),
         }
     }
 
@@ -68,7 +87,8 @@ impl Router {
         let left = self.remove_rows(peer, &[]);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         state.subscribed = false;
-        state.left.extend(left);
+        // The store knows nothing of what others have said.
+        state.left.extend(left.into_iter().filter(|(_, row)| !row.heard));
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return };
         let (name, queued) = (state.name.clone(), outbox.out.queued());
         self.events.push(Event::SubscriberGone { name, queued });
@@ -86,6 +106,7 @@ impl Router {
     /// until it says otherwise.
     pub(super) fn welcome_back(&mut self, peer: PeerId) {
         self.clear_lease(peer);
+        self.handle_met(peer);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         state.inbox = state.about.map(|about| about.inbox);
         let left = core::mem::take(&mut state.left);
@@ -202,6 +223,8 @@ impl Router {
 
     fn remove_peer(&mut self, peer: PeerId) {
         self.clear_lease(peer);
+        self.unseek(peer);
+        self.untell(peer);
         let Some(state) = self.peers.remove(peer.0) else { return };
         self.names.remove(&state.name);
         self.names_full = false;

@@ -30,6 +30,7 @@ mod line;
 mod loads;
 mod loose;
 mod mailbox;
+mod mesh;
 mod options;
 mod outbox;
 mod output;
@@ -41,6 +42,7 @@ mod slots;
 mod storage;
 mod sweep;
 mod tally;
+mod telling;
 mod topics;
 
 use alloc::boxed::Box;
@@ -75,6 +77,7 @@ use peer::Peer;
 use slots::Slots;
 use storage::Storage;
 use tally::Tally;
+use telling::Telling;
 use topics::Topics;
 
 /// Index of an interned topic.
@@ -149,6 +152,7 @@ pub struct Router {
     storage: Storage,
     events: Events,
     tally: Tally,
+    telling: Telling,
     sends: SendId,
     /// Version of the node's own rows in the directory.
     rows_version: u64,
@@ -190,6 +194,7 @@ impl Router {
             storage: Storage::default(),
             events: Events::default(),
             tally: Tally::default(),
+            telling: Telling::default(),
             sends: SendId(0),
             rows_version: 1,
             taken: 0,
@@ -234,6 +239,9 @@ impl Router {
                     peer.durable |= !directory::is_ephemeral(address);
                     peer.inbox = peer.inbox.or(mailbox::inbox_of(address));
                 }
+                if let Some(peer) = self.peers.get_mut(peer.0) {
+                    peer.whereabouts.restore(address);
+                }
                 self.add_row(topic, peer, address);
             }
         }
@@ -268,6 +276,7 @@ impl Router {
         self.tick(now);
         for peer in self.peers.ids() {
             self.set_lease(PeerId(peer));
+            self.seek(PeerId(peer));
         }
         if self.inbox.is_none() {
             self.inbox = Epoch(self.rng.next_nonzero());
@@ -443,7 +452,9 @@ impl Router {
     /// nobody is known for. An address that earlier lives of the node were told is dialled until nothing waits for it.
     pub fn add_peer(&mut self, now: Instant, address: &str) -> DialId {
         self.tick(now);
-        self.dials.add(address, now)
+        let dial = self.dials.add(address, now);
+        self.yield_to(dial);
+        dial
     }
 
     /// Ends all sessions. What is queued stays in the store.
@@ -463,10 +474,11 @@ impl Router {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, and what. May change after every input.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let conns = self.conns.deadline(self.now, self.config.timing.write_stall);
-        let dials = self.dials.deadline(|id| !self.kept_is_empty(Some(id))).filter(|_| !self.closing);
+        let dials = self.dial_deadline().filter(|_| !self.closing);
         let waits = self.write_behind_deadline();
         let store = earlier(waits, self.storage.retry_deadline());
         let rest = earlier(self.lease_deadline(), self.tally.deadline());
+        let rest = earlier(rest, self.telling.deadline());
         earlier(earlier(conns, dials), earlier(store, rest))
     }
 
@@ -476,6 +488,7 @@ impl Router {
         self.conns.handle_timeout(self.now, self.config.timing.write_stall);
         self.check_stalls();
         self.check_leases();
+        self.check_telling();
         self.retry_store();
         self.check_all_written();
         self.tell_losses();
