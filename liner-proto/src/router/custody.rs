@@ -236,7 +236,8 @@ impl Router {
     fn pick(&mut self, topic: TopicId, except: Option<PeerId>) -> Option<PeerId> {
         let turn = self.topics.next_turn(topic);
         let peers = &self.peers;
-        let is_up = |peer: PeerId| peers.get(peer.0).is_some_and(|peer| peer.conn.is_some());
+        let lives = |conn| self.conns.get(conn).is_some_and(|conn| !conn.session.is_ending());
+        let is_up = |peer: PeerId| peers.get(peer.0).and_then(|peer| peer.conn).is_some_and(lives);
         // What this node takes over goes to those that have told it themselves that they take it.
         let may = |row: &&Row| Some(row.peer) != except && (except.is_none() || !row.heard);
         let rows = || self.topics.rows(topic).iter().filter(may).map(|row| row.peer);

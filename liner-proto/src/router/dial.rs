@@ -95,9 +95,8 @@ impl Dials {
 
     /// An address for which something waits since an earlier life of the node.
     pub(super) fn restore(&mut self, address: &str, now: Instant) -> DialId {
-        let is_it = |target: &Target| {
-            &*target.address == address && target.sought.is_none() && !target.is_free()
-        };
+        let is_it =
+            |target: &Target| &*target.address == address && target.sought.is_none() && !target.is_free();
         match self.targets.iter().position(is_it) {
             Some(index) => DialId(index as u32),
             None => self.put(Target::new(address.into(), now)),

@@ -138,7 +138,7 @@ impl Router {
         Ok(())
     }
 
-    fn note_change(&mut self, peer: PeerId) {
+    pub(super) fn note_change(&mut self, peer: PeerId) {
         if let Some(state) = self.peers.get_mut(peer.0) {
             state.whereabouts.is_changed = true;
         }

@@ -23,7 +23,11 @@ impl Router {
             self.outboxes.get(id.0).is_some_and(|outbox| outbox.opened != Opened::No || !outbox.is_spent())
         };
         let speaks = state.whereabouts.is_teller() || self.is_heard_of(peer);
-        if speaks || !state.has_left_nothing() || state.outbox.is_some_and(opened) || !self.is_left_alone(peer) {
+        if speaks
+            || !state.has_left_nothing()
+            || state.outbox.is_some_and(opened)
+            || !self.is_left_alone(peer)
+        {
             return self.set_lease(peer);
         }
         self.remove_peer(peer);

@@ -62,7 +62,7 @@ struct Lesson {
 
 impl Whereabouts {
     /// Where it is dialled next.
-    fn address(&self) -> Option<&str> {
+    pub(super) fn address(&self) -> Option<&str> {
         let (first, second) =
             if self.tries_heard { (&self.heard, &self.told) } else { (&self.told, &self.heard) };
         first.as_deref().or(second.as_deref())
@@ -117,7 +117,8 @@ impl Whereabouts {
 /// Whether an address looks like one that can be dialled: a host, a colon and a port.
 fn is_dialable(address: &str) -> bool {
     let Some((host, port)) = address.rsplit_once(':') else { return false };
-    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse().is_ok_and(|port: u16| port > 0);
+    let is_port =
+        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse().is_ok_and(|port: u16| port > 0);
     let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]%".contains(&byte);
     address.len() <= NAME_BYTES_MAX && is_port && !host.is_empty() && host.bytes().all(is_host)
 }
@@ -262,6 +263,18 @@ impl Router {
         self.check_unheard(peer);
     }
 
+    /// Nobody is to be believed any more who said that a node takes a topic.
+    pub(super) fn unlearn(&mut self, peer: PeerId, topic: &str) {
+        let Some(state) = self.peers.get(peer.0) else { return };
+        let (name, tellers) = (state.name.clone(), state.whereabouts.tellers.clone());
+        for teller in tellers {
+            let lessons = self.peers.get_mut(teller.0).map(|state| &mut state.whereabouts.tells);
+            if let Some(lesson) = lessons.and_then(|lessons| lessons.get_mut(&name)) {
+                lesson.topics.remove(topic);
+            }
+        }
+    }
+
     /// If nobody speaks of a node any more that has never been met, it is gone.
     fn check_unheard(&mut self, peer: PeerId) {
         let Some(state) = self.peers.get(peer.0) else { return };
@@ -389,8 +402,10 @@ impl Router {
         let expected = match sought {
             Some(peer) => self.peers.get(peer.0).map(|state| &state.name),
             None => {
-                let is_there = |state: &&super::Peer| state.whereabouts.is_at(&address) && *state.name != *found;
-                let is_known = |state: &super::Peer| state.whereabouts.is_at(&address) && *state.name == *found;
+                let is_there =
+                    |state: &&super::Peer| state.whereabouts.is_at(&address) && *state.name != *found;
+                let is_known =
+                    |state: &super::Peer| state.whereabouts.is_at(&address) && *state.name == *found;
                 let known = self.names.get(found).and_then(|peer| self.peers.get(peer.0));
                 let other = || self.peers.iter().find(is_there).map(|state| &state.name);
                 if known.is_some_and(is_known) { None } else { other() }
@@ -427,7 +442,8 @@ mod tests {
             assert!(is_dialable(good), "{good}");
         }
         let long = alloc::format!("{}:1", "x".repeat(300));
-        let bad = ["", "a", ":1", "a:", "a:0", "a:65536", "a:+1", "a b:1", "@a:1", "~a:1", "a/b:1", "ä:1", &long];
+        let bad =
+            ["", "a", ":1", "a:", "a:0", "a:65536", "a:+1", "a b:1", "@a:1", "~a:1", "a/b:1", "ä:1", &long];
         for bad in bad {
             assert!(!is_dialable(bad), "{bad}");
         }

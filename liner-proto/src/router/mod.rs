@@ -28,6 +28,7 @@ mod leaving;
 mod limits;
 mod line;
 mod loads;
+mod looking;
 mod loose;
 mod mailbox;
 mod mesh;
@@ -55,6 +56,7 @@ pub use dial::{Dial, DialId};
 pub use doubt::{Decision, InDoubt, InDoubtPolicy};
 pub use event::{Application, Event, Message};
 pub use loads::LoadRequest;
+pub use looking::{Address, QueuedFor};
 pub use options::SendOptions;
 pub use storage::StoreRequest;
 

@@ -100,7 +100,8 @@ impl Router {
             self.telling.rows -= core::mem::take(&mut whereabouts.told_rows);
             self.telling.bytes -= core::mem::take(&mut whereabouts.told_bytes);
             let was_told = core::mem::take(&mut whereabouts.revision) > 0;
-            let fits = self.telling.rows + rows <= self.config.heard_max && self.telling.bytes + bytes <= BYTES_MAX;
+            let fits =
+                self.telling.rows + rows <= self.config.heard_max && self.telling.bytes + bytes <= BYTES_MAX;
             if fits {
                 (whereabouts.told_rows, whereabouts.told_bytes) = (rows, bytes);
                 whereabouts.revision = version;
@@ -128,8 +129,7 @@ impl Router {
             let state = self.peers.get(peer.0);
             state.map_or(0, |state| state.name.len() + state.whereabouts.told().map_or(0, str::len) + 8)
         };
-        let mut sizes: BTreeMap<PeerId, (usize, usize)> =
-            peers.iter().map(|peer| (*peer, (0, 0))).collect();
+        let mut sizes: BTreeMap<PeerId, (usize, usize)> = peers.iter().map(|peer| (*peer, (0, 0))).collect();
         for (topic, rows) in self.topics.all_rows() {
             for row in rows.iter().filter(|row| !row.heard) {
                 if let Some((count, bytes)) = sizes.get_mut(&row.peer) {
