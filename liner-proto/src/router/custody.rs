@@ -453,7 +453,8 @@ impl Router {
 
     fn move_run(&mut self, from: OutboxId, to: Option<OutboxId>, (first, run): (u64, &[u8]), again: bool) {
         let now = self.reading();
-        let restored = self.outboxes.get(from.0).map_or(0, |outbox| outbox.restored);
+        let outbox = self.outboxes.get(from.0);
+        let (restored, maybe_sent) = outbox.map_or((0, 0), |outbox| (outbox.restored, outbox.maybe_sent));
         let mut next = first;
         for record in Run::new(run) {
             let Ok(record) = record else { return };
@@ -469,17 +470,21 @@ impl Router {
                 }
             };
             let header = now.unqueued(&header, number <= restored);
+            let again = again || (to.is_none() && number <= maybe_sent);
             let header = Header { repeat: header.repeat || again, ..header };
-            let (to, header) = match to {
-                Some(to) => (to, header),
+            let is_one = header.mode == Mode::One;
+            if to.is_none()
+                && let Some(outbox) = self.outboxes.get_mut(from.0)
+            {
+                outbox.forgetting.iter_mut().for_each(|forgetting| forgetting.note(is_one));
+            }
+            let to = match to {
+                Some(to) => to,
                 // Every subscriber that is left has its own copy.
-                None if header.mode != Mode::One => continue,
+                None if !is_one => continue,
                 None => {
                     let other = self.pick(topic, None).map(|peer| self.target(topic, peer));
-                    (
-                        other.unwrap_or_else(|| self.kept_outbox(topic, None)),
-                        Header { repeat: true, ..header },
-                    )
+                    other.unwrap_or_else(|| self.kept_outbox(topic, None))
                 }
             };
             let own_through = self.outboxes.get(to.0).map_or(0, |outbox| outbox.own_through);

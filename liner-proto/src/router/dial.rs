@@ -130,6 +130,13 @@ impl Dials {
         }
     }
 
+    /// Nobody knows any more who answers where the node did.
+    pub(super) fn forget_peer(&mut self, peer: PeerId) {
+        for target in self.targets.iter_mut().filter(|target| target.peer == Some(peer)) {
+            target.peer = None;
+        }
+    }
+
     /// How many nodes are looked for, those that were found among them.
     pub(super) const fn seeking(&self) -> usize {
         self.seeking

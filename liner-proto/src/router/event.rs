@@ -114,6 +114,15 @@ pub enum Event {
         /// Messages that were queued for it.
         queued: u64,
     },
+    /// A node was forgotten, as [`Router::forget`](super::Router::forget) was asked to, and the store knows it.
+    Forgotten {
+        /// Its name.
+        name: Box<str>,
+        /// Messages that went back to their topics.
+        rerouted: u64,
+        /// Messages that were dropped; the node is told of a gap if it should come back.
+        dropped: u64,
+    },
     /// A peer with a new name was refused, as `max` names are known already. Told once until a name is forgotten. Names of those
     /// that subscribe durably or have sent something stay for ever: whoever sends should keep the name it has.
     NamesFull {
@@ -193,6 +202,10 @@ impl Event {
             }
             Self::SubscriberGone { name, queued } => {
                 debug!("{:?} was away for too long: {} messages leave its queue", Text::of(name), queued);
+            }
+            Self::Forgotten { name, rerouted, dropped } => {
+                let name = Text::of(name);
+                info!("{:?} is forgotten: {} messages went elsewhere, {} were dropped", name, rerouted, dropped);
             }
             Self::NamesFull { max } => warn!("a new name was refused: {} are known", max),
             Self::DeadLetter { name, topic, reason, count } => {

@@ -81,7 +81,7 @@ impl Router {
         let outbox = self.peers.get(peer.0).and_then(|state| state.outbox);
         match outbox.filter(|id| self.outboxes.get(id.0).is_some_and(super::Outbox::has_to_return)) {
             Some(outbox) => self.return_queue(outbox),
-            None => self.forget(peer),
+            None => self.let_go(peer),
         }
     }
 
@@ -96,7 +96,7 @@ impl Router {
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return };
         let (name, queued) = (state.name.clone(), outbox.out.queued());
         self.events.push(Event::SubscriberGone { name, queued });
-        outbox.return_through = outbox.out.next() - 1;
+        outbox.begin_return();
     }
 
     fn return_queue(&mut self, outbox: OutboxId) {
@@ -118,6 +118,8 @@ impl Router {
             state.subscribed |= core::mem::take(&mut outbox.return_through) > 0;
             // It has told nothing in this session.
             outbox.unwanted_through = 0;
+            // It is back before it was forgotten.
+            outbox.forgetting = None;
         }
         for (topic, row) in left {
             self.add_row(topic, peer, &row.address);
@@ -130,7 +132,7 @@ impl Router {
     /// Forgets what there is of a peer that has stayed away, as far as nothing is left: its rows if it was given up, its queue
     /// in the store, and then its name. Until the store has forgotten the queue nobody may be told where the stream begins,
     /// and nobody whom it was told may be in a handshake.
-    pub(super) fn forget(&mut self, peer: PeerId) {
+    pub(super) fn let_go(&mut self, peer: PeerId) {
         if self.close_mailbox(peer) {
             return self.set_lease(peer);
         }
@@ -143,6 +145,9 @@ impl Router {
         if self.is_calling(peer) || (queued == 0 && !spent) {
             // A handshake or the store decides what is next.
             return self.set_lease(peer);
+        }
+        if self.close_forgotten(peer) {
+            return;
         }
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         for (topic, row) in core::mem::take(&mut state.left) {
@@ -240,6 +245,9 @@ impl Router {
     fn remove_outbox(&mut self, id: OutboxId) {
         let Some(mut outbox) = self.outboxes.remove(id.0) else { return };
         self.storage.put_aside -= outbox.drop_aside();
+        if let Some(forgetting) = &outbox.forgetting {
+            self.tell_forgotten(&outbox.key, forgetting);
+        }
         if !outbox.is_moved() {
             self.handed_on_before += outbox.acked_since_start();
         }
@@ -267,7 +275,7 @@ impl Router {
             }
         }
         for peer in returned {
-            self.forget(peer);
+            self.let_go(peer);
         }
     }
 }

@@ -306,6 +306,12 @@ impl Router {
 
     /// There is nobody where a node is said to be that was never met: whoever says so is not believed until it says something else.
     fn refute(&mut self, peer: PeerId) {
+        self.disbelieve(peer);
+        self.spread(peer);
+        self.check_unheard(peer);
+    }
+
+    fn disbelieve(&mut self, peer: PeerId) {
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let name = state.name.clone();
         state.whereabouts.heard = None;
@@ -315,8 +321,15 @@ impl Router {
                 lesson.is_refuted = true;
             }
         }
-        self.spread(peer);
-        self.check_unheard(peer);
+    }
+
+    /// Nothing is known any more of where a node is, and those who say so are not believed.
+    pub(super) fn forget_whereabouts(&mut self, peer: PeerId) {
+        self.unseek(peer);
+        let Some(state) = self.peers.get_mut(peer.0) else { return };
+        let whereabouts = &mut state.whereabouts;
+        (whereabouts.told, whereabouts.heard, whereabouts.is_fresh) = (None, None, false);
+        self.disbelieve(peer);
     }
 
     // ------------------------------------------------------------------ who is dialled

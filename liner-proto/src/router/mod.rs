@@ -22,6 +22,7 @@ mod directory;
 mod doubt;
 mod event;
 mod expiry;
+mod forget;
 mod handshake;
 mod input;
 mod leaving;
@@ -55,6 +56,7 @@ pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
 pub use doubt::{Decision, InDoubt, InDoubtPolicy};
 pub use event::{Application, Event, Message};
+pub use forget::ForgetError;
 pub use loads::LoadRequest;
 pub use looking::{Address, QueuedFor};
 pub use options::SendOptions;
@@ -74,6 +76,7 @@ use conn::Conns;
 use dial::Dials;
 use event::Events;
 use expiry::Calendar;
+use forget::Forgotten;
 use outbox::{Key, Opened, Outbox};
 use peer::Peer;
 use slots::Slots;
@@ -155,6 +158,7 @@ pub struct Router {
     events: Events,
     tally: Tally,
     telling: Telling,
+    forgotten: Forgotten,
     sends: SendId,
     /// Version of the node's own rows in the directory.
     rows_version: u64,
@@ -197,6 +201,7 @@ impl Router {
             events: Events::default(),
             tally: Tally::default(),
             telling: Telling::default(),
+            forgotten: Forgotten::default(),
             sends: SendId(0),
             rows_version: 1,
             taken: 0,
@@ -538,6 +543,7 @@ impl Router {
         let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
         let id = self.new_outbox(Key::Node(name), epoch);
         self.own_outbox(peer, id);
+        self.begin_with_gap(id);
         id
     }
 
