@@ -205,7 +205,10 @@ impl Event {
             }
             Self::Forgotten { name, rerouted, dropped } => {
                 let name = Text::of(name);
-                info!("{:?} is forgotten: {} messages went elsewhere, {} were dropped", name, rerouted, dropped);
+                info!(
+                    "{:?} is forgotten: {} messages went elsewhere, {} were dropped",
+                    name, rerouted, dropped
+                );
             }
             Self::NamesFull { max } => warn!("a new name was refused: {} are known", max),
             Self::DeadLetter { name, topic, reason, count } => {
