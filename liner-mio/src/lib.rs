@@ -40,8 +40,8 @@ pub use handler::Handler;
 pub use liner_proto::delivery::SendMode;
 pub use liner_proto::id::{Class, SendId};
 pub use liner_proto::router::{
-    Address, Decision, Event, ForgetError, Framing, InDoubt, Message, NodeConfig, QueuedFor, Quota, SendError,
-    SendOptions,
+    Address, Decision, Event, ForgetError, Framing, InDoubt, Message, NodeConfig, QueuedFor, Quota,
+    SendError, SendOptions,
 };
 pub use liner_proto::store::{HeapStore, Store};
 pub use liner_proto::wire::record::Mode;

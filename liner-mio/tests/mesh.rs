@@ -56,8 +56,9 @@ fn a_replica_that_never_comes_back_is_forgotten_and_another_one_gets_what_was_fo
     let mut one = replica("one", None);
     let known = one.node.listen_addrs()[0].to_string();
     let mut two = replica("two", Some(&known));
-    let mut sender =
-        Party::new(Node::builder("sender").listen("127.0.0.1:0", Framing::Length).peer(&known).build().unwrap());
+    let mut sender = Party::new(
+        Node::builder("sender").listen("127.0.0.1:0", Framing::Length).peer(&known).build().unwrap(),
+    );
     run([&mut one, &mut two, &mut sender], |[.., sender]| sender.node.peers_up().len() == 2);
     assert_eq!(sender.node.forget("two", true), Err(ForgetError::Up));
     drop(two);

@@ -9,9 +9,9 @@
 //! What it promises stands in `docs/DELIVERY.md`, how it is built in `docs/ARCHITECTURE.md`.
 
 pub use liner_mio::{
-    BlockingSendError, BuildError, Builder, Class, Decision, DriveError, Event, Framing, Handler, HeapStore,
-    InDoubt, LineEvent, LineState, LineUrl, Message, Mode, Node, NodeConfig, Progress, Quota, SendError,
-    SendId, SendMode, SendOptions, StopError, Store,
+    Address, BlockingSendError, BuildError, Builder, Class, Decision, DriveError, Event, ForgetError,
+    Framing, Handler, HeapStore, InDoubt, LineEvent, LineState, LineUrl, Message, Mode, Node, NodeConfig,
+    Progress, QueuedFor, Quota, SendError, SendId, SendMode, SendOptions, StopError, Store,
 };
 /// The core: no I/O, no clock, and without its features neither std nor an allocator.
 pub use liner_proto as proto;

@@ -102,7 +102,7 @@ pub(super) struct Outbox {
     pub(super) returning: bool,
     /// Those up to this number. What was queued later is for the peer when it comes back.
     pub(super) return_through: u64,
-    /// Those up to this one may have been sent before the rest was to go back.
+    /// Those of them that are marked, up to this one.
     pub(super) maybe_sent: u64,
     /// Its peer is being forgotten.
     pub(super) forgetting: Option<Forgetting>,
@@ -396,10 +396,10 @@ impl Outbox {
         self.out.is_settled() && self.opened != Opened::Asked && self.aside_asked.is_empty()
     }
 
-    /// What is queued by now goes back to its topics.
-    pub(super) fn begin_return(&mut self) {
+    /// What is queued by now goes back to its topics, marked: it leaves its place among what the sender has sent.
+    pub(super) const fn begin_return(&mut self) {
         self.return_through = self.out.next() - 1;
-        self.maybe_sent = self.out.sent_through();
+        self.maybe_sent = self.return_through;
     }
 
     /// Its peer is to be forgotten, and what is queued goes back to its topics or is dropped.
@@ -408,7 +408,10 @@ impl Outbox {
         if reroute && self.out.queued() > 0 {
             // Whoever had to be asked about messages in doubt is not there: they go back as others do that may have been sent.
             self.doubt = Doubt::Decided(Decision::Redeliver);
-            return self.begin_return();
+            self.begin_return();
+            // An operator has asked for it: what was never sent is as good as new.
+            self.maybe_sent = self.out.sent_through();
+            return;
         }
         forgetting.dropped(self.out.waiting());
         self.return_through = 0;
