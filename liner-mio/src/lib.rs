@@ -37,16 +37,17 @@ mod storage;
 
 pub use builder::Builder;
 pub use client::{
-    Backpressure, Client, ClientSendError, ClientStopError, Failures, NewClientError, Outcome, Reliability,
-    RunError, Sent, Status, StoppedOnlyError, SubscribeError, Taken,
+    Backpressure, Client, ClientForgetError, ClientSendError, ClientStopError, Failures, KnownAddress,
+    NewClientError, Outcome, PendingFor, Reliability, RunError, Sent, Status, StoppedOnlyError,
+    SubscribeError, Taken,
 };
 pub use error::{BlockingSendError, BuildError, DriveError, StopError};
 pub use handler::Handler;
 pub use liner_proto::delivery::SendMode;
 pub use liner_proto::id::{Class, SendId};
 pub use liner_proto::router::{
-    Decision, Event, Framing, InDoubt, Message, NodeConfig, PutAsideError, Quota, Receipt, SendError,
-    SendOptions, Settle,
+    Address, Decision, Event, ForgetError, Framing, InDoubt, Message, NodeConfig, PutAsideError, QueuedFor,
+    Quota, Receipt, SendError, SendOptions, Settle,
 };
 pub use liner_proto::store::{HeapStore, Store};
 pub use liner_proto::wire::record::Mode;

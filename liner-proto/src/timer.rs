@@ -30,6 +30,8 @@ pub enum Wakeup {
     Lease,
     /// What was counted is to be told.
     Report,
+    /// Peers are to be told of others.
+    Directory,
     /// Frames that were sent on a line have not arrived.
     Retransmit,
     /// The peer on a line is to hear what has arrived.
@@ -66,6 +68,11 @@ impl BackOff {
     /// The peer was there until `now`.
     pub const fn reset(&mut self, now: Instant) {
         *self = Self::new(now);
+    }
+
+    /// When the peer was there last, or when it was tried first.
+    pub const fn down_since(&self) -> Instant {
+        self.down_since
     }
 
     /// Whether nothing has failed since the peer was there.

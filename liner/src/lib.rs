@@ -13,11 +13,12 @@ pub mod client;
 pub mod receivers;
 
 pub use liner_mio::{
-    Backpressure, BlockingSendError, BuildError, Builder, Class, Client, ClientSendError, ClientStopError,
-    Decision, DriveError, Event, Failures, Framing, Handler, HeapStore, InDoubt, LineEvent, LineState,
-    LineUrl, Message, Mode, NewClientError, Node, NodeConfig, Outcome, Progress, PutAsideError, Quota,
-    Receipt, Reliability, RunError, SendError, SendId, SendMode, SendOptions, Sent, Settle, Status,
-    StopError, StoppedOnlyError, Store, SubscribeError, Taken,
+    Address, Backpressure, BlockingSendError, BuildError, Builder, Class, Client, ClientForgetError,
+    ClientSendError, ClientStopError, Decision, DriveError, Event, Failures, ForgetError, Framing, Handler,
+    HeapStore, InDoubt, KnownAddress, LineEvent, LineState, LineUrl, Message, Mode, NewClientError, Node,
+    NodeConfig, Outcome, PendingFor, Progress, PutAsideError, QueuedFor, Quota, Receipt, Reliability,
+    RunError, SendError, SendId, SendMode, SendOptions, Sent, Settle, Status, StopError, StoppedOnlyError,
+    Store, SubscribeError, Taken,
 };
 /// The core: no I/O, no clock, and without its features neither std nor an allocator.
 pub use liner_proto as proto;

@@ -3,7 +3,7 @@
 use std::io;
 
 use liner_proto::id::SendId;
-use liner_proto::router::SendError;
+use liner_proto::router::{ForgetError, SendError};
 
 use crate::error::{BuildError, DriveError, StopError};
 
@@ -126,6 +126,18 @@ pub enum SubscribeError {
         /// The topic.
         topic: String,
     },
+}
+
+/// Why a node was not forgotten.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientForgetError {
+    /// The client does not run.
+    #[error("the client does not run: call `run` first")]
+    NotRunning,
+    /// Its node has refused.
+    #[error(transparent)]
+    Refused(ForgetError),
 }
 
 /// Why something was not done that is done to a client that does not run.

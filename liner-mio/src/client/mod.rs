@@ -22,13 +22,15 @@ use crate::node::Node;
 use command::{Commands, Job, JobEnd, Ticket};
 use dispatch::{Dispatch, Dispatcher};
 pub use error::{
-    ClientSendError, ClientStopError, NewClientError, RunError, StoppedOnlyError, SubscribeError,
+    ClientForgetError, ClientSendError, ClientStopError, NewClientError, RunError, StoppedOnlyError,
+    SubscribeError,
 };
 use handling::Callback;
 pub use handling::{Failures, Outcome, Taken};
 use looping::{End, Loop};
 use settings::Settings;
 pub use settings::{Backpressure, Reliability, Status};
+pub use verbs::{KnownAddress, PendingFor};
 
 /// What a send that was successful has led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,14 +3,62 @@
 use std::time::Duration;
 
 use liner_proto::effect::{GapReason, Queue, Recovered, StoreFault, StoreOp};
-use liner_proto::router::NAME_BYTES_MAX;
+use liner_proto::router::{Address, NAME_BYTES_MAX, QueuedFor};
 use liner_proto::store::Store;
 
-use super::error::{StoppedOnlyError, SubscribeError};
+use super::error::{ClientForgetError, StoppedOnlyError, SubscribeError};
 use super::handling::Failures;
 use super::settings::{Backpressure, Status};
 use super::{Client, lock};
 use crate::builder::Builder;
+
+/// A node that takes a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownAddress {
+    /// Where it listens; `@` and its name if it only dials others.
+    pub address: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it is connected.
+    pub is_up: bool,
+}
+
+impl KnownAddress {
+    fn of(known: Address<'_>) -> Self {
+        Self { address: known.address.to_owned(), name: known.name.to_owned(), is_up: known.is_up }
+    }
+}
+
+/// What is queued for a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingFor {
+    /// Its name; empty as long as nobody has answered at the address.
+    pub name: String,
+    /// Where it listens; empty if nobody knows.
+    pub address: String,
+    /// Messages that it has not acknowledged.
+    pub messages: u64,
+}
+
+impl PendingFor {
+    fn of(queued: QueuedFor<'_>) -> Self {
+        Self { name: queued.name.to_owned(), address: queued.address.to_owned(), messages: queued.messages }
+    }
+}
+
+/// What a store has while its client does not run.
+struct Stopped {
+    store: Box<dyn Store + Send>,
+    queues: Vec<Queued>,
+    rows: Vec<Row>,
+}
+
+/// A row of the directory.
+struct Row {
+    topic: String,
+    address: String,
+    name: String,
+}
 
 /// A queue as a store has it.
 struct Queued {
@@ -139,8 +187,65 @@ impl Client {
         if let Some(queued) = self.ask(|node| node.queued()) {
             return Ok(queued);
         }
-        let (_store, queues, _) = self.open()?;
-        Ok(queues.iter().map(|queue| queue.messages).sum())
+        Ok(self.open()?.queues.iter().map(|queue| queue.messages).sum())
+    }
+
+    /// The nodes that are known to take a topic, by their addresses; while the client does not run, as its store has them.
+    ///
+    /// # Errors
+    /// If it does not run, and its store cannot be opened.
+    pub fn list_addresses(&self, topic: &str) -> Result<Vec<KnownAddress>, StoppedOnlyError> {
+        let asked = topic.to_owned();
+        let known = self.ask(move |node| node.addresses(&asked).into_iter().map(KnownAddress::of).collect());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let mut known: Vec<_> = self.open()?.rows.into_iter().filter(|row| row.topic == topic).collect();
+        known.sort_by(|one, other| one.address.cmp(&other.address));
+        let away = |row: Row| KnownAddress { address: row.address, name: row.name, is_up: false };
+        Ok(known.into_iter().map(away).collect())
+    }
+
+    /// Looks after new nodes now instead of in a moment. Sends find those that are known without it.
+    pub fn refresh_address_topic(&self, topic: &str) -> Result<Vec<KnownAddress>, StoppedOnlyError> {
+        self.list_addresses(topic)
+    }
+
+    /// What is queued for each node for which something is: those of several topics and addresses once, by their names.
+    ///
+    /// # Errors
+    /// If it does not run, and its store cannot be opened.
+    pub fn pending_by_peer(&self) -> Result<Vec<PendingFor>, StoppedOnlyError> {
+        if let Some(pending) =
+            self.ask(|node| node.queued_by_peer().into_iter().map(PendingFor::of).collect())
+        {
+            return Ok(pending);
+        }
+        let Stopped { queues, rows, .. } = self.open()?;
+        let pending = queues.into_iter().filter(|queue| queue.messages > 0).map(
+            |Queued { kind, name, messages, .. }| match kind(&name) {
+                Queue::Address(address) => {
+                    PendingFor { name: String::new(), address: address.to_owned(), messages }
+                }
+                Queue::Node(_) | Queue::Topic(_) => {
+                    let row = rows.iter().find(|row| row.name == name);
+                    let address = row.map(|row| row.address.clone()).unwrap_or_default();
+                    PendingFor { name, address, messages }
+                }
+            },
+        );
+        Ok(pending.collect())
+    }
+
+    /// Gives up a node that never comes back: its rows go, and what is queued for it goes to others who take its topic
+    /// (`reroute`), or is dropped. Either is told as a status.
+    ///
+    /// # Errors
+    /// See [`ClientForgetError`].
+    pub fn forget(&self, name: &str, reroute: bool) -> Result<(), ClientForgetError> {
+        let name = name.to_owned();
+        let forgotten = self.ask(move |node| node.forget(&name, reroute));
+        forgotten.ok_or(ClientForgetError::NotRunning)?.map_err(ClientForgetError::Refused)
     }
 
     // ------------------------------------------------------------------ while it does not run
@@ -153,7 +258,7 @@ impl Client {
         if self.is_running() {
             return Err(StoppedOnlyError::Running);
         }
-        let (mut store, queues, _) = self.open()?;
+        let Stopped { mut store, queues, .. } = self.open()?;
         let mut cleared = 0;
         for Queued { kind, name, last, messages } in &queues {
             let queue = kind(name);
@@ -183,8 +288,8 @@ impl Client {
             return Err(StoppedOnlyError::Running);
         }
         let own = self.topic();
-        let (mut store, _, rows) = self.open()?;
-        for (topic, address) in rows.iter().filter(|(topic, _)| *topic == own) {
+        let Stopped { mut store, rows, .. } = self.open()?;
+        for Row { topic, address, .. } in rows.iter().filter(|row| row.topic == own) {
             let done = store.apply(&[StoreOp::Unsubscribe { topic, address }]);
             check(&*store, done)?;
         }
@@ -193,8 +298,7 @@ impl Client {
     }
 
     /// Opens the store: what is queued in it, and the rows of its directory.
-    #[expect(clippy::type_complexity, reason = "its parts are named where they are taken")]
-    fn open(&self) -> Result<(Box<dyn Store + Send>, Vec<Queued>, Vec<(String, String)>), StoppedOnlyError> {
+    fn open(&self) -> Result<Stopped, StoppedOnlyError> {
         let opened = (lock(&self.settings).open)();
         let mut store = opened.map_err(|said| StoppedOnlyError::Store { said })?;
         let (mut queues, mut rows) = (Vec::new(), Vec::new());
@@ -208,13 +312,14 @@ impl Client {
                 let name = queue.queue.name().to_owned();
                 queues.push(Queued { kind, name, last: queue.last, messages: queue.messages });
             }
-            Recovered::Subscription { topic, address, .. } => {
-                rows.push((topic.to_owned(), address.to_owned()));
+            Recovered::Subscription { topic, address, name } => {
+                let (topic, address, name) = (topic.to_owned(), address.to_owned(), name.to_owned());
+                rows.push(Row { topic, address, name });
             }
             Recovered::Node { .. } | Recovered::Topic { .. } | Recovered::Cursor { .. } | _ => {}
         });
         check(&*store, recovered)?;
-        Ok((store, queues, rows))
+        Ok(Stopped { store, queues, rows })
     }
 }
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 use liner_proto::delivery::SendMode;
 use liner_proto::id::{Class, SendId};
 use liner_proto::router::{
-    Decision, Event, Message, NAME_BYTES_MAX, PutAsideError, Receipt, Router, SendError, SendOptions,
+    Address, Decision, Event, ForgetError, Message, NAME_BYTES_MAX, PutAsideError, QueuedFor, Receipt,
+    Router, SendError, SendOptions,
 };
 use liner_proto::time::Instant;
 use liner_proto::wire::handshake::Acks;
@@ -336,6 +337,34 @@ impl Node {
     pub fn resolve_doubt(&mut self, name: &str, decision: Decision) -> bool {
         self.dirty = true;
         self.router.resolve_doubt(self.clock.now(), name, decision)
+    }
+
+    /// Forgets the node `name`, which does not come back: its rows, and its queue. With `reroute` what was queued for it alone goes to
+    /// other subscribers, or waits for one; the rest is dropped. [`Event::Forgotten`] tells that it is done and stored.
+    ///
+    /// # Errors
+    /// See [`ForgetError`]. Nothing has changed then.
+    pub fn forget(&mut self, name: &str, reroute: bool) -> Result<(), ForgetError> {
+        self.dirty = true;
+        self.router.forget(self.clock.now(), name, reroute)
+    }
+
+    /// The nodes that are known to take a topic, by their addresses.
+    pub fn addresses(&self, topic: &str) -> Vec<Address<'_>> {
+        self.router.addresses(topic)
+    }
+
+    /// What waits for each node for which something does, by their names. What is kept for the first subscriber of a topic waits for
+    /// nobody yet.
+    pub fn queued_by_peer(&self) -> Vec<QueuedFor<'_>> {
+        self.router.queued_by_peer()
+    }
+
+    /// Forgets who takes a topic, in the store too; returns how many there were. What is queued for them stays queued, and they are
+    /// known again as soon as they say anew what they take. See [`Router::clear_topic_rows`].
+    pub fn clear_topic_rows(&mut self, topic: &str) -> usize {
+        self.dirty = true;
+        self.router.clear_topic_rows(self.clock.now(), topic)
     }
 
     /// What the acknowledgements of the node `name` stand for; nothing if it has never been connected.

@@ -52,6 +52,11 @@ pub struct NodeConfig {
     /// Topics that peers may bring into use at a time, all of them together. One peer has a sixteenth of them at most by its
     /// subscriptions, and as many by what is kept of its messages.
     pub topics_max: usize,
+    /// Nodes that are dialled because this node has met them or heard of them, beside those for which something is queued and those
+    /// that it was told to dial. A node that cannot be dialled itself is found by others only as far as it finds them.
+    pub mesh_max: usize,
+    /// Rows of other nodes that one peer may tell, and that peers are told.
+    pub heard_max: usize,
     /// How long a subscriber without a name may be away before it is gone.
     pub lease: Duration,
     /// Whether a peer's acknowledgements are taken although they stand for less than this node's class.
@@ -85,6 +90,8 @@ impl NodeConfig {
             queue_quota: None,
             names_max: 65_536,
             topics_max: 65_536,
+            mesh_max: 64,
+            heard_max: 1024,
             lease: Duration::from_secs(15),
             accept_weak_acks: false,
             in_doubt: InDoubtPolicy::default(),

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::dial::Dials;
 use super::event::Event;
 use super::outbox::{Key, Outbox};
+use super::topics::Row;
 use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError};
 use crate::effect::{DeadReason, GapReason};
@@ -147,10 +148,8 @@ impl Router {
             }
         } else {
             for index in 0..self.topics.rows(topic).len() {
-                let Some(peer) = self.topics.rows(topic).get(index).map(|row| row.peer) else { continue };
-                if peer == from {
-                    continue;
-                }
+                let row = self.topics.rows(topic).get(index).filter(|row| row.peer != from && !row.heard);
+                let Some(peer) = row.map(|row| row.peer) else { continue };
                 let target = self.target(topic, peer);
                 queued |= self.push_taken(target, (topic, &onward, payload));
             }
@@ -213,12 +212,15 @@ impl Router {
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return Err(PushError::Full) };
         outbox.own_through = outbox.push(self.now, (topic, text), header, payload, over)?;
         outbox.out.handle_write_behind(self.now, self.config.timing.write_behind);
-        let conn = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn);
+        let peer = outbox.peer;
+        let conn = peer.and_then(|peer| self.peers.get(peer.0)?.conn);
         if !outbox.listed {
             self.list(id);
         }
-        if let Some(conn) = conn {
-            self.conns.list(conn);
+        match (conn, peer) {
+            (Some(conn), _) => self.conns.list(conn),
+            (None, Some(peer)) => self.seek(peer),
+            (None, None) => {}
         }
         Ok(())
     }
@@ -234,8 +236,11 @@ impl Router {
     fn pick(&mut self, topic: TopicId, except: Option<PeerId>) -> Option<PeerId> {
         let turn = self.topics.next_turn(topic);
         let peers = &self.peers;
-        let is_up = |peer: PeerId| peers.get(peer.0).is_some_and(|peer| peer.conn.is_some());
-        let rows = || self.topics.rows(topic).iter().map(|row| row.peer).filter(|peer| Some(*peer) != except);
+        let lives = |conn| self.conns.get(conn).is_some_and(|conn| !conn.session.is_ending());
+        let is_up = |peer: PeerId| peers.get(peer.0).and_then(|peer| peer.conn).is_some_and(lives);
+        // What this node takes over goes to those that have told it themselves that they take it.
+        let may = |row: &&Row| Some(row.peer) != except && (except.is_none() || !row.heard);
+        let rows = || self.topics.rows(topic).iter().filter(may).map(|row| row.peer);
         let up = rows().filter(|peer| is_up(*peer)).count();
         if up > 0 {
             rows().filter(|peer| is_up(*peer)).nth(turn % up)
@@ -275,7 +280,7 @@ impl Router {
     /// The first durable subscriber of a topic: what was kept is for it.
     fn heir(&self, topic: TopicId) -> Option<PeerId> {
         let durable = |peer: &PeerId| self.peers.get(peer.0).is_some_and(|peer| peer.durable);
-        self.topics.rows(topic).iter().map(|row| row.peer).find(durable)
+        self.topics.rows(topic).iter().filter(|row| !row.heard).map(|row| row.peer).find(durable)
     }
 
     pub(super) fn kept_is_empty(&self, id: Option<OutboxId>) -> bool {
@@ -304,7 +309,7 @@ impl Router {
         if self.topics.is_own(topic) || !self.config.takes_custody || header.origin.is_some() {
             return false;
         }
-        let others = self.topics.rows(topic).iter().any(|row| row.peer != from);
+        let others = self.topics.rows(topic).iter().any(|row| row.peer != from && !row.heard);
         !others && self.keeps_no_more(from, topic)
     }
 
@@ -448,7 +453,8 @@ impl Router {
 
     fn move_run(&mut self, from: OutboxId, to: Option<OutboxId>, (first, run): (u64, &[u8]), again: bool) {
         let now = self.reading();
-        let restored = self.outboxes.get(from.0).map_or(0, |outbox| outbox.restored);
+        let outbox = self.outboxes.get(from.0);
+        let (restored, maybe_sent) = outbox.map_or((0, 0), |outbox| (outbox.restored, outbox.maybe_sent));
         let mut next = first;
         for record in Run::new(run) {
             let Ok(record) = record else { return };
@@ -464,17 +470,21 @@ impl Router {
                 }
             };
             let header = now.unqueued(&header, number <= restored);
+            let again = again || (to.is_none() && number <= maybe_sent);
             let header = Header { repeat: header.repeat || again, ..header };
-            let (to, header) = match to {
-                Some(to) => (to, header),
+            let is_one = header.mode == Mode::One;
+            if to.is_none()
+                && let Some(outbox) = self.outboxes.get_mut(from.0)
+            {
+                outbox.forgetting.iter_mut().for_each(|forgetting| forgetting.note(is_one));
+            }
+            let to = match to {
+                Some(to) => to,
                 // Every subscriber that is left has its own copy.
-                None if header.mode != Mode::One => continue,
+                None if !is_one => continue,
                 None => {
                     let other = self.pick(topic, None).map(|peer| self.target(topic, peer));
-                    (
-                        other.unwrap_or_else(|| self.kept_outbox(topic, None)),
-                        Header { repeat: true, ..header },
-                    )
+                    other.unwrap_or_else(|| self.kept_outbox(topic, None))
                 }
             };
             let own_through = self.outboxes.get(to.0).map_or(0, |outbox| outbox.own_through);

@@ -11,6 +11,9 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::timer::{BackOff, Deadline, Wakeup};
 
+/// How long an address is not dialled again where a node was only said to be.
+const UNMET_PAUSE: Duration = Duration::from_secs(1);
+
 /// Names an address that the node dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DialId(pub u32);
@@ -42,6 +45,31 @@ struct Target {
     outbox: Option<OutboxId>,
     /// It was named in this life of the node. Another one is dialled only as long as something waits for it.
     named: bool,
+    /// The node that is said to be there and is looked for. The address is no next hop for anything else.
+    sought: Option<PeerId>,
+    /// It was told that another one answers there.
+    is_wrong: bool,
+}
+
+impl Target {
+    fn new(address: Box<str>, now: Instant) -> Self {
+        Self {
+            address,
+            state: State::Waiting(now),
+            back_off: BackOff::new(now),
+            peer: None,
+            outbox: None,
+            named: false,
+            sought: None,
+            is_wrong: false,
+        }
+    }
+
+    /// Whether nobody needs it, nor knows its number.
+    const fn is_free(&self) -> bool {
+        let idle = matches!(self.state, State::Waiting(_));
+        idle && !self.named && self.sought.is_none() && self.outbox.is_none()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +78,10 @@ pub(super) struct Dials {
     has_outboxes: bool,
     /// Whose turn it is.
     turn: usize,
+    /// How many look for a node.
+    seeking: usize,
+    /// There was no room to look for another one.
+    pub(super) is_starved: bool,
 }
 
 impl Dials {
@@ -63,19 +95,79 @@ impl Dials {
 
     /// An address for which something waits since an earlier life of the node.
     pub(super) fn restore(&mut self, address: &str, now: Instant) -> DialId {
-        let known = self.targets.iter().position(|target| &*target.address == address);
-        let index = known.unwrap_or_else(|| {
-            self.targets.push(Target {
-                address: address.into(),
-                state: State::Waiting(now),
-                back_off: BackOff::new(now),
-                peer: None,
-                outbox: None,
-                named: false,
-            });
-            self.targets.len() - 1
-        });
+        let is_it =
+            |target: &Target| &*target.address == address && target.sought.is_none() && !target.is_free();
+        match self.targets.iter().position(is_it) {
+            Some(index) => DialId(index as u32),
+            None => self.put(Target::new(address.into(), now)),
+        }
+    }
+
+    fn put(&mut self, target: Target) -> DialId {
+        let free = self.targets.iter().position(Target::is_free);
+        let index = free.unwrap_or(self.targets.len());
+        match self.targets.get_mut(index) {
+            Some(place) => *place = target,
+            None => self.targets.push(target),
+        }
         DialId(index as u32)
+    }
+
+    // ------------------------------------------------------------------ nodes that are looked for
+
+    /// Looks for a node at an address.
+    pub(super) fn seek(&mut self, peer: PeerId, address: Box<str>, now: Instant) -> DialId {
+        self.seeking += 1;
+        self.put(Target { peer: Some(peer), sought: Some(peer), ..Target::new(address, now) })
+    }
+
+    /// Looks for it no more.
+    pub(super) fn unseek(&mut self, id: DialId) {
+        if let Some(target) = self.get_mut(id)
+            && target.sought.take().is_some()
+        {
+            self.seeking -= 1;
+        }
+    }
+
+    /// Nobody knows any more who answers where the node did.
+    pub(super) fn forget_peer(&mut self, peer: PeerId) {
+        for target in self.targets.iter_mut().filter(|target| target.peer == Some(peer)) {
+            target.peer = None;
+        }
+    }
+
+    /// How many nodes are looked for, those that were found among them.
+    pub(super) const fn seeking(&self) -> usize {
+        self.seeking
+    }
+
+    pub(super) fn sought(&self, id: DialId) -> Option<PeerId> {
+        self.get(id)?.sought
+    }
+
+    /// Whether a named address leads to the node.
+    pub(super) fn reaches(&self, peer: PeerId, address: &str) -> bool {
+        let mut named = self.targets.iter().filter(|target| target.named);
+        named.any(|target| target.peer == Some(peer) || &*target.address == address)
+    }
+
+    /// Notes whether another node than the right one answers at an address, and says whether that is news.
+    pub(super) fn note_wrong(&mut self, id: DialId, is_wrong: bool) -> bool {
+        let Some(target) = self.get_mut(id) else { return false };
+        core::mem::replace(&mut target.is_wrong, is_wrong) != is_wrong
+    }
+
+    /// Since when nobody was found at an address.
+    fn lost_since(&self, id: DialId) -> Option<Instant> {
+        Some(self.get(id)?.back_off.down_since())
+    }
+
+    /// It is not dialled again before a moment.
+    fn delay(&mut self, id: DialId, until: Instant) {
+        if let Some(Target { state: State::Waiting(at), .. }) = self.get_mut(id) {
+            *at = until.max(*at);
+        }
     }
 
     fn get(&self, id: DialId) -> Option<&Target> {
@@ -156,8 +248,14 @@ impl Dials {
     }
 
     /// When the next address is due, of those that are named or for which something `waits`.
-    pub(super) fn deadline(&self, waits: impl Fn(OutboxId) -> bool) -> Option<Deadline> {
-        let wanted = |target: &&Target| target.named || target.outbox.is_some_and(&waits);
+    fn deadline(
+        &self,
+        waits: impl Fn(OutboxId) -> bool,
+        is_away: impl Fn(PeerId) -> bool,
+    ) -> Option<Deadline> {
+        let wanted = |target: &&Target| {
+            target.named || target.outbox.is_some_and(&waits) || target.sought.is_some_and(&is_away)
+        };
         let waiting = |target: &Target| match target.state {
             State::Waiting(at) => Some(at),
             State::Dialling | State::Connected(_) => None,
@@ -194,17 +292,59 @@ impl Router {
         Ok(dials.turn.checked_rem(all).and_then(|turn| open().nth(turn)))
     }
 
+    pub(super) fn dial_deadline(&self) -> Option<Deadline> {
+        let is_away = |peer: PeerId| self.peers.get(peer.0).is_some_and(|state| state.conn.is_none());
+        self.dials.deadline(|id| !self.kept_is_empty(Some(id)), is_away)
+    }
+
+    /// The address was named: who is looked for there is found by that.
+    pub(super) fn yield_to(&mut self, named: DialId) {
+        let address = self.dials.address(named);
+        let there = |target: &&Target| &*target.address == address;
+        let sought: Vec<PeerId> =
+            self.dials.targets.iter().filter(there).filter_map(|target| target.sought).collect();
+        for peer in sought {
+            self.unseek(peer);
+        }
+    }
+
+    /// Nodes that are due and need not be looked for any more are not; the others are looked for where they are by now.
+    fn check_sought(&mut self) {
+        let now = self.now;
+        let due = |target: &Target| matches!(target.state, State::Waiting(at) if at <= now);
+        let sought = self.dials.targets.iter().enumerate().filter(|(_, target)| due(target));
+        let sought: Vec<(usize, PeerId)> =
+            sought.filter_map(|(index, target)| Some((index, target.sought?))).collect();
+        for (index, peer) in sought {
+            if self.peers.get(peer.0).is_some_and(|state| state.conn.is_some()) {
+                continue;
+            }
+            match self.sought_at(peer).filter(|_| self.is_sought(peer)).map(Box::from) {
+                Some(address) => {
+                    if let Some(target) = self.dials.targets.get_mut(index) {
+                        target.address = address;
+                    }
+                }
+                None => self.unseek(peer),
+            }
+        }
+        self.seek_others();
+    }
+
     /// The next address that is due. Each is given once until it was answered.
     pub fn poll_dial(&mut self, now: Instant) -> Option<Dial<'_>> {
         self.tick(now);
         if self.closing {
             return None;
         }
+        self.check_sought();
         let (peers, outboxes) = (&self.peers, &self.outboxes);
         let now = self.now;
         let due = |target: &Target| {
             let waits = |id: OutboxId| outboxes.get(id.0).is_some_and(|outbox| outbox.out.queued() > 0);
-            let wanted = target.named || target.outbox.is_some_and(waits);
+            let is_away = |peer: PeerId| peers.get(peer.0).is_some_and(|state| state.conn.is_none());
+            let wanted =
+                target.named || target.outbox.is_some_and(waits) || target.sought.is_some_and(is_away);
             wanted && matches!(target.state, State::Waiting(at) if at <= now)
         };
         for target in self.dials.targets.iter_mut().filter(|target| due(target)) {
@@ -226,5 +366,18 @@ impl Router {
             self.events.push(Event::DialFailed { address: target.address.clone() });
         }
         self.dials.lost(self.now, id, None, false, &mut self.rng);
+        self.handle_lost_dial(id);
+    }
+
+    /// A dial, or what came of it, has ended without a session.
+    pub(super) fn handle_lost_dial(&mut self, id: DialId) {
+        let Some(peer) = self.dials.sought(id) else { return };
+        if !self.is_met(peer) {
+            // An invention is not worth more.
+            self.dials.delay(id, self.now + UNMET_PAUSE);
+        }
+        if let Some(since) = self.dials.lost_since(id) {
+            self.handle_not_found(id, since);
+        }
     }
 }

@@ -1,4 +1,6 @@
 //! Who subscribes to what: rows that peers tell after the handshake.
+//!
+//! What a peer says of itself is treated here, what it says of others in [`mesh`](super::mesh).
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -30,7 +32,7 @@ impl Router {
         }
     }
 
-    /// Gives the pages with the node's own rows, if a peer does not know them. A device is told nothing.
+    /// Gives the pages with the node's own rows and those of others, if a peer does not know them. A device is told nothing.
     pub(super) fn build_pages(&mut self, peer: PeerId, mut each: impl FnMut(&[u8])) {
         let version = self.rows_version;
         let Some(state) = self.peers.get_mut(peer.0) else { return };
@@ -41,23 +43,21 @@ impl Router {
         if state.rows_told == version || is_device {
             return;
         }
-        state.rows_told = version;
+        let known = core::mem::replace(&mut state.rows_told, version);
+        let conn = state.conn;
         let mut scratch = [0; PAGE_BYTES];
         let room = PAGE_BYTES.min(frame_max.saturating_sub(seal::LEN + NUMBERED_HEAD));
-        let mut rows = self.topics.own().peekable();
+        let Some(rows) = self.rows_for(peer, known) else {
+            // It has not read for so long that nobody knows any more what it would have to hear. In its next session it hears all.
+            return conn.into_iter().for_each(|conn| self.conns.close(conn, CloseReason::Overloaded));
+        };
+        let mut rows = rows.into_iter().peekable();
         loop {
             let place = scratch.get_mut(..room).unwrap_or_default();
             let Ok(mut page) = PageBuilder::new(place, version) else { return };
-            while let Some(topic) = rows.peek() {
-                let row = Row {
-                    change: Change::Add,
-                    topic,
-                    name: &self.config.name,
-                    address: &self.config.address,
-                    durable: self.config.durable,
-                };
+            while let Some(row) = rows.peek() {
                 // A row that is longer than a frame cannot be told.
-                if !page.push(&row) && page.count() > 0 {
+                if !page.push(row) && page.count() > 0 {
                     break;
                 }
                 rows.next();
@@ -76,7 +76,14 @@ impl Router {
             let row = row.map_err(CloseReason::from)?;
             let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
             if row.name != &*name {
-                // Rows of others come with the full directory.
+                self.hear(peer, &row);
+                continue;
+            }
+            if let Some(state) = self.peers.get_mut(peer.0) {
+                state.whereabouts.tell(row.address);
+            }
+            if row.topic.is_empty() {
+                // It takes nothing, and says where it is.
                 continue;
             }
             let topic = self.intern_bounded(row.topic)?;
@@ -102,6 +109,7 @@ impl Router {
                     }
                     if is_new {
                         self.storage.stage(Staged::Subscribe { topic, peer });
+                        self.note_change(peer);
                     }
                 }
                 Change::Remove => {
@@ -109,7 +117,9 @@ impl Router {
                         if let Some(state) = self.peers.get_mut(peer.0) {
                             state.rows -= 1;
                         }
-                        self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
+                        self.events.push(Event::Unsubscribed { name, topic: self.topics.text(topic).into() });
+                        self.note_change(peer);
+                        self.stage_removed(topic, row);
                     }
                 }
             }
@@ -119,11 +129,27 @@ impl Router {
             let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
             let seen = core::mem::take(&mut state.rows_seen);
             for (topic, row) in self.remove_rows(peer, &seen) {
-                self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
+                self.note_change(peer);
+                self.stage_removed(topic, row);
             }
             self.note_unwanted(peer);
+            self.note_rows(peer);
+            self.learn(peer);
         }
         Ok(())
+    }
+
+    pub(super) fn note_change(&mut self, peer: PeerId) {
+        if let Some(state) = self.peers.get_mut(peer.0) {
+            state.whereabouts.is_changed = true;
+        }
+    }
+
+    /// Has the store forget a row that is gone, if it knows it.
+    pub(super) fn stage_removed(&mut self, topic: TopicId, row: super::topics::Row) {
+        if !row.heard {
+            self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
+        }
     }
 
     /// The peer has told all that it takes: what is queued for it by now on another topic is not sent any more. One that hands
@@ -167,6 +193,10 @@ impl Router {
         };
         let removed = self.topics.remove_peer(peer, keep);
         state.rows -= removed.len();
+        for (topic, _) in &removed {
+            let (name, topic) = (state.name.clone(), self.topics.text(*topic).into());
+            self.events.push(Event::Unsubscribed { name, topic });
+        }
         removed
     }
 

@@ -62,6 +62,16 @@ pub enum Event {
         /// The address.
         address: Box<str>,
     },
+    /// Another node answers where one was said to be. Told once until the right one answers there; a message for the one that was
+    /// said to be there waits.
+    WrongName {
+        /// The address.
+        address: Box<str>,
+        /// Who was said to be there.
+        expected: Box<str>,
+        /// Who is.
+        found: Box<str>,
+    },
     /// Numbers of a peer's stream will never carry a message.
     Gap {
         /// The sender.
@@ -118,6 +128,15 @@ pub enum Event {
         name: Box<str>,
         /// Messages that were queued for it.
         queued: u64,
+    },
+    /// A node was forgotten, as [`Router::forget`](super::Router::forget) was asked to, and the store knows it.
+    Forgotten {
+        /// Its name.
+        name: Box<str>,
+        /// Messages that went back to their topics.
+        rerouted: u64,
+        /// Messages that were dropped; the node is told of a gap if it should come back.
+        dropped: u64,
     },
     /// A peer with a new name was refused, as `max` names are known already. Told once until a name is forgotten. Names of those
     /// that subscribe durably or have sent something stay for ever: whoever sends should keep the name it has.
@@ -179,6 +198,10 @@ impl Event {
                 debug!("the handshake of connection {} with {:?} has failed: {:?}", conn.0, name, reason);
             }
             Self::DialFailed { address } => debug!("nobody answers at {:?}", Text::of(address)),
+            Self::WrongName { address, expected, found } => {
+                let (address, expected, found) = (Text::of(address), Text::of(expected), Text::of(found));
+                warn!("{:?} answers at {:?}, where {:?} was said to be", found, address, expected);
+            }
             Self::Gap { from, count, reason } => {
                 warn!("a gap: {} messages of {:?} will never come: {:?}", count, Text::of(from), reason);
             }
@@ -198,6 +221,13 @@ impl Event {
             }
             Self::SubscriberGone { name, queued } => {
                 debug!("{:?} was away for too long: {} messages leave its queue", Text::of(name), queued);
+            }
+            Self::Forgotten { name, rerouted, dropped } => {
+                let name = Text::of(name);
+                info!(
+                    "{:?} is forgotten: {} messages went elsewhere, {} were dropped",
+                    name, rerouted, dropped
+                );
             }
             Self::NamesFull { max } => warn!("a new name was refused: {} are known", max),
             Self::DeadLetter { name, topic, reason, count } => {

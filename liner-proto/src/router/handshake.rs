@@ -59,6 +59,10 @@ impl Router {
         about: About,
         stream: &StreamFields,
     ) -> Result<(), CloseReason> {
+        let dial = self.conns.get(id).and_then(|conn| conn.dial);
+        if dial.is_some_and(|dial| !self.check_found(dial, name)) {
+            return Err(CloseReason::Normal);
+        }
         self.check_name(name)?;
         self.check_room(name)?;
         let peer = self.peer_named(name);
@@ -66,7 +70,7 @@ impl Router {
             // It has stayed away for so long that it is about to be forgotten.
             return Err(CloseReason::Normal);
         }
-        if let Some(dial) = self.conns.get(id).and_then(|conn| conn.dial)
+        if let Some(dial) = dial
             && let Some(other) = self.dials.set_peer(dial, peer)
         {
             self.leave(other);

@@ -82,6 +82,9 @@ impl Router {
         }
         if let Some(dial) = conn.dial {
             self.dials.lost(self.now, dial, Some(id), was_up, &mut self.rng);
+            if !was_up {
+                self.handle_lost_dial(dial);
+            }
         }
     }
 

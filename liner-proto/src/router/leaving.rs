@@ -17,11 +17,17 @@ impl Router {
     /// forgotten at once: whoever connects under one name after another takes no place.
     pub(super) fn leave(&mut self, peer: PeerId) {
         self.close_mailbox(peer);
+        self.seek(peer);
         let Some(state) = self.peers.get(peer.0).filter(|state| state.conn.is_none()) else { return };
         let opened = |id: OutboxId| {
             self.outboxes.get(id.0).is_some_and(|outbox| outbox.opened != Opened::No || !outbox.is_spent())
         };
-        if !state.has_left_nothing() || state.outbox.is_some_and(opened) || !self.is_left_alone(peer) {
+        let speaks = state.whereabouts.is_teller() || self.is_heard_of(peer);
+        if speaks
+            || !state.has_left_nothing()
+            || state.outbox.is_some_and(opened)
+            || !self.is_left_alone(peer)
+        {
             return self.set_lease(peer);
         }
         self.remove_peer(peer);
@@ -51,14 +57,31 @@ impl Router {
         for peer in due.collect::<Vec<_>>() {
             self.clear_lease(peer);
             let Some(state) = self.peers.get(peer.0).filter(|state| state.conn.is_none()) else { continue };
-            if state.subscribed && !state.durable {
-                self.give_up(peer);
+            let is_given_up = state.subscribed && !state.durable;
+            self.end_lessons(peer);
+            self.untell(peer);
+            if self.is_heard_of(peer) {
+                // Others are connected to it.
+                self.set_lease(peer);
+            } else if is_given_up {
+                self.depart(peer);
+            } else {
+                self.return_or_forget(peer);
             }
-            let outbox = self.peers.get(peer.0).and_then(|state| state.outbox);
-            match outbox.filter(|id| self.outboxes.get(id.0).is_some_and(super::Outbox::has_to_return)) {
-                Some(outbox) => self.return_queue(outbox),
-                None => self.forget(peer),
-            }
+        }
+    }
+
+    /// A subscriber is gone, and what was queued for it goes where it belongs.
+    pub(super) fn depart(&mut self, peer: PeerId) {
+        self.give_up(peer);
+        self.return_or_forget(peer);
+    }
+
+    fn return_or_forget(&mut self, peer: PeerId) {
+        let outbox = self.peers.get(peer.0).and_then(|state| state.outbox);
+        match outbox.filter(|id| self.outboxes.get(id.0).is_some_and(super::Outbox::has_to_return)) {
+            Some(outbox) => self.return_queue(outbox),
+            None => self.let_go(peer),
         }
     }
 
@@ -68,11 +91,12 @@ impl Router {
         let left = self.remove_rows(peer, &[]);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         state.subscribed = false;
-        state.left.extend(left);
+        // The store knows nothing of what others have said.
+        state.left.extend(left.into_iter().filter(|(_, row)| !row.heard));
         let Some(outbox) = state.outbox.and_then(|id| self.outboxes.get_mut(id.0)) else { return };
         let (name, queued) = (state.name.clone(), outbox.out.queued());
         self.events.push(Event::SubscriberGone { name, queued });
-        outbox.return_through = outbox.out.next() - 1;
+        outbox.begin_return();
     }
 
     fn return_queue(&mut self, outbox: OutboxId) {
@@ -86,6 +110,7 @@ impl Router {
     /// until it says otherwise.
     pub(super) fn welcome_back(&mut self, peer: PeerId) {
         self.clear_lease(peer);
+        self.handle_met(peer);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         state.inbox = state.about.map(|about| about.inbox);
         let left = core::mem::take(&mut state.left);
@@ -93,6 +118,8 @@ impl Router {
             state.subscribed |= core::mem::take(&mut outbox.return_through) > 0;
             // It has told nothing in this session.
             outbox.unwanted_through = 0;
+            // It is back before it was forgotten.
+            outbox.forgetting = None;
         }
         for (topic, row) in left {
             self.add_row(topic, peer, &row.address);
@@ -105,7 +132,7 @@ impl Router {
     /// Forgets what there is of a peer that has stayed away, as far as nothing is left: its rows if it was given up, its queue
     /// in the store, and then its name. Until the store has forgotten the queue nobody may be told where the stream begins,
     /// and nobody whom it was told may be in a handshake.
-    pub(super) fn forget(&mut self, peer: PeerId) {
+    pub(super) fn let_go(&mut self, peer: PeerId) {
         if self.close_mailbox(peer) {
             return self.set_lease(peer);
         }
@@ -118,6 +145,9 @@ impl Router {
         if self.is_calling(peer) || (queued == 0 && !spent) {
             // A handshake or the store decides what is next.
             return self.set_lease(peer);
+        }
+        if self.close_forgotten(peer) {
+            return;
         }
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         for (topic, row) in core::mem::take(&mut state.left) {
@@ -202,6 +232,8 @@ impl Router {
 
     fn remove_peer(&mut self, peer: PeerId) {
         self.clear_lease(peer);
+        self.unseek(peer);
+        self.untell(peer);
         let Some(state) = self.peers.remove(peer.0) else { return };
         self.names.remove(&state.name);
         self.names_full = false;
@@ -213,6 +245,9 @@ impl Router {
     fn remove_outbox(&mut self, id: OutboxId) {
         let Some(mut outbox) = self.outboxes.remove(id.0) else { return };
         self.storage.put_aside -= outbox.drop_aside();
+        if let Some(forgetting) = &outbox.forgetting {
+            self.tell_forgotten(&outbox.key, forgetting);
+        }
         if !outbox.is_moved() {
             self.handed_on_before += outbox.acked_since_start();
         }
@@ -240,7 +275,7 @@ impl Router {
             }
         }
         for peer in returned {
-            self.forget(peer);
+            self.let_go(peer);
         }
     }
 }

@@ -22,14 +22,17 @@ mod directory;
 mod doubt;
 mod event;
 mod expiry;
+mod forget;
 mod handshake;
 mod input;
 mod leaving;
 mod limits;
 mod line;
 mod loads;
+mod looking;
 mod loose;
 mod mailbox;
+mod mesh;
 mod options;
 mod outbox;
 mod output;
@@ -43,6 +46,7 @@ mod slots;
 mod storage;
 mod sweep;
 mod tally;
+mod telling;
 mod topics;
 
 use alloc::boxed::Box;
@@ -54,7 +58,9 @@ pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
 pub use doubt::{Decision, InDoubt, InDoubtPolicy};
 pub use event::{Application, Event, Message};
+pub use forget::ForgetError;
 pub use loads::LoadRequest;
+pub use looking::{Address, QueuedFor};
 pub use options::SendOptions;
 pub use receipts::{PutAsideError, Receipt, Settle};
 pub use storage::StoreRequest;
@@ -73,11 +79,13 @@ use conn::Conns;
 use dial::Dials;
 use event::Events;
 use expiry::Calendar;
+use forget::Forgotten;
 use outbox::{Key, Opened, Outbox};
 use peer::Peer;
 use slots::Slots;
 use storage::Storage;
 use tally::Tally;
+use telling::Telling;
 use topics::Topics;
 
 /// Index of an interned topic.
@@ -152,6 +160,8 @@ pub struct Router {
     storage: Storage,
     events: Events,
     tally: Tally,
+    telling: Telling,
+    forgotten: Forgotten,
     sends: SendId,
     /// Version of the node's own rows in the directory.
     rows_version: u64,
@@ -194,6 +204,8 @@ impl Router {
             storage: Storage::default(),
             events: Events::default(),
             tally: Tally::default(),
+            telling: Telling::default(),
+            forgotten: Forgotten::default(),
             sends: SendId(0),
             rows_version: 1,
             taken: 0,
@@ -239,6 +251,9 @@ impl Router {
                     peer.durable |= !directory::is_ephemeral(address);
                     peer.inbox = peer.inbox.or(mailbox::inbox_of(address));
                 }
+                if let Some(peer) = self.peers.get_mut(peer.0) {
+                    peer.whereabouts.restore(address);
+                }
                 self.add_row(topic, peer, address);
             }
         }
@@ -274,6 +289,7 @@ impl Router {
         self.started = true;
         for peer in self.peers.ids() {
             self.set_lease(PeerId(peer));
+            self.seek(PeerId(peer));
         }
         if self.inbox.is_none() {
             self.inbox = Epoch(self.rng.next_nonzero());
@@ -449,7 +465,9 @@ impl Router {
     /// nobody is known for. An address that earlier lives of the node were told is dialled until nothing waits for it.
     pub fn add_peer(&mut self, now: Instant, address: &str) -> DialId {
         self.tick(now);
-        self.dials.add(address, now)
+        let dial = self.dials.add(address, now);
+        self.yield_to(dial);
+        dial
     }
 
     /// Ends all sessions. What is queued stays in the store.
@@ -469,10 +487,11 @@ impl Router {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, and what. May change after every input.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let conns = self.conns.deadline(self.now, self.config.timing.write_stall);
-        let dials = self.dials.deadline(|id| !self.kept_is_empty(Some(id))).filter(|_| !self.closing);
+        let dials = self.dial_deadline().filter(|_| !self.closing);
         let waits = self.write_behind_deadline();
         let store = earlier(waits, self.storage.retry_deadline());
         let rest = earlier(self.lease_deadline(), self.tally.deadline());
+        let rest = earlier(rest, self.telling.deadline());
         earlier(earlier(conns, dials), earlier(store, rest))
     }
 
@@ -482,6 +501,7 @@ impl Router {
         self.conns.handle_timeout(self.now, self.config.timing.write_stall);
         self.check_stalls();
         self.check_leases();
+        self.check_telling();
         self.retry_store();
         self.check_all_written();
         self.tell_losses();
@@ -529,6 +549,7 @@ impl Router {
         let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
         let id = self.new_outbox(Key::Node(name), epoch);
         self.own_outbox(peer, id);
+        self.begin_with_gap(id);
         id
     }
 

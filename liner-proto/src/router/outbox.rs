@@ -4,7 +4,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::dead::gap_of;
-use super::doubt::Doubt;
+use super::doubt::{Decision, Doubt};
+use super::forget::Forgetting;
 use super::{PeerId, Quota, RECORD_HEAD_MAX, TopicId};
 use crate::delivery::{Emission, Outbound, Pending, PushError, SendMode};
 use crate::effect::{Batch, DeadReason, Queue, StoreOp};
@@ -101,6 +102,10 @@ pub(super) struct Outbox {
     pub(super) returning: bool,
     /// Those up to this number. What was queued later is for the peer when it comes back.
     pub(super) return_through: u64,
+    /// Those of them that are marked, up to this one.
+    pub(super) maybe_sent: u64,
+    /// Its peer is being forgotten.
+    pub(super) forgetting: Option<Forgetting>,
     /// The store is to forget it. Nothing is queued in it any more.
     pub(super) closing: bool,
     /// The store was asked to.
@@ -165,6 +170,8 @@ impl Outbox {
             asked_in: 0,
             returning: false,
             return_through: 0,
+            maybe_sent: 0,
+            forgetting: None,
             closing: false,
             close_asked: false,
             rotate_wanted: false,
@@ -341,6 +348,7 @@ impl Outbox {
         let less = predecessor.old_first - 1;
         let marks = [
             &mut self.return_through,
+            &mut self.maybe_sent,
             &mut self.unwanted_through,
             &mut self.restored,
             &mut self.aged_through,
@@ -386,6 +394,28 @@ impl Outbox {
     /// Whether nothing of it is with the store that a new epoch would make wrong.
     pub(super) fn is_settled(&self) -> bool {
         self.out.is_settled() && self.opened != Opened::Asked && self.aside_asked.is_empty()
+    }
+
+    /// What is queued by now goes back to its topics, marked: it leaves its place among what the sender has sent.
+    pub(super) const fn begin_return(&mut self) {
+        self.return_through = self.out.next() - 1;
+        self.maybe_sent = self.return_through;
+    }
+
+    /// Its peer is to be forgotten, and what is queued goes back to its topics or is dropped.
+    pub(super) fn begin_forgetting(&mut self, reroute: bool) {
+        let forgetting = self.forgetting.insert(Forgetting::default());
+        if reroute && self.out.queued() > 0 {
+            // Whoever had to be asked about messages in doubt is not there: they go back as others do that may have been sent.
+            self.doubt = Doubt::Decided(Decision::Redeliver);
+            self.begin_return();
+            // An operator has asked for it: what was never sent is as good as new.
+            self.maybe_sent = self.out.sent_through();
+            return;
+        }
+        forgetting.dropped(self.out.waiting());
+        self.return_through = 0;
+        (self.rotate_wanted, self.forgotten, self.returning) = (false, false, false);
     }
 
     /// Whether its peer was given up, and some of what was queued then still is.
@@ -444,6 +474,7 @@ impl Outbox {
     pub(super) fn emit_close(&mut self, id: u64, batch: &mut Batch) {
         if !core::mem::replace(&mut self.close_asked, true) {
             self.asked_in = id;
+            self.forgetting.iter().for_each(|forgetting| forgetting.emit(batch));
             batch.push(&StoreOp::Close { queue: self.key.queue() });
         }
     }

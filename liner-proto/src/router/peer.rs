@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::mesh::Whereabouts;
 use super::pieces::{Arriving, FRAME_BYTES_MAX, Partial};
 use super::receipts::Receipts;
 use super::topics::Row;
@@ -64,6 +65,8 @@ pub(super) struct Peer {
     pub(super) held: bool,
     /// It has subscribed under a name that it will have again.
     pub(super) durable: bool,
+    /// Where it is, and what it says of others.
+    pub(super) whereabouts: Whereabouts,
     /// The version of this node's rows that it was told.
     pub(super) rows_told: u64,
     /// Topics of the rows it has told of a version that is not told whole yet.
@@ -122,6 +125,7 @@ impl Peer {
             listed: false,
             held: false,
             durable: false,
+            whereabouts: Whereabouts::default(),
             rows_told: 0,
             rows_seen: Vec::new(),
             rows: 0,
@@ -232,6 +236,7 @@ impl Peer {
         self.partial = Partial::default();
         self.topics = Vec::new();
         self.bound = 0;
+        self.whereabouts.handle_down();
         self.rows_told = 0;
         self.rows_seen = Vec::new();
         self.full = Vec::new();

@@ -18,14 +18,16 @@ impl Router {
         let peer = self.peer_named(name);
         if let Some(state) = self.peers.get_mut(peer.0) {
             state.durable = true;
+            state.whereabouts.restore(address);
         }
-        match self.add_row(topic, peer, address) {
-            Subscribed::Before => return,
-            Subscribed::New => {}
-            Subscribed::Elsewhere(address) => {
-                self.storage.stage(Staged::Unsubscribe { topic, address });
-            }
+        let subscribed = self.add_row(topic, peer, address);
+        if let Subscribed::Elsewhere(address) = &subscribed {
+            self.storage.stage(Staged::Unsubscribe { topic, address: address.clone() });
         }
-        self.storage.stage(Staged::Subscribe { topic, peer });
+        if subscribed != Subscribed::Before {
+            self.storage.stage(Staged::Subscribe { topic, peer });
+        }
+        self.handle_met(peer);
+        self.seek(peer);
     }
 }

@@ -51,6 +51,8 @@ impl TopicState {
 pub(super) struct Row {
     pub(super) peer: PeerId,
     pub(super) address: Box<str>,
+    /// Others say so, and not the peer itself: no store knows it.
+    pub(super) heard: bool,
 }
 
 /// What a subscription changed.
@@ -60,6 +62,8 @@ pub(super) enum Subscribed {
     New,
     /// There was one with this address instead.
     Elsewhere(Box<str>),
+    /// There was one that only others had spoken of.
+    Confirmed,
     /// Nothing.
     Before,
 }
@@ -147,13 +151,50 @@ impl Topics {
     pub(super) fn subscribe(&mut self, id: TopicId, peer: PeerId, address: &str) -> Subscribed {
         let Some(topic) = self.topics.get_mut(id.0) else { return Subscribed::Before };
         if let Some(row) = topic.rows.iter_mut().find(|row| row.peer == peer) {
+            if core::mem::take(&mut row.heard) {
+                row.address = address.into();
+                return Subscribed::Confirmed;
+            }
             if &*row.address == address {
                 return Subscribed::Before;
             }
             return Subscribed::Elsewhere(core::mem::replace(&mut row.address, address.into()));
         }
-        topic.rows.push(Row { peer, address: address.into() });
+        topic.rows.push(Row { peer, address: address.into(), heard: false });
         Subscribed::New
+    }
+
+    /// Others say that the peer takes a topic. Says whether there was no row of it.
+    pub(super) fn hear(&mut self, id: TopicId, peer: PeerId, address: &str) -> bool {
+        let Some(topic) = self.topics.get_mut(id.0) else { return false };
+        let row = topic.rows.iter_mut().find(|row| row.peer == peer);
+        if let Some(row) = row {
+            if row.heard {
+                row.address = address.into();
+            }
+            return false;
+        }
+        topic.rows.push(Row { peer, address: address.into(), heard: true });
+        true
+    }
+
+    /// Nobody says any more that the peer takes other topics than those to `keep` and those that it has told itself. Says how many
+    /// rows that were.
+    pub(super) fn unhear(&mut self, peer: PeerId, keep: &[TopicId]) -> usize {
+        let mut removed = 0;
+        for (index, topic) in self.topics.iter_mut().enumerate() {
+            let row = topic.rows.iter().position(|row| row.peer == peer && row.heard);
+            if let Some(row) = row.filter(|_| !keep.contains(&TopicId(index))) {
+                topic.rows.remove(row);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Every topic that somebody has subscribed to, with its rows.
+    pub(super) fn all_rows(&self) -> impl Iterator<Item = (&str, &[Row])> {
+        self.topics.iter().filter(|topic| !topic.rows.is_empty()).map(|topic| (&*topic.text, &*topic.rows))
     }
 
     /// Takes out a row, and returns it if there was one.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "no test needs all of it")]
 
 pub(crate) mod device;
+pub(crate) mod net;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

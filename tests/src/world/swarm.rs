@@ -269,7 +269,7 @@ fn draw_node(dice: &mut Dice, shape: &Shape, role: Role, name: String) -> NodePl
     let class = dice.pick(shape.classes);
     let seed = [dice.bits(), dice.bits()];
     let mut config = NodeConfig::new(name.clone(), seed, class);
-    config.address = name;
+    config.address = format!("{name}:1");
     config.takes_custody = role == Role::Gateway;
     config.durable = role != Role::Subscriber || dice.chance(800);
     config.accept_weak_acks = shape.weak;

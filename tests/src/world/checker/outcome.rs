@@ -5,7 +5,7 @@ use liner_proto::wire::record::Mode;
 use super::ledger::Sent;
 use super::rules::Rule;
 use super::shadow::Key;
-use super::{Aside, Checker};
+use super::{Aside, Checker, Role};
 
 impl Checker {
     /// How many messages have not yet come to where they must come.
@@ -155,7 +155,9 @@ impl Checker {
             };
             let relayed = || {
                 let mut first = sent.ways.iter().filter(|way| way.from == sent.node && way.at != u64::MAX);
-                first.any(|way| known(way.to, way.at))
+                // Other nodes know each other, too, and hand nothing on.
+                let hands_on = |node: usize| self.nodes[node].role == Role::Gateway;
+                first.any(|way| hands_on(way.to) && known(way.to, way.at))
             };
             let addressed = node != sent.node && (known(sent.node, sent.at) || relayed());
             addressed && sent.delivered[node].is_none() && !sent.dropped && !self.has_dead(sent) && {

@@ -209,7 +209,7 @@ impl Shadow {
                 self.rows.entry((topic.into(), name.into())).or_insert(now);
             }
             StoreOp::Unsubscribe { topic, address } => {
-                let name = address.trim_start_matches(['@', '~']);
+                let name = address.trim_start_matches(['@', '~']).trim_end_matches(":1");
                 self.rows.remove(&(topic.into(), name.into()));
             }
             StoreOp::DeadLetter { peer, reason, record, .. } => {

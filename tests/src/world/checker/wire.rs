@@ -217,7 +217,7 @@ impl Checker {
         // What was acknowledged or dropped while its frame waited for the link is no longer there.
         let stored = queue.is_some_and(|queue| queue.records.get(&number) == Some(&id))
             || self.is_passed_on(from, to, id)
-            || self.ledger.get(id).is_some_and(|sent| sent.dropped);
+            || self.ledger.get(id).is_some_and(|sent| sent.dropped || sent.dead[from]);
         self.check(Rule::Stored, stored, |this| {
             format!("{} sends message {id} before it has stored it", this.nodes[from].name)
         });
