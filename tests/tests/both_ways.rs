@@ -2,6 +2,7 @@
 //! nothing is lost, nothing new is taken for a repetition, and every repetition is marked.
 //!
 //! `LINER_E2E_BOTH_WAYS=20` is the long form: so often each of them is killed.
+#![expect(clippy::unwrap_used, reason = "so a test ends")]
 #![expect(
     clippy::disallowed_methods,
     reason = "a test that waits in vain has to end, and kills come at random times"
