@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Device(DeviceArgs),
     /// Print the messages of one or more topics, a line each
     Sub(SubArgs),
-    /// Send one message to a topic, or to a device by its name
+    /// Send a message, or many, to a topic, or to a device by its name
     Pub(PubArgs),
     /// Deliver what a store holds, without the node that has put it there, and end when nothing is left
     Drain(DrainArgs),
@@ -58,6 +58,9 @@ pub(crate) enum Command {
 /// What the gateway's and a subscriber's command lines share.
 pub(crate) const PEERS_ADDRESS: &str = "127.0.0.1:7420";
 pub(crate) const DEVICES_ADDRESS: &str = "127.0.0.1:7421";
+
+/// What `--size` may ask for. How long a message may be, the node knows.
+const SIZE_MAX: u32 = 16 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 #[command(after_help = gateway_help())]
@@ -255,19 +258,32 @@ pub(crate) struct PubArgs {
     /// The topic; for a device it is the device's name
     #[arg(value_name = "TOPIC|NAME", value_parser = topic)]
     pub(crate) topic: String,
-    /// What to send: the text itself, or - for all of standard input
+    /// What to send: the text itself, or - for all of standard input; not with --size
     #[arg(allow_hyphen_values = true)]
-    pub(crate) payload: String,
+    pub(crate) payload: Option<String>,
+    /// Send payloads of this length instead of PAYLOAD: the message's number in this run, from 1 on, behind zeros [default: none]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(..=i64::from(SIZE_MAX)))]
+    pub(crate) size: Option<u32>,
     /// A gateway's address for peers; may be given several times, or with commas between them
     #[arg(long, env = "LINER_PEER", value_delimiter = ',', value_name = "ADDR", default_value = PEERS_ADDRESS, value_parser = address)]
     pub(crate) peer: Vec<String>,
+    /// Send it to every node that takes the topic, instead of to one of them [default: off]
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Send it at most once, to all who take the topic now: it is neither stored nor acknowledged [default: off]
+    #[arg(long)]
+    pub(crate) best_effort: bool,
+    /// Send before storing: only what is not acknowledged within 50 ms is stored. A crash of this program takes at most what it sent in
+    /// that time, and receivers are told of the gap [default: off]
+    #[arg(long = "async")]
+    pub(crate) asynchronous: bool,
     /// Send it so many times
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: u64,
     /// How long it is of use: what is older when its turn comes is not sent on, and becomes a dead letter [default: no end]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
-    /// How long to wait for the acknowledgement [default: 10s with ram:; with a file it ends when the message is stored there]
+    /// How long to wait for the acknowledgement, or with --best-effort for somebody to answer [default: 10s with ram:; with a file it ends when the message is stored there]
     #[arg(long, env = "LINER_WAIT", value_name = "TIME", value_parser = duration::parse)]
     pub(crate) wait: Option<Duration>,
     /// Its name, by which the receiver knows who sent the message [default: one of 1,024 made up]
@@ -287,17 +303,19 @@ fn pub_help() -> String {
 It ends when the message is acknowledged, and says by whom and at which class: `ram` lives in the gateway's memory,
 `process` survives the death of the gateway, `power` the loss of power, `processed` means that the receiver has handled it. With a
 store that is a file and without --wait it ends as soon as the message is in there, whether or not anybody answers: the next run, or
-`liner drain`, delivers what was not acknowledged by then. It goes to everybody who takes the topic. A device takes the topic of its own name; for one that is away, or was never seen, the
-gateway keeps it, up to 100,000 messages or 256 MiB a topic.
+`liner drain`, delivers what was not acknowledged by then. It goes to one of the nodes that take the topic, or with --all to each of
+them. A device takes the topic of its own name; for one that is away, or was never seen, the gateway keeps it, up to 100,000 messages
+or 256 MiB a topic.
 
 A line is `TOPIC NAME#NUMBER acknowledged by GATEWAY (CLASS)`: NAME#NUMBER is what the receiver prints, of the last message if there
-are several. Or it is `TOPIC stored in URL (CLASS): WAITING`, with how many wait there.
+are several. Or it is `TOPIC stored in URL (CLASS): WAITING`, with how many wait there, or `TOPIC NAME sent to GATEWAY (best effort)`.
 
 Examples:
   liner pub boiler 'set 60'
   liner pub boiler 'open 5s' --ttl 30s
   liner pub firmware - --peer 192.168.1.10:7420 < notes.txt
   liner pub readings 20.6 --name edge --store sqlite:edge.db
+  liner pub load --size 100 --count 1000000 --name edge --store sqlite:edge.db
 
 {EXIT_CODES}"
     )

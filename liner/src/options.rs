@@ -13,9 +13,10 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _};
 use serde::Serialize;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, PubArgs};
 use crate::config_file::ConfigFile;
 use crate::failure::Failure;
+use crate::store_url::StoreUrl;
 
 /// Where an option's value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,16 +257,48 @@ fn exclude(options: &mut Options) -> Result<(), Failure> {
             }
             Ok(())
         }
+        Command::Pub(args) => exclude_of_pub(args, settings),
         Command::Gateway(_)
         | Command::Device(_)
         | Command::Sub(_)
-        | Command::Pub(_)
         | Command::Drain(_)
         | Command::Pending(_)
         | Command::Topics(_)
         | Command::Dlq(_)
         | Command::Completions(_) => Ok(()),
     }
+}
+
+/// What is sent, and what best effort leaves no use for.
+fn exclude_of_pub(args: &mut PubArgs, settings: &Settings) -> Result<(), Failure> {
+    match (&args.payload, args.size) {
+        (Some(_), Some(_)) => {
+            return Err(Failure::Usage(
+                "PAYLOAD cannot be used with --size: leave one of them out".to_owned(),
+            ));
+        }
+        (None, None) => {
+            return Err(Failure::Usage(
+                "nothing to send: write PAYLOAD behind the topic, - for standard input, or --size BYTES".to_owned(),
+            ));
+        }
+        _ => {}
+    }
+    if !args.best_effort {
+        return Ok(());
+    }
+    for (name, is_on) in [("all", args.all), ("async", args.asynchronous)] {
+        if is_on {
+            return Err(settings.exclude("best-effort", name));
+        }
+    }
+    // What the environment says of all messages gives way to what is said of this one.
+    let rank = |name: &str| settings.origin(name).rank();
+    if args.store != StoreUrl::Ram && rank("store") >= rank("best-effort") {
+        return Err(settings.exclude("best-effort", "store"));
+    }
+    args.store = StoreUrl::Ram;
+    Ok(())
 }
 
 #[cfg(test)]

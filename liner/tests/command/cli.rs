@@ -51,7 +51,15 @@ fn what_makes_no_sense_is_refused_with_words_that_help() {
         (&["device", "--topic", "t", "--payload-from", "file"], &["--payload-from"]),
         (&["device", "--topic", "t", "--connect", "host"], &["HOST:PORT"]),
         (&["publish"], &["publish"]),
-        (&["pub", "t"], &["PAYLOAD"]),
+        (&["pub", "t"], &["PAYLOAD", "--size"]),
+        (&["pub", "t", "x", "--size", "3"], &["PAYLOAD cannot be used with --size"]),
+        (&["pub", "t", "--size", "20000000"], &["--size"]),
+        (&["pub", "t", "x", "--best-effort", "--all"], &["--best-effort cannot be used with --all"]),
+        (&["pub", "t", "x", "--best-effort", "--async"], &["--best-effort cannot be used with --async"]),
+        (
+            &["pub", "t", "x", "--best-effort", "--name", "p", "--store", "sqlite:p.db"],
+            &["--best-effort cannot be used with --store"],
+        ),
         (&["pub", "t", "x", "--wait", "5"], &["100ms"]),
         (&[], &["gateway", "device", "sub"]),
     ];
