@@ -101,9 +101,7 @@ impl Drain<'_> {
             if let Some(failure) = event::fatal(&event, &self.args.name) {
                 return Err(failure);
             }
-            if let Some(words) = event::words(&event, self.node.store_error().as_deref()) {
-                tell(words);
-            }
+            event::tell(&event, &self.node);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::{BoolishValueParser, Resettable};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _};
 use serde::Serialize;
@@ -106,7 +106,10 @@ pub(crate) fn read(words: &[OsString]) -> Result<Options, Failure> {
     let mut command = command();
     let mut matches = match command.clone().try_get_matches_from(words) {
         Ok(matches) => matches,
-        Err(error) => return Err(variable_of(&command, words, &error).unwrap_or_else(|| error.exit())),
+        Err(error) => {
+            let failure = variable_of(&command, words, &error).or_else(|| value_of(&error));
+            return Err(failure.unwrap_or_else(|| error.exit()));
+        }
     };
     let mut file = None;
     if let Some((name, given)) = matches.subcommand()
@@ -210,6 +213,28 @@ fn variable_of(command: &clap::Command, words: &[OsString], error: &clap::Error)
     })
 }
 
+/// A refused value of the command line, in one sentence.
+fn value_of(error: &clap::Error) -> Option<Failure> {
+    if !matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) {
+        return None;
+    }
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (arg, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let arg = arg.split([' ', '=']).next()?.trim_matches(['<', '>', '[', ']', '.']);
+    let what = match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(source), _) => source.to_string(),
+        // Without one the option was given no value at all, and clap's words are right.
+        (None, Some(ContextValue::Strings(valid))) if !value.is_empty() => {
+            format!("there is no `{value}`, write {}", valid.join(" or "))
+        }
+        (None, _) => return None,
+    };
+    Some(Failure::Usage(format!("{arg}: {what}")))
+}
+
 fn settings(command: Option<&clap::Command>, matches: &ArgMatches, file: Option<&ConfigFile>) -> Settings {
     let options = command.into_iter().flat_map(clap::Command::get_arguments);
     let settings = options.filter_map(|arg| {
@@ -262,6 +287,7 @@ fn exclude(options: &mut Options) -> Result<(), Failure> {
         | Command::Device(_)
         | Command::Sub(_)
         | Command::Drain(_)
+        | Command::Bench(_)
         | Command::Pending(_)
         | Command::Topics(_)
         | Command::Dlq(_)
@@ -279,7 +305,8 @@ fn exclude_of_pub(args: &mut PubArgs, settings: &Settings) -> Result<(), Failure
         }
         (None, None) => {
             return Err(Failure::Usage(
-                "nothing to send: write PAYLOAD behind the topic, - for standard input, or --size BYTES".to_owned(),
+                "nothing to send: write PAYLOAD behind the topic, - for standard input, or --size BYTES"
+                    .to_owned(),
             ));
         }
         _ => {}

@@ -115,10 +115,14 @@ fn publish(args: &PubArgs, name: &str, payload: &mut Payload, watch: &mut Watch)
     }
     let mut run = Run { args, node, sent: 0, last: SendId(0), is_full: false };
     let outcome = if run.is_stored_only() {
-        run.store(name, payload, watch).and_then(|()| run.report_stored(name))
+        run.store(name, payload, watch).and_then(|()| run.report_stored())
     } else {
         run.work(name, payload, watch).and_then(|taker| run.report(name, &taker))
     };
+    if outcome.is_err() && run.unstored() > 0 {
+        // The store does not work: that was told, and to wait for it once more would make what was said of it wrong.
+        return outcome;
+    }
     let stopped = run.node.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error));
     outcome.and(stopped)
 }
@@ -139,7 +143,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// Whether a file is as far as it is to come.
     const fn is_stored_only(&self) -> bool {
-        self.args.wait.is_none() && matches!(self.args.store, StoreUrl::Sqlite(_))
+        self.args.wait.is_none() && !self.args.asynchronous && matches!(self.args.store, StoreUrl::Sqlite(_))
     }
 
     fn patience(&self) -> Duration {
@@ -216,9 +220,14 @@ impl Run<'_> {
             if matches!(event, Event::PeerUp { .. }) {
                 continue;
             }
-            if let Some(words) = event::words(&event, self.node.store_error().as_deref()) {
-                tell(words);
+            if let Event::StoreFailed(fault) = &event
+                && self.is_stored_only()
+            {
+                // There is nothing else to wait for, and nobody knows for how long.
+                let said = self.node.store_error().map(|said| format!(" ({said})")).unwrap_or_default();
+                return Err(Failure::Work(format!("{fault}{said}: {}", self.unacknowledged())));
             }
+            event::tell(&event, &self.node);
             if matches!(event, Event::DeadLetter { .. } | Event::Dropped { .. }) {
                 let topic = &self.args.topic;
                 return Err(Failure::Work(format!("the message to {topic} was not sent: send another one")));
@@ -262,12 +271,8 @@ impl Run<'_> {
         Ok(self.sent > before)
     }
 
-    fn report_stored(&self, name: &str) -> Result<(), Failure> {
+    fn report_stored(&self) -> Result<(), Failure> {
         let (topic, waiting) = (self.args.topic.as_str(), self.node.queued());
-        // In the asynchronous mode what was acknowledged in time was never stored.
-        if let Some(taker) = self.find_taker().filter(|_| self.args.asynchronous && waiting == 0) {
-            return self.report(name, &taker);
-        }
         let class = stored_word(self.node.store_class());
         let store = self.args.store.to_string();
         let plain = format!("{} stored in {store} ({class}): {waiting}", out::field(topic));
@@ -280,8 +285,12 @@ impl Run<'_> {
         let topic = self.args.topic.as_str();
         let mut out = Out::new(self.args.json);
         if self.args.best_effort {
-            let plain =
-                format!("{} {} sent to {} (best effort)", out::field(topic), out::field(name), out::field(taker));
+            let plain = format!(
+                "{} {} sent to {} (best effort)",
+                out::field(topic),
+                out::field(name),
+                out::field(taker)
+            );
             let json = Sent { event: "sent", topic, from: name, to: taker };
             return out.line(plain, &json).and_then(|()| out.flush()).map_err(|error| out::failed(&error));
         }
@@ -330,17 +339,32 @@ impl Run<'_> {
         let queued = self.node.queued();
         let (sent, count) = (self.sent, self.args.count);
         match &self.args.store {
-            _ if self.args.best_effort && sent > 0 => format!("{sent} of {count} messages to {topic} were sent"),
+            _ if self.args.best_effort && sent > 0 => {
+                format!("{sent} of {count} messages to {topic} were sent")
+            }
             _ if queued == 0 => format!("the message to {topic} was not sent: send it again"),
             StoreUrl::Ram if self.sent > 0 => {
                 format!("the message to {topic} is not acknowledged and may have arrived: send it again")
             }
             StoreUrl::Ram => format!("the message to {topic} was not sent: send it again"),
-            store @ StoreUrl::Sqlite(_) => format!(
-                "{} to {topic} or other topics not acknowledged: the next run with --store {store} and this --name sends what is there",
-                event::messages(queued)
-            ),
+            store @ StoreUrl::Sqlite(_) => {
+                let (stored, unstored) = (self.node.queued_stored(), self.unstored());
+                let waits = format!(
+                    "{} to {topic} or other topics not acknowledged: the next run with --store {store} and this --name sends what is there",
+                    event::messages(stored)
+                );
+                if unstored == 0 && sent == count {
+                    return waits;
+                }
+                let kept = sent.saturating_sub(unstored);
+                format!("{waits}; of the {count} of this run {kept} are stored: send the others again")
+            }
         }
+    }
+
+    /// Messages that are in memory alone, after a turn: nothing, unless the store does not take them.
+    fn unstored(&self) -> u64 {
+        self.node.queued().saturating_sub(self.node.queued_stored())
     }
 }
 

@@ -6,6 +6,7 @@
     reason = "a helper fails with its test"
 )]
 
+mod bench;
 mod board;
 mod cli;
 mod completions;
@@ -18,6 +19,7 @@ mod environment;
 mod firmware;
 mod kills;
 mod line;
+mod log;
 mod look;
 mod pages;
 mod path;

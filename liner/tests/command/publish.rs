@@ -329,19 +329,20 @@ fn what_is_sent_before_it_is_stored_arrives_or_is_stored() {
     let peers = format!("127.0.0.1:{}", free_port());
     let args = ["pub", "t", "--size", "9", "--async", "--name", "p", "--store", "sqlite:p.db"];
     let args = [&args[..], &["--peer", &peers, "--count", "3000"]].concat();
-    let ended = run(folder, &args);
-    assert_eq!(ended.lines, ["t stored in sqlite:p.db (power): 3000"], "{:?}", ended.errors);
+    let ended = run(folder, &[&args[..], &["--wait", "200ms"]].concat());
+    assert_eq!(ended.code, Some(5), "{:?}", ended.errors);
     let _gateway = Liner::start(folder, &["gateway", "--listen", &peers, "--device-listen", "127.0.0.1:0"]);
-    let ended = run(folder, &[&args[..], &["--wait", "30s"]].concat());
-    assert_eq!(ended.lines, ["t p#6000 acknowledged by gateway (power)"], "{:?}", ended.errors);
-    assert_eq!(run(folder, &args).code, Some(0));
-    let drained = run(folder, &["drain", "--name", "p", "--store", "sqlite:p.db", "--peer", &peers]);
-    assert_eq!(drained.code, Some(0), "{:?}", drained.errors);
-    let sub = ["sub", "t", "--name", "w", "--store", "ram:", "--peer", &peers, "--count", "9000"];
+    for _ in 0..2 {
+        let ended = run(folder, &args);
+        assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
+        assert!(ended.lines[0].ends_with(" acknowledged by gateway (power)"), "{:?}", ended.lines);
+    }
+    let sub = ["sub", "t", "--name", "w", "--store", "ram:", "--peer", &peers, "--count", "6000"];
     let lines = Liner::start(folder, &sub).end().lines;
-    let wanted: Vec<String> =
-        (1..=9000).map(|number| format!("t p#{number} {:09}", (number - 1) % 3000 + 1)).collect();
-    assert_eq!(lines, wanted);
+    let arrived: Vec<&str> =
+        lines.iter().filter_map(|line| line.rsplit_once(' ')).map(|(_, it)| it).collect();
+    let sent: Vec<String> = (1..=3000).chain(1..=3000).map(|number| format!("{number:09}")).collect();
+    assert!(arrived == sent, "{} arrived", arrived.len());
 }
 
 #[test]
