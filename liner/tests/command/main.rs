@@ -6,6 +6,7 @@
     reason = "a helper fails with its test"
 )]
 
+mod away;
 mod bench;
 mod board;
 mod cli;
@@ -17,6 +18,7 @@ mod drain;
 mod environment;
 #[cfg(feature = "firmware")]
 mod firmware;
+mod hostile;
 mod kills;
 mod line;
 mod log;
