@@ -602,7 +602,7 @@ fn in_doubt(text: &str) -> Result<InDoubtRule, String> {
 }
 
 /// The form only: whether there is such a host shows when it is dialled.
-fn address(address: &str) -> Result<String, String> {
+pub(crate) fn address(address: &str) -> Result<String, String> {
     let port = address
         .rsplit_once(':')
         .filter(|(host, _)| !host.is_empty() && !host.contains(','))

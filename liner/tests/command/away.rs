@@ -84,11 +84,13 @@ fn what_waits_for_a_subscriber_is_delivered_when_it_returns() {
     drain.error_with("nobody answers");
     let sub = Liner::start(folder, &[&sub[..], &[&text]].concat());
     sub.error_with("listening on");
-    let (returned, mut marks) = (Instant::now(), Vec::new());
+    let (returned, mut marks, mut marked) = (Instant::now(), Vec::new(), 0);
     let tenth = (count / 10).max(1);
     for number in 1..=count {
         let line = sub.line().unwrap();
-        assert_eq!(line, format!("load edge#{} {number:0100}", number + 1));
+        // Who has put a message there may have sent it before it ended, for all that `drain` knows: then it is marked.
+        marked += u64::from(line.contains('*'));
+        assert_eq!(line.replace('*', ""), format!("load edge#{} {number:0100}", number + 1));
         if [1, tenth, count - tenth, count].contains(&number) {
             marks.push((returned.elapsed(), worked(&drain)));
         }
@@ -99,6 +101,7 @@ fn what_waits_for_a_subscriber_is_delivered_when_it_returns() {
     assert_eq!(sub.end().code, Some(0));
     let [first, early, late, last] = marks[..] else { panic!("{marks:?}") };
     let each = |from: Duration, to: Duration| (to - from).as_secs_f64() * 1e6 / tenth as f64;
+    println!("{marked} were marked as perhaps delivered before");
     println!("first delivery {:?} after the return; all after {:?}", first.0, last.0);
     println!(
         "a message of the first tenth {:.2} µs, of the last {:.2} µs",
