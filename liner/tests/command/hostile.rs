@@ -178,21 +178,18 @@ fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// A shell in which file systems can be mounted that nobody else sees; nothing where the machine does not allow it.
-fn mounts(folder: &Path, script: &str) -> Option<(Option<i32>, String, String)> {
-    let shell = |script: &str| {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--map-root-user", "--mount", "sh", "-c", script]).current_dir(folder);
-        unshare.env("LINER", env!("CARGO_BIN_EXE_liner")).stdin(Stdio::null());
-        unshare.output().ok()
-    };
-    if !shell("mkdir -p disk && mount -t tmpfs tmpfs disk").is_some_and(|probe| probe.status.success()) {
-        println!("skipped: no file system can be mounted here");
-        return None;
-    }
-    let output = shell(&format!("set -e\nliner() {{ env -u LINER \"$LINER\" \"$@\"; }}\n{script}"))?;
+/// Runs a script that may mount file systems, which nobody else sees: for that it takes root, or namespaces that a user may make.
+fn mounts(folder: &Path, script: &str) -> (Option<i32>, String, String) {
+    shell(folder, &["unshare", "--map-root-user", "--mount", "sh", "-c"], &format!("mkdir -p disk\n{script}"))
+}
+
+fn shell(folder: &Path, command: &[&str], script: &str) -> (Option<i32>, String, String) {
+    let mut shell = Command::new(command[0]);
+    shell.args(&command[1..]).arg(format!("set -e\nliner() {{ env -u LINER \"$LINER\" \"$@\"; }}\n{script}"));
+    shell.env("LINER", env!("CARGO_BIN_EXE_liner")).current_dir(folder).stdin(Stdio::null());
+    let output = shell.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Some((output.status.code(), text(output.stdout), text(output.stderr)))
+    (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 #[test]
@@ -204,7 +201,7 @@ fn a_disk_that_cannot_be_written_to() {
             "cp good.db disk/good.db\nmount --bind disk disk\nmount -o remount,ro,bind disk\nliner {} --store sqlite:disk/good.db",
             words.join(" ")
         );
-        let Some((code, stdout, stderr)) = mounts(folder.path(), &script) else { return };
+        let (code, stdout, stderr) = mounts(folder.path(), &script);
         let what = format!("{words:?}: {stderr}");
         assert_eq!((code, stdout.as_str(), stderr.lines().count()), (Some(1), "", 1), "{what}");
         assert!(stderr.starts_with("liner: cannot ") && stderr.contains("disk/good.db"), "{what}");
@@ -226,7 +223,7 @@ fn a_full_disk() {
             "{full}code=0\nliner {} --store sqlite:disk/good.db || code=$?\n{after}",
             words.join(" ")
         );
-        let Some((code, stdout, stderr)) = mounts(folder.path(), &script) else { return };
+        let (code, stdout, stderr) = mounts(folder.path(), &script);
         assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{words:?}: {stderr}");
         assert!(
             stderr.starts_with("liner: ") && stderr.ends_with("make room on the disk\n"),
@@ -240,10 +237,26 @@ fn a_full_disk() {
          liner pub t --size 100 --count 1000000 --name p --peer {nobody} --store sqlite:disk/p.db --log warn || code=$?\n\
          liner pending --store sqlite:disk/p.db --json 2>/dev/null\nexit $code\n"
     );
-    let Some((code, stdout, stderr)) = mounts(folder.path(), &script) else { return };
+    let (code, stdout, stderr) = mounts(folder.path(), &script);
     assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
     let kept = stderr.split(" of this run ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     assert!(kept.parse::<u64>().unwrap() > 1000, "{stderr}");
     assert!(stderr.contains("the store is full") && stderr.contains("send the others again"), "{stderr}");
     assert!(stdout.contains(&format!("\"messages\":{kept},")), "{stderr}: {stdout}");
+}
+
+/// As a quota of the file system makes it, or the user's own limit.
+#[test]
+fn a_file_that_may_not_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let script = format!(
+        "trap '' XFSZ\n(ulimit -f 4000; liner pub t --size 100 --count 1000000 --name edge --peer {nobody} \
+         --store sqlite:good.db --log warn) || code=$?\nliner pending --store sqlite:good.db --json 2>/dev/null\nexit $code\n"
+    );
+    let (code, stdout, stderr) = shell(folder.path(), &["sh", "-c"], &script);
+    assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
+    assert!(stderr.starts_with("liner: ") && stderr.contains("start the program again"), "{stderr}");
+    assert!(stdout.contains("\"messages\":3,"), "what was there before is there: {stdout}");
 }
