@@ -135,7 +135,11 @@ pub(crate) fn read(words: &[OsString]) -> Result<Options, Failure> {
 
 /// The command line that is read: flags can be turned off again, and an empty variable counts as none.
 pub(crate) fn command() -> clap::Command {
-    Cli::command().mut_subcommands(|command| command.mut_args(|arg| without_empty(flag(arg))))
+    Cli::command().mut_subcommands(with_gaps)
+}
+
+fn with_gaps(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| without_empty(flag(arg))).mut_subcommands(with_gaps)
 }
 
 fn flag(arg: Arg) -> Arg {
@@ -189,7 +193,12 @@ fn variable_of(command: &clap::Command, words: &[OsString], error: &clap::Error)
     {
         return None;
     }
-    let command = command.find_subcommand(words.get(1)?)?;
+    let names = words.get(1..).unwrap_or_default();
+    let mut command = command;
+    for name in names {
+        let Some(inner) = command.find_subcommand(name) else { break };
+        command = inner;
+    }
     command.get_arguments().find_map(|arg| {
         let (long, variable) = (format!("--{}", arg.get_long()?), arg.get_env()?);
         let with_value = format!("{long}=");

@@ -150,8 +150,10 @@ fn hostile_inputs() {
             &format!("{input}: liner {}", command.join(" ")),
         );
     }
-    let refused = run_in(folder, PUB, &[("LINER_STORE", "redis://h")]);
-    assert_one_sentence(&refused, 2, "LINER_STORE: there is no store of the kind `redis`", "LINER_STORE");
+    for words in [PUB, &["dlq", "list"]] {
+        let refused = run_in(folder, words, &[("LINER_STORE", "redis://h")]);
+        assert_one_sentence(&refused, 2, "LINER_STORE: there is no store of the kind `redis`", "LINER_STORE");
+    }
     assert_eq!(contents(folder), before, "what was there is as it was, and nothing has come");
     let pending = run(folder, &["pending", "--store", "sqlite:good.db"]);
     assert_eq!(pending.errors, ["liner: 3 messages wait"]);
