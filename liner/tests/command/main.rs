@@ -6,6 +6,8 @@
     reason = "a helper fails with its test"
 )]
 
+mod away;
+mod bench;
 mod board;
 mod cli;
 mod completions;
@@ -17,8 +19,10 @@ mod environment;
 mod examples;
 #[cfg(feature = "firmware")]
 mod firmware;
+mod hostile;
 mod kills;
 mod line;
+mod log;
 mod look;
 mod pages;
 mod path;
