@@ -8,7 +8,7 @@ use core::time::Duration;
 use liner_proto::effect::{DeadReason, InboxHeld};
 use liner_proto::id::{Class, ConnId};
 use liner_proto::rng::Rng;
-use liner_proto::router::{Event, Quota, SendError};
+use liner_proto::router::{Event, Quota, SendError, StoreRequest};
 use liner_proto::store::{Delivered, HeapStore, Store as _};
 use liner_proto::wire::handshake::Acks;
 use liner_proto::wire::record::Mode;
@@ -152,7 +152,10 @@ fn deaths_neither_lose_nor_repeat() {
         let mut all = Vec::new();
         let mut line = meet(&mut sender, &mut receiver);
         let mut sent = 0;
+        let mut rounds = 0;
         while all.len() < 150 {
+            rounds += 1;
+            assert!(rounds < 5000, "seed {seed}: {} have come", all.len());
             for _ in 0..dice.below(20).min(150 - sent) {
                 sent += 1;
                 send(&mut sender, sent);
@@ -161,7 +164,10 @@ fn deaths_neither_lose_nor_repeat() {
             sender.serve();
             step(&mut sender, &mut receiver, line, dice.below(6));
             match dice.below(8) {
-                0 => reborn(&mut receiver),
+                0 => {
+                    die_in_a_commit(&mut receiver, dice.below(3));
+                    reborn(&mut receiver);
+                }
                 1 => sender.restart(),
                 2 => cut(&mut sender, &mut receiver, line),
                 3 => {
@@ -182,6 +188,15 @@ fn deaths_neither_lose_nor_repeat() {
         assert!(all.iter().all(|message| !message.maybe_redelivered), "seed {seed}");
         assert!(receiver.got.is_empty() && receiver.dead().is_empty(), "seed {seed}");
     }
+}
+
+/// Of the next batch only the first groups reach the store.
+fn die_in_a_commit(node: &mut Node, mut groups: u64) {
+    let Some(StoreRequest::Commit(batch)) = node.router.poll_store(node.now) else { return };
+    let _ = batch.try_each_group(|group| {
+        groups = groups.checked_sub(1).ok_or(())?;
+        node.store.apply(group).map_err(drop)
+    });
 }
 
 /// Bytes go to and fro a few times, and the receiver's store has an answer or two less than it was asked for.
