@@ -3,7 +3,7 @@
 //! This crate is a front door: it re-exports the parts that a host's program needs, under one name.
 //!
 //! * [`Node`] and what belongs to it: one participant, driven by the program's own loop;
-//! * [`sqlite`]: the store in an SQLite file;
+//! * [`sqlite`]: the store in an SQLite file, and [`sqlite::Inbox`], from which messages are taken in one's own transaction;
 //! * [`proto`]: the core, for devices and for whoever writes a shell of their own.
 //!
 //! What it promises stands in `docs/DELIVERY.md`, how it is built in `docs/ARCHITECTURE.md`.

@@ -14,6 +14,7 @@ mod demo;
 mod device;
 mod drain;
 mod environment;
+mod exactly_once;
 #[cfg(feature = "firmware")]
 mod firmware;
 mod kills;
