@@ -63,7 +63,8 @@ fn receive(address: &str, path: &str) -> Outcome {
         let mut count = 0;
         let taken = inbox.take(TAKE, |transaction, message| {
             let value = String::from_utf8_lossy(&message.payload);
-            let mut insert = transaction.prepare_cached("INSERT INTO reading(sender, value) VALUES(?1, ?2)")?;
+            let mut insert =
+                transaction.prepare_cached("INSERT INTO reading(sender, value) VALUES(?1, ?2)")?;
             count = insert.insert([&*message.from, &*value])?;
             Ok::<(), SqlError>(())
         })?;

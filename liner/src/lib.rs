@@ -22,3 +22,8 @@ pub use liner_store_sqlite as sqlite;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The guide's example, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/exactly-once.md")]
+struct ExactlyOnce;

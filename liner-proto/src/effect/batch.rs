@@ -263,19 +263,65 @@ enum Kind {
 /// A [`StoreOp`] whose text and bytes are ranges of the batch's own memory.
 #[derive(Clone, Debug)]
 enum Owned {
-    Inbox { epoch: Epoch },
-    Open { queue: OwnedQueue, epoch: Epoch },
-    Rotate { queue: OwnedQueue, epoch: Epoch, predecessor: Predecessor },
-    Reserve { queue: OwnedQueue, through: u64 },
-    Append { queue: OwnedQueue, first: u64, last: u64, records: Range<usize> },
-    Trim { queue: OwnedQueue, through: u64 },
-    Drop { queue: OwnedQueue, through: u64, reason: GapReason },
-    Topic { queue: OwnedQueue, number: u32, text: Range<usize> },
-    Cursor { peer: Range<usize>, epoch: Epoch, through: u64 },
-    Subscribe { topic: Range<usize>, address: Range<usize>, name: Range<usize> },
-    Unsubscribe { topic: Range<usize>, address: Range<usize> },
-    DeadLetter { peer: Range<usize>, topic: Range<usize>, reason: DeadReason, record: Range<usize> },
-    Close { queue: OwnedQueue },
+    Inbox {
+        epoch: Epoch,
+    },
+    Open {
+        queue: OwnedQueue,
+        epoch: Epoch,
+    },
+    Rotate {
+        queue: OwnedQueue,
+        epoch: Epoch,
+        predecessor: Predecessor,
+    },
+    Reserve {
+        queue: OwnedQueue,
+        through: u64,
+    },
+    Append {
+        queue: OwnedQueue,
+        first: u64,
+        last: u64,
+        records: Range<usize>,
+    },
+    Trim {
+        queue: OwnedQueue,
+        through: u64,
+    },
+    Drop {
+        queue: OwnedQueue,
+        through: u64,
+        reason: GapReason,
+    },
+    Topic {
+        queue: OwnedQueue,
+        number: u32,
+        text: Range<usize>,
+    },
+    Cursor {
+        peer: Range<usize>,
+        epoch: Epoch,
+        through: u64,
+    },
+    Subscribe {
+        topic: Range<usize>,
+        address: Range<usize>,
+        name: Range<usize>,
+    },
+    Unsubscribe {
+        topic: Range<usize>,
+        address: Range<usize>,
+    },
+    DeadLetter {
+        peer: Range<usize>,
+        topic: Range<usize>,
+        reason: DeadReason,
+        record: Range<usize>,
+    },
+    Close {
+        queue: OwnedQueue,
+    },
     Deliver {
         from: Range<usize>,
         epoch: Epoch,

@@ -102,9 +102,7 @@ impl Item {
     /// What it counts in the inbox, with the text of its topic.
     fn counts(&self, topic: &str) -> InboxHeld {
         match self {
-            Self::Message(message) => {
-                InboxHeld { messages: 1, bytes: message.lend(topic).bytes() }
-            }
+            Self::Message(message) => InboxHeld { messages: 1, bytes: message.lend(topic).bytes() },
             Self::Dead { .. } => InboxHeld::default(),
         }
     }

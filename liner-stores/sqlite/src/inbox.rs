@@ -129,7 +129,9 @@ pub enum InboxError {
     #[error("cannot take from the inbox, look at the disk and at who else uses the file: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// The closure has ended the transaction, or the savepoint in it, that it was lent.
-    #[error("the closure ended the transaction that it was lent: let it return an error instead, or use a savepoint of its own")]
+    #[error(
+        "the closure ended the transaction that it was lent: let it return an error instead, or use a savepoint of its own"
+    )]
     Ended,
 }
 
@@ -177,7 +179,7 @@ impl Inbox {
         self
     }
 
-    /// The connection, for the application's own tables. Names that begin with `liner_` are kept free by both sides for the other one.
+    /// The connection, for the application's own tables.
     pub const fn connection(&self) -> &Connection {
         &self.conn
     }

@@ -48,8 +48,10 @@ fn take(inbox: &mut Inbox, most: usize) -> Taken<rusqlite::Error> {
 
 /// Senders and numbers in the application's table, in the order in which they came.
 fn taken(inbox: &Inbox) -> Vec<(String, u64)> {
-    let mut select = inbox.connection().prepare("SELECT sender, number FROM taken ORDER BY rowid").expect("a table");
-    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))).expect("rows");
+    let mut select =
+        inbox.connection().prepare("SELECT sender, number FROM taken ORDER BY rowid").expect("a table");
+    let rows =
+        select.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))).expect("rows");
     rows.collect::<Result<_, _>>().expect("rows")
 }
 
@@ -143,7 +145,8 @@ fn what_fails_too_often_becomes_a_dead_letter_and_comes_back_when_it_is_asked_fo
     let mut store = open(folder.path(), "sensor");
     deliver(&mut store, "a", 3..=4);
     let mut inbox = inbox(folder.path()).failures_max(2);
-    let bad = |_: &Transaction<'_>, message: &InboxMessage| if message.number == 3 { Err(()) } else { Ok(()) };
+    let bad =
+        |_: &Transaction<'_>, message: &InboxMessage| if message.number == 3 { Err(()) } else { Ok(()) };
     assert!(!inbox.take(100, bad).expect("it works").failed[0].put_aside);
     let mut look = Look::open(folder.path().join("liner.db")).expect("it opens");
     assert_eq!(look.dead_letters(None, 0, 10).expect("it works"), []);
@@ -157,7 +160,10 @@ fn what_fails_too_often_becomes_a_dead_letter_and_comes_back_when_it_is_asked_fo
     assert_eq!(look.redrive(&[letter.id]).expect("it works"), 1);
     assert_eq!(look.dead_letters(None, 0, 10).expect("it works"), []);
     let mut again = Vec::new();
-    let outcome = inbox.take(100, |_, message| Ok::<(), ()>(again.push(message.clone())));
+    let outcome = inbox.take(100, |_, message| {
+        again.push(message.clone());
+        Ok::<(), ()>(())
+    });
     assert_eq!(outcome.expect("it works").messages, 1);
     let [message] = &*again else { panic!("one: {again:?}") };
     assert_eq!((&*message.from, message.epoch, message.number), ("a", EPOCH, 3));
@@ -187,7 +193,13 @@ fn a_panic_takes_all_back() {
 /// A closure that ends the transaction, in whatever way, is told so; a message is never gone without what was written for it.
 #[test]
 fn a_transaction_that_the_closure_ends_is_no_way_to_lose_anything() {
-    let ends = ["ROLLBACK", "COMMIT", "COMMIT; BEGIN", "ROLLBACK; BEGIN", "ROLLBACK TO liner_taken; RELEASE liner_taken"];
+    let ends = [
+        "ROLLBACK",
+        "COMMIT",
+        "COMMIT; BEGIN",
+        "ROLLBACK; BEGIN",
+        "ROLLBACK TO liner_taken; RELEASE liner_taken",
+    ];
     for end in ends {
         let folder = tempdir().expect("a folder");
         let mut store = open(folder.path(), "sensor");
@@ -244,7 +256,12 @@ fn damaged_rows_are_kept_aside_and_not_given() {
         assert_eq!(inbox.connection().execute(&damage, []).expect("it is there"), 1);
         let outcome = take(&mut inbox, 100);
         assert_eq!((outcome.messages, outcome.damaged), (whole, 5 - whole), "{change}");
-        let count = |sql| inbox.connection().query_row(sql, [], |row| row.get::<_, i64>(0).map(i64::cast_unsigned)).expect("a row");
+        let count = |sql| {
+            inbox
+                .connection()
+                .query_row(sql, [], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))
+                .expect("a row")
+        };
         assert_eq!(count("SELECT count(*) FROM quarantine"), 5 - whole, "{change}");
         assert_eq!(count("SELECT count(*) FROM inbox"), 0, "{change}");
     }

@@ -100,7 +100,9 @@ fn ten_thousand_messages_and_fifty_kills_leave_each_in_the_table_once() {
     let mut arrived = 0;
     let mut wait_for = |receiver: &Example, until: u64| {
         while arrived < until {
-            arrived = receiver.count_within(PATIENCE).unwrap_or_else(|| panic!("{arrived} have arrived, and no more"));
+            arrived = receiver
+                .count_within(PATIENCE)
+                .unwrap_or_else(|| panic!("{arrived} have arrived, and no more"));
         }
     };
     let part = messages / (kills + 2);
@@ -127,9 +129,15 @@ fn ten_thousand_messages_and_fifty_kills_leave_each_in_the_table_once() {
     assert!(ended.success(), "{ended}");
     assert_eq!(receiver.count_within(Duration::ZERO), None, "more than was sent");
     drop(receiver);
-    println!("{kills} kills, {of_receiver} of the receiver, {with_something} of those with something in the inbox");
+    println!(
+        "{kills} kills, {of_receiver} of the receiver, {with_something} of those with something in the inbox"
+    );
     assert_eq!(number(folder, "SELECT count(*) FROM reading"), messages, "each once: how many there are");
-    assert_eq!(number(folder, "SELECT count(DISTINCT value) FROM reading"), messages, "each once: how many differ");
+    assert_eq!(
+        number(folder, "SELECT count(DISTINCT value) FROM reading"),
+        messages,
+        "each once: how many differ"
+    );
     let right = "SELECT count(*) FROM reading WHERE value = CAST(id AS TEXT) AND sender = 'sender'";
     assert_eq!(number(folder, right), messages, "in the order in which they were sent");
     assert_eq!(number(folder, "SELECT count(*) FROM inbox"), 0);
