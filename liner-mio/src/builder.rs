@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use liner_proto::config::HEAD_BYTES_MAX;
 use liner_proto::delivery::SendMode;
-use liner_proto::router::{Framing, InDoubt, NAME_BYTES_MAX, NodeConfig, Router};
+use liner_proto::router::{Framing, InDoubt, NAME_BYTES_MAX, NodeConfig, Quota, Router};
 use liner_proto::store::{HeapStore, Store};
 use mio::{Poll, Waker};
 
@@ -133,6 +133,17 @@ impl Builder {
         self.configure(move |config| config.durable = durable)
     }
 
+    /// Puts messages on the node's own topics into the store's inbox, in the transaction that moves their cursor, instead of handing them
+    /// to the handler: the application takes each of them once, in a transaction of its own (`liner_store_sqlite::Inbox`).
+    /// [`Progress::delivered`](crate::Progress::delivered) says when there is something. Best-effort messages go to the handler as ever.
+    ///
+    /// While the inbox holds as much as `quota` says, and a window more, peers keep what they have, and wait.
+    ///
+    /// The store has to keep an inbox, and a node that takes custody has none.
+    pub fn inbox(self, quota: Quota) -> Self {
+        self.configure(move |config| config.inbox = Some(quota))
+    }
+
     /// Whether messages are stored before they leave.
     pub fn send_mode(self, mode: SendMode) -> Self {
         self.configure(move |config| config.send_mode = mode)
@@ -209,10 +220,21 @@ impl Builder {
             configure(&mut config);
         }
         config.address = with_port(config.address, &listeners);
+        if config.inbox.is_some() && config.takes_custody {
+            return Err(BuildError::InboxWithCustody);
+        }
+        let has_inbox = config.inbox.is_some();
         let clock = Clock::start();
         let mut router = Router::new(config, clock.now());
-        if let Err(fault) = self.store.recover(&mut |item| router.restore(&item)) {
-            return Err(BuildError::Store { fault, said: self.store.last_error().map(str::to_owned) });
+        let recovered = self.store.recover(&mut |item| router.restore(&item));
+        let failed = |fault, store: &dyn Store| BuildError::Store {
+            fault,
+            said: store.last_error().map(str::to_owned),
+        };
+        recovered.map_err(|fault| failed(fault, &*self.store))?;
+        if has_inbox {
+            let held = self.store.inbox().map_err(|fault| failed(fault, &*self.store))?;
+            router.handle_inbox(clock.now(), Ok(held.ok_or(BuildError::NoInbox)?));
         }
         router.start(clock.now());
         for topic in &self.topics {

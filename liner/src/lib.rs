@@ -4,7 +4,7 @@
 //!
 //! * [`Node`] and what belongs to it: one participant, driven by the program's own loop;
 //! * [`Client`] and [`client`]: the same with threads of its own and calls that wait, for programs that use threads;
-//! * [`sqlite`]: the store in an SQLite file;
+//! * [`sqlite`]: the store in an SQLite file, and [`sqlite::Inbox`], from which messages are taken in one's own transaction;
 //! * [`proto`]: the core, for devices and for whoever writes a shell of their own.
 //!
 //! What it promises stands in `docs/DELIVERY.md`, how it is built in `docs/ARCHITECTURE.md`.
@@ -29,3 +29,8 @@ pub use liner_store_sqlite as sqlite;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The guide's example, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/exactly-once.md")]
+struct ExactlyOnce;

@@ -93,6 +93,8 @@ pub struct Progress {
     pub bytes_out: u64,
     /// Batches that the store has committed.
     pub commits: u64,
+    /// Messages that were put into the inbox and are committed: the application can take them from there.
+    pub delivered: u64,
 }
 
 impl Node {
@@ -320,6 +322,18 @@ impl Node {
     /// Messages of peers that were taken over for others since the start, and are stored.
     pub fn taken(&self) -> u64 {
         self.router.taken()
+    }
+
+    /// Messages that were put into the inbox since the start, and are committed.
+    pub fn delivered(&self) -> u64 {
+        self.router.delivered()
+    }
+
+    /// Says that the application has taken something from the inbox: if that was full, peers go on with the next
+    /// [`drive`](Self::drive). Without a word they do within 50 ms.
+    pub fn inbox_taken(&mut self) {
+        self.router.handle_taken(self.clock.now());
+        self.dirty = true;
     }
 
     /// Copies that peers have acknowledged since the start; what will never come counts too.

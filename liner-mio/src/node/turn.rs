@@ -70,6 +70,7 @@ impl Node {
         handler: &mut dyn Handler,
     ) -> Result<Progress, DriveError> {
         let mut progress = Progress::default();
+        let delivered = self.router.delivered();
         self.wait(timeout).map_err(DriveError::Loop)?;
         let now = self.clock.now();
         self.sends_left = 0;
@@ -97,6 +98,7 @@ impl Node {
         }
         self.close_links();
         self.dial();
+        progress.delivered = self.router.delivered() - delivered;
         if progress.bytes_in + progress.bytes_out > 0 {
             self.last_traffic = self.clock.now();
         }

@@ -37,6 +37,10 @@ pub struct NodeConfig {
     pub takes_custody: bool,
     /// Whether its own subscriptions outlive it: queues of messages for it are kept while it is away.
     pub durable: bool,
+    /// Messages on the node's own topics go into its store's inbox, in the group that moves their cursor, and not to the application,
+    /// which takes them from there. So much may be there that it has not taken, and a window more; then peers wait. Nothing without an
+    /// inbox. The store has to keep one; and a node that takes custody has none.
+    pub inbox: Option<Quota>,
     /// Where other nodes can dial it; empty if they cannot.
     pub address: String,
     /// Bytes of each queue that are kept in memory. What is above them waits in the store.
@@ -84,6 +88,7 @@ impl NodeConfig {
             send_mode: SendMode::Stored,
             takes_custody: false,
             durable: false,
+            inbox: None,
             address: String::new(),
             queue_bytes: 16 * 1024 * 1024,
             kept: Quota::DEFAULT,

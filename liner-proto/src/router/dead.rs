@@ -88,6 +88,10 @@ impl Router {
         self.storage.put_aside += 1;
         let record = written_out(header, self.topics.text(topic), payload);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
+        if self.config.inbox.is_some() {
+            let from = state.name.clone();
+            return self.put_aside_in_line(peer, from, topic, (reason, record));
+        }
         state.took_custody();
         let peer = state.name.clone();
         self.storage.stage(Staged::Dead { peer, topic, reason, record });

@@ -394,6 +394,9 @@ impl Router {
     ) {
         let Some(state) = self.peers.get(peer.0) else { return };
         if self.topics.is_own(topic) {
+            if self.config.inbox.is_some() && header.mode != Mode::BestEffort {
+                return self.deliver(peer, number, (topic, header, payload), maybe_redelivered);
+            }
             let (from, seq) =
                 header.origin.map_or((&*state.name, number), |origin| (origin.name, origin.number));
             let text = self.topics.text(topic);

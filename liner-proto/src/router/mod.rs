@@ -24,6 +24,7 @@ mod event;
 mod expiry;
 mod forget;
 mod handshake;
+mod inbox;
 mod input;
 mod leaving;
 mod limits;
@@ -145,6 +146,7 @@ pub struct Router {
     calendar: Calendar,
     inbox: Epoch,
     inbox_stored: bool,
+    inbox_lines: inbox::Inbox,
     topics: Topics,
     peers: Slots<Peer>,
     names: BTreeMap<Box<str>, PeerId>,
@@ -184,6 +186,12 @@ impl Router {
         if config.takes_custody {
             config.send_mode = SendMode::Stored;
             config.queue_quota.get_or_insert(Quota::QUEUE);
+            config.inbox = None;
+        }
+        if let Some(quota) = config.inbox {
+            // What is in the inbox is committed with its cursor: no crash repeats anything.
+            config.repeat_max = 0;
+            config.limits.fit_window(quota.messages, quota.bytes);
         }
         let rng = Rng::new(config.seed);
         Self {
@@ -192,6 +200,7 @@ impl Router {
             calendar: Calendar::new(config.wall_ms, now),
             inbox: Epoch::NONE,
             inbox_stored: false,
+            inbox_lines: inbox::Inbox::default(),
             topics: Topics::default(),
             peers: Slots::default(),
             names: BTreeMap::new(),
@@ -489,7 +498,7 @@ impl Router {
         let conns = self.conns.deadline(self.now, self.config.timing.write_stall);
         let dials = self.dial_deadline().filter(|_| !self.closing);
         let waits = self.write_behind_deadline();
-        let store = earlier(waits, self.storage.retry_deadline());
+        let store = earlier(earlier(waits, self.storage.retry_deadline()), self.inbox_lines.deadline());
         let rest = earlier(self.lease_deadline(), self.tally.deadline());
         let rest = earlier(rest, self.telling.deadline());
         earlier(earlier(conns, dials), earlier(store, rest))

@@ -13,6 +13,7 @@ impl Router {
     pub(super) fn is_shut(&self, peer: Option<PeerId>) -> bool {
         let state = peer.and_then(|peer| self.peers.get(peer.0));
         state.is_some_and(|state| state.shut_for.is_some() || self.is_stuffed(state))
+            || peer.is_some_and(|peer| self.inbox_lines.is_stuffed(peer, &self.config.limits))
     }
 
     /// Whether what earlier sessions of a peer brought, and the store may not have yet, is as much as it may send.

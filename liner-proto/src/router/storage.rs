@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::dead::topics_of;
 use super::event::Event;
+use super::inbox::Asked;
 use super::loads::{LoadRequest, Loads};
 use super::outbox::{Aside, Opened, Outbox};
 use super::{OutboxId, PeerId, Router};
@@ -41,6 +42,7 @@ struct InFlight {
     outboxes_early: Vec<OutboxId>,
     peers_early: Vec<PeerId>,
     peers_late: Vec<PeerId>,
+    deliveries: Vec<Asked>,
 }
 
 /// A request that belongs to no queue.
@@ -179,7 +181,7 @@ impl Router {
         let outbox = |id: &OutboxId| {
             self.outboxes.get(id.0).is_some_and(|outbox| outbox.owes_store(self.is_urgent(*id)))
         };
-        let peer = |id: &PeerId| self.peers.get(id.0).is_some_and(|peer| peer.owes_cursor());
+        let peer = |id: &PeerId| self.owes_of(*id);
         storage.staged.len() > storage.staged_asked
             || storage.outboxes.iter().any(outbox)
             || storage.peers.iter().any(peer)
@@ -209,8 +211,9 @@ impl Router {
 
     /// The peer's cursor may have moved.
     pub(super) fn list_peer(&mut self, id: PeerId) {
+        let owes = self.owes_of(id);
         let Some(peer) = self.peers.get_mut(id.0) else { return };
-        if !peer.listed && peer.owes_cursor() {
+        if !peer.listed && owes {
             peer.listed = true;
             self.storage.peers.push(id);
         }
@@ -277,6 +280,7 @@ impl Router {
         batch.end_group();
         flight.trims = batch.groups_len().checked_sub(1);
         self.emit_staged(&mut batch, &mut flight);
+        self.emit_deliveries(&flight.deliveries, &mut batch);
         let split = self.config.planted.has(Fault::CustodyNotAtomic);
         if split {
             self.emit_cursors_late(id, &mut batch, &flight);
@@ -350,6 +354,19 @@ impl Router {
     fn emit_cursor_early(&mut self, id: PeerId, batch_id: u64, batch: &mut Batch, flight: &mut InFlight) {
         let Some(peer) = self.peers.get_mut(id.0) else { return };
         peer.listed = false;
+        if self.inbox_lines.owes(id) {
+            let asked = self.ask_inbox(id);
+            if asked.is_none() {
+                // Its cursor waits with what it covers.
+                return;
+            }
+            flight.deliveries.extend(asked);
+            if !self.config.planted.has(Fault::CursorOutsideTransaction) {
+                flight.peers_late.push(id);
+                return;
+            }
+        }
+        let Some(peer) = self.peers.get_mut(id.0) else { return };
         if !peer.owes_cursor() {
             return;
         }
@@ -462,6 +479,7 @@ impl Router {
             self.storage.taken = self.storage.taken.max(flight.taken);
             self.storage.staged.drain(..flight.staged.min(self.storage.staged.len()));
             self.storage.staged_asked -= flight.staged;
+            flight.deliveries.iter().for_each(|asked| self.inbox_lines.handle_committed(asked));
             let has_room = flight.staged > 0 && !self.storage.is_littered();
             self.open_windows(|_, _| has_room);
             self.inbox_stored |= flight.inbox;
@@ -480,6 +498,7 @@ impl Router {
     fn void(&mut self, fault: StoreFault) {
         self.storage.generation += 1;
         let lost: Vec<InFlight> = self.storage.in_flight.drain(..).collect();
+        self.inbox_lines.handle_void();
         for id in self.outboxes.ids().into_iter().map(OutboxId) {
             if let Some(outbox) = self.outboxes.get_mut(id.0) {
                 outbox.handle_void();
@@ -490,7 +509,7 @@ impl Router {
         for id in self.peers.ids().into_iter().map(PeerId) {
             let Some(peer) = self.peers.get_mut(id.0) else { continue };
             peer.inbound.handle_void();
-            if !peer.listed && peer.owes_cursor() {
+            if !peer.listed && (peer.owes_cursor() || self.inbox_lines.owes(id)) {
                 peer.listed = true;
                 self.storage.peers.push(id);
             }

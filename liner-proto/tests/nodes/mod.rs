@@ -101,6 +101,8 @@ impl Node {
         self.router = Router::new(self.config.clone(), self.now);
         let router = &mut self.router;
         self.store.recover(&mut |item: Recovered<'_>| router.restore(&item)).expect("in memory");
+        let held = self.store.inbox().map(Option::unwrap_or_default);
+        self.router.handle_inbox(self.now, held);
         self.router.start(self.now);
     }
 
@@ -118,6 +120,10 @@ impl Node {
                     store::load(&mut self.store, &load)
                 };
                 self.router.handle_loaded(self.now, &load, loaded, &bytes);
+            }
+            None if self.router.poll_inbox(self.now) => {
+                let held = self.store.inbox().map(Option::unwrap_or_default);
+                self.router.handle_inbox(self.now, held);
             }
             None => return false,
         }

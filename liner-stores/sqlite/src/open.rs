@@ -63,6 +63,7 @@ impl SqliteStore {
             rows: Rows::default(),
             version: -1,
             cleared: false,
+            counted: crate::deliveries::Counted::default(),
             limit: Limit::new(options.limit_bytes),
             ballast,
             disk_full: false,

@@ -16,6 +16,7 @@ mod demo;
 mod device;
 mod drain;
 mod environment;
+mod exactly_once;
 mod examples;
 #[cfg(feature = "firmware")]
 mod firmware;

@@ -215,7 +215,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// A thread that reads whole lines, until the end or until nobody wants them.
-fn follow(stream: impl Read + Send + 'static) -> Receiver<String> {
+pub(crate) fn follow(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let mut reader = BufReader::new(stream);
