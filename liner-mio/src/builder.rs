@@ -21,6 +21,9 @@ use crate::storage::{REPEAT_MAX, Stores};
 /// What a node without a store keeps in memory at most, in bytes of records.
 const HEAP_BYTES: u64 = 1024 * 1024 * 1024;
 
+/// How often the directory of a store is looked at that other processes share.
+const CATALOG_EVERY: Duration = Duration::from_millis(500);
+
 /// A change to the configuration.
 type Configure = Box<dyn FnOnce(&mut NodeConfig) + Send>;
 
@@ -216,6 +219,7 @@ impl Builder {
         config.address = own_address(&listeners);
         config.repeat_max = if self.settles_later { u64::MAX } else { REPEAT_MAX };
         config.wall_ms = clock::wall_ms();
+        config.catalog = self.store.is_shared().then_some(CATALOG_EVERY);
         for configure in self.configure {
             configure(&mut config);
         }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use liner_proto::effect::{BatchId, InboxHeld, Loaded, Outcome, StoreFault};
-use liner_proto::router::{LoadRequest, Router, StoreRequest};
+use liner_proto::router::{DirectoryRows, LoadRequest, Router, StoreRequest};
 use liner_proto::store::{Store, execute, load};
 use liner_proto::wire::batch::NUMBERS_MAX;
 use mio::Waker;
@@ -52,18 +52,22 @@ enum Request {
     Store(StoreRequest),
     /// Say what the inbox holds.
     CountInbox,
+    /// Tell the directory, if it has changed.
+    ReadDirectory,
 }
 
 /// The next thing that the router wants of its store.
 fn next(router: &mut Router, clock: &Clock) -> Option<Request> {
     let request = router.poll_store(clock.now()).map(Request::Store);
-    request.or_else(|| router.poll_inbox(clock.now()).then_some(Request::CountInbox))
+    let request = request.or_else(|| router.poll_inbox(clock.now()).then_some(Request::CountInbox));
+    request.or_else(|| router.poll_directory(clock.now()).then_some(Request::ReadDirectory))
 }
 
 /// What a request led to.
 #[derive(Debug)]
 enum Done {
     Counted(Result<InboxHeld, StoreFault>),
+    Read(Result<Option<DirectoryRows>, StoreFault>),
     Committed { id: BatchId, outcome: Outcome },
     Loaded { request: LoadRequest, result: Result<Loaded, StoreFault>, bytes: Vec<u8> },
 }
@@ -200,6 +204,7 @@ fn run(store: &mut (dyn Store + Send), request: Request) -> Done {
     match request {
         // It had one when the node was built.
         Request::CountInbox => Done::Counted(store.inbox().map(Option::unwrap_or_default)),
+        Request::ReadDirectory => Done::Read(store.directory()),
         Request::Store(StoreRequest::Commit(batch)) => {
             let outcome = execute(store, &batch);
             Done::Committed { id: batch.id(), outcome }
@@ -215,6 +220,7 @@ fn run(store: &mut (dyn Store + Send), request: Request) -> Done {
 fn tell(router: &mut Router, clock: &Clock, done: Done) {
     match done {
         Done::Counted(held) => router.handle_inbox(clock.now(), held),
+        Done::Read(rows) => router.handle_directory(clock.now(), rows),
         Done::Committed { id, outcome } => router.handle_committed(clock.now(), id, outcome),
         Done::Loaded { request, result, bytes } => {
             router.handle_loaded(clock.now(), &request, result, &bytes);
@@ -229,6 +235,7 @@ impl Done {
             Self::Committed { outcome, .. } => outcome.fault.is_some(),
             Self::Loaded { result, .. } => matches!(result, Err(_) | Ok(Loaded::Corrupt { .. })),
             Self::Counted(held) => held.is_err(),
+            Self::Read(rows) => rows.is_err(),
         }
     }
 
@@ -238,6 +245,7 @@ impl Done {
             Self::Committed { outcome, .. } => outcome.fault,
             Self::Loaded { result, .. } => result.err(),
             Self::Counted(held) => held.err(),
+            Self::Read(rows) => rows.as_ref().err().copied(),
         };
         fault.filter(|fault| {
             matches!(fault, StoreFault::Unknown | StoreFault::Superseded | StoreFault::Refused)

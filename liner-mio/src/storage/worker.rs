@@ -106,7 +106,7 @@ fn work(
     while let Ok(request) = requests.recv() {
         let generation = match &request {
             Request::Store(StoreRequest::Commit(batch)) => Some(batch.generation()),
-            Request::Store(StoreRequest::Load(_)) | Request::CountInbox => None,
+            Request::Store(StoreRequest::Load(_)) | Request::CountInbox | Request::ReadDirectory => None,
         };
         let done = match (request, failed) {
             (Request::Store(StoreRequest::Commit(batch)), Some((void, fault)))

@@ -61,6 +61,9 @@ pub struct NodeConfig {
     pub mesh_max: usize,
     /// Rows of other nodes that one peer may tell, and that peers are told.
     pub heard_max: usize,
+    /// How often a directory is looked at that other nodes share, for those that have come or gone; never without it. The node's own
+    /// rows are written there.
+    pub catalog: Option<Duration>,
     /// How long a subscriber without a name may be away before it is gone.
     pub lease: Duration,
     /// Whether a peer's acknowledgements are taken although they stand for less than this node's class.
@@ -97,6 +100,7 @@ impl NodeConfig {
             topics_max: 65_536,
             mesh_max: 64,
             heard_max: 1024,
+            catalog: None,
             lease: Duration::from_secs(15),
             accept_weak_acks: false,
             in_doubt: InDoubtPolicy::default(),

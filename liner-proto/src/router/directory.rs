@@ -269,10 +269,12 @@ impl Router {
 /// The address of a row as it is kept: `@name` for a node that only dials, behind a mark if the subscriber is ephemeral.
 fn address_of(row: &Row<'_>) -> String {
     let mark = if row.durable { "" } else { "~" };
-    if row.address.is_empty() {
-        return alloc::format!("{mark}@{}", row.name);
-    }
-    alloc::format!("{mark}{}", row.address)
+    alloc::format!("{mark}{}", own_address(row.address, row.name))
+}
+
+/// The address of a node's own rows: `@name` if it only dials.
+pub(super) fn own_address(address: &str, name: &str) -> String {
+    if address.is_empty() { alloc::format!("@{name}") } else { address.into() }
 }
 
 /// Whether a row with this address is that of an ephemeral subscriber.

@@ -13,6 +13,7 @@
 //! does not matter for what is promised: an acknowledgement that has to wait for a commit is held back in here. Outputs
 //! are derived from state, so a sink that was full is simply asked again when it has room.
 
+mod catalog;
 mod config;
 mod conn;
 mod custody;
@@ -54,6 +55,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+pub use catalog::DirectoryRows;
 pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
@@ -147,6 +149,7 @@ pub struct Router {
     inbox: Epoch,
     inbox_stored: bool,
     inbox_lines: inbox::Inbox,
+    catalog: catalog::Catalog,
     topics: Topics,
     peers: Slots<Peer>,
     names: BTreeMap<Box<str>, PeerId>,
@@ -201,6 +204,7 @@ impl Router {
             inbox: Epoch::NONE,
             inbox_stored: false,
             inbox_lines: inbox::Inbox::default(),
+            catalog: catalog::Catalog::default(),
             topics: Topics::default(),
             peers: Slots::default(),
             names: BTreeMap::new(),
@@ -253,6 +257,9 @@ impl Router {
                 }
             }
             Recovered::Subscription { topic, address, name } => {
+                if self.restore_row(topic, address, name) {
+                    return;
+                }
                 let topic = self.topics.intern(topic);
                 let peer = self.peer_named(name);
                 if let Some(peer) = self.peers.get_mut(peer.0) {
@@ -499,6 +506,7 @@ impl Router {
         let dials = self.dial_deadline().filter(|_| !self.closing);
         let waits = self.write_behind_deadline();
         let store = earlier(earlier(waits, self.storage.retry_deadline()), self.inbox_lines.deadline());
+        let store = earlier(store, self.catalog_deadline());
         let rest = earlier(self.lease_deadline(), self.tally.deadline());
         let rest = earlier(rest, self.telling.deadline());
         earlier(earlier(conns, dials), earlier(store, rest))

@@ -48,9 +48,25 @@ struct InFlight {
 /// A request that belongs to no queue.
 #[derive(Debug)]
 pub(super) enum Staged {
-    Subscribe { topic: super::TopicId, peer: PeerId },
-    Unsubscribe { topic: super::TopicId, address: alloc::boxed::Box<str> },
-    Dead { peer: alloc::boxed::Box<str>, topic: super::TopicId, reason: DeadReason, record: Vec<u8> },
+    Subscribe {
+        topic: super::TopicId,
+        peer: PeerId,
+    },
+    Unsubscribe {
+        topic: super::TopicId,
+        address: alloc::boxed::Box<str>,
+    },
+    /// A row of the node's own in a directory that it shares.
+    Register {
+        topic: super::TopicId,
+        address: alloc::boxed::Box<str>,
+    },
+    Dead {
+        peer: alloc::boxed::Box<str>,
+        topic: super::TopicId,
+        reason: DeadReason,
+        record: Vec<u8>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +115,7 @@ impl Storage {
         for staged in &self.staged {
             let (Staged::Subscribe { topic, .. }
             | Staged::Unsubscribe { topic, .. }
+            | Staged::Register { topic, .. }
             | Staged::Dead { topic, .. }) = staged;
             each(*topic);
         }
@@ -406,6 +423,10 @@ impl Router {
                 }
                 Staged::Unsubscribe { topic, address } => {
                     batch.push(&StoreOp::Unsubscribe { topic: self.topics.text(*topic), address });
+                }
+                Staged::Register { topic, address } => {
+                    let (topic, name) = (self.topics.text(*topic), &*self.config.name);
+                    batch.push(&StoreOp::Subscribe { topic, address, name });
                 }
                 Staged::Dead { peer, topic, reason, record } => {
                     let topic = self.topics.text(*topic);

@@ -65,6 +65,21 @@ pub trait Store {
         Ok(None)
     }
 
+    /// Whether nodes of other processes may use the same store, and are found by its directory.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The directory's rows, with what was applied; nothing if they are the same as when this was asked last, or if nobody shares the
+    /// store.
+    ///
+    /// # Errors
+    /// [`StoreFault::Unavailable`] or [`StoreFault::Corrupt`].
+    #[cfg(feature = "alloc")]
+    fn directory(&mut self) -> Result<Option<crate::router::DirectoryRows>, StoreFault> {
+        Ok(None)
+    }
+
     /// The backend's own words about the latest fault, for logs.
     fn last_error(&self) -> Option<&str> {
         None

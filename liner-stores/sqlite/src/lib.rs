@@ -46,6 +46,7 @@ use std::path::PathBuf;
 
 use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::Class;
+use liner_proto::router::DirectoryRows;
 use liner_proto::store::Store;
 use rusqlite::Connection;
 
@@ -120,6 +121,8 @@ pub struct SqliteStore {
     rows: Rows,
     /// Counts the commits of others: the rows are those of this version.
     version: i64,
+    /// The same for the directory that was told last.
+    directory_version: Option<i64>,
     /// Whether messages were deleted by hand, as of that version.
     cleared: bool,
     counted: deliveries::Counted,
@@ -193,6 +196,14 @@ impl Store for SqliteStore {
 
     fn inbox(&mut self) -> Result<Option<InboxHeld>, StoreFault> {
         self.guarded(Self::count_inbox).map(Some)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {
+        self.guarded(Self::read_directory)
     }
 
     fn last_error(&self) -> Option<&str> {

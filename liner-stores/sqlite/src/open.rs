@@ -62,6 +62,7 @@ impl SqliteStore {
             turn: Turn::Idle,
             rows: Rows::default(),
             version: -1,
+            directory_version: None,
             cleared: false,
             counted: crate::deliveries::Counted::default(),
             limit: Limit::new(options.limit_bytes),
