@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use liner_proto::config::HEAD_BYTES_MAX;
 use liner_proto::delivery::SendMode;
-use liner_proto::router::{Framing, InDoubt, NAME_BYTES_MAX, NodeConfig, Router};
+use liner_proto::router::{Framing, InDoubt, NAME_BYTES_MAX, NodeConfig, Quota, Router};
 use liner_proto::store::{HeapStore, Store};
 use mio::{Poll, Waker};
 
@@ -20,6 +20,9 @@ use crate::storage::{REPEAT_MAX, Stores};
 
 /// What a node without a store keeps in memory at most, in bytes of records.
 const HEAP_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// How often the directory of a store is looked at that other processes share.
+const CATALOG_EVERY: Duration = Duration::from_millis(500);
 
 /// A change to the configuration.
 type Configure = Box<dyn FnOnce(&mut NodeConfig) + Send>;
@@ -34,7 +37,9 @@ pub struct Builder {
     insecure: bool,
     peers: Vec<String>,
     topics: Vec<String>,
+    receivers: Vec<[String; 3]>,
     spin: Duration,
+    settles_later: bool,
     configure: Vec<Configure>,
 }
 
@@ -49,7 +54,9 @@ impl Builder {
             insecure: false,
             peers: Vec::new(),
             topics: Vec::new(),
+            receivers: Vec::new(),
             spin: Duration::ZERO,
+            settles_later: false,
             configure: Vec::new(),
         }
     }
@@ -86,7 +93,7 @@ impl Builder {
         self
     }
 
-    /// Where other nodes are told to find this one. Without it: the first address it listens on with
+    /// Where other nodes are told to find this one, `host:port`; port 0 stands for the one that it listens on. Without it: the first address it listens on with
     /// [`Framing::Length`], unless that stands for all addresses of the machine.
     pub fn advertise(self, addr: &str) -> Self {
         let addr = addr.to_owned();
@@ -113,6 +120,12 @@ impl Builder {
         self
     }
 
+    /// Names somebody who takes `topic`, the node `name`, which listens on `addr`, `host:port`. The store's directory keeps that.
+    pub fn receiver(mut self, topic: &str, addr: &str, name: &str) -> Self {
+        self.receivers.push([topic, addr, name].map(str::to_owned));
+        self
+    }
+
     /// Whether the node takes messages over for topics that others subscribe to, as a gateway does.
     pub fn takes_custody(self, takes_custody: bool) -> Self {
         self.configure(move |config| config.takes_custody = takes_custody)
@@ -121,6 +134,17 @@ impl Builder {
     /// Whether peers keep their queues for this node while it is away.
     pub fn durable(self, durable: bool) -> Self {
         self.configure(move |config| config.durable = durable)
+    }
+
+    /// Puts messages on the node's own topics into the store's inbox, in the transaction that moves their cursor, instead of handing them
+    /// to the handler: the application takes each of them once, in a transaction of its own (`liner_store_sqlite::Inbox`).
+    /// [`Progress::delivered`](crate::Progress::delivered) says when there is something. Best-effort messages go to the handler as ever.
+    ///
+    /// While the inbox holds as much as `quota` says, and a window more, peers keep what they have, and wait.
+    ///
+    /// The store has to keep an inbox, and a node that takes custody has none.
+    pub fn inbox(self, quota: Quota) -> Self {
+        self.configure(move |config| config.inbox = Some(quota))
     }
 
     /// Whether messages are stored before they leave.
@@ -163,6 +187,13 @@ impl Builder {
         self
     }
 
+    /// Whether the handler may settle messages after it has taken them ([`Handler::take`](crate::Handler::take)). After a crash all
+    /// that its senders had under way is marked as perhaps handed over before then, and not just the last turn's.
+    pub const fn settles_later(mut self, settles_later: bool) -> Self {
+        self.settles_later = settles_later;
+        self
+    }
+
     /// Changes anything else in the configuration. What is set here later wins over what was set before.
     pub fn configure(mut self, configure: impl FnOnce(&mut NodeConfig) + Send + 'static) -> Self {
         self.configure.push(Box::new(configure));
@@ -186,19 +217,35 @@ impl Builder {
         let seed = clock::seed().map_err(BuildError::Random)?;
         let mut config = NodeConfig::new(self.name, seed, self.store.class());
         config.address = own_address(&listeners);
-        config.repeat_max = REPEAT_MAX;
+        config.repeat_max = if self.settles_later { u64::MAX } else { REPEAT_MAX };
         config.wall_ms = clock::wall_ms();
+        config.catalog = self.store.is_shared().then_some(CATALOG_EVERY);
         for configure in self.configure {
             configure(&mut config);
         }
+        config.address = with_port(config.address, &listeners);
+        if config.inbox.is_some() && config.takes_custody {
+            return Err(BuildError::InboxWithCustody);
+        }
+        let has_inbox = config.inbox.is_some();
         let clock = Clock::start();
         let mut router = Router::new(config, clock.now());
-        if let Err(fault) = self.store.recover(&mut |item| router.restore(&item)) {
-            return Err(BuildError::Store { fault, said: self.store.last_error().map(str::to_owned) });
+        let recovered = self.store.recover(&mut |item| router.restore(&item));
+        let failed = |fault, store: &dyn Store| BuildError::Store {
+            fault,
+            said: store.last_error().map(str::to_owned),
+        };
+        recovered.map_err(|fault| failed(fault, &*self.store))?;
+        if has_inbox {
+            let held = self.store.inbox().map_err(|fault| failed(fault, &*self.store))?;
+            router.handle_inbox(clock.now(), Ok(held.ok_or(BuildError::NoInbox)?));
         }
         router.start(clock.now());
         for topic in &self.topics {
             router.subscribe(clock.now(), topic);
+        }
+        for [topic, addr, name] in &self.receivers {
+            router.add_receiver(clock.now(), topic, addr, name);
         }
         for peer in &self.peers {
             router.add_peer(clock.now(), peer);
@@ -208,7 +255,8 @@ impl Builder {
         } else {
             Stores::in_place(self.store)
         };
-        Ok(Node::assemble(router, clock, poll, waker, Links::new(listeners, lines), stores, self.spin))
+        let manner = (self.spin, self.settles_later);
+        Ok(Node::assemble(router, clock, poll, waker, Links::new(listeners, lines), stores, manner))
     }
 
     fn check(&self) -> Result<(), BuildError> {
@@ -251,6 +299,15 @@ fn lines(urls: &[String]) -> Result<Vec<Line>, BuildError> {
 /// The addresses that `addr` stands for. A numeric one is never looked up.
 pub(crate) fn resolve(addr: &str) -> std::io::Result<VecDeque<SocketAddr>> {
     Ok(addr.to_socket_addrs()?.collect())
+}
+
+/// An address to tell, with the port that the node listens on in the place of port 0.
+fn with_port(address: String, listeners: &[Listener]) -> String {
+    let bound = listeners.iter().find(|listener| listener.framing == Framing::Length);
+    match (address.strip_suffix(":0"), bound) {
+        (Some(host), Some(listener)) => format!("{host}:{}", listener.addr.port()),
+        _ => address,
+    }
 }
 
 /// Where peers can reach the node, if one of its addresses says so.

@@ -72,6 +72,16 @@ pub enum BuildError {
         /// Its own words.
         said: Option<String>,
     },
+    /// An inbox was asked for, and the store keeps none.
+    #[error(
+        "this store keeps no inbox: give the node an SQLite file as its store, or build it without an inbox"
+    )]
+    NoInbox,
+    /// An inbox was asked for at a node that takes messages over for others.
+    #[error(
+        "a node that takes custody has no inbox: build another node that subscribes, and give that one the inbox"
+    )]
+    InboxWithCustody,
     /// The operating system has no randomness to give.
     #[error("the operating system's random source does not work, repair that first: {0}")]
     Random(getrandom::Error),

@@ -2,15 +2,25 @@
 
 use std::io;
 
-use liner_proto::router::{Application, Message};
+use liner_proto::router::{Application, Message, Settle};
 
 /// Takes messages as they arrive.
 ///
 /// A message counts as processed when [`message`](Self::message) has returned and the [`turn_end`](Self::turn_end)
-/// after it returned `Ok`: it is acknowledged after the commit that follows. A closure over [`Message`] is a handler.
+/// after it returned `Ok`: it is acknowledged after the commit that follows. A closure over [`Message`] is a handler. Who has to
+/// settle messages later, because another thread processes them for instance, implements [`take`](Self::take).
 pub trait Handler {
     /// Takes a message.
     fn message(&mut self, message: &Message<'_>);
+
+    /// Takes a message, and says when it counts as processed: now, or when its [`receipt`](Message::receipt) is given to
+    /// [`Node::settle`](crate::Node::settle) or [`Node::put_failed_aside`](crate::Node::put_failed_aside), which takes a node that
+    /// was built with [`Builder::settles_later`](crate::Builder::settles_later). Until then it counts against its sender's window,
+    /// and nothing behind it in its stream is acknowledged.
+    fn take(&mut self, message: &Message<'_>) -> Settle {
+        self.message(message);
+        Settle::Now
+    }
 
     /// Everything that was handled in this turn is about to be committed and acknowledged: flush here.
     ///
@@ -59,21 +69,34 @@ impl Handed {
 pub(crate) struct Counted<'h> {
     handler: &'h mut dyn Handler,
     pub(crate) handed: Handed,
+    /// Messages that are settled later.
+    pub(crate) deferred: u64,
     most: Handed,
 }
 
 impl<'h> Counted<'h> {
     /// Full after `most`.
     pub(crate) fn new(handler: &'h mut dyn Handler, most: Handed) -> Self {
-        Self { handler, handed: Handed::NOTHING, most }
+        Self { handler, handed: Handed::NOTHING, deferred: 0, most }
     }
 }
 
 impl Application for Counted<'_> {
     #[inline]
     fn message(&mut self, message: &Message<'_>) {
-        self.handed = self.handed.plus(Handed { messages: 1, bytes: message.payload.len() as u64 });
-        self.handler.message(message);
+        self.take(message);
+    }
+
+    #[inline]
+    fn take(&mut self, message: &Message<'_>) -> Settle {
+        let settle = self.handler.take(message);
+        match settle {
+            Settle::Now => {
+                self.handed = self.handed.plus(Handed { messages: 1, bytes: message.payload.len() as u64 });
+            }
+            Settle::Later => self.deferred += 1,
+        }
+        settle
     }
 
     fn is_full(&self) -> bool {

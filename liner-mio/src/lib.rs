@@ -26,6 +26,7 @@
 //! ```
 
 mod builder;
+mod client;
 mod clock;
 mod error;
 mod handler;
@@ -35,13 +36,18 @@ mod resolver;
 mod storage;
 
 pub use builder::Builder;
+pub use client::{
+    Backpressure, Client, ClientForgetError, ClientSendError, ClientStopError, Failures, KnownAddress,
+    NewClientError, Outcome, PendingFor, Reliability, RunError, Sent, Status, StoppedOnlyError,
+    SubscribeError, Taken,
+};
 pub use error::{BlockingSendError, BuildError, DriveError, StopError};
 pub use handler::Handler;
 pub use liner_proto::delivery::SendMode;
 pub use liner_proto::id::{Class, SendId};
 pub use liner_proto::router::{
-    Address, Decision, Event, ForgetError, Framing, InDoubt, Message, NodeConfig, QueuedFor, Quota,
-    SendError, SendOptions,
+    Address, Decision, Event, ForgetError, Framing, InDoubt, Message, NodeConfig, PutAsideError, QueuedFor,
+    Quota, Receipt, SendError, SendOptions, Settle,
 };
 pub use liner_proto::store::{HeapStore, Store};
 pub use liner_proto::wire::record::Mode;

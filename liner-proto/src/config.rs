@@ -19,6 +19,14 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Makes the window no larger than what may be kept in all. One whole message always has room.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn fit_window(&mut self, messages: u64, bytes: u64) {
+        let fit = |most: u32, quota: u64| most.min(u32::try_from(quota).unwrap_or(u32::MAX).max(1));
+        self.window_messages = fit(self.window_messages, messages);
+        self.window_bytes = fit(self.window_bytes, bytes);
+    }
+
     /// A host: payloads of 1 MiB in frames of one segment and its head, a window of 65,536 messages and 16 MiB.
     pub const HOST: Self = Self {
         frame_max: 64 * 1024 + 64,

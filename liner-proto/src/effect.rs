@@ -7,6 +7,7 @@
 use crate::delivery::Remembered;
 use crate::id::{Epoch, Predecessor};
 pub use crate::wire::record::GapReason;
+use crate::wire::record::Mode;
 
 /// One queue of messages that wait in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,6 +177,44 @@ pub enum StoreOp<'a> {
         /// The queue.
         queue: Queue<'a>,
     },
+    /// Puts a message into the node's inbox, behind those that are there. In the group that moves the cursor over it, so that it is
+    /// there once. A store without an inbox refuses it.
+    Deliver(Delivery<'a>),
+}
+
+/// A message for the node's own application, as it stands in the inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery<'a> {
+    /// The node that first sent it.
+    pub from: &'a str,
+    /// The epoch of the stream of its first hop.
+    pub epoch: Epoch,
+    /// Its number in that stream.
+    pub number: u64,
+    /// The topic it was sent to.
+    pub topic: &'a str,
+    /// Whether it was sent to one node or to all.
+    pub mode: Mode,
+    /// Whether it may have been delivered before: a side has lost its memory of that.
+    pub maybe_redelivered: bool,
+    /// What was sent.
+    pub payload: &'a [u8],
+}
+
+impl Delivery<'_> {
+    /// What it counts against the inbox's quota.
+    pub const fn bytes(&self) -> u64 {
+        self.from.len() as u64 + self.topic.len() as u64 + self.payload.len() as u64
+    }
+}
+
+/// How much an inbox holds that the application has not taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InboxHeld {
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes, as [`Delivery::bytes`] counts them.
+    pub bytes: u64,
 }
 
 /// One thing that a store remembered, told when a node opens it.

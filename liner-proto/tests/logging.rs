@@ -137,6 +137,7 @@ fn the_story_of_a_session_is_told() {
             "DEBUG: hello sent",
             r#"INFO: connected to "gate\nway", resumed: false"#,
             r#"INFO: "press\u{1b}\u{202e}4" is connected, resumed: true"#,
+            r#"DEBUG: "press\u{1b}\u{202e}4" takes "press\u{1b}\u{202e}4""#,
         ]
     );
     bench.send(SECRET, Overflow::Refuse).expect("room");

@@ -9,6 +9,7 @@ use liner_mio::{InDoubt, LineUrl};
 
 use crate::duration;
 use crate::failure::EXIT_CODES;
+use crate::log::{self, Filter};
 use crate::store_url::StoreUrl;
 
 /// Messages between programs, with no broker needed: a message stays in its sender's store until the other side has committed it.
@@ -40,10 +41,12 @@ pub(crate) enum Command {
     Device(DeviceArgs),
     /// Print the messages of one or more topics, a line each
     Sub(SubArgs),
-    /// Send one message to a topic, or to a device by its name
+    /// Send a message, or many, to a topic, or to a device by its name
     Pub(PubArgs),
     /// Deliver what a store holds, without the node that has put it there, and end when nothing is left
     Drain(DrainArgs),
+    /// Measure how many messages a second pass between two nodes on this machine, and how long one takes there and back
+    Bench(BenchArgs),
     /// Show what waits in a store, and for whom
     Pending(PendingArgs),
     /// Show who has subscribed to what, as a store knows it
@@ -55,9 +58,45 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
 }
 
+/// What all that works has in common.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// What is told on standard error: error, warn (what is lost or held up), info (what comes and goes), debug or trace (what the core
+    /// does), and MODULE=LEVEL for a module of the core, with commas between them
+    #[arg(long, env = "LINER_LOG", value_name = "LEVEL", default_value = "info", value_parser = log::filter)]
+    pub(crate) log: Filter,
+}
+
+impl Command {
+    /// What is told of its work, if it does any.
+    pub(crate) const fn log(&self) -> Option<&Filter> {
+        let args = match self {
+            Self::Gateway(args) => &args.log,
+            Self::Device(args) => &args.log,
+            Self::Sub(args) => &args.log,
+            Self::Pub(args) => &args.log,
+            Self::Drain(args) => &args.log,
+            Self::Bench(args) => &args.log,
+            Self::Pending(args) => &args.look.log,
+            Self::Topics(args) => &args.log,
+            Self::Dlq(args) => match &args.action {
+                DlqAction::List { look, .. }
+                | DlqAction::Read { look, .. }
+                | DlqAction::Redrive { look, .. }
+                | DlqAction::Drop { look, .. } => &look.log,
+            },
+            Self::Completions(_) => return None,
+        };
+        Some(&args.log)
+    }
+}
+
 /// What the gateway's and a subscriber's command lines share.
 pub(crate) const PEERS_ADDRESS: &str = "127.0.0.1:7420";
 pub(crate) const DEVICES_ADDRESS: &str = "127.0.0.1:7421";
+
+/// What `--size` may ask for. How long a message may be, the node knows.
+const SIZE_MAX: u32 = 16 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 #[command(after_help = gateway_help())]
@@ -108,6 +147,8 @@ pub(crate) struct GatewayArgs {
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 fn gateway_help() -> String {
@@ -176,6 +217,8 @@ pub(crate) struct DeviceArgs {
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 fn device_help() -> String {
@@ -227,6 +270,8 @@ pub(crate) struct SubArgs {
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 fn sub_help() -> String {
@@ -255,19 +300,33 @@ pub(crate) struct PubArgs {
     /// The topic; for a device it is the device's name
     #[arg(value_name = "TOPIC|NAME", value_parser = topic)]
     pub(crate) topic: String,
-    /// What to send: the text itself, or - for all of standard input
+    /// What to send: the text itself, or - for all of standard input; not with --size
     #[arg(allow_hyphen_values = true)]
-    pub(crate) payload: String,
+    pub(crate) payload: Option<String>,
+    /// Send payloads of this length instead of PAYLOAD: the message's number in this run, from 1 on, behind zeros [default: none]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(..=i64::from(SIZE_MAX)))]
+    pub(crate) size: Option<u32>,
     /// A gateway's address for peers; may be given several times, or with commas between them
     #[arg(long, env = "LINER_PEER", value_delimiter = ',', value_name = "ADDR", default_value = PEERS_ADDRESS, value_parser = address)]
     pub(crate) peer: Vec<String>,
+    /// Send it to every node that takes the topic, instead of to one of them [default: off]
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Send it at most once, to all who take the topic now: it is neither stored nor acknowledged [default: off]
+    #[arg(long)]
+    pub(crate) best_effort: bool,
+    /// Send before storing, and wait for the acknowledgement: only what has none within 50 ms is stored. A crash takes at most what was
+    /// sent in that time. The next run with this file tells receivers of a gap, for the numbers that it cannot know to be unused
+    /// [default: off]
+    #[arg(long = "async")]
+    pub(crate) asynchronous: bool,
     /// Send it so many times
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: u64,
     /// How long it is of use: what is older when its turn comes is not sent on, and becomes a dead letter [default: no end]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
-    /// How long to wait for the acknowledgement [default: 10s with ram:; with a file it ends when the message is stored there]
+    /// How long to wait for the acknowledgement, or with --best-effort for somebody to answer [default: 10s with ram:; with a file it ends when the message is stored there]
     #[arg(long, env = "LINER_WAIT", value_name = "TIME", value_parser = duration::parse)]
     pub(crate) wait: Option<Duration>,
     /// Its name, by which the receiver knows who sent the message [default: one of 1,024 made up]
@@ -279,6 +338,8 @@ pub(crate) struct PubArgs {
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 fn pub_help() -> String {
@@ -286,18 +347,20 @@ fn pub_help() -> String {
         "\
 It ends when the message is acknowledged, and says by whom and at which class: `ram` lives in the gateway's memory,
 `process` survives the death of the gateway, `power` the loss of power, `processed` means that the receiver has handled it. With a
-store that is a file and without --wait it ends as soon as the message is in there, whether or not anybody answers: the next run, or
-`liner drain`, delivers what was not acknowledged by then. It goes to everybody who takes the topic. A device takes the topic of its own name; for one that is away, or was never seen, the
-gateway keeps it, up to 100,000 messages or 256 MiB a topic.
+store that is a file and without --wait or --async it ends as soon as the message is in there, whether or not anybody answers: the next run, or
+`liner drain`, delivers what was not acknowledged by then. It goes to one of the nodes that take the topic, or with --all to each of
+them. A device takes the topic of its own name; for one that is away, or was never seen, the gateway keeps it, up to 100,000 messages
+or 256 MiB a topic.
 
 A line is `TOPIC NAME#NUMBER acknowledged by GATEWAY (CLASS)`: NAME#NUMBER is what the receiver prints, of the last message if there
-are several. Or it is `TOPIC stored in URL (CLASS): WAITING`, with how many wait there.
+are several. Or it is `TOPIC stored in URL (CLASS): WAITING`, with how many wait there, or `TOPIC NAME sent to GATEWAY (best effort)`.
 
 Examples:
   liner pub boiler 'set 60'
   liner pub boiler 'open 5s' --ttl 30s
   liner pub firmware - --peer 192.168.1.10:7420 < notes.txt
   liner pub readings 20.6 --name edge --store sqlite:edge.db
+  liner pub load --size 100 --count 1000000 --name edge --store sqlite:edge.db
 
 {EXIT_CODES}"
     )
@@ -328,6 +391,8 @@ pub(crate) struct DrainArgs {
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 fn drain_help() -> String {
@@ -345,6 +410,48 @@ Examples:
     )
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = bench_help())]
+pub(crate) struct BenchArgs {
+    /// Where both nodes keep messages: ram:, or sqlite:PATH for a new folder PATH, on the disk that is to be measured, which is deleted
+    /// at the end [default: a folder for temporary files]
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<StoreUrl>,
+    /// What a stored message survives
+    #[arg(long, value_enum, default_value_t = Durability::Process)]
+    pub(crate) durability: Durability,
+    /// How long a message is
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
+    pub(crate) size: u32,
+    /// How long each of the two measurements takes
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration::parse)]
+    pub(crate) time: Duration,
+    /// End each of them after so many messages, if that is sooner [default: no end]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Print one JSON object a line [default: off]
+    #[arg(long, env = "LINER_JSON")]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+fn bench_help() -> String {
+    format!(
+        "\
+Two nodes in one process, each with a store of its own, over TCP on 127.0.0.1. Messages are sent as `liner pub` sends them: each is stored
+before it leaves, and by its receiver before it is acknowledged. First as many as go, then one at a time, each answered by a message
+back. Compare figures of one machine only, and runs with nothing else at work.
+
+Examples:
+  liner bench
+  liner bench --durability power --store sqlite:/var/lib/liner/bench
+  liner bench --store ram: --size 1000 --time 20s
+
+{EXIT_CODES}"
+    )
+}
+
 /// What all looks at a store have in common.
 #[derive(Debug, Args)]
 pub(crate) struct LookArgs {
@@ -354,6 +461,8 @@ pub(crate) struct LookArgs {
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 const TOPICS_HELP: &str = "\
@@ -493,7 +602,7 @@ fn in_doubt(text: &str) -> Result<InDoubtRule, String> {
 }
 
 /// The form only: whether there is such a host shows when it is dialled.
-fn address(address: &str) -> Result<String, String> {
+pub(crate) fn address(address: &str) -> Result<String, String> {
     let port = address
         .rsplit_once(':')
         .filter(|(host, _)| !host.is_empty() && !host.contains(','))

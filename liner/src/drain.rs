@@ -1,12 +1,13 @@
 //! `liner drain`: delivers what a store holds, and ends when nothing is left.
 
+use std::path::Path;
 use std::time::Duration;
 
 use liner_mio::{Class, Framing, Message, Node};
-use liner_store_sqlite::Look;
+use liner_store_sqlite::{Look, Target};
 use serde::Serialize;
 
-use crate::args::DrainArgs;
+use crate::args::{DrainArgs, address};
 use crate::clock::Clock;
 use crate::event;
 use crate::failure::Failure;
@@ -28,10 +29,11 @@ pub(crate) fn run(args: &DrainArgs) -> Result<(), Failure> {
     args.store.check().map_err(|error| Failure::Usage(error.to_string()))?;
     // A damaged file would be renamed, and a node with a mistaken name would have nothing to deliver: neither is a success.
     Look::vouch_for(path, &args.name).map_err(|error| look::failure(&error))?;
+    let known = known_addresses(path, args);
     let mut watch = Watch::new(Stop::on_signals()?)?;
     let store = open(&args.store, &args.name, Class::Power)?;
     let mut builder = Node::builder(&args.name).store(store).insecure(args.insecure);
-    for peer in &args.peer {
+    for peer in args.peer.iter().chain(&known) {
         builder = builder.peer(peer);
     }
     if let Some(listen) = &args.listen {
@@ -43,6 +45,27 @@ pub(crate) fn run(args: &DrainArgs) -> Result<(), Failure> {
     let outcome = drain.work(&mut watch);
     let stopped = drain.node.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error));
     outcome.and(stopped)
+}
+
+/// Where those listen for whom something waits, as far as the store can be asked. A node dials by itself only what it was told to.
+fn known_addresses(path: &Path, args: &DrainArgs) -> Vec<String> {
+    let Ok(look) = Look::open(path) else { return Vec::new() };
+    let queues = look.pending(Some(&args.name)).unwrap_or_default();
+    let mut known: Vec<String> = Vec::new();
+    for row in look.subscriptions().unwrap_or_default() {
+        let waits =
+            queues.iter().any(|queue| matches!(&queue.target, Target::Node(name) if *name == row.name));
+        // It is forgotten there when it is away; here it may come back.
+        let listens = row.address.trim_start_matches('~');
+        let is_elsewhere = listens.starts_with('@') || listens.starts_with("device:");
+        if waits && !is_elsewhere && address(listens).is_ok() && !args.peer.iter().any(|peer| peer == listens)
+        {
+            known.push(listens.to_owned());
+        }
+    }
+    known.sort();
+    known.dedup();
+    known
 }
 
 /// It subscribes to nothing.
@@ -101,9 +124,7 @@ impl Drain<'_> {
             if let Some(failure) = event::fatal(&event, &self.args.name) {
                 return Err(failure);
             }
-            if let Some(words) = event::words(&event, self.node.store_error().as_deref()) {
-                tell(words);
-            }
+            event::tell(&event, &self.node);
         }
         Ok(())
     }

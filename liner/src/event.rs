@@ -1,10 +1,31 @@
 //! What a node's events mean to whoever runs the command.
 
-use liner_mio::{Event, SerialError};
+use liner_mio::{Event, Node, SerialError};
 use liner_proto::effect::{DeadReason, GapReason};
 use liner_proto::wire::control::CloseReason;
 
 use crate::failure::Failure;
+use crate::out;
+
+/// Tells of an event, as gravely as it is.
+pub(crate) fn tell(event: &Event, node: &Node) {
+    if let Some(words) = words(event, node.store_error().as_deref()) {
+        if is_grave(event) { out::warn(words) } else { out::tell(words) }
+    }
+}
+
+/// Whether something is lost or held up.
+pub(crate) const fn is_grave(event: &Event) -> bool {
+    !matches!(
+        event,
+        Event::PeerUp { .. }
+            | Event::PeerDown { .. }
+            | Event::HandshakeFailed { .. }
+            | Event::DialFailed { .. }
+            | Event::StoreRecovered
+            | Event::Missed { .. }
+    )
+}
 
 /// An event in words, if there are any for it. What the store said of its latest fault comes with those of the store.
 pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
@@ -71,7 +92,8 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
             )
         }
         Event::Missed { count } => format!("{count} more events"),
-        _ => return None,
+        // Whoever wants to know that asks for the topics.
+        Event::Subscribed { .. } | Event::Unsubscribed { .. } | _ => return None,
     })
 }
 

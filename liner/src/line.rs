@@ -64,12 +64,13 @@ impl<'a> Line<'a> {
 
 #[cfg(test)]
 mod tests {
-    use liner_mio::Mode;
+    use liner_mio::{Mode, Receipt};
 
     use super::*;
 
     fn message(payload: &[u8], maybe_redelivered: bool) -> Message<'_> {
-        Message { topic: "t", from: "d", seq: 7, mode: Mode::All, payload, maybe_redelivered }
+        let receipt = Receipt::NONE;
+        Message { topic: "t", from: "d", seq: 7, mode: Mode::All, payload, maybe_redelivered, receipt }
     }
 
     fn plain(line: &Line<'_>) -> String {

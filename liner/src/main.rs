@@ -1,6 +1,7 @@
 //! The liner command.
 
 mod args;
+mod bench;
 mod clock;
 mod completions;
 mod config_file;
@@ -9,10 +10,12 @@ mod drain;
 mod duration;
 mod event;
 mod failure;
+mod folder;
 mod gaps;
 mod gateway;
 mod line;
 mod line_status;
+mod log;
 mod look;
 mod name;
 mod options;
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            out::tell(&failure);
+            out::say(&failure);
             failure.code()
         }
     }
@@ -43,12 +46,16 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let words: Vec<OsString> = std::env::args_os().collect();
     let options = options::read(&words)?;
+    if let Some(filter) = options.command.log() {
+        log::start(filter);
+    }
     match options.command {
         Command::Gateway(args) => gateway::run(&args, &options.settings),
         Command::Device(args) => device::run(&args),
         Command::Sub(args) => sub::run(&args),
         Command::Pub(args) => publish::run(&args),
         Command::Drain(args) => drain::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Pending(args) => look::pending(&args),
         Command::Topics(args) => look::topics(&args),
         Command::Dlq(args) => look::dlq(&args),

@@ -8,14 +8,15 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::{BoolishValueParser, Resettable};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _};
 use serde::Serialize;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, PubArgs};
 use crate::config_file::ConfigFile;
 use crate::failure::Failure;
+use crate::store_url::StoreUrl;
 
 /// Where an option's value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +106,10 @@ pub(crate) fn read(words: &[OsString]) -> Result<Options, Failure> {
     let mut command = command();
     let mut matches = match command.clone().try_get_matches_from(words) {
         Ok(matches) => matches,
-        Err(error) => return Err(variable_of(&command, words, &error).unwrap_or_else(|| error.exit())),
+        Err(error) => {
+            let failure = variable_of(&command, words, &error).or_else(|| value_of(&error));
+            return Err(failure.unwrap_or_else(|| error.exit()));
+        }
     };
     let mut file = None;
     if let Some((name, given)) = matches.subcommand()
@@ -131,7 +135,11 @@ pub(crate) fn read(words: &[OsString]) -> Result<Options, Failure> {
 
 /// The command line that is read: flags can be turned off again, and an empty variable counts as none.
 pub(crate) fn command() -> clap::Command {
-    Cli::command().mut_subcommands(|command| command.mut_args(|arg| without_empty(flag(arg))))
+    Cli::command().mut_subcommands(with_gaps)
+}
+
+fn with_gaps(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| without_empty(flag(arg))).mut_subcommands(with_gaps)
 }
 
 fn flag(arg: Arg) -> Arg {
@@ -185,7 +193,12 @@ fn variable_of(command: &clap::Command, words: &[OsString], error: &clap::Error)
     {
         return None;
     }
-    let command = command.find_subcommand(words.get(1)?)?;
+    let names = words.get(1..).unwrap_or_default();
+    let mut command = command;
+    for name in names {
+        let Some(inner) = command.find_subcommand(name) else { break };
+        command = inner;
+    }
     command.get_arguments().find_map(|arg| {
         let (long, variable) = (format!("--{}", arg.get_long()?), arg.get_env()?);
         let with_value = format!("{long}=");
@@ -207,6 +220,28 @@ fn variable_of(command: &clap::Command, words: &[OsString], error: &clap::Error)
         };
         Some(Failure::Usage(format!("{}: {}", variable.to_string_lossy(), refused?)))
     })
+}
+
+/// A refused value of the command line, in one sentence.
+fn value_of(error: &clap::Error) -> Option<Failure> {
+    if !matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) {
+        return None;
+    }
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (arg, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let arg = arg.split([' ', '=']).next()?.trim_matches(['<', '>', '[', ']', '.']);
+    let what = match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(source), _) => source.to_string(),
+        // Without one the option was given no value at all, and clap's words are right.
+        (None, Some(ContextValue::Strings(valid))) if !value.is_empty() => {
+            format!("there is no `{value}`, write {}", valid.join(" or "))
+        }
+        (None, _) => return None,
+    };
+    Some(Failure::Usage(format!("{arg}: {what}")))
 }
 
 fn settings(command: Option<&clap::Command>, matches: &ArgMatches, file: Option<&ConfigFile>) -> Settings {
@@ -256,16 +291,50 @@ fn exclude(options: &mut Options) -> Result<(), Failure> {
             }
             Ok(())
         }
+        Command::Pub(args) => exclude_of_pub(args, settings),
         Command::Gateway(_)
         | Command::Device(_)
         | Command::Sub(_)
-        | Command::Pub(_)
         | Command::Drain(_)
+        | Command::Bench(_)
         | Command::Pending(_)
         | Command::Topics(_)
         | Command::Dlq(_)
         | Command::Completions(_) => Ok(()),
     }
+}
+
+/// What is sent, and what best effort leaves no use for.
+fn exclude_of_pub(args: &mut PubArgs, settings: &Settings) -> Result<(), Failure> {
+    match (&args.payload, args.size) {
+        (Some(_), Some(_)) => {
+            return Err(Failure::Usage(
+                "PAYLOAD cannot be used with --size: leave one of them out".to_owned(),
+            ));
+        }
+        (None, None) => {
+            return Err(Failure::Usage(
+                "nothing to send: write PAYLOAD behind the topic, - for standard input, or --size BYTES"
+                    .to_owned(),
+            ));
+        }
+        _ => {}
+    }
+    if !args.best_effort {
+        return Ok(());
+    }
+    for (name, is_on) in [("all", args.all), ("async", args.asynchronous)] {
+        if is_on {
+            return Err(settings.exclude("best-effort", name));
+        }
+    }
+    // What the environment says of all messages gives way to what is said of this one.
+    let rank = |name: &str| settings.origin(name).rank();
+    if args.store != StoreUrl::Ram && rank("store") >= rank("best-effort") {
+        return Err(settings.exclude("best-effort", "store"));
+    }
+    args.store = StoreUrl::Ram;
+    Ok(())
 }
 
 #[cfg(test)]

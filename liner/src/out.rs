@@ -81,7 +81,7 @@ impl Report {
         }
         if let Err(error) = write(&mut self.out).and_then(|()| self.out.flush()) {
             self.is_over = true;
-            tell(format_args!("{}: no more status lines are written, the work goes on", failed(&error)));
+            warn(format_args!("{}: no more status lines are written, the work goes on", failed(&error)));
         }
     }
 }
@@ -95,9 +95,19 @@ pub(crate) fn failed(error: &io::Error) -> Failure {
 }
 
 /// A line on standard error, whatever the text holds.
+pub(crate) fn say(text: impl Display) {
+    // In one piece, so that no other thread's line gets between. With standard error gone there is nobody left to tell.
+    let _ = io::stderr().write_all(format!("liner: {}\n", shown(&text.to_string())).as_bytes());
+}
+
+/// A sentence about what comes and goes, if the level of the log is not above that.
 pub(crate) fn tell(text: impl Display) {
-    // With standard error gone there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "liner: {}", shown(&text.to_string()));
+    tracing::info!(target: "liner", "{text}");
+}
+
+/// A sentence about what is lost or held up.
+pub(crate) fn warn(text: impl Display) {
+    tracing::warn!(target: "liner", "{text}");
 }
 
 /// Text of others as people may see it: nothing in it ends the line, speaks to the terminal, or turns the direction of writing.

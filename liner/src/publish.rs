@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::time::Duration;
 
-use liner_mio::{Class, Event, Message, Mode, Node, SendError, SendId, SendOptions};
+use liner_mio::{Class, Event, Message, Mode, Node, SendError, SendId, SendMode, SendOptions};
 use liner_proto::wire::handshake::Acks;
 use serde::Serialize;
 
@@ -23,6 +23,9 @@ const WAIT: Duration = Duration::from_secs(10);
 /// Messages that are queued between two turns of the loop.
 const SENDS_PER_TURN: u64 = 4096;
 
+/// Bytes of best-effort messages between two turns: what is more than a link takes is dropped.
+const LOOSE_BYTES_PER_TURN: u64 = 32 * 1024;
+
 /// How long the end may take: everything is acknowledged by then.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -41,37 +44,71 @@ pub(crate) fn run(args: &PubArgs) -> Result<(), Failure> {
             "what --store keeps is found again under a name: add --name NAME".to_owned(),
         ));
     }
-    let payload = payload(args)?;
+    let mut payload = Payload::new(args)?;
     let mut watch = Watch::new(Stop::on_signals()?)?;
     let mut tried = 0;
     loop {
         tried += 1;
         let name = args.name.clone().unwrap_or_else(|| random_name("pub", NAME_BITS));
-        match publish(args, &name, &payload, &mut watch) {
+        match publish(args, &name, &mut payload, &mut watch) {
             Err(Failure::InUse(_)) if args.name.is_none() && tried < NAMES_TRIED => {}
             outcome => return outcome,
         }
     }
 }
 
-fn payload(args: &PubArgs) -> Result<Vec<u8>, Failure> {
-    if args.payload != "-" {
-        return Ok(args.payload.clone().into_bytes());
-    }
-    let mut payload = Vec::new();
-    let stdin = std::io::stdin().lock();
-    let read = stdin.take(INPUT_BYTES_MAX + 1).read_to_end(&mut payload);
-    read.map_err(|error| Failure::io("cannot read standard input", &error))?;
-    if payload.len() as u64 > INPUT_BYTES_MAX {
-        return Err(Failure::Work("standard input is too long for one message".to_owned()));
-    }
-    Ok(payload)
+/// What is sent.
+struct Payload {
+    bytes: Vec<u8>,
+    /// It is the message's number.
+    is_number: bool,
 }
 
-fn publish(args: &PubArgs, name: &str, payload: &[u8], watch: &mut Watch) -> Result<(), Failure> {
+impl Payload {
+    fn new(args: &PubArgs) -> Result<Self, Failure> {
+        let given = |bytes| Ok(Self { bytes, is_number: false });
+        match (args.payload.as_deref(), args.size) {
+            (Some("-"), _) => given(standard_input()?),
+            (Some(text), _) => given(text.into()),
+            (None, size) => {
+                Ok(Self { bytes: vec![b'0'; size.unwrap_or_default() as usize], is_number: true })
+            }
+        }
+    }
+
+    /// That of the message with this number: a receiver can tell which one it has, and whether all of it is right.
+    fn of(&mut self, number: u64) -> &[u8] {
+        if self.is_number {
+            let mut rest = number;
+            // The zeros before it stay what they are: numbers grow.
+            for digit in self.bytes.iter_mut().rev() {
+                if rest == 0 {
+                    break;
+                }
+                *digit = b"0123456789".get((rest % 10) as usize).copied().unwrap_or(b'0');
+                rest /= 10;
+            }
+        }
+        &self.bytes
+    }
+}
+
+fn standard_input() -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let stdin = std::io::stdin().lock();
+    let read = stdin.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Failure::io("cannot read standard input", &error))?;
+    if bytes.len() as u64 > INPUT_BYTES_MAX {
+        return Err(Failure::Work("standard input is too long for one message".to_owned()));
+    }
+    Ok(bytes)
+}
+
+fn publish(args: &PubArgs, name: &str, payload: &mut Payload, watch: &mut Watch) -> Result<(), Failure> {
     let store = open(&args.store, name, Class::Power)?;
     let builder = args.peer.iter().fold(Node::builder(name).store(store), |builder, peer| builder.peer(peer));
-    let mut node = build(builder)?;
+    let mode = if args.asynchronous { SendMode::Asynchronous } else { SendMode::Stored };
+    let mut node = build(builder.send_mode(mode))?;
     watch.register(&mut [&mut node])?;
     if node.queued() > 0 {
         tell(format_args!("{} of earlier runs are sent first", event::messages(node.queued())));
@@ -82,6 +119,10 @@ fn publish(args: &PubArgs, name: &str, payload: &[u8], watch: &mut Watch) -> Res
     } else {
         run.work(name, payload, watch).and_then(|taker| run.report(name, &taker))
     };
+    if outcome.is_err() && run.unstored() > 0 {
+        // The store does not work: that was told, and to wait for it once more would make what was said of it wrong.
+        return outcome;
+    }
     let stopped = run.node.stop(STOP_PATIENCE, &mut ignore).map_err(|error| stop_failure(&error));
     outcome.and(stopped)
 }
@@ -102,7 +143,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// Whether a file is as far as it is to come.
     const fn is_stored_only(&self) -> bool {
-        self.args.wait.is_none() && matches!(self.args.store, StoreUrl::Sqlite(_))
+        self.args.wait.is_none() && !self.args.asynchronous && matches!(self.args.store, StoreUrl::Sqlite(_))
     }
 
     fn patience(&self) -> Duration {
@@ -110,7 +151,7 @@ impl Run<'_> {
     }
 
     /// Works until all of it is acknowledged. Says by whom.
-    fn work(&mut self, name: &str, payload: &[u8], watch: &mut Watch) -> Result<String, Failure> {
+    fn work(&mut self, name: &str, payload: &mut Payload, watch: &mut Watch) -> Result<String, Failure> {
         let clock = Clock::start();
         let mut taker = None;
         loop {
@@ -141,7 +182,7 @@ impl Run<'_> {
     }
 
     /// Works until all of it is in the file.
-    fn store(&mut self, name: &str, payload: &[u8], watch: &mut Watch) -> Result<(), Failure> {
+    fn store(&mut self, name: &str, payload: &mut Payload, watch: &mut Watch) -> Result<(), Failure> {
         loop {
             let is_sending = self.sent < self.args.count && self.send(payload)?;
             self.turn(name)?;
@@ -179,9 +220,14 @@ impl Run<'_> {
             if matches!(event, Event::PeerUp { .. }) {
                 continue;
             }
-            if let Some(words) = event::words(&event, self.node.store_error().as_deref()) {
-                tell(words);
+            if let Event::StoreFailed(fault) = &event
+                && self.is_stored_only()
+            {
+                // There is nothing else to wait for, and nobody knows for how long.
+                let said = self.node.store_error().map(|said| format!(" ({said})")).unwrap_or_default();
+                return Err(Failure::Work(format!("{fault}{said}: {}", self.unacknowledged())));
             }
+            event::tell(&event, &self.node);
             if matches!(event, Event::DeadLetter { .. } | Event::Dropped { .. }) {
                 let topic = &self.args.topic;
                 return Err(Failure::Work(format!("the message to {topic} was not sent: send another one")));
@@ -202,13 +248,20 @@ impl Run<'_> {
     }
 
     /// Queues as many as there is room for. Says whether there was some.
-    fn send(&mut self, payload: &[u8]) -> Result<bool, Failure> {
-        let mut options = SendOptions::new(Mode::All);
+    fn send(&mut self, payload: &mut Payload) -> Result<bool, Failure> {
+        let (mode, most) = match self.args {
+            PubArgs { best_effort: true, .. } => {
+                (Mode::BestEffort, (LOOSE_BYTES_PER_TURN / (payload.bytes.len() as u64 + 1)).max(1))
+            }
+            PubArgs { all: true, .. } => (Mode::All, SENDS_PER_TURN),
+            _ => (Mode::One, SENDS_PER_TURN),
+        };
+        let mut options = SendOptions::new(mode);
         options.ttl = self.args.ttl;
         let before = self.sent;
-        let turn = (self.args.count - before).min(SENDS_PER_TURN);
+        let turn = (self.args.count - before).min(most);
         for _ in 0..turn {
-            match self.node.send_with(&self.args.topic, payload, &options) {
+            match self.node.send_with(&self.args.topic, payload.of(self.sent + 1), &options) {
                 Ok(id) => (self.sent, self.last) = (self.sent + 1, id),
                 Err(SendError::Busy) => break,
                 Err(SendError::TopicFull) => return Err(self.full()),
@@ -230,6 +283,17 @@ impl Run<'_> {
 
     fn report(&self, name: &str, taker: &str) -> Result<(), Failure> {
         let topic = self.args.topic.as_str();
+        let mut out = Out::new(self.args.json);
+        if self.args.best_effort {
+            let plain = format!(
+                "{} {} sent to {} (best effort)",
+                out::field(topic),
+                out::field(name),
+                out::field(taker)
+            );
+            let json = Sent { event: "sent", topic, from: name, to: taker };
+            return out.line(plain, &json).and_then(|()| out.flush()).map_err(|error| out::failed(&error));
+        }
         let class = self.node.acks_of(taker).map_or("unknown", class_word);
         let number = self.node.acked_by(taker);
         let plain = format!(
@@ -239,7 +303,6 @@ impl Run<'_> {
             out::field(taker)
         );
         let json = Acknowledged { event: "acknowledged", topic, from: name, seq: number, by: taker, class };
-        let mut out = Out::new(self.args.json);
         out.line(plain, &json).and_then(|()| out.flush()).map_err(|error| out::failed(&error))
     }
 
@@ -274,17 +337,34 @@ impl Run<'_> {
     fn unacknowledged(&self) -> String {
         let topic = &self.args.topic;
         let queued = self.node.queued();
+        let (sent, count) = (self.sent, self.args.count);
         match &self.args.store {
+            _ if self.args.best_effort && sent > 0 => {
+                format!("{sent} of {count} messages to {topic} were sent")
+            }
             _ if queued == 0 => format!("the message to {topic} was not sent: send it again"),
             StoreUrl::Ram if self.sent > 0 => {
                 format!("the message to {topic} is not acknowledged and may have arrived: send it again")
             }
             StoreUrl::Ram => format!("the message to {topic} was not sent: send it again"),
-            store @ StoreUrl::Sqlite(_) => format!(
-                "{} to {topic} or other topics not acknowledged: the next run with --store {store} and this --name sends what is there",
-                event::messages(queued)
-            ),
+            store @ StoreUrl::Sqlite(_) => {
+                let (stored, unstored) = (self.node.queued_stored(), self.unstored());
+                let waits = format!(
+                    "{} to {topic} or other topics not acknowledged: the next run with --store {store} and this --name sends what is there",
+                    event::messages(stored)
+                );
+                if unstored == 0 && sent == count {
+                    return waits;
+                }
+                let kept = sent.saturating_sub(unstored);
+                format!("{waits}; of the {count} of this run {kept} are stored: send the others again")
+            }
         }
+    }
+
+    /// Messages that are in memory alone, after a turn: nothing, unless the store does not take them.
+    fn unstored(&self) -> u64 {
+        self.node.queued().saturating_sub(self.node.queued_stored())
     }
 }
 
@@ -296,6 +376,14 @@ struct Acknowledged<'a> {
     seq: u64,
     by: &'a str,
     class: &'static str,
+}
+
+#[derive(Serialize)]
+struct Sent<'a> {
+    event: &'static str,
+    topic: &'a str,
+    from: &'a str,
+    to: &'a str,
 }
 
 #[derive(Serialize)]
@@ -321,5 +409,22 @@ const fn class_word(acks: Acks) -> &'static str {
         Acks::Process => "process",
         Acks::Power => "power",
         Acks::Processed => "processed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_of_a_length_is_the_number_of_its_message() {
+        let payloads = |size: usize, numbers: &[u64]| {
+            let mut payload = Payload { bytes: vec![b'0'; size], is_number: true };
+            let texts = numbers.iter().map(|&number| String::from_utf8(payload.of(number).to_vec()).unwrap());
+            texts.collect::<Vec<_>>()
+        };
+        assert_eq!(payloads(5, &[1, 9, 10, 123, 99_999]), ["00001", "00009", "00010", "00123", "99999"]);
+        assert_eq!(payloads(2, &[99, 100, 101]), ["99", "00", "01"], "the last digits");
+        assert_eq!(payloads(0, &[1, 2]), ["", ""]);
     }
 }

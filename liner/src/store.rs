@@ -4,7 +4,7 @@ use liner_mio::{BuildError, Builder, Class, DriveError, HeapStore, Node, StopErr
 use liner_store_sqlite::{OpenError, Options, SqliteStore};
 
 use crate::failure::Failure;
-use crate::out::{self, tell};
+use crate::out::{self, tell, warn};
 use crate::store_url::StoreUrl;
 
 /// What `ram:` holds at most.
@@ -18,7 +18,7 @@ pub(crate) fn open(url: &StoreUrl, name: &str, durability: Class) -> Result<Box<
     let store = SqliteStore::open(path, &options).map_err(|error| open_failure(&error))?;
     let opened = store.opened();
     if let Some(aside) = &opened.quarantined {
-        tell(format_args!(
+        warn(format_args!(
             "{} was damaged: it is now {}, and a new one was made",
             path.display(),
             aside.display()
@@ -28,7 +28,7 @@ pub(crate) fn open(url: &StoreUrl, name: &str, durability: Class) -> Result<Box<
         tell(format_args!("{} was upgraded from schema {schema}", path.display()));
     }
     if opened.damaged > 0 {
-        tell(format_args!(
+        warn(format_args!(
             "{} damaged rows were taken out of {}, which said how far queues and peers had come: \
              messages may come twice, and what is missing is told",
             opened.damaged,
@@ -36,15 +36,16 @@ pub(crate) fn open(url: &StoreUrl, name: &str, durability: Class) -> Result<Box<
         ));
     }
     if opened.orphaned > 0 {
-        tell(format_args!("{} messages whose stream is gone are now dead letters", opened.orphaned));
+        warn(format_args!("{} messages whose stream is gone are now dead letters", opened.orphaned));
     }
     if let Some(bytes) = opened.needs_free {
-        tell(format_args!(
+        warn(format_args!(
             "the disk of {} is too full: until {} MiB are free on it, new messages are taken only where acknowledged ones were",
             path.display(),
             bytes.div_ceil(1 << 20)
         ));
     }
+    tracing::debug!("{url} is open for {name}, at class {}", store.class());
     Ok(Box::new(store))
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use liner_mio::{Class, Event, Framing, Handler, Message, Node};
+use liner_mio::{Class, Framing, Handler, Message, Node};
 
 use crate::args::{PEERS_ADDRESS, SubArgs};
 use crate::clock::Clock;
@@ -47,24 +47,18 @@ pub(crate) fn run(args: &SubArgs) -> Result<(), Failure> {
                 return Err(failure);
             }
             if let Some(event) = gaps.take(event) {
-                tell_event(&event, &node);
+                event::tell(&event, &node);
             }
         }
-        gaps.due(clock.elapsed()).iter().for_each(|gap| tell_event(gap, &node));
+        gaps.due(clock.elapsed()).iter().for_each(|gap| event::tell(gap, &node));
     }
-    gaps.rest().iter().for_each(|gap| tell_event(gap, &node));
+    gaps.rest().iter().for_each(|gap| event::tell(gap, &node));
     node.stop(STOP_PATIENCE, &mut printer).map_err(|error| stop_failure(&error))?;
     match args.count {
         Some(count) if printer.printed < count => {
             Err(unfinished(printer.printed, count, args.name.is_some()))
         }
         _ => Ok(()),
-    }
-}
-
-fn tell_event(event: &Event, node: &Node) {
-    if let Some(words) = event::words(event, node.store_error().as_deref()) {
-        tell(words);
     }
 }
 

@@ -9,7 +9,7 @@ mod heap {
     const BYTES: usize = 1 << 22;
 
     fn place() -> impl FnMut() -> Box<dyn Store> {
-        || Box::new(HeapStore::new(BYTES as u64))
+        || Box::new(HeapStore::new(BYTES as u64).with_inbox())
     }
 
     liner_tests::conformance_tests!(
@@ -19,6 +19,7 @@ mod heap {
             queues: 1000,
             cursors: 1000,
             directory: true,
+            inbox: true,
             name_max: 255,
             bytes_max: BYTES,
         }
@@ -41,6 +42,7 @@ mod ram {
             queues: 1,
             cursors: 2,
             directory: false,
+            inbox: false,
             name_max: 32,
             bytes_max: BYTES,
         }

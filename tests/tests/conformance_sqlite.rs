@@ -30,6 +30,7 @@ const CAPS: Capabilities = Capabilities {
     queues: 1000,
     cursors: 1000,
     directory: true,
+    inbox: true,
     name_max: 255,
     bytes_max: BYTES,
 };

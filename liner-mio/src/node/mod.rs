@@ -9,9 +9,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use liner_proto::delivery::SendMode;
 use liner_proto::id::{Class, SendId};
 use liner_proto::router::{
-    Address, Decision, Event, ForgetError, NAME_BYTES_MAX, QueuedFor, Router, SendError, SendOptions,
+    Address, Decision, Event, ForgetError, Message, NAME_BYTES_MAX, PutAsideError, QueuedFor, Receipt,
+    Router, SendError, SendOptions,
 };
 use liner_proto::time::Instant;
 use liner_proto::wire::handshake::Acks;
@@ -70,6 +72,9 @@ pub struct Node {
     more_events: bool,
     /// The handler has had messages since its last successful `turn_end`.
     unflushed: bool,
+    /// Whether the handler may settle messages later, and whether it did although it may not.
+    settles_later: bool,
+    deferred_unasked: bool,
     /// When the latest sends were made, and how many more are taken as made then. Each turn ends that.
     sends_at: Instant,
     sends_left: u32,
@@ -88,6 +93,8 @@ pub struct Progress {
     pub bytes_out: u64,
     /// Batches that the store has committed.
     pub commits: u64,
+    /// Messages that were put into the inbox and are committed: the application can take them from there.
+    pub delivered: u64,
 }
 
 impl Node {
@@ -103,7 +110,7 @@ impl Node {
         waker: Arc<Waker>,
         links: Links,
         stores: Stores,
-        spin: Duration,
+        (spin, settles_later): (Duration, bool),
     ) -> Self {
         let limits = router.config().limits;
         Self {
@@ -122,6 +129,8 @@ impl Node {
             dirty: true,
             more_events: false,
             unflushed: false,
+            settles_later,
+            deferred_unasked: false,
             sends_at: Instant::ZERO,
             sends_left: 0,
             checked: Instant::ZERO,
@@ -220,6 +229,30 @@ impl Node {
         self.router.unsubscribe(self.clock.now(), topic)
     }
 
+    /// A message that the handler was going to settle later is processed. Says whether that was still waited for: it is not if it
+    /// was settled before, or if its stream has begun anew and it will come again.
+    ///
+    /// It is acknowledged when everything before it in its stream is settled, too, after the commit that follows.
+    pub fn settle(&mut self, receipt: Receipt) -> bool {
+        self.dirty = true;
+        self.router.settle(self.clock.now(), receipt)
+    }
+
+    /// A message that the handler was going to settle later cannot be processed: it becomes a dead letter, with the reason
+    /// [`Failed`](liner_proto::effect::DeadReason::Failed), and its stream goes on.
+    ///
+    /// # Errors
+    /// See [`PutAsideError`]. If it is `Full`, the message is still to be settled.
+    pub fn put_failed_aside(&mut self, message: &Message<'_>) -> Result<(), PutAsideError> {
+        self.dirty = true;
+        self.router.put_failed_aside(self.clock.now(), message)
+    }
+
+    /// Messages that were handed over and are not settled.
+    pub fn unsettled(&self) -> u64 {
+        self.router.unsettled()
+    }
+
     /// The next event. Up to 1,024 are kept; beyond them the oldest are dropped and counted.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.router.poll_event()
@@ -244,6 +277,21 @@ impl Node {
     /// The addresses that the node listens on, in the order of [`Builder::listen`], free ports filled in.
     pub fn listen_addrs(&self) -> &[SocketAddr] {
         &self.listen_addrs
+    }
+
+    /// Where other nodes are told to find this one; empty if they are not.
+    pub fn advertised(&self) -> &str {
+        &self.router.config().address
+    }
+
+    /// Whether messages are stored before they leave.
+    pub fn send_mode(&self) -> SendMode {
+        self.router.config().send_mode
+    }
+
+    /// The newest send.
+    pub fn sent_through(&self) -> SendId {
+        self.router.sent_through()
     }
 
     /// Every send up to this one is stored.
@@ -274,6 +322,18 @@ impl Node {
     /// Messages of peers that were taken over for others since the start, and are stored.
     pub fn taken(&self) -> u64 {
         self.router.taken()
+    }
+
+    /// Messages that were put into the inbox since the start, and are committed.
+    pub fn delivered(&self) -> u64 {
+        self.router.delivered()
+    }
+
+    /// Says that the application has taken something from the inbox: if that was full, peers go on with the next
+    /// [`drive`](Self::drive). Without a word they do within 50 ms.
+    pub fn inbox_taken(&mut self) {
+        self.router.handle_taken(self.clock.now());
+        self.dirty = true;
     }
 
     /// Copies that peers have acknowledged since the start; what will never come counts too.

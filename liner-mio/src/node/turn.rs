@@ -70,6 +70,7 @@ impl Node {
         handler: &mut dyn Handler,
     ) -> Result<Progress, DriveError> {
         let mut progress = Progress::default();
+        let delivered = self.router.delivered();
         self.wait(timeout).map_err(DriveError::Loop)?;
         let now = self.clock.now();
         self.sends_left = 0;
@@ -77,6 +78,11 @@ impl Node {
         self.read(now, handler, &mut progress);
         self.check_deadlines(now);
         self.dirty = true;
+        if self.deferred_unasked {
+            return Err(DriveError::Handler(io::Error::other(
+                "it settles messages later, which the node was not built for: use `Builder::settles_later`",
+            )));
+        }
         if self.unflushed {
             handler.turn_end().map_err(DriveError::Handler)?;
             self.unflushed = false;
@@ -92,6 +98,7 @@ impl Node {
         }
         self.close_links();
         self.dial();
+        progress.delivered = self.router.delivered() - delivered;
         if progress.bytes_in + progress.bytes_out > 0 {
             self.last_traffic = self.clock.now();
         }
@@ -121,7 +128,7 @@ impl Node {
     }
 
     /// Whether the store has everything.
-    pub(super) fn is_stored(&self) -> bool {
+    pub(crate) fn is_stored(&self) -> bool {
         self.router.is_stored() && self.stores.is_settled()
     }
 
@@ -309,9 +316,11 @@ impl Node {
             turns -= 1;
             bytes += self.read_link(now, &mut application, progress);
         }
-        progress.messages += application.handed.messages;
-        self.stores.note_handled(application.handed);
-        self.unflushed |= application.handed.messages > 0;
+        let (handed, deferred) = (application.handed, application.deferred);
+        progress.messages += handed.messages + deferred;
+        self.stores.note_handled(handed);
+        self.unflushed |= handed.messages > 0;
+        self.deferred_unasked |= deferred > 0 && !self.settles_later;
     }
 
     /// One read from the link whose turn it is. Gives the bytes.

@@ -7,8 +7,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use liner_proto::effect::{BatchId, Loaded, Outcome, StoreFault};
-use liner_proto::router::{LoadRequest, Router, StoreRequest};
+use liner_proto::effect::{BatchId, InboxHeld, Loaded, Outcome, StoreFault};
+use liner_proto::router::{DirectoryRows, LoadRequest, Router, StoreRequest};
 use liner_proto::store::{Store, execute, load};
 use liner_proto::wire::batch::NUMBERS_MAX;
 use mio::Waker;
@@ -46,9 +46,28 @@ enum Executor {
     Worker(Worker),
 }
 
+/// Something for the store to do.
+#[derive(Debug)]
+enum Request {
+    Store(StoreRequest),
+    /// Say what the inbox holds.
+    CountInbox,
+    /// Tell the directory, if it has changed.
+    ReadDirectory,
+}
+
+/// The next thing that the router wants of its store.
+fn next(router: &mut Router, clock: &Clock) -> Option<Request> {
+    let request = router.poll_store(clock.now()).map(Request::Store);
+    let request = request.or_else(|| router.poll_inbox(clock.now()).then_some(Request::CountInbox));
+    request.or_else(|| router.poll_directory(clock.now()).then_some(Request::ReadDirectory))
+}
+
 /// What a request led to.
 #[derive(Debug)]
 enum Done {
+    Counted(Result<InboxHeld, StoreFault>),
+    Read(Result<Option<DirectoryRows>, StoreFault>),
     Committed { id: BatchId, outcome: Outcome },
     Loaded { request: LoadRequest, result: Result<Loaded, StoreFault>, bytes: Vec<u8> },
 }
@@ -141,8 +160,8 @@ impl Stores {
             }
         }
         while worker.has_room() {
-            let Some(request) = router.poll_store(clock.now()) else { break };
-            if let StoreRequest::Commit(batch) = &request
+            let Some(request) = next(router, clock) else { break };
+            if let Request::Store(StoreRequest::Commit(batch)) = &request
                 && batch.has_cursors()
             {
                 self.with_worker.push_back((batch.id(), self.handled));
@@ -162,7 +181,7 @@ fn settle_in_place(
 ) -> Result<Settled, DriveError> {
     let mut settled = Settled::default();
     for _ in 0..REQUESTS_MAX {
-        let Some(request) = router.poll_store(clock.now()) else { return Ok(settled) };
+        let Some(request) = next(router, clock) else { return Ok(settled) };
         settled.steps += 1;
         let done = run(store, request);
         if let Done::Committed { outcome, .. } = &done {
@@ -181,13 +200,16 @@ fn settle_in_place(
 }
 
 /// Executes one request.
-fn run(store: &mut (dyn Store + Send), request: StoreRequest) -> Done {
+fn run(store: &mut (dyn Store + Send), request: Request) -> Done {
     match request {
-        StoreRequest::Commit(batch) => {
+        // It had one when the node was built.
+        Request::CountInbox => Done::Counted(store.inbox().map(Option::unwrap_or_default)),
+        Request::ReadDirectory => Done::Read(store.directory()),
+        Request::Store(StoreRequest::Commit(batch)) => {
             let outcome = execute(store, &batch);
             Done::Committed { id: batch.id(), outcome }
         }
-        StoreRequest::Load(request) => {
+        Request::Store(StoreRequest::Load(request)) => {
             let (result, bytes) = load(store, &request);
             Done::Loaded { request, result, bytes }
         }
@@ -197,6 +219,8 @@ fn run(store: &mut (dyn Store + Send), request: StoreRequest) -> Done {
 /// Tells the router what was done.
 fn tell(router: &mut Router, clock: &Clock, done: Done) {
     match done {
+        Done::Counted(held) => router.handle_inbox(clock.now(), held),
+        Done::Read(rows) => router.handle_directory(clock.now(), rows),
         Done::Committed { id, outcome } => router.handle_committed(clock.now(), id, outcome),
         Done::Loaded { request, result, bytes } => {
             router.handle_loaded(clock.now(), &request, result, &bytes);
@@ -210,6 +234,8 @@ impl Done {
         match self {
             Self::Committed { outcome, .. } => outcome.fault.is_some(),
             Self::Loaded { result, .. } => matches!(result, Err(_) | Ok(Loaded::Corrupt { .. })),
+            Self::Counted(held) => held.is_err(),
+            Self::Read(rows) => rows.is_err(),
         }
     }
 
@@ -218,6 +244,8 @@ impl Done {
         let fault = match self {
             Self::Committed { outcome, .. } => outcome.fault,
             Self::Loaded { result, .. } => result.err(),
+            Self::Counted(held) => held.err(),
+            Self::Read(rows) => rows.as_ref().err().copied(),
         };
         fault.filter(|fault| {
             matches!(fault, StoreFault::Unknown | StoreFault::Superseded | StoreFault::Refused)

@@ -10,7 +10,7 @@ use liner_proto::router::StoreRequest;
 use liner_proto::store::Store;
 use mio::Waker;
 
-use super::{Done, run};
+use super::{Done, Request, run};
 use crate::error::DriveError;
 
 /// Requests that may be with the worker. Above what the router gives out at a time, so that handing over never waits.
@@ -22,7 +22,7 @@ type Report = (Done, Option<String>);
 /// The loop's side of the worker.
 pub(super) struct Worker {
     /// Nothing once the worker is to end.
-    requests: Option<SyncSender<StoreRequest>>,
+    requests: Option<SyncSender<Request>>,
     reports: Receiver<Report>,
     thread: Option<JoinHandle<()>>,
     outstanding: usize,
@@ -49,7 +49,7 @@ impl Worker {
     }
 
     /// Hands a request over. Only if there [is room](Self::has_room).
-    pub(super) fn give(&mut self, request: StoreRequest) -> Result<(), DriveError> {
+    pub(super) fn give(&mut self, request: Request) -> Result<(), DriveError> {
         let requests = self.requests.as_ref().ok_or(DriveError::StoreWorkerGone)?;
         requests.try_send(request).map_err(|_| DriveError::StoreWorkerGone)?;
         self.outstanding += 1;
@@ -96,7 +96,7 @@ impl Drop for Alarm<'_> {
 
 fn work(
     mut store: Box<dyn Store + Send>,
-    requests: &Receiver<StoreRequest>,
+    requests: &Receiver<Request>,
     reports: Sender<Report>,
     waker: &Waker,
 ) {
@@ -105,11 +105,13 @@ fn work(
     let mut failed: Option<(u64, StoreFault)> = None;
     while let Ok(request) = requests.recv() {
         let generation = match &request {
-            StoreRequest::Commit(batch) => Some(batch.generation()),
-            StoreRequest::Load(_) => None,
+            Request::Store(StoreRequest::Commit(batch)) => Some(batch.generation()),
+            Request::Store(StoreRequest::Load(_)) | Request::CountInbox | Request::ReadDirectory => None,
         };
         let done = match (request, failed) {
-            (StoreRequest::Commit(batch), Some((void, fault))) if batch.generation() == void => {
+            (Request::Store(StoreRequest::Commit(batch)), Some((void, fault)))
+                if batch.generation() == void =>
+            {
                 Done::Committed { id: batch.id(), outcome: Outcome { groups: 0, fault: Some(fault) } }
             }
             (request, _) => run(&mut *store, request),

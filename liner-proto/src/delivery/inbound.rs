@@ -113,6 +113,11 @@ impl Inbound {
         self.received
     }
 
+    /// The last number that was taken, and the bytes that the session has brought of what was new.
+    pub const fn arrived(&self) -> (u64, u64) {
+        (self.received, self.bytes_new)
+    }
+
     /// The last number that the store was told of, or is being told.
     pub const fn emitted(&self) -> u64 {
         self.emitted
@@ -307,9 +312,14 @@ impl Inbound {
 
     /// The cursor is in batch `id`.
     pub fn emit_cursor(&mut self, id: u64) -> u64 {
-        self.emitted = self.received;
-        self.cursors.put(id, (self.received, self.bytes_new));
-        self.received
+        self.emit_cursor_at(id, (self.received, self.bytes_new))
+    }
+
+    /// The same for a cursor that does not go beyond `end`: a number, and the bytes that the session had brought by then.
+    pub fn emit_cursor_at(&mut self, id: u64, end: (u64, u64)) -> u64 {
+        self.emitted = end.0;
+        self.cursors.put(id, end);
+        end.0
     }
 
     /// The group of batch `id` with this cursor is committed.

@@ -3,8 +3,9 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{DeadReason, GapReason, Queue, StoreOp};
+use super::{DeadReason, Delivery, GapReason, Queue, StoreOp};
 use crate::id::{Epoch, Predecessor};
+use crate::wire::record::Mode;
 
 /// Names a batch; strictly increasing, never used again while the node runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -174,6 +175,19 @@ impl Batch {
                 record: self.put(record),
             },
             StoreOp::Close { queue } => Owned::Close { queue: self.put_queue(queue) },
+            StoreOp::Deliver(delivery) => self.own_delivery(&delivery),
+        }
+    }
+
+    fn own_delivery(&mut self, delivery: &Delivery<'_>) -> Owned {
+        Owned::Deliver {
+            from: self.put_text(delivery.from),
+            epoch: delivery.epoch,
+            number: delivery.number,
+            topic: self.put_text(delivery.topic),
+            mode: delivery.mode,
+            maybe_redelivered: delivery.maybe_redelivered,
+            payload: self.put(delivery.payload),
         }
     }
 
@@ -218,6 +232,17 @@ impl Batch {
                 record: self.slice(record),
             },
             Owned::Close { queue } => StoreOp::Close { queue: self.queue(queue) },
+            Owned::Deliver { from, epoch, number, topic, mode, maybe_redelivered, payload } => {
+                StoreOp::Deliver(Delivery {
+                    from: self.text(from),
+                    epoch: *epoch,
+                    number: *number,
+                    topic: self.text(topic),
+                    mode: *mode,
+                    maybe_redelivered: *maybe_redelivered,
+                    payload: self.slice(payload),
+                })
+            }
         }
     }
 }
@@ -238,17 +263,72 @@ enum Kind {
 /// A [`StoreOp`] whose text and bytes are ranges of the batch's own memory.
 #[derive(Clone, Debug)]
 enum Owned {
-    Inbox { epoch: Epoch },
-    Open { queue: OwnedQueue, epoch: Epoch },
-    Rotate { queue: OwnedQueue, epoch: Epoch, predecessor: Predecessor },
-    Reserve { queue: OwnedQueue, through: u64 },
-    Append { queue: OwnedQueue, first: u64, last: u64, records: Range<usize> },
-    Trim { queue: OwnedQueue, through: u64 },
-    Drop { queue: OwnedQueue, through: u64, reason: GapReason },
-    Topic { queue: OwnedQueue, number: u32, text: Range<usize> },
-    Cursor { peer: Range<usize>, epoch: Epoch, through: u64 },
-    Subscribe { topic: Range<usize>, address: Range<usize>, name: Range<usize> },
-    Unsubscribe { topic: Range<usize>, address: Range<usize> },
-    DeadLetter { peer: Range<usize>, topic: Range<usize>, reason: DeadReason, record: Range<usize> },
-    Close { queue: OwnedQueue },
+    Inbox {
+        epoch: Epoch,
+    },
+    Open {
+        queue: OwnedQueue,
+        epoch: Epoch,
+    },
+    Rotate {
+        queue: OwnedQueue,
+        epoch: Epoch,
+        predecessor: Predecessor,
+    },
+    Reserve {
+        queue: OwnedQueue,
+        through: u64,
+    },
+    Append {
+        queue: OwnedQueue,
+        first: u64,
+        last: u64,
+        records: Range<usize>,
+    },
+    Trim {
+        queue: OwnedQueue,
+        through: u64,
+    },
+    Drop {
+        queue: OwnedQueue,
+        through: u64,
+        reason: GapReason,
+    },
+    Topic {
+        queue: OwnedQueue,
+        number: u32,
+        text: Range<usize>,
+    },
+    Cursor {
+        peer: Range<usize>,
+        epoch: Epoch,
+        through: u64,
+    },
+    Subscribe {
+        topic: Range<usize>,
+        address: Range<usize>,
+        name: Range<usize>,
+    },
+    Unsubscribe {
+        topic: Range<usize>,
+        address: Range<usize>,
+    },
+    DeadLetter {
+        peer: Range<usize>,
+        topic: Range<usize>,
+        reason: DeadReason,
+        record: Range<usize>,
+    },
+    Close {
+        queue: OwnedQueue,
+    },
+    Deliver {
+        from: Range<usize>,
+        epoch: Epoch,
+        number: u64,
+        topic: Range<usize>,
+        mode: Mode,
+        maybe_redelivered: bool,
+        payload: Range<usize>,
+    },
 }

@@ -37,6 +37,10 @@ pub struct NodeConfig {
     pub takes_custody: bool,
     /// Whether its own subscriptions outlive it: queues of messages for it are kept while it is away.
     pub durable: bool,
+    /// Messages on the node's own topics go into its store's inbox, in the group that moves their cursor, and not to the application,
+    /// which takes them from there. So much may be there that it has not taken, and a window more; then peers wait. Nothing without an
+    /// inbox. The store has to keep one; and a node that takes custody has none.
+    pub inbox: Option<Quota>,
     /// Where other nodes can dial it; empty if they cannot.
     pub address: String,
     /// Bytes of each queue that are kept in memory. What is above them waits in the store.
@@ -57,6 +61,9 @@ pub struct NodeConfig {
     pub mesh_max: usize,
     /// Rows of other nodes that one peer may tell, and that peers are told.
     pub heard_max: usize,
+    /// How often a directory is looked at that other nodes share, for those that have come or gone; never without it. The node's own
+    /// rows are written there.
+    pub catalog: Option<Duration>,
     /// How long a subscriber without a name may be away before it is gone.
     pub lease: Duration,
     /// Whether a peer's acknowledgements are taken although they stand for less than this node's class.
@@ -84,6 +91,7 @@ impl NodeConfig {
             send_mode: SendMode::Stored,
             takes_custody: false,
             durable: false,
+            inbox: None,
             address: String::new(),
             queue_bytes: 16 * 1024 * 1024,
             kept: Quota::DEFAULT,
@@ -92,6 +100,7 @@ impl NodeConfig {
             topics_max: 65_536,
             mesh_max: 64,
             heard_max: 1024,
+            catalog: None,
             lease: Duration::from_secs(15),
             accept_weak_acks: false,
             in_doubt: InDoubtPolicy::default(),

@@ -14,7 +14,7 @@ use crate::wire::control::CloseReason;
 use crate::wire::record::{Header, Run};
 
 /// Dead letters of a store to which a node adds none. After that it takes no more of what it would have to put aside.
-const DEAD_LETTERS_MAX: u64 = 10_000;
+pub(super) const DEAD_LETTERS_MAX: u64 = 10_000;
 
 /// Room that is left to messages which hold up a stream if they cannot be put aside.
 const DEAD_LETTERS_SPARED: u64 = 1_000;
@@ -88,6 +88,10 @@ impl Router {
         self.storage.put_aside += 1;
         let record = written_out(header, self.topics.text(topic), payload);
         let Some(state) = self.peers.get_mut(peer.0) else { return };
+        if self.config.inbox.is_some() {
+            let from = state.name.clone();
+            return self.put_aside_in_line(peer, from, topic, (reason, record));
+        }
         state.took_custody();
         let peer = state.name.clone();
         self.storage.stage(Staged::Dead { peer, topic, reason, record });

@@ -117,6 +117,7 @@ impl Router {
                         if let Some(state) = self.peers.get_mut(peer.0) {
                             state.rows -= 1;
                         }
+                        self.events.push(Event::Unsubscribed { name, topic: self.topics.text(topic).into() });
                         self.note_change(peer);
                         self.stage_removed(topic, row);
                     }
@@ -172,6 +173,10 @@ impl Router {
         {
             state.rows += 1;
             state.subscribed = true;
+            if self.started {
+                let (name, topic) = (state.name.clone(), self.topics.text(topic).into());
+                self.events.push(Event::Subscribed { name, topic });
+            }
             self.reopen_topic(topic);
         }
         subscribed
@@ -188,6 +193,10 @@ impl Router {
         };
         let removed = self.topics.remove_peer(peer, keep);
         state.rows -= removed.len();
+        for (topic, _) in &removed {
+            let (name, topic) = (state.name.clone(), self.topics.text(*topic).into());
+            self.events.push(Event::Unsubscribed { name, topic });
+        }
         removed
     }
 
@@ -260,10 +269,12 @@ impl Router {
 /// The address of a row as it is kept: `@name` for a node that only dials, behind a mark if the subscriber is ephemeral.
 fn address_of(row: &Row<'_>) -> String {
     let mark = if row.durable { "" } else { "~" };
-    if row.address.is_empty() {
-        return alloc::format!("{mark}@{}", row.name);
-    }
-    alloc::format!("{mark}{}", row.address)
+    alloc::format!("{mark}{}", own_address(row.address, row.name))
+}
+
+/// The address of a node's own rows: `@name` if it only dials.
+pub(super) fn own_address(address: &str, name: &str) -> String {
+    if address.is_empty() { alloc::format!("@{name}") } else { address.into() }
 }
 
 /// Whether a row with this address is that of an ephemeral subscriber.

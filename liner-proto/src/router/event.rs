@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
+use super::receipts::{Receipt, Settle};
 use crate::effect::{DeadReason, GapReason, StoreFault};
 use crate::id::{Class, ConnId};
 use crate::logging::{debug, info, warn};
@@ -30,6 +31,20 @@ pub enum Event {
         reason: CloseReason,
         /// Whether this node had dialled the connection.
         dialed: bool,
+    },
+    /// Somebody takes a topic now, as he says himself, or somebody who knows him.
+    Subscribed {
+        /// His name.
+        name: Box<str>,
+        /// The topic.
+        topic: Box<str>,
+    },
+    /// Somebody takes a topic no more.
+    Unsubscribed {
+        /// His name.
+        name: Box<str>,
+        /// The topic.
+        topic: Box<str>,
     },
     /// A connection ended before its handshake did.
     HandshakeFailed {
@@ -174,6 +189,10 @@ impl Event {
             Self::PeerDown { name, reason, .. } => {
                 info!("{:?} is disconnected: {:?}", Text::of(name), reason);
             }
+            Self::Subscribed { name, topic } => debug!("{:?} takes {:?}", Text::of(name), Text::of(topic)),
+            Self::Unsubscribed { name, topic } => {
+                debug!("{:?} takes {:?} no more", Text::of(name), Text::of(topic));
+            }
             Self::HandshakeFailed { conn, name, reason, .. } => {
                 let name = Text::of(name.as_deref().unwrap_or_default());
                 debug!("the handshake of connection {} with {:?} has failed: {:?}", conn.0, name, reason);
@@ -242,14 +261,24 @@ pub struct Message<'a> {
     pub payload: &'a [u8],
     /// Whether it may have been handed over before.
     pub maybe_redelivered: bool,
+    /// What settles it later, if it is to be.
+    pub receipt: Receipt,
 }
 
 /// Takes messages as they arrive.
 ///
-/// A message counts as processed when [`message`](Self::message) returns: it is acknowledged after the next commit.
+/// A message counts as processed when [`message`](Self::message) returns: it is acknowledged after the next commit. Who wants to
+/// settle messages later implements [`take`](Self::take).
 pub trait Application {
     /// Takes a message.
     fn message(&mut self, message: &Message<'_>);
+
+    /// Takes a message, and says when it counts as processed: now, or when its [`receipt`](Message::receipt) is settled. One that
+    /// has no number ([`Mode::BestEffort`]) need not be settled, and is not waited for.
+    fn take(&mut self, message: &Message<'_>) -> Settle {
+        self.message(message);
+        Settle::Now
+    }
 
     /// Whether it has had as much as it wants to see again after a crash: no further frame is looked at before the next call.
     fn is_full(&self) -> bool {

@@ -189,6 +189,7 @@ impl Router {
         self.challenge_newest();
         self.welcome_back(peer);
         self.begin_shut(peer, id);
+        self.take_settled(peer);
         self.list(outbox_id);
         self.list_peer(peer);
         self.conns.list(id);

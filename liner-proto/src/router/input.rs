@@ -3,6 +3,7 @@
 use super::conn::Framing;
 use super::event::{Application, Event, Message};
 use super::line::{self, Line};
+use super::receipts::Settle;
 use super::{DialId, PeerId, Router, TopicId};
 use alloc::boxed::Box;
 
@@ -365,6 +366,7 @@ impl Router {
                 };
                 self.check_room_for((peer, number), topic, header)?;
                 let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
+                state.brought_before = state.inbound.arrived().1;
                 let arrival = state.inbound.handle_arrival(number, number, bytes).map_err(close_reason)?;
                 if arrival == Arrival::Duplicate {
                     return Ok(());
@@ -392,11 +394,17 @@ impl Router {
     ) {
         let Some(state) = self.peers.get(peer.0) else { return };
         if self.topics.is_own(topic) {
+            if self.config.inbox.is_some() && header.mode != Mode::BestEffort {
+                return self.deliver(peer, number, (topic, header, payload), maybe_redelivered);
+            }
             let (from, seq) =
                 header.origin.map_or((&*state.name, number), |origin| (origin.name, origin.number));
             let text = self.topics.text(topic);
-            let message = Message { topic: text, from, seq, mode: header.mode, payload, maybe_redelivered };
-            application.message(&message);
+            let (mode, receipt) = (header.mode, self.receipt_of(peer));
+            let message = Message { topic: text, from, seq, mode, payload, maybe_redelivered, receipt };
+            if application.take(&message) == Settle::Later && number > 0 {
+                self.note_receipt(peer, number);
+            }
             if header.mode == Mode::All && self.config.takes_custody && header.origin.is_none() {
                 self.take_custody(peer, number, (topic, header, payload), maybe_redelivered, true);
             }

@@ -59,7 +59,7 @@ impl Router {
     /// to be looked at again: what it was sent is acknowledged, and not yet settled with the store.
     pub(super) fn close_mailbox(&mut self, peer: PeerId) -> bool {
         let Some(state) = self.peers.get(peer.0) else { return false };
-        if state.conn.is_some() || state.rows == 0 || state.has_cursor || state.inbound.owes_cursor() {
+        if state.conn.is_some() || state.rows == 0 || state.has_cursor || state.owes_cursor() {
             return false;
         }
         let Some(topic) = self.mailbox_of(peer, state) else { return false };

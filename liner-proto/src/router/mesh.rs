@@ -239,10 +239,15 @@ impl Router {
         // What finds no room among the topics is not known.
         let topics: Vec<TopicId> = texts.iter().filter_map(|text| self.intern_bounded(text).ok()).collect();
         let ended = self.topics.unhear(peer, &topics);
-        let added = topics.iter().filter(|topic| self.topics.hear(**topic, peer, &address)).count();
+        let heard = |topic: &&TopicId| self.topics.hear(**topic, peer, &address);
+        let added: Vec<TopicId> = topics.iter().filter(heard).copied().collect();
         let Some(state) = self.peers.get_mut(peer.0) else { return };
-        state.rows = (state.rows + added).saturating_sub(ended);
-        state.subscribed |= added > 0;
+        state.rows = (state.rows + added.len()).saturating_sub(ended);
+        state.subscribed |= !added.is_empty();
+        for topic in added {
+            let (name, topic) = (state.name.clone(), self.topics.text(topic).into());
+            self.events.push(Event::Subscribed { name, topic });
+        }
     }
 
     /// The teller does not say any more that it knows the node.

@@ -13,6 +13,7 @@
 //! does not matter for what is promised: an acknowledgement that has to wait for a commit is held back in here. Outputs
 //! are derived from state, so a sink that was full is simply asked again when it has room.
 
+mod catalog;
 mod config;
 mod conn;
 mod custody;
@@ -24,6 +25,7 @@ mod event;
 mod expiry;
 mod forget;
 mod handshake;
+mod inbox;
 mod input;
 mod leaving;
 mod limits;
@@ -38,6 +40,8 @@ mod outbox;
 mod output;
 mod peer;
 mod pieces;
+mod receipts;
+mod receivers;
 mod rival;
 mod shut;
 mod slots;
@@ -51,6 +55,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+pub use catalog::DirectoryRows;
 pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
@@ -60,6 +65,7 @@ pub use forget::ForgetError;
 pub use loads::LoadRequest;
 pub use looking::{Address, QueuedFor};
 pub use options::SendOptions;
+pub use receipts::{PutAsideError, Receipt, Settle};
 pub use storage::StoreRequest;
 
 use crate::config::HEAD_BYTES_MAX;
@@ -122,8 +128,8 @@ pub enum SendError {
     /// The topic is empty or longer than 255 bytes.
     #[error("a topic has 1 to 255 bytes")]
     BadTopic,
-    /// The node itself subscribes to the topic.
-    #[error("this node subscribes to the topic itself")]
+    /// The node itself subscribes to the topic, and nobody else is known who does: nothing is sent to oneself.
+    #[error("this node subscribes to the topic itself, and nobody else is known who does")]
     OwnTopic,
     /// The time to live is nothing, or too long to be counted.
     #[error("a time to live is from 1 ms to 49 days")]
@@ -142,6 +148,8 @@ pub struct Router {
     calendar: Calendar,
     inbox: Epoch,
     inbox_stored: bool,
+    inbox_lines: inbox::Inbox,
+    catalog: catalog::Catalog,
     topics: Topics,
     peers: Slots<Peer>,
     names: BTreeMap<Box<str>, PeerId>,
@@ -168,6 +176,7 @@ pub struct Router {
     handed_on_before: u64,
     /// When a sweep of the topics freed little.
     swept_in_vain: Option<Instant>,
+    started: bool,
     closing: bool,
 }
 
@@ -180,6 +189,12 @@ impl Router {
         if config.takes_custody {
             config.send_mode = SendMode::Stored;
             config.queue_quota.get_or_insert(Quota::QUEUE);
+            config.inbox = None;
+        }
+        if let Some(quota) = config.inbox {
+            // What is in the inbox is committed with its cursor: no crash repeats anything.
+            config.repeat_max = 0;
+            config.limits.fit_window(quota.messages, quota.bytes);
         }
         let rng = Rng::new(config.seed);
         Self {
@@ -188,6 +203,8 @@ impl Router {
             calendar: Calendar::new(config.wall_ms, now),
             inbox: Epoch::NONE,
             inbox_stored: false,
+            inbox_lines: inbox::Inbox::default(),
+            catalog: catalog::Catalog::default(),
             topics: Topics::default(),
             peers: Slots::default(),
             names: BTreeMap::new(),
@@ -207,6 +224,7 @@ impl Router {
             taken: 0,
             handed_on_before: 0,
             swept_in_vain: None,
+            started: false,
             closing: false,
             config,
         }
@@ -239,6 +257,9 @@ impl Router {
                 }
             }
             Recovered::Subscription { topic, address, name } => {
+                if self.restore_row(topic, address, name) {
+                    return;
+                }
                 let topic = self.topics.intern(topic);
                 let peer = self.peer_named(name);
                 if let Some(peer) = self.peers.get_mut(peer.0) {
@@ -281,6 +302,7 @@ impl Router {
     /// Ends the recovery. Epochs are made where there are none, and new ones where the store may have gone backwards.
     pub fn start(&mut self, now: Instant) {
         self.tick(now);
+        self.started = true;
         for peer in self.peers.ids() {
             self.set_lease(PeerId(peer));
             self.seek(PeerId(peer));
@@ -415,7 +437,7 @@ impl Router {
             return Err(SendError::TooLarge { max });
         }
         let topic = self.topics.intern(topic);
-        if self.topics.is_own(topic) {
+        if self.topics.is_own(topic) && self.topics.rows(topic).is_empty() {
             return Err(SendError::OwnTopic);
         }
         let mut header = Header::new(options.mode, Topic::Number(0));
@@ -483,7 +505,8 @@ impl Router {
         let conns = self.conns.deadline(self.now, self.config.timing.write_stall);
         let dials = self.dial_deadline().filter(|_| !self.closing);
         let waits = self.write_behind_deadline();
-        let store = earlier(waits, self.storage.retry_deadline());
+        let store = earlier(earlier(waits, self.storage.retry_deadline()), self.inbox_lines.deadline());
+        let store = earlier(store, self.catalog_deadline());
         let rest = earlier(self.lease_deadline(), self.tally.deadline());
         let rest = earlier(rest, self.telling.deadline());
         earlier(earlier(conns, dials), earlier(store, rest))

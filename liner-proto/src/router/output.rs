@@ -225,10 +225,12 @@ impl Router {
 
     fn about(&self, shut: bool, on_line: bool) -> About {
         let limits = &self.config.limits;
+        // What it acknowledges nobody has dealt with yet.
+        let stores = self.config.takes_custody || self.config.inbox.is_some();
         let frame_max = if on_line { line::FRAME_MAX as u32 } else { limits.frame_max };
         About {
             inbox: self.inbox,
-            acks: if self.config.takes_custody { Acks::from(self.config.class) } else { Acks::Processed },
+            acks: if stores { Acks::from(self.config.class) } else { Acks::Processed },
             frame_max,
             message_max: limits.message_max,
             window_messages: if shut { 0 } else { limits.window_messages },

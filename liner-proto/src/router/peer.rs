@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::mesh::Whereabouts;
 use super::pieces::{Arriving, FRAME_BYTES_MAX, Partial};
+use super::receipts::Receipts;
 use super::topics::Row;
 use super::{NodeConfig, OutboxId, Router, TopicId};
 use crate::delivery::{Inbound, Resumption};
@@ -25,6 +26,10 @@ pub(super) struct Peer {
     pub(super) name: Box<str>,
     pub(super) outbox: Option<OutboxId>,
     pub(super) inbound: Inbound,
+    /// Messages that the application settles later.
+    pub(super) receipts: Receipts,
+    /// Bytes that the session had brought before the record that arrived last.
+    pub(super) brought_before: u64,
     pub(super) conn: Option<ConnId>,
     /// Of the session that is up, or was last.
     pub(super) about: Option<About>,
@@ -100,6 +105,8 @@ impl Peer {
             name: name.into(),
             outbox: None,
             inbound: Inbound::new(&config.limits, config.planted),
+            receipts: Receipts::default(),
+            brought_before: 0,
             conn: None,
             about: None,
             inbox: None,
@@ -137,8 +144,9 @@ impl Peer {
     }
 
     /// Whether it would not be missed, but for a queue: it has no row, and sent nothing that it could send again.
-    pub(super) const fn has_left_nothing(&self) -> bool {
-        self.rows == 0 && self.left.is_empty() && !self.has_cursor && !self.inbound.owes_cursor()
+    pub(super) fn has_left_nothing(&self) -> bool {
+        let is_taken = self.has_cursor || self.owes_cursor() || !self.receipts.is_empty();
+        self.rows == 0 && self.left.is_empty() && !is_taken
     }
 
     /// Every topic that it refers to.
@@ -149,6 +157,7 @@ impl Peer {
         }
         self.full_news.iter().for_each(|(topic, _)| each(*topic));
         self.left.iter().for_each(|(topic, _)| each(*topic));
+        self.receipts.each_topic(each);
     }
 
     /// The message that arrived last is queued for others, or put aside.
@@ -175,9 +184,14 @@ impl Peer {
                 (!epoch.is_none() && count > 0).then_some((count, GapReason::Restarted))
             }
         };
+        self.receipts.begin_session();
         if self.inbound.epoch() != epoch {
+            match stream.predecessor.filter(|before| before.epoch == epoch) {
+                Some(predecessor) => self.receipts.begin_epoch(&predecessor),
+                None => self.receipts.clear(),
+            }
             // What was taken in another epoch, and is not committed, may have its rows still on their way.
-            let pending = pending || self.inbound.owes_cursor();
+            let pending = pending || self.owes_cursor();
             self.custody_through = if pending { self.inbound.received() } else { 0 };
         }
         lost

@@ -1,7 +1,7 @@
 //! Windows that are shut: peers that are told in the handshake that they may send nothing, and stay connected.
 //!
 //! There are two reasons: a message of the peer would have to be put aside, and there is no room for that; or its earlier sessions
-//! brought as much as it may send, and the store has not taken that yet. Without the second a peer could exceed its window, one
+//! brought as much as it may send, and the store has not taken that yet, or the application has not settled it. Without the second a peer could exceed its window, one
 //! session after another.
 
 use super::peer::Peer;
@@ -13,12 +13,14 @@ impl Router {
     pub(super) fn is_shut(&self, peer: Option<PeerId>) -> bool {
         let state = peer.and_then(|peer| self.peers.get(peer.0));
         state.is_some_and(|state| state.shut_for.is_some() || self.is_stuffed(state))
+            || peer.is_some_and(|peer| self.inbox_lines.is_stuffed(peer, &self.config.limits))
     }
 
     /// Whether what earlier sessions of a peer brought, and the store may not have yet, is as much as it may send.
     fn is_stuffed(&self, state: &Peer) -> bool {
-        self.storage.taken < state.unstored_taken
-            && state.unstored >= u64::from(self.config.limits.window_bytes)
+        let window = u64::from(self.config.limits.window_bytes);
+        let is_unstored = self.storage.taken < state.unstored_taken && state.unstored >= window;
+        is_unstored || state.receipts.bytes() >= window
     }
 
     /// A session of a peer ends: what it brought counts against the next one.

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::dead::topics_of;
 use super::event::Event;
+use super::inbox::Asked;
 use super::loads::{LoadRequest, Loads};
 use super::outbox::{Aside, Opened, Outbox};
 use super::{OutboxId, PeerId, Router};
@@ -41,14 +42,31 @@ struct InFlight {
     outboxes_early: Vec<OutboxId>,
     peers_early: Vec<PeerId>,
     peers_late: Vec<PeerId>,
+    deliveries: Vec<Asked>,
 }
 
 /// A request that belongs to no queue.
 #[derive(Debug)]
 pub(super) enum Staged {
-    Subscribe { topic: super::TopicId, peer: PeerId },
-    Unsubscribe { topic: super::TopicId, address: alloc::boxed::Box<str> },
-    Dead { peer: alloc::boxed::Box<str>, topic: super::TopicId, reason: DeadReason, record: Vec<u8> },
+    Subscribe {
+        topic: super::TopicId,
+        peer: PeerId,
+    },
+    Unsubscribe {
+        topic: super::TopicId,
+        address: alloc::boxed::Box<str>,
+    },
+    /// A row of the node's own in a directory that it shares.
+    Register {
+        topic: super::TopicId,
+        address: alloc::boxed::Box<str>,
+    },
+    Dead {
+        peer: alloc::boxed::Box<str>,
+        topic: super::TopicId,
+        reason: DeadReason,
+        record: Vec<u8>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -97,9 +115,15 @@ impl Storage {
         for staged in &self.staged {
             let (Staged::Subscribe { topic, .. }
             | Staged::Unsubscribe { topic, .. }
+            | Staged::Register { topic, .. }
             | Staged::Dead { topic, .. }) = staged;
             each(*topic);
         }
+    }
+
+    /// Stages what a window bounds: the messages in it are settled.
+    pub(super) fn stage_settled(&mut self, staged: Staged) {
+        self.staged.push_back(staged);
     }
 
     pub(super) fn stage(&mut self, staged: Staged) -> bool {
@@ -163,7 +187,7 @@ impl Router {
 
     /// Whether the store knows of every message taken so far that it was taken: none of them comes again after a crash.
     pub fn are_cursors_stored(&self) -> bool {
-        let owes = |id: &PeerId| self.peers.get(id.0).is_some_and(|peer| peer.inbound.owes_cursor());
+        let owes = |id: &PeerId| self.peers.get(id.0).is_some_and(|peer| peer.owes_cursor());
         let moves = |flight: &InFlight| !flight.peers_early.is_empty() || !flight.peers_late.is_empty();
         !self.storage.peers.iter().any(owes) && !self.storage.in_flight.iter().any(moves)
     }
@@ -174,7 +198,7 @@ impl Router {
         let outbox = |id: &OutboxId| {
             self.outboxes.get(id.0).is_some_and(|outbox| outbox.owes_store(self.is_urgent(*id)))
         };
-        let peer = |id: &PeerId| self.peers.get(id.0).is_some_and(|peer| peer.inbound.owes_cursor());
+        let peer = |id: &PeerId| self.owes_of(*id);
         storage.staged.len() > storage.staged_asked
             || storage.outboxes.iter().any(outbox)
             || storage.peers.iter().any(peer)
@@ -204,8 +228,9 @@ impl Router {
 
     /// The peer's cursor may have moved.
     pub(super) fn list_peer(&mut self, id: PeerId) {
+        let owes = self.owes_of(id);
         let Some(peer) = self.peers.get_mut(id.0) else { return };
-        if !peer.listed && peer.inbound.owes_cursor() {
+        if !peer.listed && owes {
             peer.listed = true;
             self.storage.peers.push(id);
         }
@@ -272,6 +297,7 @@ impl Router {
         batch.end_group();
         flight.trims = batch.groups_len().checked_sub(1);
         self.emit_staged(&mut batch, &mut flight);
+        self.emit_deliveries(&flight.deliveries, &mut batch);
         let split = self.config.planted.has(Fault::CustodyNotAtomic);
         if split {
             self.emit_cursors_late(id, &mut batch, &flight);
@@ -345,7 +371,20 @@ impl Router {
     fn emit_cursor_early(&mut self, id: PeerId, batch_id: u64, batch: &mut Batch, flight: &mut InFlight) {
         let Some(peer) = self.peers.get_mut(id.0) else { return };
         peer.listed = false;
-        if !peer.inbound.owes_cursor() {
+        if self.inbox_lines.owes(id) {
+            let asked = self.ask_inbox(id);
+            if asked.is_none() {
+                // Its cursor waits with what it covers.
+                return;
+            }
+            flight.deliveries.extend(asked);
+            if !self.config.planted.has(Fault::CursorOutsideTransaction) {
+                flight.peers_late.push(id);
+                return;
+            }
+        }
+        let Some(peer) = self.peers.get_mut(id.0) else { return };
+        if !peer.owes_cursor() {
             return;
         }
         if peer.owes_custody() && !self.config.planted.has(Fault::CursorOutsideTransaction) {
@@ -354,7 +393,7 @@ impl Router {
         }
         flight.peers_early.push(id);
         peer.has_cursor = true;
-        let through = peer.inbound.emit_cursor(batch_id);
+        let through = peer.emit_cursor(batch_id);
         batch.push(&StoreOp::Cursor { peer: &peer.name, epoch: peer.inbound.epoch(), through });
     }
 
@@ -362,7 +401,7 @@ impl Router {
         for peer in &flight.peers_late {
             let Some(peer) = self.peers.get_mut(peer.0) else { continue };
             peer.has_cursor = true;
-            let through = peer.inbound.emit_cursor(batch_id);
+            let through = peer.emit_cursor(batch_id);
             batch.push(&StoreOp::Cursor { peer: &peer.name, epoch: peer.inbound.epoch(), through });
         }
     }
@@ -384,6 +423,10 @@ impl Router {
                 }
                 Staged::Unsubscribe { topic, address } => {
                     batch.push(&StoreOp::Unsubscribe { topic: self.topics.text(*topic), address });
+                }
+                Staged::Register { topic, address } => {
+                    let (topic, name) = (self.topics.text(*topic), &*self.config.name);
+                    batch.push(&StoreOp::Subscribe { topic, address, name });
                 }
                 Staged::Dead { peer, topic, reason, record } => {
                     let topic = self.topics.text(*topic);
@@ -457,6 +500,7 @@ impl Router {
             self.storage.taken = self.storage.taken.max(flight.taken);
             self.storage.staged.drain(..flight.staged.min(self.storage.staged.len()));
             self.storage.staged_asked -= flight.staged;
+            flight.deliveries.iter().for_each(|asked| self.inbox_lines.handle_committed(asked));
             let has_room = flight.staged > 0 && !self.storage.is_littered();
             self.open_windows(|_, _| has_room);
             self.inbox_stored |= flight.inbox;
@@ -475,6 +519,7 @@ impl Router {
     fn void(&mut self, fault: StoreFault) {
         self.storage.generation += 1;
         let lost: Vec<InFlight> = self.storage.in_flight.drain(..).collect();
+        self.inbox_lines.handle_void();
         for id in self.outboxes.ids().into_iter().map(OutboxId) {
             if let Some(outbox) = self.outboxes.get_mut(id.0) {
                 outbox.handle_void();
@@ -485,7 +530,7 @@ impl Router {
         for id in self.peers.ids().into_iter().map(PeerId) {
             let Some(peer) = self.peers.get_mut(id.0) else { continue };
             peer.inbound.handle_void();
-            if !peer.listed && peer.inbound.owes_cursor() {
+            if !peer.listed && (peer.owes_cursor() || self.inbox_lines.owes(id)) {
                 peer.listed = true;
                 self.storage.peers.push(id);
             }

@@ -61,6 +61,7 @@ impl Router {
             peer.each_topic(&mut mark);
         }
         self.storage.each_topic(&mut mark);
+        self.inbox_lines.each_topic(&mut mark);
         used
     }
 }

@@ -8,8 +8,12 @@ use alloc::vec::Vec;
 use super::Store;
 use super::head::Head;
 use super::run::{Copied, Measure, Walk, copy_above, measure};
-use crate::effect::{DeadReason, Loaded, Queue, Recovered, StoreFault, StoreOp};
+use crate::effect::{DeadReason, InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use crate::id::{Class, Epoch};
+
+mod inbox;
+pub use inbox::Delivered;
+use inbox::Inbox;
 
 /// Keeps any number of queues, cursors and rows on the heap, up to a number of bytes and messages.
 ///
@@ -50,6 +54,8 @@ struct State {
     /// By topic, then by address.
     directory: BTreeMap<Box<str>, BTreeMap<Box<str>, Box<str>>>,
     dead: Arc<Vec<DeadLetter>>,
+    /// Where there is one.
+    deliveries: Option<Arc<Inbox>>,
     used: Used,
 }
 
@@ -215,6 +221,10 @@ impl Store for HeapStore {
     fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault> {
         Ok(self.state.queue(queue).map_or(Loaded::Nothing, |held| held.load(after, into)))
     }
+
+    fn inbox(&mut self) -> Result<Option<InboxHeld>, StoreFault> {
+        Ok(self.state.deliveries.as_ref().map(|inbox| inbox.held()))
+    }
 }
 
 /// A group on trial: the numbers of the queues that it touches, without their records.
@@ -278,6 +288,10 @@ impl<'a> Trial<'a> {
             }
             StoreOp::DeadLetter { record, .. } => {
                 self.grown.add(Used { bytes: record.len() as u64, messages: 1 });
+            }
+            StoreOp::Deliver(delivery) => {
+                self.state.deliveries.as_ref().ok_or(StoreFault::Refused)?;
+                self.grown.add(Used { bytes: delivery.bytes(), messages: 1 });
             }
             StoreOp::Inbox { .. }
             | StoreOp::Cursor { .. }
@@ -372,6 +386,11 @@ impl State {
                 let closed = self.queues.get_mut(kind(queue)).and_then(|kind| kind.remove(queue.name()));
                 self.used.sub(closed.map(|held| held.used).unwrap_or_default());
             }
+            StoreOp::Deliver(delivery) => {
+                let inbox = self.deliveries.as_mut().ok_or(StoreFault::Refused)?;
+                Arc::make_mut(inbox).put(&delivery);
+                self.used.add(Used { bytes: delivery.bytes(), messages: 1 });
+            }
         }
         Ok(())
     }
@@ -432,7 +451,8 @@ impl Held {
             | StoreOp::Subscribe { .. }
             | StoreOp::Unsubscribe { .. }
             | StoreOp::DeadLetter { .. }
-            | StoreOp::Close { .. } => {}
+            | StoreOp::Close { .. }
+            | StoreOp::Deliver(_) => {}
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! thread or on a worker is the shell's business. It makes no decisions of delivery: it keeps records, cursors
 //! and names, and says truthfully what it has committed.
 
-use crate::effect::{Loaded, Queue, Recovered, StoreFault, StoreOp};
+use crate::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use crate::id::Class;
 
 /// A place where queues, cursors and the directory of one node are kept.
@@ -22,6 +22,9 @@ use crate::id::Class;
 /// * **Room for acks.** `Trim`, `Cursor` and `Close` succeed in a store that is full.
 /// * **Checked records.** Every stored record is covered by a checksum that is made when it is stored and checked when it
 ///   is read. What fails is reported as [`Loaded::Corrupt`], never handed out and never silently skipped.
+/// * **The inbox** is a queue from which the application takes by means of its own, in whatever order of calls: what a `Deliver` put there
+///   is there once, behind all that was there before, and nothing but the application takes it out. A store that keeps none refuses
+///   `Deliver`, and says so in [`inbox`](Self::inbox).
 /// * **No panic** on whatever it finds in the file or hears from the server.
 pub trait Store {
     /// What a committed record survives: found out, not wished for.
@@ -53,6 +56,30 @@ pub trait Store {
     /// [`StoreFault::Unavailable`]; damage to a record is not an error but [`Loaded::Corrupt`].
     fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault>;
 
+    /// What the node's inbox holds now, with what was applied; nothing if this store keeps none. The application may have taken
+    /// something since this was asked last.
+    ///
+    /// # Errors
+    /// [`StoreFault::Unavailable`] or [`StoreFault::Corrupt`].
+    fn inbox(&mut self) -> Result<Option<InboxHeld>, StoreFault> {
+        Ok(None)
+    }
+
+    /// Whether nodes of other processes may use the same store, and are found by its directory.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The directory's rows, with what was applied; nothing if they are the same as when this was asked last, or if nobody shares the
+    /// store.
+    ///
+    /// # Errors
+    /// [`StoreFault::Unavailable`] or [`StoreFault::Corrupt`].
+    #[cfg(feature = "alloc")]
+    fn directory(&mut self) -> Result<Option<crate::router::DirectoryRows>, StoreFault> {
+        Ok(None)
+    }
+
     /// The backend's own words about the latest fault, for logs.
     fn last_error(&self) -> Option<&str> {
         None
@@ -67,7 +94,7 @@ pub use ram::RamStore;
 #[cfg(feature = "alloc")]
 mod heap;
 #[cfg(feature = "alloc")]
-pub use heap::{DeadLetter, HeapStore};
+pub use heap::{DeadLetter, Delivered, HeapStore};
 
 /// Reads records for [`Router::handle_loaded`](crate::router::Router::handle_loaded), as a shell does in place or on its worker: into a
 /// buffer of one segment, or as long as the next record is, which the store has read then. Gives the buffer with what stands in it.

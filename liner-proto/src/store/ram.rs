@@ -20,7 +20,7 @@ const TOPICS: usize = 4;
 /// Keeps one queue of at most `BYTES` bytes, the cursors of two peers and four topic numbers, without an allocator.
 ///
 /// It is for a device that speaks to one gateway. The first queue that is opened is the one it keeps; another one, and
-/// whatever a device has no use for (the directory, dead letters), is [`StoreFault::Refused`], and so is a name
+/// whatever a device has no use for (the directory, dead letters, an inbox), is [`StoreFault::Refused`], and so is a name
 /// longer than 32 bytes or a topic longer than 64. What does not fit is [`StoreFault::Full`] and leaves no trace.
 ///
 /// Its class is [`Class::Ram`]: a reset forgets everything. It makes no checksums of what it keeps: they would guard bytes
@@ -245,7 +245,10 @@ impl Table {
                 self.bind(number, text)?;
             }
             StoreOp::Cursor { peer, epoch, through } => self.advance(peer, epoch, through)?,
-            StoreOp::Subscribe { .. } | StoreOp::Unsubscribe { .. } | StoreOp::DeadLetter { .. } => {
+            StoreOp::Subscribe { .. }
+            | StoreOp::Unsubscribe { .. }
+            | StoreOp::DeadLetter { .. }
+            | StoreOp::Deliver(_) => {
                 return Err(StoreFault::Refused);
             }
             StoreOp::Close { queue } if self.is_open(queue) => {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use liner_proto::effect::{DeadReason, Recovered, StoreFault};
 use liner_proto::id::{Class, ConnId};
-use liner_proto::router::{Event, Framing, Message, NodeConfig, Router, StoreRequest};
+use liner_proto::router::{
+    Application, Event, Framing, Message, NodeConfig, Receipt, Router, Settle, StoreRequest,
+};
 use liner_proto::store::{self, HeapStore, Store, execute};
 use liner_proto::time::Instant;
 
@@ -25,12 +27,33 @@ pub(crate) struct Node {
     pub(crate) router: Router,
     pub(crate) store: HeapStore,
     pub(crate) got: Vec<(Vec<u8>, bool)>,
+    /// Receipts of what it had, if its application settles later.
+    pub(crate) later: Option<Vec<Receipt>>,
     pub(crate) now: Instant,
     /// The name of a queue that the store cannot read.
     pub(crate) unreadable: Option<&'static str>,
     /// Milliseconds on the wall when the test begins; without it there is no clock.
     pub(crate) wall: Option<u64>,
     config: NodeConfig,
+}
+
+/// The application.
+struct Taker<'a> {
+    got: &'a mut Vec<(Vec<u8>, bool)>,
+    later: &'a mut Option<Vec<Receipt>>,
+}
+
+impl Application for Taker<'_> {
+    fn message(&mut self, message: &Message<'_>) {
+        self.got.push((message.payload.to_vec(), message.maybe_redelivered));
+    }
+
+    fn take(&mut self, message: &Message<'_>) -> Settle {
+        self.message(message);
+        let Some(receipts) = &mut self.later else { return Settle::Now };
+        receipts.push(message.receipt);
+        Settle::Later
+    }
 }
 
 /// What a store holds.
@@ -52,7 +75,8 @@ impl Node {
         let now = NOW;
         let router = Router::new(config.clone(), now);
         let store = HeapStore::new(1 << 26);
-        let mut node = Self { router, store, got: Vec::new(), now, unreadable: None, wall: None, config };
+        let mut node =
+            Self { router, store, got: Vec::new(), later: None, now, unreadable: None, wall: None, config };
         node.restart();
         node
     }
@@ -77,6 +101,8 @@ impl Node {
         self.router = Router::new(self.config.clone(), self.now);
         let router = &mut self.router;
         self.store.recover(&mut |item: Recovered<'_>| router.restore(&item)).expect("in memory");
+        let held = self.store.inbox().map(Option::unwrap_or_default);
+        self.router.handle_inbox(self.now, held);
         self.router.start(self.now);
     }
 
@@ -94,6 +120,10 @@ impl Node {
                     store::load(&mut self.store, &load)
                 };
                 self.router.handle_loaded(self.now, &load, loaded, &bytes);
+            }
+            None if self.router.poll_inbox(self.now) => {
+                let held = self.store.inbox().map(Option::unwrap_or_default);
+                self.router.handle_inbox(self.now, held);
             }
             None => return false,
         }
@@ -127,9 +157,7 @@ impl Node {
     }
 
     pub(crate) fn take(&mut self, conn: ConnId, mut bytes: Vec<u8>) {
-        let got = &mut self.got;
-        let mut application =
-            |message: &Message<'_>| got.push((message.payload.to_vec(), message.maybe_redelivered));
+        let mut application = Taker { got: &mut self.got, later: &mut self.later };
         let taken = self.router.handle_bytes(self.now, conn, &mut bytes, &mut application);
         assert_eq!(taken, bytes.len(), "whole frames are passed");
     }

@@ -1,7 +1,8 @@
 //! Requests that change nothing of a queue: the node's row, cursors, the directory, dead letters.
 
-use liner_proto::effect::DeadReason;
+use liner_proto::effect::{DeadReason, StoreFault};
 use liner_proto::id::Epoch;
+use liner_proto::router::DirectoryRows;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::SqliteStore;
@@ -43,6 +44,10 @@ impl SqliteStore {
                  ON CONFLICT(topic, addr) DO UPDATE SET client_name = excluded.client_name",
             )?
             .execute([topic, address, name])?;
+        if name == self.owner {
+            // It is no listener of its own.
+            return Ok(number_topic(&self.conn, topic)?);
+        }
         self.conn
             .prepare_cached(
                 "INSERT INTO sender_listener(sender_key, addr, listener_topic, client_name) VALUES(?1, ?2, ?3, ?4)
@@ -67,10 +72,30 @@ impl SqliteStore {
         self.conn
             .prepare_cached(
                 "INSERT OR IGNORE INTO sender_listener(sender_key, addr, listener_topic, client_name)
-                 SELECT ?1, addr, topic, client_name FROM topic_addr WHERE addr = ?2 ORDER BY topic DESC LIMIT 1",
+                 SELECT ?1, addr, topic, client_name FROM topic_addr WHERE addr = ?2 AND client_name <> ?3
+                 ORDER BY topic DESC LIMIT 1",
             )?
-            .execute([&*sender, address])?;
+            .execute([&*sender, address, &self.owner])?;
         Ok(())
+    }
+
+    /// The rows, if another connection has committed anything since this was asked last.
+    pub(crate) fn read_directory(&mut self) -> Result<Option<DirectoryRows>, Failure> {
+        let version = self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        if self.directory_version == Some(version) {
+            return Ok(None);
+        }
+        let mut rows = DirectoryRows::default();
+        let mut select = self.conn.prepare_cached("SELECT topic, addr, client_name FROM topic_addr")?;
+        let mut found = select.query([])?;
+        while let Some(row) = found.next()? {
+            let text = |index| row.get_ref(index)?.as_str().map_err(|_| Failure::from(StoreFault::Corrupt));
+            rows.push(text(0)?, text(1)?, text(2)?);
+        }
+        drop(found);
+        drop(select);
+        self.directory_version = Some(version);
+        Ok(Some(rows))
     }
 
     pub(crate) fn put_aside(
@@ -107,8 +132,8 @@ pub(crate) fn complete(conn: &Connection, owner: &str) -> rusqlite::Result<()> {
     }
     conn.execute(
         "INSERT OR IGNORE INTO sender_listener(sender_key, addr, listener_topic, client_name)
-         SELECT ?1, addr, topic, client_name FROM topic_addr ORDER BY topic DESC",
-        [names::prefix(owner)],
+         SELECT ?1, addr, topic, client_name FROM topic_addr WHERE client_name <> ?2 ORDER BY topic DESC",
+        [&*names::prefix(owner), owner],
     )?;
     Ok(())
 }

@@ -7,6 +7,8 @@
 //!   every commit for [`Class::Power`], and at checkpoints only for [`Class::Process`].
 //! * **Segments.** What is appended at once is one row, under one CRC-32C that covers whose it is, its numbers and its
 //!   bytes, and that is checked whenever it is read. A row that fails is kept aside in the table `quarantine`.
+//! * **The inbox.** Messages for the node's own application are rows of the table `inbox`, from which it takes them in its own
+//!   transaction: [`Inbox`].
 //! * **A damaged file** is renamed when it is opened, and a new one is made in its place. What has never been a database is
 //!   left alone.
 //! * **A file that is deleted or replaced** while it is open is noticed before a commit counts.
@@ -20,9 +22,11 @@
 
 mod ballast;
 mod check;
+mod deliveries;
 mod directory;
 mod error;
 mod file;
+mod inbox;
 mod inserted;
 mod look;
 mod names;
@@ -40,13 +44,18 @@ mod view;
 use std::fs::File;
 use std::path::PathBuf;
 
-use liner_proto::effect::{Loaded, Queue, Recovered, StoreFault, StoreOp};
+use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::Class;
+use liner_proto::router::DirectoryRows;
 use liner_proto::store::Store;
 use rusqlite::Connection;
 
 pub use error::OpenError;
+pub use inbox::{Failed, Inbox, InboxError, InboxMessage, Taken};
 pub use look::{DeadLetter, Look, LookError, Pending, Subscription, Target};
+
+/// The release that [`Inbox`] lends its transactions of.
+pub use rusqlite;
 
 use ballast::Ballast;
 use file::Held;
@@ -112,8 +121,11 @@ pub struct SqliteStore {
     rows: Rows,
     /// Counts the commits of others: the rows are those of this version.
     version: i64,
+    /// The same for the directory that was told last.
+    directory_version: Option<i64>,
     /// Whether messages were deleted by hand, as of that version.
     cleared: bool,
+    counted: deliveries::Counted,
     limit: turn::Limit,
     ballast: Ballast,
     /// SQLite found the disk full, which has yet to be dealt with.
@@ -180,6 +192,18 @@ impl Store for SqliteStore {
 
     fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault> {
         self.guarded(|store| store.read(queue, after, into))
+    }
+
+    fn inbox(&mut self) -> Result<Option<InboxHeld>, StoreFault> {
+        self.guarded(Self::count_inbox).map(Some)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {
+        self.guarded(Self::read_directory)
     }
 
     fn last_error(&self) -> Option<&str> {

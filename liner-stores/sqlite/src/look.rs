@@ -7,6 +7,7 @@ use liner_proto::effect::{DeadReason, Queue};
 use liner_proto::wire::record::{self, Record};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
+use crate::deliveries;
 use crate::directory::dead_letter_checksum;
 use crate::error::{OpenError, is_damage, is_locked};
 use crate::open::{PATIENCE, sqlite};
@@ -69,7 +70,7 @@ pub struct DeadLetter {
     pub id: i64,
     /// The node that has put it aside.
     pub owner: String,
-    /// The node that it was for; if it was on a topic that `owner` does not take, the one that it came from.
+    /// The node that it was for; if it was on a topic that `owner` does not take, or `owner` has failed at it, the one that it came from.
     pub peer: String,
     /// The topic it was sent to.
     pub topic: String,
@@ -138,26 +139,8 @@ impl Look {
     /// # Errors
     /// Why it cannot be looked at. Nothing is made or changed then.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LookError> {
-        let path = &*file::resolve(path.as_ref())?;
-        if !path.exists() {
-            return Err(LookError::Missing { path: path.to_owned() });
-        }
-        file::check(path)?;
-        let failed = |source| opened(path, source);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(path, flags).map_err(failed)?;
-        conn.busy_timeout(PATIENCE).map_err(failed)?;
-        let path = path.to_owned();
-        match schema::examine(&conn).map_err(|source| opened(&path, source))? {
-            Verdict::Ready { was: schema::VERSION } => Ok(Self { conn, path }),
-            Verdict::Ready { was: 0 } => Err(LookError::Missing { path }),
-            Verdict::Ready { .. } => Err(LookError::OlderSchema { path }),
-            Verdict::Newer { found } => {
-                Err(OpenError::NewerSchema { path, found, known: schema::VERSION }.into())
-            }
-            Verdict::Foreign => Err(OpenError::Foreign { path }.into()),
-            Verdict::Unnumbered => Err(OpenError::Unnumbered { path, known: schema::VERSION }.into()),
-        }
+        let (conn, path) = connect(path.as_ref())?;
+        Ok(Self { conn, path })
     }
 
     /// Whether the node `name` could be started on the file at `path` without a loss: it has used the file before, and no page
@@ -301,7 +284,7 @@ impl Look {
     }
 
     /// Queues those with these ids again, behind what waits for the node that each was for, all or none of them: they are sent
-    /// from the next start of the node on that has put them aside. Returns how many they were.
+    /// from the next start of the node on that has put them aside. What the node's own application had failed at is in its inbox again. Returns how many they were.
     ///
     /// # Errors
     /// If one of them is not there, or cannot be queued, or what the database says.
@@ -340,6 +323,37 @@ impl Look {
             Failure::Sqlite(source) => opened(&self.path, source).into(),
             Failure::Fault(_) => LookError::Damaged { path: self.path.clone() },
         }
+    }
+}
+
+/// Opens a file that a node has made, in the schema of this release.
+pub(crate) fn connect(path: &Path) -> Result<(Connection, PathBuf), LookError> {
+    let path = &*file::resolve(path)?;
+    if !path.exists() {
+        return Err(LookError::Missing { path: path.to_owned() });
+    }
+    file::check(path)?;
+    let failed = |source| opened(path, source);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(failed)?;
+    conn.busy_timeout(PATIENCE).map_err(failed)?;
+    judge(&conn, path)?;
+    Ok((conn, path.to_owned()))
+}
+
+/// Whether the file is one of this release.
+pub(crate) fn judge(conn: &Connection, path: &Path) -> Result<(), LookError> {
+    let verdict = schema::examine(conn).map_err(|source| opened(path, source))?;
+    let path = path.to_owned();
+    match verdict {
+        Verdict::Ready { was: schema::VERSION } => Ok(()),
+        Verdict::Ready { was: 0 } => Err(LookError::Missing { path }),
+        Verdict::Ready { .. } => Err(LookError::OlderSchema { path }),
+        Verdict::Newer { found } => {
+            Err(OpenError::NewerSchema { path, found, known: schema::VERSION }.into())
+        }
+        Verdict::Foreign => Err(OpenError::Foreign { path }.into()),
+        Verdict::Unnumbered => Err(OpenError::Unnumbered { path, known: schema::VERSION }.into()),
     }
 }
 
@@ -389,6 +403,9 @@ fn delete(conn: &Connection, id: i64) -> Result<(), Refusal> {
 /// somebody has forgotten here.
 fn queue_again(conn: &Connection, id: i64) -> Result<(), Refusal> {
     let DeadLetter { owner, peer, topic, reason, payload, .. } = find(conn, id)?.ok_or(Refusal::Gone)?;
+    if payload.is_some() && reason == Some(DeadReason::Failed) && is_back_in_inbox(conn, &owner, id)? {
+        return delete(conn, id);
+    }
     let composite = names::composite(&owner, Queue::Node(&peer));
     let sql = "SELECT connection_key FROM conn_key_map WHERE composite = ?1";
     let key: Option<i64> = conn.prepare_cached(sql)?.query_row([&composite], |row| row.get(0)).optional()?;
@@ -408,6 +425,13 @@ fn queue_again(conn: &Connection, id: i64) -> Result<(), Refusal> {
         }
     };
     Err(Refusal::NotQueued { peer, why })
+}
+
+/// Puts a message that its application had failed at back into the inbox. Says whether it came from there.
+fn is_back_in_inbox(conn: &Connection, owner: &str, id: i64) -> rusqlite::Result<bool> {
+    let sql = "SELECT record FROM dead_letters WHERE id = ?1";
+    let record: Vec<u8> = conn.prepare_cached(sql)?.query_row([id], |row| row.get(0))?;
+    deliveries::put_back(conn, owner, &record)
 }
 
 /// Whether the message may have been for `peer`. One that nobody takes, or that finds no room, may have come from it: it must not

@@ -152,6 +152,10 @@ impl<'a> Trial<'a> {
             StoreOp::Inbox { .. } | StoreOp::Unsubscribe { .. } => {}
             StoreOp::Subscribe { .. } => self.demand.grows = true,
             StoreOp::DeadLetter { record, .. } => self.take(record),
+            StoreOp::Deliver(delivery) => {
+                column(delivery.number)?;
+                self.take(delivery.payload);
+            }
             StoreOp::Cursor { through, .. } => drop(column(through)?),
             StoreOp::Open { queue, epoch } => {
                 self.demand.grows = true;

@@ -28,6 +28,7 @@ impl SqliteStore {
                 self.put_aside(peer, topic, reason, record)
             }
             StoreOp::Close { queue } => self.close_queue(queue),
+            StoreOp::Deliver(delivery) => self.deliver(&delivery),
             _ => Err(StoreFault::Refused.into()),
         }
     }

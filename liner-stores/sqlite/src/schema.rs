@@ -6,7 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 pub(crate) const APPLICATION_ID: i64 = 0x4c4e_5231;
 
 /// Each entry leads from the schema of its index to the next one. Entries are never changed once they were released.
-const MIGRATIONS: [&str; 2] = [TABLES, BY_HAND];
+const MIGRATIONS: [&str; 3] = [TABLES, BY_HAND, INBOX];
 
 /// The newest schema.
 pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -79,6 +79,16 @@ CREATE TABLE inserted(
 );
 CREATE INDEX inserted_queue ON inserted(connection_key, composite);
 CREATE INDEX topic_addr_addr ON topic_addr(addr);
+";
+
+/// What applications take by themselves. With the index a full inbox is counted without a look at its messages.
+const INBOX: &str = "
+CREATE TABLE inbox(
+  id INTEGER PRIMARY KEY, owner TEXT NOT NULL, sender TEXT NOT NULL, epoch INTEGER NOT NULL, number INTEGER NOT NULL,
+  topic TEXT NOT NULL, mode INTEGER NOT NULL, maybe_redelivered INTEGER NOT NULL, failures INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL, crc INTEGER NOT NULL, payload BLOB NOT NULL
+);
+CREATE INDEX inbox_owner ON inbox(owner, id, bytes);
 ";
 
 /// What is said about a file before it is used.

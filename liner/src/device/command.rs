@@ -11,7 +11,7 @@ use crate::event;
 use crate::failure::Failure;
 use crate::line::Line;
 use crate::line_status::{LINE_EVERY, LineStatus};
-use crate::out::{Out, Report, tell};
+use crate::out::{Out, Report, tell, warn};
 use crate::reading::{Machine, Reading};
 use crate::watch::Stop;
 
@@ -46,17 +46,22 @@ pub(crate) fn run(args: &DeviceArgs) -> Result<(), Failure> {
     match end {
         End::Done => Ok(()),
         End::Stopped if endless => {
-            tell(account(&status, from_stdin));
+            tell_account(&status, from_stdin);
             Ok(())
         }
         End::Stopped => {
             Err(Failure::Unfinished(format!("stopped before all was done: {}", account(&status, from_stdin))))
         }
         End::Failed(failure) => {
-            tell(account(&status, from_stdin));
+            tell_account(&status, from_stdin);
             Err(failure)
         }
     }
+}
+
+fn tell_account(status: &Status, from_stdin: bool) {
+    let account = account(status, from_stdin);
+    if status.sent > status.acked { warn(account) } else { tell(account) }
 }
 
 /// What became of the messages that were taken.
@@ -97,13 +102,13 @@ impl<'a> Screen<'a> {
             }
             Notice::Line(Some(_)) => {}
             Notice::Unanswered(why) => tell(why),
-            Notice::TopicFull => tell(format_args!(
+            Notice::TopicFull => warn(format_args!(
                 "{} is full at the gateway: waiting for somebody to subscribe with a name",
                 self.config.topic
             )),
             Notice::TopicFree => tell(format_args!("{} takes messages again", self.config.topic)),
             Notice::Message(line) => self.message(line),
-            Notice::Gap { count, reason } => tell(format_args!(
+            Notice::Gap { count, reason } => warn(format_args!(
                 "{} to this device will not come: {}",
                 event::messages(*count),
                 event::gap_words(*reason)

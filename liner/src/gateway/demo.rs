@@ -1,12 +1,8 @@
 //! `liner gateway --demo`: the whole path in one process, with readings of this machine.
 
 use std::fmt;
-use std::fs::DirBuilder;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,10 +16,10 @@ use crate::clock::{Clock, Ticks};
 use crate::device::{self, Config, End as DeviceEnd, Notice, Payloads, Place, Status};
 use crate::event;
 use crate::failure::Failure;
-use crate::out::{self, Out, tell};
+use crate::folder::Folder;
+use crate::out::{self, Out};
 use crate::reading::{Machine, Reading};
 use crate::store::{build, drive_failure, open, stop_failure};
-use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
 
 const TOPIC: &str = "readings";
@@ -37,7 +33,7 @@ const DRAIN: Duration = Duration::from_secs(3);
 pub(super) fn run(args: &GatewayArgs) -> Result<(), Failure> {
     let clock = Clock::start();
     let stop = Stop::on_signals()?;
-    let folder = Folder::new()?;
+    let folder = Folder::temporary("demo")?;
     let mut gateway = connect(&Setup {
         name: &args.name,
         store: &folder.store("gateway.db"),
@@ -181,10 +177,8 @@ impl Show {
         for node in [gateway, subscriber] {
             while let Some(event) = node.poll_event() {
                 // Coming and going is what the start and the end look like.
-                if !matches!(event, Event::PeerUp { .. } | Event::PeerDown { .. })
-                    && let Some(words) = event::words(&event, node.store_error().as_deref())
-                {
-                    tell(words);
+                if !matches!(event, Event::PeerUp { .. } | Event::PeerDown { .. }) {
+                    event::tell(&event, node);
                 }
             }
         }
@@ -276,7 +270,7 @@ fn say_started(
     let class = gateway.store_class();
     let lines = [
         format!("  device      {DEVICE}: a reading every {} ms, kept in RAM", EVERY.as_millis()),
-        format!("  gateway     {}", folder.path.display()),
+        format!("  gateway     {}", folder.path().display()),
         format!("              {}", survives(class)),
         format!("              devices at {devices}, subscribers at {peers}"),
         format!("  subscriber  {SUBSCRIBER}: topic {TOPIC}"),
@@ -289,33 +283,6 @@ fn say_started(
     }
     out.title(HEAD)?;
     out.flush()
-}
-
-/// A temporary folder, gone with this value.
-struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn new() -> Result<Self, Failure> {
-        let random = RandomState::new().hash_one(std::process::id());
-        let path = std::env::temp_dir().join(format!("liner-demo-{random:016x}"));
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => Ok(Self { path }),
-            Err(error) => Err(Failure::io(&format!("cannot make the folder {}", path.display()), &error)),
-        }
-    }
-
-    fn store(&self, file: &str) -> StoreUrl {
-        StoreUrl::Sqlite(self.path.join(file))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // It is in the folder for such things: what cannot be removed is cleared away with the rest.
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
 }
 
 #[cfg(test)]
@@ -341,14 +308,5 @@ mod tests {
         let text = line.to_string();
         assert_eq!(text.chars().count(), HEAD.len());
         assert!(HEAD.len() <= 80);
-    }
-
-    #[test]
-    fn the_folder_goes_with_its_owner() {
-        let folder = Folder::new().unwrap();
-        let path = folder.path.clone();
-        assert!(path.is_dir());
-        drop(folder);
-        assert!(!path.exists());
     }
 }

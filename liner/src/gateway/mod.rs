@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::gaps::Gaps;
 use crate::line_status::{LINE_EVERY, LineStatus};
 use crate::options::Settings;
-use crate::out::{Out, Report, shown, tell};
+use crate::out::{Out, Report, shown};
 use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
@@ -139,14 +139,14 @@ fn serve(node: &mut Node, watch: &mut Watch, report: &mut Report) -> Result<(), 
             }
         }
         while let Some(event) = node.poll_line() {
-            told.say(event.to_string());
+            told.say(false, event.to_string());
         }
         if ticks.take(clock.elapsed()) || watch.is_stopped() {
             for gap in gaps.rest() {
                 told.take(&gap, None);
                 report.write(|out| say_gap(out, &gap));
             }
-            told.drain().into_iter().for_each(tell);
+            told.tell();
             if line_ticks.take(clock.elapsed()) || watch.is_stopped() {
                 for (url, stats) in lines.changed(node) {
                     let status = LineStatus::new(url, &stats);

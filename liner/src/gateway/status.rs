@@ -6,6 +6,7 @@ use liner_mio::{Event, Node};
 use serde::Serialize;
 
 use crate::event;
+use crate::out;
 
 /// How far a gateway has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,20 +80,21 @@ const LINES_MAX: usize = 10;
 /// Events, told once a second.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    lines: Vec<String>,
+    lines: Vec<(bool, String)>,
     more: u64,
 }
 
 impl Told {
     pub(super) fn take(&mut self, event: &Event, said: Option<&str>) {
         if let Some(words) = event::words(event, said) {
-            self.say(words);
+            self.say(event::is_grave(event), words);
         }
     }
 
-    pub(super) fn say(&mut self, words: String) {
+    /// Takes a sentence, which may be about what is lost or held up.
+    pub(super) fn say(&mut self, is_grave: bool, words: String) {
         if self.lines.len() < LINES_MAX {
-            self.lines.push(words);
+            self.lines.push((is_grave, words));
         } else {
             self.more += 1;
         }
@@ -103,12 +105,18 @@ impl Told {
         !self.lines.is_empty()
     }
 
-    /// What there is to tell.
-    pub(super) fn drain(&mut self) -> Vec<String> {
+    /// Tells it.
+    pub(super) fn tell(&mut self) {
+        for (is_grave, line) in self.drain() {
+            if is_grave { out::warn(line) } else { out::tell(line) }
+        }
+    }
+
+    fn drain(&mut self) -> Vec<(bool, String)> {
         let mut lines = std::mem::take(&mut self.lines);
         let more = std::mem::take(&mut self.more);
         if more > 0 {
-            lines.push(format!("{more} more events"));
+            lines.push((false, format!("{more} more events")));
         }
         lines
     }
@@ -136,7 +144,7 @@ mod tests {
         }
         let lines = told.drain();
         assert_eq!(lines.len(), 11);
-        assert_eq!(lines.last().unwrap(), "990 more events");
+        assert_eq!(lines.last().unwrap().1, "990 more events");
         assert!(!told.is_owed());
     }
 }

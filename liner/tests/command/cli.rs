@@ -51,7 +51,15 @@ fn what_makes_no_sense_is_refused_with_words_that_help() {
         (&["device", "--topic", "t", "--payload-from", "file"], &["--payload-from"]),
         (&["device", "--topic", "t", "--connect", "host"], &["HOST:PORT"]),
         (&["publish"], &["publish"]),
-        (&["pub", "t"], &["PAYLOAD"]),
+        (&["pub", "t"], &["PAYLOAD", "--size"]),
+        (&["pub", "t", "x", "--size", "3"], &["PAYLOAD cannot be used with --size"]),
+        (&["pub", "t", "--size", "20000000"], &["--size"]),
+        (&["pub", "t", "x", "--best-effort", "--all"], &["--best-effort cannot be used with --all"]),
+        (&["pub", "t", "x", "--best-effort", "--async"], &["--best-effort cannot be used with --async"]),
+        (
+            &["pub", "t", "x", "--best-effort", "--name", "p", "--store", "sqlite:p.db"],
+            &["--best-effort cannot be used with --store"],
+        ),
         (&["pub", "t", "x", "--wait", "5"], &["100ms"]),
         (&[], &["gateway", "device", "sub"]),
     ];
@@ -220,7 +228,7 @@ fn a_line_that_is_too_long_is_told() {
 #[test]
 fn help_names_every_option_with_its_default_and_the_exit_codes() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["gateway", "device", "sub"] {
+    for command in ["gateway", "device", "sub", "pub", "bench"] {
         let help = run(folder.path(), &[command, "--help"]);
         assert_eq!(help.code, Some(0));
         let text = help.lines.join("\n");

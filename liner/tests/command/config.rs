@@ -28,6 +28,7 @@ peer = ['a:1', 'b:2']
 in-doubt = ['ask', 'pump, old=dead-letter']
 insecure = true
 json = true
+log = 'warn,liner_proto=debug'
 ";
 
 fn check(folder: &Path, text: &str, args: &[&str], variables: &[(&str, &str)]) -> Value {
@@ -59,6 +60,7 @@ fn what_makes_no_sense_in_a_file_is_one_sentence_with_its_line() {
         ("peer = [1]", 1, &["`peer`", "integer"]),
         ("peer = [\n  'a:1',\n  'nonsense',\n]", 3, &["peer: ", "HOST:PORT"]),
         ("peer = ['a:1,b:2']", 1, &["peer: ", "HOST:PORT"]),
+        ("log = 'loud'", 1, &["log: ", "error, warn, info"]),
         ("durability = 'disk'", 1, &["durability: ", "power or process"]),
         ("store = 'redis://h'", 1, &["store: ", "`redis`", "sqlite:PATH"]),
         ("\nstore = 'sqlite:there'", 2, &["`there` is a directory"]),
@@ -163,6 +165,7 @@ fn the_command_line_goes_before_the_environment_before_the_file_before_the_defau
         "in-doubt": of_file(json!(["ask", "pump, old=dead-letter"]), 11),
         "insecure": of_file(true.into(), 12),
         "json": of_file(true.into(), 13),
+        "log": of_file("warn,liner_proto=debug".into(), 14),
         "demo": {"value": false, "source": "default"},
     });
     assert_eq!(checked["options"], wanted);

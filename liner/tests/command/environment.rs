@@ -23,11 +23,14 @@ fn help_names_the_variable_of_each_option_that_has_one() {
                 "IN_DOUBT",
                 "INSECURE",
                 "JSON",
+                "LOG",
             ],
         ),
-        ("device", &["CONNECT", "SERIAL", "TOPIC", "NAME", "EVERY", "JSON"]),
-        ("sub", &["NAME", "STORE", "PEER", "LISTEN", "INSECURE", "JSON"]),
-        ("pub", &["PEER", "WAIT", "NAME", "STORE", "JSON"]),
+        ("device", &["CONNECT", "SERIAL", "TOPIC", "NAME", "EVERY", "JSON", "LOG"]),
+        ("sub", &["NAME", "STORE", "PEER", "LISTEN", "INSECURE", "JSON", "LOG"]),
+        ("pub", &["PEER", "WAIT", "NAME", "STORE", "JSON", "LOG"]),
+        ("drain", &["NAME", "STORE", "PEER", "LISTEN", "INSECURE", "WAIT", "JSON", "LOG"]),
+        ("bench", &["JSON", "LOG"]),
     ];
     for (command, variables) in table {
         let help = run(folder.path(), &[command, "--help"]).lines.join("\n");
@@ -56,6 +59,7 @@ fn what_makes_no_sense_is_named_by_its_variable() {
         (gateway, "LINER_INSECURE", "perhaps", "write true or false"),
         (gateway, "LINER_LISTEN", "0.0.0.0:1", "--insecure"),
         (gateway, "LINER_CONFIG", "no.toml", ""),
+        (gateway, "LINER_LOG", "loud", "write error, warn, info, debug or trace"),
         (device, "LINER_EVERY", "5", "100ms"),
         (device, "LINER_NAME", "a-name-that-no-device-would-ever-have", "32 bytes"),
         (device, "LINER_SERIAL", "tcp://h:1", "--connect"),

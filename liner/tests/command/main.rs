@@ -6,6 +6,8 @@
     reason = "a helper fails with its test"
 )]
 
+mod away;
+mod bench;
 mod board;
 mod cli;
 mod completions;
@@ -14,10 +16,14 @@ mod demo;
 mod device;
 mod drain;
 mod environment;
+mod exactly_once;
+mod examples;
 #[cfg(feature = "firmware")]
 mod firmware;
+mod hostile;
 mod kills;
 mod line;
+mod log;
 mod look;
 mod pages;
 mod path;

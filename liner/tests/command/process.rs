@@ -121,6 +121,11 @@ impl Liner {
             .any(|fd| file.as_ref().is_ok_and(|file| fd.path().read_link().is_ok_and(|to| to == *file)))
     }
 
+    /// What the kernel says of it in this file, as long as it runs.
+    pub(crate) fn proc_file(&self, name: &str) -> Option<String> {
+        proc_file(self.child.id(), name)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
@@ -190,6 +195,11 @@ pub(crate) fn run_with(folder: &Path, args: &[&str], input: &[u8]) -> Ended {
     liner.end()
 }
 
+/// What the kernel says of a process in this file.
+pub(crate) fn proc_file(id: u32, name: &str) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{id}/{name}")).ok()
+}
+
 /// A port that nothing listens on, outside the range from which outgoing connections get theirs: a program that dials it while
 /// nobody is there must not meet itself.
 pub(crate) fn free_port() -> u16 {
@@ -205,7 +215,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// A thread that reads whole lines, until the end or until nobody wants them.
-fn follow(stream: impl Read + Send + 'static) -> Receiver<String> {
+pub(crate) fn follow(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let mut reader = BufReader::new(stream);

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::path::gateway;
-use crate::process::{Liner, free_port, run, run_with};
+use crate::process::{Liner, free_port, run, run_in, run_with};
 
 /// A device that sends nothing and stays until its standard input ends.
 fn listener(folder: &std::path::Path, devices: &str, more: &[&str]) -> Liner {
@@ -250,6 +250,99 @@ fn a_message_that_is_too_long_is_refused() {
     assert!(ended.errors.join("\n").contains("too large"), "{:?}", ended.errors);
     let ended = run(folder.path(), &["pub", "t", "x", "--store", "sqlite:a.db", "--peer", &peers]);
     assert_eq!(ended.code, Some(2), "{:?}", ended.errors);
+}
+
+#[test]
+fn a_message_goes_to_one_node_or_to_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (gateway, peers, _) = gateway(folder, &["--store", "ram:"]);
+    let subs = ["a", "b"].map(|name| {
+        let sub = Liner::start(folder, &["sub", "t", "--name", name, "--store", "ram:", "--peer", &peers]);
+        gateway.error_with(&format!("{name} is connected"));
+        sub
+    });
+    let publish = |words: &[&str]| {
+        let ended = run(folder, &[&["pub", "t", "--name", "p", "--peer", &peers], words].concat());
+        assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
+    };
+    publish(&["one", "--count", "20"]);
+    publish(&["all", "--all"]);
+    let payload = |line: String| line.rsplit_once(' ').unwrap().1.to_owned();
+    let had = subs.map(|sub| {
+        let payloads = std::iter::from_fn(|| sub.line().map(payload));
+        payloads.take_while(|payload| payload != "all").inspect(|payload| assert_eq!(payload, "one")).count()
+    });
+    assert_eq!(had[0] + had[1], 20, "{had:?}");
+}
+
+#[test]
+fn best_effort_is_for_whoever_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (gateway, peers, _) = gateway(folder, &["--store", "ram:"]);
+    let sub = Liner::start(folder, &["sub", "t", "--name", "w", "--store", "ram:", "--peer", &peers]);
+    gateway.error_with("w is connected");
+    let args = ["pub", "t", "now", "--name", "p", "--best-effort", "--peer", &peers];
+    // What is usual here is for messages that are kept.
+    let ended = run_in(folder, &args, &[("LINER_STORE", "sqlite:p.db")]);
+    assert_eq!(ended.lines, ["t p sent to gateway (best effort)"], "{:?}", ended.errors);
+    assert_eq!(ended.code, Some(0));
+    let line = sub.line().unwrap();
+    assert!(line.starts_with("t p#") && line.ends_with(" now"), "{line}");
+    assert!(!folder.join("p.db").exists());
+    drop(sub);
+    gateway.error_with("w is away");
+    // The gateway takes it, and has nobody to give it to.
+    assert_eq!(run(folder, &args).code, Some(0));
+    let kept = ["pub", "t", "kept", "--name", "p", "--peer", &peers];
+    assert_eq!(run(folder, &kept).code, Some(0));
+    let sub = Liner::start(folder, &["sub", "t", "--name", "w", "--store", "ram:", "--peer", &peers]);
+    assert!(sub.line().unwrap().ends_with(" kept"));
+
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let mut late = args.to_vec();
+    late[7] = &nobody;
+    late.extend(["--wait", "200ms"]);
+    let ended = run(folder, &late);
+    assert_eq!(ended.code, Some(5), "{:?}", ended.errors);
+}
+
+#[test]
+fn payloads_of_a_length_are_numbered() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (_gateway, peers, _) = gateway(folder, &["--store", "ram:"]);
+    let args = ["pub", "t", "--size", "100", "--count", "5000", "--name", "p", "--peer", &peers];
+    let ended = run(folder, &args);
+    assert_eq!(ended.lines, ["t p#5000 acknowledged by gateway (ram)"], "{:?}", ended.errors);
+    let sub = ["sub", "t", "--name", "w", "--store", "ram:", "--peer", &peers, "--count", "5000"];
+    let lines = Liner::start(folder, &sub).end().lines;
+    let wanted: Vec<String> = (1..=5000).map(|number| format!("t p#{number} {number:0100}")).collect();
+    assert_eq!(lines, wanted);
+}
+
+#[test]
+fn what_is_sent_before_it_is_stored_arrives_or_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let peers = format!("127.0.0.1:{}", free_port());
+    let args = ["pub", "t", "--size", "9", "--async", "--name", "p", "--store", "sqlite:p.db"];
+    let args = [&args[..], &["--peer", &peers, "--count", "3000"]].concat();
+    let ended = run(folder, &[&args[..], &["--wait", "200ms"]].concat());
+    assert_eq!(ended.code, Some(5), "{:?}", ended.errors);
+    let _gateway = Liner::start(folder, &["gateway", "--listen", &peers, "--device-listen", "127.0.0.1:0"]);
+    for _ in 0..2 {
+        let ended = run(folder, &args);
+        assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
+        assert!(ended.lines[0].ends_with(" acknowledged by gateway (power)"), "{:?}", ended.lines);
+    }
+    let sub = ["sub", "t", "--name", "w", "--store", "ram:", "--peer", &peers, "--count", "6000"];
+    let lines = Liner::start(folder, &sub).end().lines;
+    let arrived: Vec<&str> =
+        lines.iter().filter_map(|line| line.rsplit_once(' ')).map(|(_, it)| it).collect();
+    let sent: Vec<String> = (1..=3000).chain(1..=3000).map(|number| format!("{number:09}")).collect();
+    assert!(arrived == sent, "{} arrived", arrived.len());
 }
 
 #[test]

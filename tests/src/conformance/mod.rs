@@ -8,6 +8,7 @@ use liner_proto::store::Store;
 
 pub mod atomic;
 pub mod full;
+pub mod inbox;
 pub mod model;
 pub mod numbers;
 pub mod queues;
@@ -31,6 +32,8 @@ pub struct Capabilities {
     pub cursors: usize,
     /// It keeps a directory and dead letters.
     pub directory: bool,
+    /// It keeps an inbox.
+    pub inbox: bool,
     /// Bytes of the longest name.
     pub name_max: usize,
     /// Records of more than so many bytes in all cannot be kept; it is tried out where that is less than 64 MiB.
@@ -101,6 +104,10 @@ macro_rules! conformance_tests {
             full::full_leaves_no_trace,
             full::acks_go_on_when_it_is_full,
             full::a_move_within_a_full_store_succeeds,
+            inbox::a_store_keeps_an_inbox_or_says_that_it_does_not,
+            inbox::what_was_delivered_stays,
+            inbox::a_failed_group_delivers_nothing,
+            inbox::a_full_store_delivers_nothing,
             model::any_groups_do_what_the_model_does,
             numbers::an_append_follows_the_last_number,
             numbers::an_append_is_whole_records_of_its_numbers,

@@ -321,7 +321,9 @@ fn fault_of(trouble: Trouble, ops: &[StoreOp<'_>], dice: &mut Dice) -> Result<()
     if trouble.unavailable {
         return Err(StoreFault::Unavailable);
     }
-    let grows = |op: &StoreOp<'_>| matches!(op, StoreOp::Append { .. } | StoreOp::DeadLetter { .. });
+    let grows = |op: &StoreOp<'_>| {
+        matches!(op, StoreOp::Append { .. } | StoreOp::DeadLetter { .. } | StoreOp::Deliver(_))
+    };
     if trouble.full > 0 && ops.iter().any(grows) && dice.chance(trouble.full) {
         return Err(StoreFault::Full);
     }

@@ -1,0 +1,225 @@
+//! What other threads ask of the loop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use liner_proto::id::SendId;
+use liner_proto::router::{Receipt, SendOptions};
+use mio::Waker;
+
+use super::error::ClientSendError;
+use super::handling::Letter;
+use super::lock;
+use crate::node::Node;
+
+/// What may be posted before the loop has taken it.
+const POSTED_MESSAGES: usize = 65_536;
+const POSTED_BYTES: usize = 16 * 1024 * 1024;
+
+/// A question to the loop.
+pub(super) type Ask = Box<dyn FnOnce(&mut Node) + Send>;
+
+/// When whoever waits for a job is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum JobEnd {
+    /// When its messages are stored.
+    Sent,
+    /// When everything before it is stored.
+    Flushed,
+    /// When everything before it is acknowledged, or so much time is over.
+    Acknowledged(Duration),
+}
+
+/// Messages to be sent, in their order.
+pub(super) struct Job {
+    pub(super) topic: Box<str>,
+    pub(super) payloads: Vec<Box<[u8]>>,
+    pub(super) options: SendOptions,
+    /// Who waits for it; nobody for what was posted.
+    pub(super) ticket: Option<Arc<Ticket>>,
+    pub(super) end: JobEnd,
+}
+
+impl Job {
+    pub(super) fn new(
+        topic: &str,
+        payloads: Vec<Box<[u8]>>,
+        options: SendOptions,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Self {
+        Self { topic: topic.into(), payloads, options, ticket, end: JobEnd::Sent }
+    }
+
+    /// Nothing to send, but to wait for everything before it.
+    pub(super) fn wait(ticket: Arc<Ticket>, end: JobEnd) -> Self {
+        let options = SendOptions::default();
+        Self { topic: "".into(), payloads: Vec::new(), options, ticket: Some(ticket), end }
+    }
+
+    fn bytes(&self) -> usize {
+        self.payloads.iter().map(|payload| payload.len()).sum()
+    }
+}
+
+/// Where a thread waits for what becomes of its job.
+#[derive(Debug, Default)]
+pub(super) struct Ticket {
+    answer: Mutex<Option<Result<SendId, ClientSendError>>>,
+    answered: Condvar,
+}
+
+impl Ticket {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(super) fn answer(&self, answer: Result<SendId, ClientSendError>) {
+        *lock(&self.answer) = Some(answer);
+        self.answered.notify_one();
+    }
+
+    pub(super) fn wait(&self) -> Result<SendId, ClientSendError> {
+        let mut answer = lock(&self.answer);
+        loop {
+            if let Some(answer) = answer.take() {
+                return answer;
+            }
+            answer = self.answered.wait(answer).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// What the loop finds when it looks.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) jobs: Vec<Job>,
+    pub(super) asks: Vec<Ask>,
+    pub(super) settled: Vec<Receipt>,
+    pub(super) letters: Vec<Letter>,
+    pub(super) stop: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    found: Found,
+    posted: usize,
+    posted_bytes: usize,
+    /// The loop takes nothing any more.
+    closed: bool,
+}
+
+/// What waits for the loop.
+pub(super) struct Commands {
+    waiting: Mutex<Waiting>,
+    /// Whether the loop has to be woken: it sleeps, or is about to.
+    sleeps: AtomicBool,
+    waker: Arc<Waker>,
+}
+
+impl Commands {
+    pub(super) fn new(waker: Arc<Waker>) -> Self {
+        Self { waiting: Mutex::default(), sleeps: AtomicBool::new(false), waker }
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Waiting)) -> Result<(), ClientSendError> {
+        let mut waiting = lock(&self.waiting);
+        if waiting.closed {
+            return Err(ClientSendError::NotRunning);
+        }
+        put(&mut waiting);
+        drop(waiting);
+        if self.sleeps.swap(false, Ordering::SeqCst) {
+            // If the loop cannot be woken it has ended, or is about to look anyway.
+            let _ = self.waker.wake();
+        }
+        Ok(())
+    }
+
+    pub(super) fn give(&self, job: Job) -> Result<(), ClientSendError> {
+        self.put(|waiting| waiting.found.jobs.push(job))
+    }
+
+    pub(super) fn post(&self, job: Job) -> Result<(), ClientSendError> {
+        let bytes = job.bytes();
+        let mut is_full = false;
+        self.put(|waiting| {
+            is_full = waiting.posted >= POSTED_MESSAGES
+                || (waiting.posted > 0 && waiting.posted_bytes + bytes > POSTED_BYTES);
+            if !is_full {
+                waiting.posted += 1;
+                waiting.posted_bytes += bytes;
+                waiting.found.jobs.push(job);
+            }
+        })?;
+        if is_full { Err(ClientSendError::Busy { sent: 0 }) } else { Ok(()) }
+    }
+
+    /// Asks the loop, and waits for its answer; nothing if it has ended.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut Node) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        let ask: Ask = Box::new(move |node| {
+            // Whoever asked has gone: so be it.
+            let _ = answer.send(ask(node));
+        });
+        self.put(|waiting| waiting.found.asks.push(ask)).ok()?;
+        answered.recv().ok()
+    }
+
+    pub(super) fn settle(&self, receipt: Receipt) {
+        // Without a loop it comes again.
+        let _ = self.put(|waiting| waiting.found.settled.push(receipt));
+    }
+
+    pub(super) fn put_aside(&self, letter: Letter) {
+        let _ = self.put(|waiting| waiting.found.letters.push(letter));
+    }
+
+    pub(super) fn stop(&self, patience: Duration) {
+        let _ = self.put(|waiting| {
+            waiting.found.stop.get_or_insert(patience);
+        });
+    }
+
+    /// Wakes the loop if it sleeps.
+    pub(super) fn wake(&self) {
+        let _ = self.put(|_| {});
+    }
+
+    // ------------------------------------------------------------------ the loop's side
+
+    /// Everything that waits.
+    pub(super) fn take(&self) -> Found {
+        self.sleeps.store(false, Ordering::SeqCst);
+        let mut waiting = lock(&self.waiting);
+        waiting.posted = 0;
+        waiting.posted_bytes = 0;
+        core::mem::take(&mut waiting.found)
+    }
+
+    /// The loop is about to sleep. Says whether it may: nothing waits.
+    pub(super) fn may_sleep(&self) -> bool {
+        self.sleeps.store(true, Ordering::SeqCst);
+        let waiting = lock(&self.waiting);
+        let found = &waiting.found;
+        found.jobs.is_empty()
+            && found.asks.is_empty()
+            && found.settled.is_empty()
+            && found.letters.is_empty()
+            && found.stop.is_none()
+    }
+
+    /// The loop takes nothing any more: whoever waits for it is told.
+    pub(super) fn close(&self) {
+        let mut waiting = lock(&self.waiting);
+        waiting.closed = true;
+        let found = core::mem::take(&mut waiting.found);
+        drop(waiting);
+        for ticket in found.jobs.into_iter().filter_map(|job| job.ticket) {
+            ticket.answer(Err(ClientSendError::NotRunning));
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! The thread that drives a client's node.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use liner_proto::delivery::SendMode;
+use liner_proto::id::SendId;
+use liner_proto::router::{Message, PutAsideError, SendError, Settle};
+use liner_proto::time::Instant;
+use liner_proto::wire::record::Mode;
+
+use super::command::{Commands, Found, Job, JobEnd, Ticket};
+use super::dispatch::Dispatch;
+use super::error::ClientSendError;
+use super::handling::Kept;
+use super::settings::{Backpressure, Settings, Status};
+use crate::clock::Clock;
+use crate::error::{DriveError, StopError};
+use crate::handler::Handler;
+use crate::node::Node;
+
+/// How a run has ended.
+#[derive(Debug)]
+pub(super) enum End {
+    Stopped(Result<(), StopError>),
+    Failed(DriveError),
+}
+
+/// Messages that somebody sends, and how far they are.
+struct Begun {
+    job: Job,
+    /// Those before this one are queued.
+    next: usize,
+    /// How long room is waited for.
+    until: Instant,
+}
+
+/// Somebody waits until a message is stored.
+struct Waiting {
+    id: SendId,
+    ticket: Arc<Ticket>,
+    until: Instant,
+}
+
+pub(super) struct Loop {
+    node: Node,
+    commands: Arc<Commands>,
+    dispatch: Arc<Dispatch>,
+    backpressure: Backpressure,
+    patience: Duration,
+    clock: Clock,
+    /// What waits for room, in the order in which it came.
+    blocked: VecDeque<Begun>,
+    /// In the order of their messages.
+    waiting: VecDeque<Waiting>,
+    /// Those who wait until everything is acknowledged.
+    idle: Vec<Waiting>,
+    /// What went wrong first with what was posted since the last flush.
+    posted: Option<ClientSendError>,
+    /// The run is to end, and the callback is waited for until then.
+    stopping: Option<Instant>,
+}
+
+/// Hands what arrives to the dispatcher.
+struct Passing<'a>(&'a Dispatch);
+
+impl Handler for Passing<'_> {
+    fn message(&mut self, message: &Message<'_>) {
+        self.take(message);
+    }
+
+    fn take(&mut self, message: &Message<'_>) -> Settle {
+        if self.0.put(Kept::of(message)) { Settle::Later } else { Settle::Now }
+    }
+}
+
+impl Loop {
+    pub(super) fn new(
+        node: Node,
+        settings: &Settings,
+        commands: Arc<Commands>,
+        dispatch: Arc<Dispatch>,
+    ) -> Self {
+        Self {
+            node,
+            commands,
+            dispatch,
+            backpressure: settings.backpressure,
+            patience: settings.patience,
+            clock: Clock::start(),
+            blocked: VecDeque::new(),
+            waiting: VecDeque::new(),
+            idle: Vec::new(),
+            posted: None,
+            stopping: None,
+        }
+    }
+
+    pub(super) fn run(mut self) -> End {
+        let end = loop {
+            self.take_commands();
+            if self.may_stop() {
+                // What the last callback has settled came before it had ended.
+                self.take_commands();
+                break End::Stopped(self.stop());
+            }
+            let timeout = if self.commands.may_sleep() { self.timeout() } else { Some(Duration::ZERO) };
+            if let Err(error) = self.node.drive(timeout, &mut Passing(&self.dispatch)) {
+                self.dispatch.tell(Status::Failed { why: error.to_string().into() });
+                break End::Failed(error);
+            }
+            self.tell_events();
+            self.retry_blocked();
+            self.answer();
+        };
+        self.finish();
+        end
+    }
+
+    // ------------------------------------------------------------------ commands
+
+    fn take_commands(&mut self) {
+        let Found { jobs, asks, settled, letters, stop } = self.commands.take();
+        for receipt in settled {
+            self.node.settle(receipt);
+        }
+        for letter in letters {
+            if self.node.put_failed_aside(&letter.0.message()) == Err(PutAsideError::Full) {
+                self.dispatch.keep_for_later(letter);
+            }
+        }
+        for job in jobs {
+            let until = self.clock.now() + self.room_patience();
+            self.begin(Begun { job, next: 0, until });
+        }
+        for ask in asks {
+            ask(&mut self.node);
+        }
+        if let Some(patience) = stop {
+            let until = self.clock.now() + patience;
+            self.stopping.get_or_insert(until);
+            self.dispatch.end();
+        }
+    }
+
+    fn room_patience(&self) -> Duration {
+        match self.backpressure {
+            Backpressure::Block(patience) => patience,
+            // For as long as it is the store that makes room.
+            Backpressure::Refuse => self.patience,
+        }
+    }
+
+    /// Sends what has room now; the rest waits behind what came before it.
+    fn begin(&mut self, begun: Begun) {
+        let is_behind = |before: &Begun| before.job.topic == begun.job.topic || begun.job.end != JobEnd::Sent;
+        if self.blocked.iter().any(is_behind) {
+            self.blocked.push_back(begun);
+        } else if let Some(blocked) = self.send(begun) {
+            self.blocked.push_back(blocked);
+        }
+    }
+
+    fn retry_blocked(&mut self) {
+        for begun in core::mem::take(&mut self.blocked) {
+            self.begin(begun);
+        }
+    }
+
+    /// Sends as much as has room. Gives back what has not.
+    fn send(&mut self, mut begun: Begun) -> Option<Begun> {
+        while let Some(payload) = begun.job.payloads.get(begun.next) {
+            match self.node.send_with(&begun.job.topic, payload, &begun.job.options) {
+                Ok(_) => begun.next += 1,
+                Err(SendError::Busy) if self.waits_for_room(begun.until) => return Some(begun),
+                Err(error) => {
+                    self.refuse(&begun, error);
+                    return None;
+                }
+            }
+        }
+        self.sent(begun.job);
+        None
+    }
+
+    /// Whether a message that has no room now may have some later.
+    fn waits_for_room(&self, until: Instant) -> bool {
+        let is_refused = self.backpressure == Backpressure::Refuse
+            && self.node.stored_through() >= self.node.sent_through();
+        !is_refused && self.stopping.is_none() && self.clock.now() < until
+    }
+
+    fn refuse(&mut self, begun: &Begun, why: SendError) {
+        let sent = begun.next;
+        let error = if why == SendError::Busy {
+            self.dispatch.tell(Status::Busy { topic: begun.job.topic.clone() });
+            ClientSendError::Busy { sent }
+        } else {
+            ClientSendError::Refused { sent, why }
+        };
+        match &begun.job.ticket {
+            Some(ticket) => ticket.answer(Err(error)),
+            None => {
+                self.posted.get_or_insert(error);
+            }
+        }
+    }
+
+    /// All of it is queued.
+    fn sent(&mut self, job: Job) {
+        let Some(ticket) = job.ticket else { return };
+        let id = self.node.sent_through();
+        let now = self.clock.now();
+        match job.end {
+            JobEnd::Acknowledged(patience) => {
+                return self.idle.push(Waiting { id, ticket, until: now + patience });
+            }
+            JobEnd::Flushed => {
+                if let Some(error) = self.posted.take() {
+                    return ticket.answer(Err(error));
+                }
+            }
+            JobEnd::Sent => {
+                if job.options.mode == Mode::BestEffort || self.node.send_mode() == SendMode::Asynchronous {
+                    return ticket.answer(Ok(id));
+                }
+            }
+        }
+        let until = now + self.patience;
+        self.waiting.push_back(Waiting { id, ticket, until });
+    }
+
+    /// Tells those whose messages are stored, and those who have waited for too long.
+    fn answer(&mut self) {
+        let stored = self.node.stored_through();
+        let now = self.clock.now();
+        while let Some(Waiting { id, ticket, .. }) =
+            self.waiting.pop_front_if(|waiting| waiting.id <= stored || waiting.until <= now)
+        {
+            ticket.answer(if id <= stored { Ok(id) } else { Err(ClientSendError::Unknown(id)) });
+        }
+        if self.idle.is_empty() {
+            return;
+        }
+        let is_idle = self.node.is_idle();
+        self.idle.retain(|Waiting { id, ticket, until }| {
+            let is_over = is_idle || *until <= now;
+            if is_over {
+                ticket.answer(if is_idle { Ok(*id) } else { Err(ClientSendError::Unknown(*id)) });
+            }
+            !is_over
+        });
+    }
+
+    // ------------------------------------------------------------------ the rest
+
+    /// How long nothing is to be done, if nothing happens.
+    fn timeout(&self) -> Option<Duration> {
+        let blocked = self.blocked.iter().map(|begun| begun.until);
+        let waiting = self.waiting.front().into_iter().chain(&self.idle).map(|waiting| waiting.until);
+        let until = blocked.chain(waiting).chain(self.stopping).min()?;
+        Some(until.since(self.clock.now()))
+    }
+
+    fn tell_events(&mut self) {
+        while let Some(event) = self.node.poll_event() {
+            self.dispatch.tell(Status::Event(event));
+        }
+    }
+
+    fn may_stop(&self) -> bool {
+        self.stopping.is_some_and(|until| self.dispatch.has_ended() || until <= self.clock.now())
+    }
+
+    fn stop(&mut self) -> Result<(), StopError> {
+        self.retry_blocked();
+        // What was settled is acknowledged, so that nobody has to send it again.
+        let until = self.clock.now() + self.patience;
+        loop {
+            let is_stored = self.node.is_stored();
+            let left = if is_stored { Duration::ZERO } else { until.since(self.clock.now()) };
+            self.node.drive(Some(left), &mut Passing(&self.dispatch))?;
+            if is_stored || left.is_zero() {
+                break;
+            }
+        }
+        self.node.stop(self.patience, &mut Passing(&self.dispatch))
+    }
+
+    /// Nobody waits for an answer any more.
+    fn finish(&mut self) {
+        self.commands.close();
+        self.dispatch.end();
+        let stored = self.node.stored_through();
+        for Waiting { id, ticket, .. } in self.waiting.drain(..).chain(self.idle.drain(..)) {
+            ticket.answer(if id <= stored { Ok(id) } else { Err(ClientSendError::Unknown(id)) });
+        }
+        for begun in core::mem::take(&mut self.blocked) {
+            self.refuse(&begun, SendError::Busy);
+        }
+    }
+}

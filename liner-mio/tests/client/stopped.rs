@@ -1,0 +1,42 @@
+//! What is done to a client that does not run.
+
+use liner_mio::StoppedOnlyError;
+
+use super::{KEPT, Town, next, run};
+
+#[test]
+fn m25_what_clears_is_refused_while_it_runs() {
+    let mut town = Town::default();
+    let one = town.client("one", &[]);
+    let _told = run(&one);
+    assert!(matches!(one.clear_stored_messages(), Err(StoppedOnlyError::Running)));
+    assert!(matches!(one.clear_addresses_of_topic(), Err(StoppedOnlyError::Running)));
+    one.stop().unwrap();
+    assert_eq!(one.clear_stored_messages().unwrap(), 0);
+    one.clear_addresses_of_topic().unwrap();
+}
+
+#[test]
+fn m14_after_a_clear_the_next_messages_arrive() {
+    let mut town = Town::default();
+    let one = town.client("one", &[]);
+    let told = run(&one);
+    let two = town.client("two", &[&one]);
+    let _answers = run(&two);
+    two.send_to("to-one", b"first", KEPT).unwrap();
+    assert_eq!(next(&told).2, b"first");
+    let address = one.bound_listen_addr().unwrap();
+    one.stop().unwrap();
+    two.send_to("to-one", b"cleared", KEPT).unwrap();
+    two.send_to("to-one", b"cleared", KEPT).unwrap();
+    two.stop().unwrap();
+    assert_eq!(two.clear_stored_messages().unwrap(), 2);
+    assert_eq!(two.pending_count().unwrap(), 0);
+    // The receiver lives on, and remembers the numbers it has had.
+    drop(one);
+    let one = town.client_at("one", &address);
+    let told = run(&one);
+    let _answers = run(&two);
+    two.send_to("to-one", b"new", KEPT).unwrap();
+    assert_eq!(next(&told).2, b"new");
+}

@@ -1,0 +1,166 @@
+//! The directory of a store that several nodes share: each writes its own rows there, and looks for those of others now and then.
+//!
+//! A row of the store is what its node has said itself, and is believed as that. It needs no lease: whether a node is up is
+//! found by dialling it. A row that comes is dialled at once, so that two nodes that share a store find each other without having
+//! been told of each other; one that goes while its node is not connected is gone.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use super::event::Event;
+use super::storage::Staged;
+use super::{Router, directory};
+use crate::effect::StoreFault;
+use crate::time::Instant;
+use crate::timer::{Deadline, Wakeup};
+
+/// Rows of a shared directory that are looked at; what is beyond them is not known.
+const ROWS_MAX: usize = 65_536;
+
+/// A row's topic and address.
+type Place = (Box<str>, Box<str>);
+
+/// What the shared directory held when it was looked at last.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    /// The rows of others, with the names in them.
+    rows: BTreeMap<Place, Box<str>>,
+    /// The node's own rows there, those of earlier lives among them.
+    own: BTreeSet<Place>,
+    /// The version of the node's own rows that is there, or on its way.
+    own_version: u64,
+    is_asked: bool,
+    due: Instant,
+}
+
+/// The rows of a shared directory, as a store has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DirectoryRows {
+    rows: BTreeMap<Place, Box<str>>,
+}
+
+impl DirectoryRows {
+    /// Takes a row of the store.
+    pub fn push(&mut self, topic: &str, address: &str, name: &str) {
+        if self.rows.len() < ROWS_MAX {
+            self.rows.insert((topic.into(), address.into()), name.into());
+        }
+    }
+}
+
+impl Router {
+    /// A row that the store had when the node was started. Says whether it is one of the node's own.
+    pub(super) fn restore_row(&mut self, topic: &str, address: &str, name: &str) -> bool {
+        let place = (topic.into(), address.into());
+        let is_own = name == self.config.name;
+        if is_own {
+            self.catalog.own.insert(place);
+        } else if self.config.catalog.is_some() && self.catalog.rows.len() < ROWS_MAX {
+            self.catalog.rows.insert(place, name.into());
+        }
+        is_own
+    }
+
+    /// Whether the store is to be asked for its directory ([`Store::directory`](crate::store::Store::directory)), as others may have
+    /// changed it. Answer with [`handle_directory`](Self::handle_directory). It is one of the sinks of the drain rule, for a node
+    /// whose store is shared ([`NodeConfig::catalog`](super::NodeConfig::catalog)).
+    pub fn poll_directory(&mut self, now: Instant) -> bool {
+        self.tick(now);
+        let Some(pause) = self.config.catalog.filter(|_| !self.closing) else { return false };
+        self.write_own_rows();
+        if self.catalog.is_asked || self.catalog.due > self.now {
+            return false;
+        }
+        self.catalog.is_asked = true;
+        self.catalog.due = self.now + pause;
+        true
+    }
+
+    /// When the store is asked next.
+    pub(super) fn catalog_deadline(&self) -> Option<Deadline> {
+        let wanted = self.config.catalog.is_some() && !self.closing && !self.catalog.is_asked;
+        wanted.then_some((self.catalog.due, Wakeup::StoreRetry))
+    }
+
+    /// The node's own rows are to be in the store as they are: those of earlier lives at other addresses are not any more.
+    fn write_own_rows(&mut self) {
+        if self.catalog.own_version == self.rows_version || !self.config.durable {
+            return;
+        }
+        let address: Box<str> = directory::own_address(&self.config.address, &self.config.name).into();
+        let wanted: BTreeSet<Place> =
+            self.topics.own().map(|topic| (topic.into(), address.clone())).collect();
+        for (topic, address) in self.catalog.own.difference(&wanted).cloned().collect::<BTreeSet<_>>() {
+            let id = self.topics.intern(&topic);
+            if !self.storage.stage(Staged::Unsubscribe { topic: id, address: address.clone() }) {
+                return;
+            }
+            self.catalog.own.remove(&(topic, address));
+        }
+        for (topic, address) in wanted {
+            let id = self.topics.intern(&topic);
+            if self.catalog.own.contains(&(topic.clone(), address.clone())) {
+                continue;
+            }
+            if !self.storage.stage(Staged::Register { topic: id, address: address.clone() }) {
+                return;
+            }
+            self.catalog.own.insert((topic, address));
+        }
+        self.catalog.own_version = self.rows_version;
+    }
+
+    /// The store has told its directory: nothing if that has not changed since the node asked last.
+    pub fn handle_directory(&mut self, now: Instant, told: Result<Option<DirectoryRows>, StoreFault>) {
+        self.tick(now);
+        self.catalog.is_asked = false;
+        // What cannot be read now is asked for again.
+        let Ok(Some(DirectoryRows { mut rows })) = told else { return };
+        rows.retain(|_, name| **name != *self.config.name);
+        let before = core::mem::take(&mut self.catalog.rows);
+        for ((topic, address), name) in before.iter().filter(|(place, _)| !rows.contains_key(*place)) {
+            self.end_row(topic, address, name);
+        }
+        for ((topic, address), name) in rows.iter().filter(|(place, name)| before.get(*place) != Some(*name))
+        {
+            self.find_row(topic, address, name);
+        }
+        self.catalog.rows = rows;
+    }
+
+    /// A row that was not there before.
+    fn find_row(&mut self, topic: &str, address: &str, name: &str) {
+        let has_room = self.names.len() < self.config.names_max || self.names.contains_key(name);
+        if name.is_empty() || name.len() > super::NAME_BYTES_MAX || !has_room {
+            return;
+        }
+        let Ok(topic) = self.intern_bounded(topic) else { return };
+        let peer = self.peer_named(name);
+        let Some(state) = self.peers.get_mut(peer.0).filter(|state| state.conn.is_none()) else { return };
+        state.durable |= !directory::is_ephemeral(address);
+        state.whereabouts.restore(address);
+        // The store has it.
+        self.add_row(topic, peer, address);
+        self.handle_met(peer);
+        self.note_change(peer);
+        self.seek(peer);
+    }
+
+    /// A row is not there any more. A node that is connected speaks for itself.
+    fn end_row(&mut self, topic: &str, address: &str, name: &str) {
+        let Some((&peer, topic)) = self.names.get(name).zip(self.topics.find(topic)) else { return };
+        let is_it = |row: &super::topics::Row| row.peer == peer && *row.address == *address;
+        if !self.topics.rows(topic).iter().any(is_it) {
+            return;
+        }
+        let Some(state) = self.peers.get_mut(peer.0).filter(|state| state.conn.is_none()) else { return };
+        state.rows -= 1;
+        let name = state.name.clone();
+        self.topics.unsubscribe(topic, peer);
+        self.events.push(Event::Unsubscribed { name, topic: self.topics.text(topic).into() });
+        self.note_change(peer);
+        if self.peers.get(peer.0).is_some_and(|state| state.lease.is_none()) {
+            self.set_lease(peer);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What liner_broker's users expect of messages, row by row, with clients on SQLite files. The table with all rows is in
+//! `docs/messages.md`.
+#![expect(clippy::unwrap_used, reason = "so a test ends")]
+#![expect(clippy::disallowed_methods, reason = "a test that waits in vain has to end")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use liner_mio::{Class, Client, Event, Mode, Reliability, SendError, SendOptions, Status, Store, Taken};
+use liner_store_sqlite::{Options, SqliteStore};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const KEPT: Reliability = Reliability::AtLeastOnce;
+
+/// A client with an own topic on a file.
+fn client(path: &Path, name: &str, topic: &str) -> Client {
+    let path = PathBuf::from(path);
+    let options = Options {
+        name: name.to_owned(),
+        durability: Class::Process,
+        limit_bytes: None,
+        boot_id: "this one".to_owned(),
+    };
+    let open =
+        move || SqliteStore::open(&path, &options).map(|store| Box::new(store) as Box<dyn Store + Send>);
+    Client::new(name, topic, "127.0.0.1:0", open).unwrap()
+}
+
+type Told = (String, Vec<u8>);
+
+/// Runs it; who sent what is told.
+fn run(client: &Client) -> Receiver<Told> {
+    let (tell, told) = channel();
+    client
+        .run(move |taken: &Taken| {
+            let _ = tell.send((taken.from().to_owned(), taken.payload().to_vec()));
+        })
+        .unwrap();
+    told
+}
+
+fn next(told: &Receiver<Told>) -> Told {
+    told.recv_timeout(PATIENCE).unwrap()
+}
+
+/// Waits for the client to know so many nodes that take a topic, connected ones if `up`.
+fn wait_for(client: &Client, topic: &str, count: usize, up: bool) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let known = client.list_addresses(topic).unwrap();
+        if known.iter().filter(|known| known.is_up || !up).count() == count {
+            return;
+        }
+        assert!(Instant::now() < end, "waited in vain for {count}: {known:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn m01_several_replicas_are_listed_by_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let one = client(&file, "one", "to-one");
+    let _told = run(&one);
+    let workers = ["w1", "w2", "w3"].map(|name| client(&file, name, "jobs"));
+    let _jobs = workers.each_ref().map(run);
+    wait_for(&one, "jobs", 3, true);
+    let known = one.list_addresses("jobs").unwrap();
+    let names: BTreeSet<&str> = known.iter().map(|known| &*known.name).collect();
+    assert_eq!(names, BTreeSet::from(["w1", "w2", "w3"]));
+    assert!(known.is_sorted_by(|one, other| one.address < other.address), "{known:?}");
+    for known in &known {
+        let worker = workers.iter().find(|worker| worker.unique_name() == known.name).unwrap();
+        assert_eq!(Some(&known.address), worker.bound_listen_addr().as_ref());
+    }
+    // One that stops is away, and stays known.
+    workers[0].stop().unwrap();
+    wait_for(&one, "jobs", 2, true);
+    assert_eq!(one.list_addresses("jobs").unwrap().len(), 3);
+    assert_eq!(workers[0].list_addresses("jobs").unwrap().len(), 3, "a stopped one reads the file");
+}
+
+#[test]
+fn m06_a_message_to_all_reaches_each_replica_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let one = client(&file, "one", "to-one");
+    let _told = run(&one);
+    let workers = ["w1", "w2", "w3"].map(|name| client(&file, name, "news"));
+    let news = workers.each_ref().map(run);
+    wait_for(&one, "news", 3, true);
+    for number in 0..100u8 {
+        one.send_all("news", &[number], KEPT).unwrap();
+    }
+    for told in &news {
+        for number in 0..100u8 {
+            assert_eq!(next(told), ("one".to_owned(), vec![number]));
+        }
+    }
+    assert!(one.wait_until_acknowledged(PATIENCE).unwrap());
+    assert!(news.iter().all(|told| told.try_recv().is_err()), "nothing came twice");
+}
+
+#[test]
+fn m08_a_new_peer_on_the_same_file_is_found_without_a_refresh() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let one = client(&file, "one", "to-one");
+    let (find, found) = channel();
+    one.set_status_callback(move |status| {
+        if let Status::Event(Event::PeerUp { name, .. }) = status {
+            let _ = find.send((name.to_string(), Instant::now()));
+        }
+    });
+    let told = run(&one);
+    for name in ["w1", "w2", "w3"] {
+        let worker = client(&file, name, "jobs");
+        let _jobs = run(&worker);
+        let begin = Instant::now();
+        let (found, at) = found.recv_timeout(PATIENCE).unwrap();
+        println!("{found} was found after {} ms", at.saturating_duration_since(begin).as_millis());
+        assert_eq!(found, name);
+        // Both can send now.
+        one.send_to("jobs", name.as_bytes(), KEPT).unwrap();
+        worker.send_to("to-one", name.as_bytes(), KEPT).unwrap();
+        assert_eq!(next(&told).1, name.as_bytes());
+        assert!(one.wait_until_acknowledged(PATIENCE).unwrap());
+    }
+}
+
+#[test]
+fn m09_a_best_effort_message_is_never_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let (one, two) = (client(&file, "one", "to-one"), client(&file, "two", "to-two"));
+    let _told = run(&one);
+    let told = run(&two);
+    wait_for(&one, "to-two", 1, true);
+    one.send_to("to-two", b"there", Reliability::BestEffort).unwrap();
+    assert_eq!(next(&told).1, b"there");
+    two.stop().unwrap();
+    wait_for(&one, "to-two", 0, true);
+    one.send_to("to-two", b"away", Reliability::BestEffort).unwrap();
+    assert_eq!(one.pending_count().unwrap(), 0);
+    let told = run(&two);
+    one.send_to("to-two", b"back", KEPT).unwrap();
+    assert_eq!(next(&told).1, b"back", "what was sent to nobody does not come");
+}
+
+#[test]
+fn m15_files_of_their_own_need_no_common_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = client(&folder.path().join("one.db"), "one", "to-one");
+    let two = client(&folder.path().join("two.db"), "two", "to-two");
+    let told = run(&one);
+    two.add_receiver("to-one", &one.bound_listen_addr().unwrap(), "one");
+    let _answers = run(&two);
+    two.send_to("to-one", b"x", KEPT).unwrap();
+    assert_eq!(next(&told), ("two".to_owned(), b"x".to_vec()));
+    assert!(two.wait_until_acknowledged(PATIENCE).unwrap(), "the acknowledgement comes over the wire");
+    two.stop().unwrap();
+    assert_eq!(two.pending_count().unwrap(), 0);
+}
+
+#[test]
+fn m17_three_files_of_their_own_reach_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["a", "b", "c"];
+    let mut clients: BTreeMap<&str, (Client, Receiver<Told>)> = BTreeMap::new();
+    for name in names {
+        let client = client(&folder.path().join(format!("{name}.db")), name, &format!("to-{name}"));
+        if let Some((first, _)) = clients.get("a") {
+            // They know one address, and find the others by it.
+            let address = first.bound_listen_addr().unwrap();
+            client.configure(move |builder| builder.peer(&address));
+        }
+        let told = run(&client);
+        clients.insert(name, (client, told));
+    }
+    for (name, (from, _)) in &clients {
+        for other in names.iter().filter(|other| *other != name) {
+            wait_for(from, &format!("to-{other}"), 1, true);
+            from.send_to(&format!("to-{other}"), name.as_bytes(), KEPT).unwrap();
+        }
+    }
+    for (name, (_, told)) in &clients {
+        let had: BTreeSet<String> = (0..2).map(|_| next(told).0).collect();
+        let expected = names.into_iter().filter(|other| other != name).map(str::to_owned).collect();
+        assert_eq!(had, expected, "of {name}");
+    }
+}
+
+#[test]
+fn m18_receivers_that_are_known_from_the_start_are_kept_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("one.db");
+    let one = client(&file, "one", "to-one");
+    one.add_receiver("t", "127.0.0.1:9", "two");
+    one.add_receiver("t", "127.0.0.1:9", "two");
+    one.add_receiver("u", "127.0.0.1:9", "two");
+    one.add_receiver("to-one", "127.0.0.1:7", "one");
+    let _told = run(&one);
+    let listed = |client: &Client, topic: &str| {
+        let known = client.list_addresses(topic).unwrap().into_iter();
+        known.map(|known| (known.name, known.address)).collect::<Vec<_>>()
+    };
+    let two = vec![("two".to_owned(), "127.0.0.1:9".to_owned())];
+    assert_eq!(listed(&one, "t"), two);
+    // It never was there, and is written to all the same.
+    one.send_to("t", b"x", KEPT).unwrap();
+    one.send_all("u", b"y", KEPT).unwrap();
+    let pending = one.pending_by_peer().unwrap();
+    assert_eq!((&*pending[0].name, &*pending[0].address, pending[0].messages), ("two", "127.0.0.1:9", 2));
+    one.stop().unwrap();
+    let again = client(&file, "one", "to-one");
+    assert_eq!((listed(&again, "t"), listed(&again, "u")), (two.clone(), two));
+    assert_eq!(again.pending_by_peer().unwrap(), pending, "of a stopped one, from the file");
+    assert_eq!(again.pending_count().unwrap(), 2);
+}
+
+#[test]
+fn m19_many_that_begin_with_the_same_topic_at_once_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let one = client(&file, "one", "to-one");
+    let told = run(&one);
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let file = &file;
+            scope.spawn(move || {
+                let worker = client(file, &format!("w{number}"), "jobs");
+                let _jobs = run(&worker);
+                wait_for(&worker, "to-one", 1, false);
+                worker.send_to("to-one", b"here", KEPT).unwrap();
+                assert!(worker.wait_until_acknowledged(PATIENCE).unwrap());
+            });
+        }
+    });
+    let had: BTreeSet<String> = (0..16).map(|_| next(&told).0).collect();
+    assert_eq!(had.len(), 16);
+    let names: BTreeSet<String> =
+        one.list_addresses("jobs").unwrap().into_iter().map(|known| known.name).collect();
+    assert_eq!(names.len(), 16, "{names:?}");
+}
+
+#[test]
+fn m22_what_is_pending_is_counted_for_each_peer() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = client(&folder.path().join("one.db"), "one", "to-one");
+    for number in 1..=3 {
+        let name = format!("w{number}");
+        one.add_receiver(&format!("to-{name}"), "127.0.0.1:9", &name);
+    }
+    let _told = run(&one);
+    for number in 1..=3 {
+        for _ in 0..number {
+            one.send_to(&format!("to-w{number}"), b"x", KEPT).unwrap();
+        }
+    }
+    let pending = one.pending_by_peer().unwrap();
+    let counts: Vec<(&str, u64)> = pending.iter().map(|pending| (&*pending.name, pending.messages)).collect();
+    assert_eq!(counts, [("w1", 1), ("w2", 2), ("w3", 3)]);
+    assert_eq!(one.pending_count().unwrap(), 6);
+}
+
+/// A replica that never comes back: what was queued for it goes to the others.
+#[test]
+fn bar_4_what_waits_for_a_forgotten_replica_is_delivered_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let one = client(&file, "one", "to-one");
+    let _told = run(&one);
+    let workers = ["w1", "w2", "w3"].map(|name| client(&file, name, "jobs"));
+    let jobs = workers.each_ref().map(run);
+    wait_for(&one, "jobs", 3, true);
+    let send = |numbers: std::ops::Range<u32>| {
+        let payloads = numbers.map(u32::to_le_bytes);
+        one.send_many("jobs", payloads, SendOptions::new(Mode::One)).unwrap();
+        assert!(one.wait_until_acknowledged(PATIENCE).unwrap());
+    };
+    let had = |told: &Receiver<Told>| told.try_iter().count();
+    send(0..300);
+    assert_eq!(jobs.each_ref().map(had), [100, 100, 100]);
+    workers[2].stop().unwrap();
+    wait_for(&one, "jobs", 2, true);
+    send(300..600);
+    assert_eq!(jobs.each_ref().map(had), [150, 150, 0]);
+    let again = run(&workers[2]);
+    wait_for(&one, "jobs", 3, true);
+    send(600..900);
+    assert_eq!([had(&jobs[0]), had(&jobs[1]), had(&again)], [100, 100, 100]);
+    // All are away: each has a third waiting for it.
+    workers.iter().for_each(|worker| worker.stop().unwrap());
+    wait_for(&one, "jobs", 0, true);
+    let payloads = (900..1200).map(u32::to_le_bytes);
+    one.send_many("jobs", payloads, SendOptions::new(Mode::One)).unwrap();
+    assert!(one.pending_by_peer().unwrap().iter().all(|pending| pending.messages == 100));
+    one.forget("w3", true).unwrap();
+    let jobs = [run(&workers[0]), run(&workers[1])];
+    assert!(one.wait_until_acknowledged(PATIENCE).unwrap());
+    let counts = jobs.each_ref().map(had);
+    assert_eq!(counts[0] + counts[1], 300, "{counts:?}");
+    let gone = one.send_to("nobody", b"x", KEPT).unwrap_err().to_string();
+    assert_eq!(gone, SendError::NoAddress.to_string());
+}
