@@ -14,7 +14,7 @@ use mio::{Poll, Waker};
 
 use crate::clock::{self, Clock};
 use crate::error::BuildError;
-use crate::link::{Line, LineUrl, Links, Listener, WAKER};
+use crate::link::{Line, LineUrl, Links, Listener, WAKER, connections_max};
 use crate::node::Node;
 use crate::storage::{REPEAT_MAX, Stores};
 
@@ -142,6 +142,18 @@ impl Builder {
         self.configure(move |config| config.limits.message_max = bytes.saturating_add(HEAD_BYTES_MAX))
     }
 
+    /// Connections at a time, 1,024 without this, and never more than the process may have descriptors less 64. Of those, 64 are for
+    /// connections whose handshake is not finished; beyond the rest, a node that connects is refused unless it is connected already
+    /// ([`Event::ConnectionsFull`](crate::Event::ConnectionsFull)).
+    pub fn connections_max(self, max: usize) -> Self {
+        self.configure(move |config| config.connections_max = max)
+    }
+
+    /// Connections at a time from one IPv4 address, or from one /64 of IPv6; no bound without this. Further ones are closed at once.
+    pub fn connections_per_address(self, max: usize) -> Self {
+        self.configure(move |config| config.connections_per_source = Some(max))
+    }
+
     /// What becomes of messages that a peer may have had before it forgot this node's stream, as a device does that is switched off;
     /// they come again by default, marked.
     pub fn in_doubt(self, policy: InDoubt) -> Self {
@@ -191,6 +203,7 @@ impl Builder {
         for configure in self.configure {
             configure(&mut config);
         }
+        config.connections_max = config.connections_max.min(connections_max());
         let clock = Clock::start();
         let mut router = Router::new(config, clock.now());
         if let Err(fault) = self.store.recover(&mut |item| router.restore(&item)) {

@@ -13,7 +13,7 @@ use super::{EVENTS_MAX, Node, Progress};
 use crate::error::DriveError;
 use crate::handler::{Counted, Handler};
 use crate::link::{
-    CONNECT_PATIENCE, Finished, Received, State, Stream, Target, WAKER, connect, keep_alive, send,
+    CONNECT_PATIENCE, Finished, Received, State, Stream, Target, WAKER, connect, keep_alive, send, source,
 };
 
 /// Size of the node's one read buffer, and what a turn hands to the router.
@@ -22,8 +22,8 @@ const READ_BYTES: usize = 256 * 1024;
 /// What a turn writes to one connection.
 const WRITE_BYTES: usize = 1024 * 1024;
 
-/// Connections accepted in a turn, for each listener.
-const ACCEPTS_MAX: usize = 64;
+/// Connections accepted in a turn, for each listener: messages of others wait meanwhile.
+const ACCEPTS_MAX: usize = 8;
 
 /// How often a turn goes from the store to the links and back, as what is read from the store can be written at once.
 const ROUNDS_MAX: usize = 8;
@@ -201,6 +201,7 @@ impl Node {
 
     // ------------------------------------------------------------------ connecting
 
+    /// Takes who waits, a few in a turn, and no faster than those who came before had time for their handshakes.
     fn accept(&mut self, now: Instant) {
         for index in 0..self.links.listeners.len() {
             for _ in 0..ACCEPTS_MAX {
@@ -208,9 +209,14 @@ impl Node {
                 if !listener.is_due(now) {
                     break;
                 }
+                let from = self.router.accept_from();
+                if from > now {
+                    listener.retry_at = Some(from);
+                    break;
+                }
                 let framing = listener.framing;
-                let Some(stream) = listener.accept(now) else { break };
-                let conn = self.router.handle_accepted(now, framing);
+                let Some((stream, addr)) = listener.accept(now) else { break };
+                let conn = self.router.handle_accepted_from(now, framing, source(addr));
                 let stream = Stream::Tcp(stream);
                 if self.links.add(self.poll.registry(), stream, State::Up(conn), None).is_err() {
                     self.router.handle_closed(now, conn);

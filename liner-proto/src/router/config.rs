@@ -49,6 +49,14 @@ pub struct NodeConfig {
     /// Names of peers that are known at a time; beyond them a new one is refused. A name is forgotten when its node is away
     /// and nothing is left of it: no subscription, no queue, and no number of its stream that was taken.
     pub names_max: usize,
+    /// Connections at a time: those whose handshake is not finished, and sessions. Beyond them the session of a connection that the
+    /// other side has made is refused, unless it takes the place of another one; this node's own dials are not.
+    pub connections_max: usize,
+    /// Those of them whose handshake is not finished and that others have made; at most half of all. Of one more, one gives way: the
+    /// oldest of the [source](super::Source) that has the most.
+    pub strangers_max: usize,
+    /// Those of them that come from one [source](super::Source); no bound without one, as many nodes may be on one machine.
+    pub connections_per_source: Option<usize>,
     /// Topics that peers may bring into use at a time, all of them together. One peer has a sixteenth of them at most by its
     /// subscriptions, and as many by what is kept of its messages.
     pub topics_max: usize,
@@ -84,6 +92,9 @@ impl NodeConfig {
             kept: Quota::DEFAULT,
             queue_quota: None,
             names_max: 65_536,
+            connections_max: 1024,
+            strangers_max: 64,
+            connections_per_source: None,
             topics_max: 65_536,
             lease: Duration::from_secs(15),
             accept_weak_acks: false,

@@ -13,6 +13,7 @@
 //! does not matter for what is promised: an acknowledgement that has to wait for a commit is held back in here. Outputs
 //! are derived from state, so a sink that was full is simply asked again when it has room.
 
+mod admission;
 mod config;
 mod conn;
 mod custody;
@@ -47,6 +48,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+pub use admission::Source;
 pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
@@ -66,6 +68,7 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::timer::{Deadline, earlier};
 use crate::wire::record::{Header, Mode, Topic};
+use admission::Strangers;
 use conn::Conns;
 use dial::Dials;
 use event::Events;
@@ -145,6 +148,7 @@ pub struct Router {
     leases: BTreeSet<(Instant, PeerId)>,
     outboxes: Slots<Outbox>,
     conns: Conns,
+    strangers: Strangers,
     dials: Dials,
     storage: Storage,
     events: Events,
@@ -186,6 +190,7 @@ impl Router {
             leases: BTreeSet::new(),
             outboxes: Slots::default(),
             conns: Conns::default(),
+            strangers: Strangers::default(),
             dials: Dials::default(),
             storage: Storage::default(),
             events: Events::default(),
@@ -466,7 +471,7 @@ impl Router {
         let dials = self.dials.deadline(|id| !self.kept_is_empty(Some(id))).filter(|_| !self.closing);
         let waits = self.write_behind_deadline();
         let store = earlier(waits, self.storage.retry_deadline());
-        let rest = earlier(self.lease_deadline(), self.tally.deadline());
+        let rest = earlier(self.lease_deadline(), earlier(self.tally.deadline(), self.strangers.deadline()));
         earlier(earlier(conns, dials), earlier(store, rest))
     }
 
@@ -479,6 +484,7 @@ impl Router {
         self.retry_store();
         self.check_all_written();
         self.tell_losses();
+        self.events.extend(self.strangers.told(self.now));
     }
 
     // ------------------------------------------------------------------ shared helpers
