@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use liner_proto::config::HEAD_BYTES_MAX;
 use liner_proto::delivery::SendMode;
-use liner_proto::router::{Framing, InDoubt, NAME_BYTES_MAX, NodeConfig, Router};
+use liner_proto::router::{
+    Framing, InDoubt, NAME_BYTES_MAX, NodeConfig, QueuePolicy, QueueRule, Quota, Router,
+};
 use liner_proto::store::{HeapStore, Store};
 use mio::{Poll, Waker};
 
@@ -152,6 +154,25 @@ impl Builder {
     /// Connections at a time from one IPv4 address, or from one /64 of IPv6; no bound without this. Further ones are closed at once.
     pub fn connections_per_address(self, max: usize) -> Self {
         self.configure(move |config| config.connections_per_source = Some(max))
+    }
+
+    /// How much may be queued for one node. Without this a node that takes custody has [`Quota::QUEUE`], another one no bound but its
+    /// store's.
+    pub fn queue_quota(self, quota: Quota) -> Self {
+        self.configure(move |config| config.queue_quota = Some(quota))
+    }
+
+    /// What becomes of a message that this node sends when that much is queued for its receiver: the send is refused by default.
+    pub fn queue_policy(self, policy: QueuePolicy) -> Self {
+        self.configure(move |config| config.queue_policy = policy)
+    }
+
+    /// Another quota, and another policy, for the node `name` alone.
+    pub fn queue_rule_of(self, name: &str, rule: QueueRule) -> Self {
+        let name = name.to_owned();
+        self.configure(move |config| {
+            config.queue_rules.insert(name, rule);
+        })
     }
 
     /// What becomes of messages that a peer may have had before it forgot this node's stream, as a device does that is switched off;

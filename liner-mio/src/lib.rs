@@ -40,7 +40,8 @@ pub use handler::Handler;
 pub use liner_proto::delivery::SendMode;
 pub use liner_proto::id::{Class, SendId};
 pub use liner_proto::router::{
-    Decision, Event, Framing, InDoubt, Message, NodeConfig, Quota, SendError, SendOptions,
+    Decision, Event, Framing, InDoubt, Message, NodeConfig, QueuePolicy, QueueRule, Quota, SendError,
+    SendOptions,
 };
 pub use liner_proto::store::{HeapStore, Store};
 pub use liner_proto::wire::record::Mode;

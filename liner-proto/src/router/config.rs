@@ -4,6 +4,7 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::doubt::InDoubtPolicy;
+use super::quota::{QueuePolicy, QueueRules, Quota};
 use crate::config::{Limits, Timing};
 use crate::delivery::SendMode;
 use crate::id::Class;
@@ -46,6 +47,10 @@ pub struct NodeConfig {
     /// What may be queued for one node. A node that takes custody has [`Quota::QUEUE`] without one, another one no bound but its
     /// store's.
     pub queue_quota: Option<Quota>,
+    /// What becomes of a message of this node's own when that much is queued for its receiver.
+    pub queue_policy: QueuePolicy,
+    /// Other quotas and policies for some nodes, by their names.
+    pub queue_rules: QueueRules,
     /// Names of peers that are known at a time; beyond them a new one is refused. A name is forgotten when its node is away
     /// and nothing is left of it: no subscription, no queue, and no number of its stream that was taken.
     pub names_max: usize,
@@ -91,6 +96,8 @@ impl NodeConfig {
             queue_bytes: 16 * 1024 * 1024,
             kept: Quota::DEFAULT,
             queue_quota: None,
+            queue_policy: QueuePolicy::default(),
+            queue_rules: QueueRules::new(),
             names_max: 65_536,
             connections_max: 1024,
             strangers_max: 64,
@@ -102,27 +109,5 @@ impl NodeConfig {
             repeat_max: u64::MAX,
             planted: Planted::default(),
         }
-    }
-}
-
-/// How much may be queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    /// Messages.
-    pub messages: u64,
-    /// Bytes of their records.
-    pub bytes: u64,
-}
-
-impl Quota {
-    /// 100,000 messages, 256 MiB.
-    pub const DEFAULT: Self = Self { messages: 100_000, bytes: 256 * 1024 * 1024 };
-
-    /// For one node: 10,000,000 messages, 4 GiB.
-    pub const QUEUE: Self = Self { messages: 10_000_000, bytes: 4 * 1024 * 1024 * 1024 };
-
-    /// Whether nothing may be queued.
-    pub(super) const fn is_none(self) -> bool {
-        self.messages == 0 || self.bytes == 0
     }
 }

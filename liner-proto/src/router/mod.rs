@@ -36,6 +36,7 @@ mod outbox;
 mod output;
 mod peer;
 mod pieces;
+mod quota;
 mod rival;
 mod shut;
 mod slots;
@@ -49,13 +50,14 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 pub use admission::Source;
-pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
+pub use config::{NAME_BYTES_MAX, NodeConfig};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
 pub use doubt::{Decision, InDoubt, InDoubtPolicy};
 pub use event::{Application, Event, Message};
 pub use loads::LoadRequest;
 pub use options::SendOptions;
+pub use quota::{QueuePolicy, QueueRule, QueueRules, Quota};
 pub use storage::StoreRequest;
 
 use crate::config::HEAD_BYTES_MAX;
