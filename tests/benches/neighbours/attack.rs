@@ -32,10 +32,11 @@ const FLOODS: usize = 4;
 /// The attack goes round all of its connections in a second, in so many steps.
 const STEPS: usize = 100;
 
-pub(crate) fn print() {
+pub(crate) fn print(kinds: &[&str]) {
     println!(
-        "{DRIBBLING} dribbling, {STOPPED} stopped, {FORGING} forging connections, {FLOODS} floods: honest traffic \
-         (median of {PAIRS} pairs)"
+        "{DRIBBLING} dribbling, {STOPPED} stopped, {FORGING} forging connections, {FLOODS} floods ({}): honest traffic \
+         (median of {PAIRS} pairs)",
+        if kinds.is_empty() { "all".into() } else { kinds.join(" and ") }
     );
     let mut victim = Other::spawn(&["victim"]);
     let address = victim.line();
@@ -48,12 +49,12 @@ pub(crate) fn print() {
     let mut newcomers = 0;
     honest.run(RUN / 2, |_| true);
     let quiet = Stats::of(&mut victim);
-    attacked(&mut honest, &address, &mut newcomers);
+    attacked(&mut honest, (&address, kinds), &mut newcomers);
     let budget = Stats::of(&mut victim);
     let pairs: Vec<Pair> = (0..PAIRS)
         .map(|_| Pair {
             without: run(&mut honest, &address, &mut newcomers),
-            with: attacked(&mut honest, &address, &mut newcomers),
+            with: attacked(&mut honest, (&address, kinds), &mut newcomers),
         })
         .collect();
     print_figure("round trip, p50", &pairs, |figures| figures.trip(50));
@@ -62,7 +63,12 @@ pub(crate) fn print() {
     print_figure("a newcomer's message, p99", &pairs, |figures| figures.join(99));
     let last = Stats::of(&mut victim);
     let kib = |later: &Stats, earlier: &Stats| (later.memory as i64 - earlier.memory as i64) / 1024;
-    println!("  memory: {} KiB, budgets {:+} KiB, after that {:+} KiB", quiet.memory / 1024, kib(&budget, &quiet), kib(&last, &budget));
+    println!(
+        "  memory: {} KiB, budgets {:+} KiB, after that {:+} KiB",
+        quiet.memory / 1024,
+        kib(&budget, &quiet),
+        kib(&last, &budget)
+    );
     println!(
         "  accepted {}, arrived {}, a second time {}, forged that arrived {}",
         honest.accepted(),
@@ -89,8 +95,8 @@ impl Stats {
 }
 
 /// A run while the attack goes on.
-fn attacked(honest: &mut Sender, address: &str, newcomers: &mut u64) -> Figures {
-    let mut attack = Other::spawn(&["attack", address]);
+fn attacked(honest: &mut Sender, (address, kinds): (&str, &[&str]), newcomers: &mut u64) -> Figures {
+    let mut attack = Other::spawn(&[&["attack", address], kinds].concat());
     assert_eq!(attack.line(), "everywhere");
     let figures = run(honest, address, newcomers);
     println!("    (the attack: {})", attack.ask("what"));
@@ -144,17 +150,23 @@ struct Bad {
     told: usize,
 }
 
-pub(crate) fn send(address: &str) {
+pub(crate) fn send(address: &str, wanted: &[&str]) {
     raise_files(13_000);
     yield_to_others();
     let address: SocketAddr = address.parse().expect("an address");
-    let kinds = [(Kind::Dribbling, DRIBBLING), (Kind::Stopped, STOPPED), (Kind::Forging, FORGING)];
+    let count = |kind: &str, count| if wanted.is_empty() || wanted.contains(&kind) { count } else { 0 };
+    let kinds = [
+        (Kind::Dribbling, count("dribble", DRIBBLING)),
+        (Kind::Stopped, count("stop", STOPPED)),
+        (Kind::Forging, count("forge", FORGING)),
+    ];
     let mut all: Vec<Bad> = kinds
         .into_iter()
         .flat_map(|(kind, count)| (0..count).map(move |_| Bad { kind, stream: None, told: 0 }))
         .collect();
     let frames = forged();
-    let mut floods: Vec<Flood> = (0..FLOODS).map(|index| Flood::new(index, address)).collect();
+    let mut floods: Vec<Flood> =
+        (0..count("flood", FLOODS)).map(|index| Flood::new(index, address)).collect();
     let (lines, mut opened, mut wrote) = (lines(), 0_u64, 0_u64);
     let (began, mut step) = (Instant::now(), 0);
     loop {

@@ -92,7 +92,7 @@ pub(crate) fn raise_files(least: u64) {
 pub(crate) fn run(words: &[&str]) {
     match words {
         ["victim"] => victim::run(),
-        ["attack", address] => attack::send(address),
+        ["attack", address, kinds @ ..] => attack::send(address, kinds),
         ["echo", count, address] => hole::echo(count.parse().expect("a number"), address),
         other => panic!("{other:?} is no role"),
     }

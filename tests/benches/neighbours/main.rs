@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cargo bench -p liner-tests --bench neighbours              all of it, about five minutes
-//! cargo bench -p liner-tests --bench neighbours -- attack    one of: hole, attack
+//! cargo bench -p liner-tests --bench neighbours -- hole      a black hole among ten peers
+//! cargo bench -p liner-tests --bench neighbours -- attack    everybody who attacks, or some of: dribble, stop, forge, flood
 //! ```
 //!
 //! Each figure is taken in pairs, without and with the bad neighbour in turns, and is the median of the pairs. Bad neighbours run in a
@@ -39,11 +40,11 @@ fn main() {
         ["child", rest @ ..] => child::run(rest),
         [] => {
             hole::print();
-            attack::print();
+            attack::print(&[]);
         }
         ["hole"] => hole::print(),
-        ["attack"] => attack::print(),
-        other => panic!("{other:?} is not known: hole or attack"),
+        ["attack", kinds @ ..] => attack::print(kinds),
+        other => panic!("{other:?} is not known: hole, or attack and kinds"),
     }
 }
 

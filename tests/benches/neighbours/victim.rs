@@ -67,8 +67,6 @@ pub(crate) fn run() {
             let _ = node.send("back", &payload, Mode::One);
             let _ = node.send("news", &payload, Mode::All);
         }
-        // So that nothing waits for the next turn's wait.
-        node.drive(Some(Duration::ZERO), &mut |message: &Message<'_>| drop(had.note(message))).expect("a turn");
         while node.poll_event().is_some() {}
         match lines.try_recv() {
             Ok(_) => {
