@@ -180,9 +180,9 @@ fn who_never_acknowledges_loses_its_oldest_and_slows_nobody() {
     assert_eq!(live.payloads(), (0..500_u16).map(u16::to_le_bytes).collect::<Vec<_>>());
     assert!(to.node.acked_by("lazy") < 10, "the lazy one has acknowledged");
     common::run([&mut to, &mut lazy, &mut live], |[to, ..]| {
-        let count = |event: &Event| match event {
-            Event::Dropped { name, count, .. } if **name == *"lazy" => *count,
-            _ => 0,
+        let count = |event: &Event| {
+            let Event::Dropped { name, count, .. } = event else { return 0 };
+            if **name == *"lazy" { *count } else { 0 }
         };
         to.events.iter().map(count).sum::<u64>() >= 470
     });

@@ -25,8 +25,8 @@ const WRITE_BYTES: usize = 1024 * 1024;
 /// What is written to one connection at a time if others wait.
 const WRITE_SHARE: usize = 128 * 1024;
 
-/// Connections accepted in a turn, for each listener: messages of others wait meanwhile.
-const ACCEPTS_MAX: usize = 4;
+/// Connections accepted in a turn, for each listener; of a crowd of strangers one, as messages of others wait meanwhile.
+const ACCEPTS_MAX: usize = 16;
 
 /// How often a turn goes from the store to the links and back, as what is read from the store can be written at once.
 const ROUNDS_MAX: usize = 8;
@@ -211,7 +211,7 @@ impl Node {
     /// Takes who waits, a few in a turn, and no faster than those who came before had time for their handshakes.
     fn accept(&mut self, now: Instant) {
         for index in 0..self.links.listeners.len() {
-            for _ in 0..ACCEPTS_MAX {
+            for accepted in 0..ACCEPTS_MAX {
                 let Some(listener) = self.links.listeners.get_mut(index) else { break };
                 if !listener.is_due(now) {
                     break;
@@ -219,6 +219,10 @@ impl Node {
                 let from = self.router.accept_from();
                 if from > now {
                     listener.retry_at = Some(from);
+                    break;
+                }
+                let is_crowd = from > Instant::ZERO;
+                if is_crowd && accepted > 0 {
                     break;
                 }
                 let framing = listener.framing;

@@ -29,8 +29,9 @@ const FORGING: usize = 100;
 /// Peers that flood and never acknowledge.
 const FLOODS: usize = 4;
 
-/// The attack goes round all of its connections in a second, in so many steps.
-const STEPS: usize = 100;
+/// The attack goes round all of its connections in a second, in so many steps: it is to be a steady rain, and no gusts that hold a
+/// processor for milliseconds.
+const STEPS: usize = 1000;
 
 pub(crate) fn print(kinds: &[&str]) {
     println!(
@@ -170,7 +171,7 @@ pub(crate) fn send(address: &str, wanted: &[&str]) {
     let (lines, mut opened, mut wrote) = (lines(), 0_u64, 0_u64);
     let (began, mut step) = (Instant::now(), 0);
     loop {
-        // Spread over the kinds: each step is for every hundredth connection.
+        // Spread over the kinds: each step is for every thousandth connection.
         for bad in all.iter_mut().skip(step % STEPS).step_by(STEPS) {
             if bad.stream.is_none() {
                 bad.stream = TcpStream::connect(address).ok();

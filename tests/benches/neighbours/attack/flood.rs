@@ -16,14 +16,14 @@ use liner_proto::wire::record::{self, Header, Mode, Topic};
 use liner_proto::wire::{self, Body};
 use mio::net::TcpStream;
 
-/// What it writes in one step of the attack, at most: with a hundred steps a second 6 MiB/s.
-const STEP_BYTES: usize = 64 * 1024;
+/// What it writes in one step of the attack, at most: with a thousand steps a second 8 MiB/s.
+const STEP_BYTES: usize = 8 * 1024;
 
 /// Messages of a frame.
 const FRAME_MESSAGES: u64 = 400;
 
 /// Turns that its last words of good faith are given.
-const LEAVE: u32 = 20;
+const LEAVE: u32 = 200;
 
 pub(crate) struct Flood {
     name: String,
@@ -103,7 +103,8 @@ impl Peer {
                 self.unsent.extend(frame(session, &body));
             }
         }
-        match self.stream.write(&self.unsent) {
+        let step = self.unsent.len().min(STEP_BYTES);
+        match self.stream.write(&self.unsent[..step]) {
             Ok(len) => {
                 self.unsent.drain(..len);
                 Ok(if self.turns < LEAVE { 0 } else { len })
