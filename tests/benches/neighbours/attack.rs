@@ -5,6 +5,7 @@ mod flood;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use liner_mio::{Message, Mode, Node};
@@ -107,15 +108,18 @@ fn attacked(honest: &mut Sender, (address, kinds): (&str, &[&str]), newcomers: &
 /// A run with newcomers beside the honest node.
 fn run(honest: &mut Sender, address: &str, newcomers: &mut u64) -> Figures {
     let (first, to) = (*newcomers, address.to_owned());
+    let (end, ended) = std::sync::mpsc::channel::<()>();
     let joining = std::thread::spawn(move || {
-        let (began, mut joins) = (Instant::now(), Vec::new());
-        while began.elapsed() < RUN {
+        let mut joins = Vec::new();
+        loop {
             joins.push(join(first + joins.len() as u64, &to));
-            std::thread::sleep(Duration::from_millis(50));
+            if ended.recv_timeout(Duration::from_millis(50)) != Err(RecvTimeoutError::Timeout) {
+                return joins;
+            }
         }
-        joins
     });
     let mut figures = honest.run(RUN, |_| true);
+    drop(end);
     figures.joins = joining.join().expect("they all got in");
     *newcomers += figures.joins.len() as u64;
     figures.sort();
@@ -185,13 +189,12 @@ pub(crate) fn send(address: &str, wanted: &[&str]) {
         if step == STEPS {
             say("everywhere");
         }
-        if lines.try_recv().is_ok() {
+        let next = began + Duration::from_secs(1) * step as u32 / STEPS as u32;
+        if lines.recv_timeout(next.saturating_duration_since(Instant::now())).is_ok() {
             let (sent, up) = floods.iter().fold((0, 0), |(sent, up), it| (sent + it.sent, up + it.sessions));
             let pace = opened as f64 / began.elapsed().as_secs_f64();
             say(&format!("{pace:.0} connections/s, {wrote} writes, {up} floods let in, {sent} MiB of them"));
         }
-        let next = began + Duration::from_secs(1) * step as u32 / STEPS as u32;
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
 }
 
