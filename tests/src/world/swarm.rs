@@ -282,7 +282,7 @@ fn draw_node(dice: &mut Dice, shape: &Shape, role: Role, name: String) -> NodePl
     let short = draw_short(dice, shape, role, &mut config);
     let fast = dice.chance(500);
     // Without a throw, so that the worlds are the ones they were.
-    let late = role != Role::Gateway && role != Role::Device && seed[1] % 3 == 0;
+    let late = role != Role::Gateway && role != Role::Device && seed[1].is_multiple_of(3);
     if late {
         config.repeat_max = u64::MAX;
     }
