@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use liner_mio::{Class, Client, Event, Mode, Reliability, SendError, SendOptions, Status, Store, Taken};
-use liner_store_sqlite::{Options, SqliteStore};
+use liner_mio::{
+    Class, Client, Event, Failures, Mode, Reliability, SendError, SendOptions, Status, Store, Taken,
+};
+use liner_store_sqlite::{Look, Options, SqliteStore};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const KEPT: Reliability = Reliability::AtLeastOnce;
@@ -263,6 +265,43 @@ fn m22_what_is_pending_is_counted_for_each_peer() {
     let counts: Vec<(&str, u64)> = pending.iter().map(|pending| (&*pending.name, pending.messages)).collect();
     assert_eq!(counts, [("w1", 1), ("w2", 2), ("w3", 3)]);
     assert_eq!(one.pending_count().unwrap(), 6);
+}
+
+#[test]
+fn m16_a_message_that_failed_too_often_is_handed_over_again_after_a_redrive() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let (one, two) = (client(&file, "one", "to-one"), client(&file, "two", "to-two"));
+    let mut failures = Failures::default();
+    (failures.tries, failures.pause) = (2, Duration::from_millis(1));
+    one.set_failures(failures);
+    let (tell, told) = channel();
+    one.set_status_callback(move |status| {
+        if let Status::Event(Event::DeadLetter { .. }) = status {
+            let _ = tell.send(());
+        }
+    });
+    one.run(|taken: &Taken| if taken.payload() == b"bad" { Err("no") } else { Ok(()) }).unwrap();
+    let _answers = run(&two);
+    wait_for(&two, "to-one", 1, true);
+    for payload in [&b"bad"[..], b"good"] {
+        two.send_to("to-one", payload, KEPT).unwrap();
+    }
+    assert!(two.wait_until_acknowledged(PATIENCE).unwrap());
+    told.recv_timeout(PATIENCE).unwrap();
+    one.stop().unwrap();
+    let letters = Look::open(&file).unwrap().dead_letters(None, 0, 10).unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!((&*letters[0].peer, letters[0].payload.as_deref()), ("two", Some(&b"bad"[..])));
+    assert_eq!(Look::open(&file).unwrap().redrive(&[letters[0].id]).unwrap(), 1);
+    let (tell, again) = channel();
+    one.run(move |taken: &Taken| tell.send((taken.payload().to_vec(), taken.message().maybe_redelivered)))
+        .unwrap();
+    assert_eq!(again.recv_timeout(PATIENCE).unwrap(), (b"bad".to_vec(), true));
+    assert!(one.wait_until_acknowledged(PATIENCE).unwrap());
+    one.stop().unwrap();
+    assert_eq!(one.pending_count().unwrap(), 0);
+    assert!(again.try_recv().is_err(), "once");
 }
 
 /// A replica that never comes back: what was queued for it goes to the others.

@@ -118,7 +118,7 @@ impl Node {
         self.dirty
             || self.more_events
             || self.links.writes_len() > 0
-            || (!held && (self.input.left.is_some() || self.links.reads_len() > 0))
+            || (!held && (self.router.has_own() || self.input.left.is_some() || self.links.reads_len() > 0))
             || self.links.accepts(now)
     }
 
@@ -324,6 +324,9 @@ impl Node {
         let Some(rest) = self.stores.turn_rest().filter(|_| !self.unflushed) else { return };
         let mut application = Counted::new(handler, rest);
         let mut bytes = 0;
+        if self.router.has_own() {
+            self.router.hand_own(now, &mut application);
+        }
         if let Some(left) = self.input.left.take() {
             bytes += left.end - left.begin;
             self.process(now, left, &mut application);

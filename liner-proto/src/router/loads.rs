@@ -54,6 +54,13 @@ impl Loads {
         self.failing.iter().filter_map(|failing| failing.retry_at).min()
     }
 
+    /// Whether a queue is being read, or is about to be.
+    pub(super) fn is_loading(&self, id: OutboxId) -> bool {
+        let is_failing =
+            self.failing.iter().any(|failing| failing.outbox == id && failing.retry_at.is_some());
+        is_failing || self.wanted.contains(&id) || self.asked.iter().any(|(_, asked)| *asked == id)
+    }
+
     /// Takes the queues that are to be asked for again now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<OutboxId> {
         let is_due = |failing: &&mut Failing| failing.retry_at.is_some_and(|at| at <= now);

@@ -39,6 +39,7 @@ mod mesh;
 mod options;
 mod outbox;
 mod output;
+mod own;
 mod peer;
 mod pieces;
 mod quota;
@@ -155,6 +156,7 @@ pub struct Router {
     inbox_stored: bool,
     inbox_lines: inbox::Inbox,
     catalog: catalog::Catalog,
+    own: own::Own,
     topics: Topics,
     peers: Slots<Peer>,
     names: BTreeMap<Box<str>, PeerId>,
@@ -211,6 +213,7 @@ impl Router {
             inbox_stored: false,
             inbox_lines: inbox::Inbox::default(),
             catalog: catalog::Catalog::default(),
+            own: own::Own::default(),
             topics: Topics::default(),
             peers: Slots::default(),
             names: BTreeMap::new(),
@@ -294,6 +297,9 @@ impl Router {
             crate::effect::Queue::Node(name) => {
                 let peer = self.peer_named(name);
                 self.own_outbox(peer, id);
+                if name == self.config.name {
+                    self.own.set_queue(id);
+                }
             }
             crate::effect::Queue::Topic(topic) => {
                 let topic = self.topics.intern(topic);
@@ -464,6 +470,7 @@ impl Router {
     pub fn subscribe(&mut self, now: Instant, topic: &str) {
         self.tick(now);
         let topic = self.topics.intern(topic);
+        self.own.unblock();
         if self.topics.set_own(topic, true) {
             self.rows_version += 1;
             self.reopen_topic(topic);

@@ -20,6 +20,9 @@ use crate::planted::Fault;
 use crate::time::Instant;
 use crate::wire::record::{Header, Origin, Topic};
 
+/// Stands in the place of a peer for what was queued for the node itself.
+const OWN: u64 = u64::MAX - 1;
+
 /// Names one handing over of a message: what [`Router::settle`] takes. It is good for as long as the node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Receipt {
@@ -32,6 +35,11 @@ pub struct Receipt {
 impl Receipt {
     /// Names nothing.
     pub const NONE: Self = Self { instance: 0, peer: u64::MAX, number: 0 };
+
+    /// Whether it is of what was queued for the node itself.
+    const fn is_own(self) -> bool {
+        self.peer == OWN
+    }
 
     /// The same for all messages of one sender, which are in order, and for no others.
     pub const fn stream(self) -> u64 {
@@ -128,6 +136,18 @@ impl Receipts {
         self.entries.get_mut(index).filter(|entry| !entry.settled)
     }
 
+    pub(super) fn settle(&mut self, receipt: u64) -> bool {
+        self.get_mut(receipt).is_some_and(|entry| {
+            entry.settled = true;
+            true
+        })
+    }
+
+    /// Drops the first one, if it is settled.
+    pub(super) fn drop_settled(&mut self) -> bool {
+        self.pop_settled().is_some()
+    }
+
     /// Takes the first one out, if it is settled.
     fn pop_settled(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front_if(|entry| entry.settled)?;
@@ -189,6 +209,11 @@ impl Router {
     /// It is acknowledged when it and everything before it in its stream are settled, after the commit that follows.
     pub fn settle(&mut self, now: Instant, receipt: Receipt) -> bool {
         self.tick(now);
+        if receipt.is_own() && receipt.instance == self.config.instance {
+            let settled = self.own.receipts.settle(receipt.number);
+            self.trim_own();
+            return settled;
+        }
         let Some(entry) = self.unsettled_entry(receipt) else { return false };
         entry.settled = true;
         self.take_settled(PeerId(receipt.peer));
@@ -199,7 +224,8 @@ impl Router {
     /// ([`DeadReason::Failed`]), in the group of the store that moves its stream's cursor over it.
     ///
     /// # Errors
-    /// See [`PutAsideError`]. If it is `Full`, the message is still to be settled.
+    /// See [`PutAsideError`]. If it is `Full`, the message is still to be settled. One that had failed before, and was queued again,
+    /// does not wait: it is a dead letter no more, and comes again with the node's next start.
     pub fn put_failed_aside(&mut self, now: Instant, message: &Message<'_>) -> Result<(), PutAsideError> {
         self.tick(now);
         let receipt = message.receipt;
@@ -239,7 +265,8 @@ impl Router {
     pub fn unsettled(&self) -> u64 {
         let unsettled =
             |peer: &Peer| peer.receipts.entries.iter().filter(|entry| !entry.settled).count() as u64;
-        self.peers.iter().map(unsettled).sum()
+        let own = self.own.receipts.entries.iter().filter(|entry| !entry.settled).count() as u64;
+        own + self.peers.iter().map(unsettled).sum::<u64>()
     }
 
     /// What is settled at the front of a stream is no longer waited for.
@@ -268,6 +295,11 @@ impl Router {
         let before = state.brought_before;
         let len = state.inbound.arrived().1.saturating_sub(before);
         state.receipts.push(number, before, len);
+    }
+
+    /// Of the message of the node's own queue that is handed over next.
+    pub(super) fn own_receipt(&self) -> Receipt {
+        Receipt { instance: self.config.instance, peer: OWN, number: self.own.receipts.next() }
     }
 
     /// Of the message of a peer that is handed over next.

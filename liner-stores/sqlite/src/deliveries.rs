@@ -151,9 +151,13 @@ pub(crate) fn put_aside(
 }
 
 /// Puts a dead letter of [`put_aside`] back behind all that waits. Says whether it is one.
-pub(crate) fn put_back(conn: &Connection, owner: &str, record: &[u8]) -> rusqlite::Result<bool> {
+pub(crate) fn put_back(conn: &Connection, [owner, peer]: [&str; 2], record: &[u8]) -> rusqlite::Result<bool> {
     let Ok(Record::Message { header, payload }) = record::decode(record) else { return Ok(false) };
     let (Topic::Text(topic), Some(origin)) = (header.topic, header.origin) else { return Ok(false) };
+    if origin.name != peer {
+        // It came from the handler of a node without an inbox: there the origin is said only of what came by way of another node.
+        return Ok(false);
+    }
     let delivery = Delivery {
         from: origin.name,
         epoch: origin.epoch,

@@ -11,6 +11,7 @@ use crate::deliveries;
 use crate::directory::dead_letter_checksum;
 use crate::error::{OpenError, is_damage, is_locked};
 use crate::open::{PATIENCE, sqlite};
+use crate::queues::next_key;
 use crate::row::{QUEUES, QueueRow};
 use crate::schema::{self, Verdict};
 use crate::turn::Failure;
@@ -403,18 +404,22 @@ fn delete(conn: &Connection, id: i64) -> Result<(), Refusal> {
 /// somebody has forgotten here.
 fn queue_again(conn: &Connection, id: i64) -> Result<(), Refusal> {
     let DeadLetter { owner, peer, topic, reason, payload, .. } = find(conn, id)?.ok_or(Refusal::Gone)?;
-    if payload.is_some() && reason == Some(DeadReason::Failed) && is_back_in_inbox(conn, &owner, id)? {
+    let has_failed = payload.is_some() && reason == Some(DeadReason::Failed);
+    if has_failed && is_back_in_inbox(conn, [&owner, &peer], id)? {
         return delete(conn, id);
     }
-    let composite = names::composite(&owner, Queue::Node(&peer));
+    // What the node's own application has failed at comes to it again.
+    let to = if has_failed { &owner } else { &peer };
+    let composite = names::composite(&owner, Queue::Node(to));
     let sql = "SELECT connection_key FROM conn_key_map WHERE composite = ?1";
     let key: Option<i64> = conn.prepare_cached(sql)?.query_row([&composite], |row| row.get(0)).optional()?;
+    let key = if has_failed { Some(key.map_or_else(|| begin_queue(conn, &composite), Ok)?) } else { key };
     let why = match (&payload, key) {
         (None, _) => "its record is damaged".to_owned(),
         (Some(payload), _) if payload.len() > PAYLOAD_MAX => format!("it has more than {PAYLOAD_MAX} bytes"),
-        (Some(_), _) if owner == peer => "it is for the node itself".to_owned(),
+        (Some(_), _) if owner == peer && !has_failed => "it is for the node itself".to_owned(),
         (Some(_), None) => format!("nothing was ever sent to it by {owner}"),
-        (Some(_), Some(_)) if !may_take(conn, &peer, &topic, reason)? => {
+        (Some(_), Some(_)) if !has_failed && !may_take(conn, &peer, &topic, reason)? => {
             format!("it has not subscribed to {topic}")
         }
         (Some(payload), Some(key)) => {
@@ -428,10 +433,18 @@ fn queue_again(conn: &Connection, id: i64) -> Result<(), Refusal> {
 }
 
 /// Puts a message that its application had failed at back into the inbox. Says whether it came from there.
-fn is_back_in_inbox(conn: &Connection, owner: &str, id: i64) -> rusqlite::Result<bool> {
+fn is_back_in_inbox(conn: &Connection, [owner, peer]: [&str; 2], id: i64) -> rusqlite::Result<bool> {
     let sql = "SELECT record FROM dead_letters WHERE id = ?1";
     let record: Vec<u8> = conn.prepare_cached(sql)?.query_row([id], |row| row.get(0))?;
-    deliveries::put_back(conn, owner, &record)
+    deliveries::put_back(conn, [owner, peer], &record)
+}
+
+/// Begins a queue as an operator does by hand: its node opens it when it is started.
+fn begin_queue(conn: &Connection, composite: &str) -> rusqlite::Result<i64> {
+    let key = next_key(conn)?;
+    conn.prepare_cached("INSERT INTO conn_key_map(composite, connection_key) VALUES(?1, ?2)")?
+        .execute(params![composite, key])?;
+    Ok(key)
 }
 
 /// Whether the message may have been for `peer`. One that nobody takes, or that finds no room, may have come from it: it must not

@@ -99,7 +99,7 @@ fn what_is_queued_again_counts_as_pending_also_if_it_is_empty() {
     let folder = folder.path();
     put_aside(
         folder,
-        &[("gateway", "t", DeadReason::Expired, ""), ("gateway", "t", DeadReason::Failed, "x")],
+        &[("gateway", "t", DeadReason::Expired, ""), ("gateway", "t", DeadReason::Expired, "x")],
     );
     assert_eq!(look(folder).redrive(&[1, 2]).expect("they are queued"), 2);
     let messages = || {

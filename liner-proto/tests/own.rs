@@ -1,0 +1,123 @@
+//! What is queued for the node itself: messages that were dead letters of its own application, and were queued again.
+
+#![expect(clippy::expect_used, reason = "a test ends where its premise fails")]
+
+mod nodes;
+
+use liner_proto::effect::{Queue, StoreOp};
+use liner_proto::id::Epoch;
+use liner_proto::router::{Application, Message, Receipt, Settle};
+use liner_proto::store::Store as _;
+use liner_proto::wire::record::{self, Header, Mode, Topic};
+use liner_proto::wire::varint;
+use nodes::Node;
+
+/// Takes what comes, and settles it later if told so.
+#[derive(Default)]
+struct Taker {
+    later: bool,
+    most: usize,
+    got: Vec<(Vec<u8>, String, bool)>,
+    receipts: Vec<Receipt>,
+}
+
+impl Application for Taker {
+    fn message(&mut self, message: &Message<'_>) {
+        let seen = (message.payload.to_vec(), message.topic.to_owned(), message.maybe_redelivered);
+        self.got.push(seen);
+        self.receipts.push(message.receipt);
+    }
+
+    fn take(&mut self, message: &Message<'_>) -> Settle {
+        self.message(message);
+        if self.later { Settle::Later } else { Settle::Now }
+    }
+
+    fn is_full(&self) -> bool {
+        self.most > 0 && self.got.len() >= self.most
+    }
+}
+
+/// A node that has so many messages on "t" for itself.
+fn node(count: u8) -> Node {
+    let mut node = Node::start("n", |_| {});
+    let queue = Queue::Node("n");
+    node.serve();
+    node.store.apply(&[StoreOp::Open { queue, epoch: Epoch(7) }]).expect("in memory");
+    for number in 1..=count {
+        let header = Header::new(Mode::One, Topic::Text("t"));
+        let mut record = vec![0; record::message_len(&header, 1)];
+        record::encode_message(&header, &[number], &mut record);
+        let mut len = [0; varint::LEN_MAX];
+        let taken = varint::put_varint(&mut len, record.len() as u64).expect("room");
+        let records = [&len[..taken], &record].concat();
+        let (first, last) = (u64::from(number), u64::from(number));
+        node.store.apply(&[StoreOp::Append { queue, first, last, records: &records }]).expect("in memory");
+    }
+    node.store.commit().expect("in memory");
+    node.restart();
+    node
+}
+
+fn hand(node: &mut Node, taker: &mut Taker) {
+    while node.router.has_own() && !taker.is_full() {
+        node.router.hand_own(node.now, taker);
+        node.serve();
+    }
+}
+
+fn queued(node: &Node) -> u64 {
+    node.held().queues.get("n").copied().unwrap_or(0)
+}
+
+#[test]
+fn it_is_handed_over_marked_and_leaves_the_queue() {
+    let mut node = node(5);
+    node.router.subscribe(node.now, "t");
+    let mut taker = Taker { most: 2, ..Taker::default() };
+    hand(&mut node, &mut taker);
+    assert_eq!(taker.got.len(), 2, "no more than it wants");
+    assert_eq!(queued(&node), 3);
+    taker.most = 0;
+    hand(&mut node, &mut taker);
+    let expected: Vec<_> = (1..=5u8).map(|number| (vec![number], "t".to_owned(), true)).collect();
+    assert_eq!(taker.got, expected);
+    assert_eq!(queued(&node), 0);
+    assert!(node.router.is_idle());
+}
+
+#[test]
+fn what_is_not_settled_comes_again_after_a_restart() {
+    let mut node = node(4);
+    node.router.subscribe(node.now, "t");
+    let mut taker = Taker { later: true, ..Taker::default() };
+    hand(&mut node, &mut taker);
+    assert_eq!((taker.got.len(), node.router.unsettled(), queued(&node)), (4, 4, 4));
+    for index in [0, 2] {
+        assert!(node.router.settle(node.now, taker.receipts[index]));
+        assert!(!node.router.settle(node.now, taker.receipts[index]), "once");
+    }
+    node.serve();
+    assert_eq!(queued(&node), 3, "up to before the first that is not settled");
+    node.restart();
+    node.router.subscribe(node.now, "t");
+    let mut taker = Taker::default();
+    hand(&mut node, &mut taker);
+    let payloads: Vec<u8> = taker.got.iter().map(|(payload, ..)| payload[0]).collect();
+    assert_eq!(payloads, [2, 3, 4]);
+    assert_eq!(queued(&node), 0);
+}
+
+#[test]
+fn it_waits_for_its_topic() {
+    let mut node = node(1);
+    let mut taker = Taker::default();
+    node.router.hand_own(node.now, &mut taker);
+    node.serve();
+    node.router.hand_own(node.now, &mut taker);
+    assert!(!node.router.has_own(), "it does not ask again and again");
+    assert_eq!((taker.got.len(), queued(&node)), (0, 1));
+    node.router.subscribe(node.now, "t");
+    hand(&mut node, &mut taker);
+    assert_eq!((taker.got.len(), queued(&node)), (1, 0));
+}
