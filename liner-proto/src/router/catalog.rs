@@ -67,13 +67,17 @@ impl Router {
     pub fn poll_directory(&mut self, now: Instant) -> bool {
         self.tick(now);
         let Some(pause) = self.config.catalog.filter(|_| !self.closing) else { return false };
-        self.write_own_rows();
         if self.catalog.is_asked || self.catalog.due > self.now {
             return false;
         }
         self.catalog.is_asked = true;
         self.catalog.due = self.now + pause;
         true
+    }
+
+    /// Has [`poll_directory`](Self::poll_directory) ask for the directory at once.
+    pub const fn refresh_directory(&mut self) {
+        self.catalog.due = Instant::ZERO;
     }
 
     /// When the store is asked next.
@@ -83,8 +87,9 @@ impl Router {
     }
 
     /// The node's own rows are to be in the store as they are: those of earlier lives at other addresses are not any more.
-    fn write_own_rows(&mut self) {
-        if self.catalog.own_version == self.rows_version || !self.config.durable {
+    pub(super) fn write_own_rows(&mut self) {
+        let is_wanted = self.config.catalog.is_some() && self.config.durable;
+        if self.catalog.own_version == self.rows_version || !is_wanted {
             return;
         }
         let address: Box<str> = directory::own_address(&self.config.address, &self.config.name).into();
@@ -118,12 +123,18 @@ impl Router {
         let Ok(Some(DirectoryRows { mut rows })) = told else { return };
         rows.retain(|_, name| **name != *self.config.name);
         let before = core::mem::take(&mut self.catalog.rows);
-        for ((topic, address), name) in before.iter().filter(|(place, _)| !rows.contains_key(*place)) {
+        let mut ended = BTreeSet::new();
+        for (place, name) in before.iter().filter(|(place, name)| rows.get(*place) != Some(*name)) {
+            let (topic, address) = place;
             self.end_row(topic, address, name);
+            ended.insert((topic, name));
         }
-        for ((topic, address), name) in rows.iter().filter(|(place, name)| before.get(*place) != Some(*name))
-        {
-            self.find_row(topic, address, name);
+        for (place, name) in &rows {
+            let (topic, address) = place;
+            // A node may have had a second row of the topic, which counts again.
+            if before.get(place) != Some(name) || ended.contains(&(topic, name)) {
+                self.find_row(topic, address, name);
+            }
         }
         self.catalog.rows = rows;
     }
