@@ -47,6 +47,9 @@ pub enum RunError {
     /// The node could not be built: an address is in use, for instance.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The callback that runs the client is one of a run that was told to stop.
+    #[error("the run before this one ends when this callback has returned: run the client after that")]
+    Ending,
     /// A thread could not be started.
     #[error("cannot start a thread, check the limit of threads: {0}")]
     Thread(#[source] io::Error),

@@ -58,8 +58,12 @@ pub(super) struct Loop {
     idle: Vec<Waiting>,
     /// What went wrong first with what was posted since the last flush.
     posted: Option<ClientSendError>,
+    /// Posted messages and their bytes that are queued or refused, and count against what may be posted still.
+    posted_done: (usize, usize),
     /// The run is to end, and the callback is waited for until then.
     stopping: Option<Instant>,
+    /// Why the run cannot go on.
+    failed: Option<String>,
 }
 
 /// Hands what arrives to the dispatcher.
@@ -93,12 +97,14 @@ impl Loop {
             waiting: VecDeque::new(),
             idle: Vec::new(),
             posted: None,
+            posted_done: (0, 0),
             stopping: None,
+            failed: None,
         }
     }
 
     pub(super) fn run(mut self) -> End {
-        let end = loop {
+        loop {
             self.take_commands();
             if self.may_stop() {
                 // What the last callback has settled came before it had ended.
@@ -107,15 +113,13 @@ impl Loop {
             }
             let timeout = if self.commands.may_sleep() { self.timeout() } else { Some(Duration::ZERO) };
             if let Err(error) = self.node.drive(timeout, &mut Passing(&self.dispatch)) {
-                self.dispatch.tell(Status::Failed { why: error.to_string().into() });
+                self.failed = Some(error.to_string());
                 break End::Failed(error);
             }
             self.tell_events();
             self.retry_blocked();
             self.answer();
-        };
-        self.finish();
-        end
+        }
     }
 
     // ------------------------------------------------------------------ commands
@@ -134,6 +138,7 @@ impl Loop {
             let until = self.clock.now() + self.room_patience();
             self.begin(Begun { job, next: 0, until });
         }
+        self.note_posted();
         for ask in asks {
             ask(&mut self.node);
         }
@@ -166,6 +171,20 @@ impl Loop {
         for begun in core::mem::take(&mut self.blocked) {
             self.begin(begun);
         }
+        self.note_posted();
+    }
+
+    fn note_posted(&mut self) {
+        let (messages, bytes) = core::mem::take(&mut self.posted_done);
+        if messages > 0 {
+            self.commands.note_posted(messages, bytes);
+        }
+    }
+
+    /// Nothing is waited for with a job that was posted, any more.
+    fn end_posted(&mut self, job: &Job) {
+        self.posted_done.0 += 1;
+        self.posted_done.1 += job.bytes();
     }
 
     /// Sends as much as has room. Gives back what has not.
@@ -203,13 +222,14 @@ impl Loop {
             Some(ticket) => ticket.answer(Err(error)),
             None => {
                 self.posted.get_or_insert(error);
+                self.end_posted(&begun.job);
             }
         }
     }
 
     /// All of it is queued.
     fn sent(&mut self, job: Job) {
-        let Some(ticket) = job.ticket else { return };
+        let Some(ticket) = job.ticket else { return self.end_posted(&job) };
         let id = self.node.sent_through();
         let now = self.clock.now();
         match job.end {
@@ -287,10 +307,19 @@ impl Loop {
         }
         self.node.stop(self.patience, &mut Passing(&self.dispatch))
     }
+}
 
-    /// Nobody waits for an answer any more.
-    fn finish(&mut self) {
+impl Drop for Loop {
+    /// Nobody waits for an answer any more, however the run has ended.
+    fn drop(&mut self) {
         self.commands.close();
+        if std::thread::panicking() {
+            self.failed = Some("the loop's thread has panicked".to_owned());
+        }
+        // Whoever is told may run the client anew.
+        if let Some(why) = self.failed.take() {
+            self.dispatch.tell(Status::Failed { why: why.into() });
+        }
         self.dispatch.end();
         let stored = self.node.stored_through();
         for Waiting { id, ticket, .. } in self.waiting.drain(..).chain(self.idle.drain(..)) {

@@ -174,6 +174,22 @@ fn m20_waiting_for_room_has_an_end() {
 }
 
 #[test]
+fn what_is_posted_and_finds_no_room_is_bounded() {
+    let mut town = Town::default();
+    let (one, two) = bounded(&mut town, 1, Backpressure::Block(Duration::from_secs(3600)));
+    let _answers = run(&two);
+    one.stop().unwrap();
+    let options = SendOptions::new(Mode::One);
+    let taken = (0..200_000).take_while(|_| two.post("to-one", b"x", options).is_ok()).count();
+    assert!((65_536..=65_537).contains(&taken), "65,536 wait besides the one that is queued: {taken}");
+    assert_eq!(two.post("to-one", b"x", options), Err(ClientSendError::Busy { sent: 0 }));
+    // What was refused makes room, and what waits no longer.
+    two.stop().unwrap();
+    let _answers = run(&two);
+    assert_eq!(two.post("to-one", b"x", options), Ok(()));
+}
+
+#[test]
 fn m12_what_the_store_does_not_take_is_kept_and_told() {
     use std::sync::atomic::Ordering;
     let mut town = Town::default();
