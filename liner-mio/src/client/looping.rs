@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use liner_proto::delivery::SendMode;
 use liner_proto::id::SendId;
-use liner_proto::router::{Message, PutAsideError, SendError, Settle};
+use liner_proto::router::{Message, PutAsideError, SendError, SendOptions, Settle};
 use liner_proto::time::Instant;
 use liner_proto::wire::record::Mode;
 
@@ -41,6 +41,16 @@ struct Waiting {
     id: SendId,
     ticket: Arc<Ticket>,
     until: Instant,
+    /// What is to be told then instead: what came behind the message was refused.
+    error: Option<ClientSendError>,
+}
+
+impl Waiting {
+    /// Says whether that is so.
+    fn answer(self, is_stored: bool) {
+        let stored = self.error.map_or(Ok(self.id), Err);
+        self.ticket.answer(if is_stored { stored } else { Err(ClientSendError::Unknown(self.id)) });
+    }
 }
 
 pub(super) struct Loop {
@@ -194,7 +204,7 @@ impl Loop {
                 Ok(_) => begun.next += 1,
                 Err(SendError::Busy) if self.waits_for_room(begun.until) => return Some(begun),
                 Err(error) => {
-                    self.refuse(&begun, error);
+                    self.refuse(begun, error);
                     return None;
                 }
             }
@@ -210,7 +220,7 @@ impl Loop {
         !is_refused && self.stopping.is_none() && self.clock.now() < until
     }
 
-    fn refuse(&mut self, begun: &Begun, why: SendError) {
+    fn refuse(&mut self, begun: Begun, why: SendError) {
         let sent = begun.next;
         let error = if why == SendError::Busy {
             self.dispatch.tell(Status::Busy { topic: begun.job.topic.clone() });
@@ -218,8 +228,10 @@ impl Loop {
         } else {
             ClientSendError::Refused { sent, why }
         };
-        match &begun.job.ticket {
-            Some(ticket) => ticket.answer(Err(error)),
+        match begun.job.ticket {
+            Some(ticket) if sent == 0 || !self.stores(&begun.job.options) => ticket.answer(Err(error)),
+            // That those before it were sent means that they are stored.
+            Some(ticket) => self.wait_until_stored(ticket, Some(error)),
             None => {
                 self.posted.get_or_insert(error);
                 self.end_posted(&begun.job);
@@ -234,43 +246,44 @@ impl Loop {
         let now = self.clock.now();
         match job.end {
             JobEnd::Acknowledged(patience) => {
-                return self.idle.push(Waiting { id, ticket, until: now + patience });
+                self.idle.push(Waiting { id, ticket, until: now + patience, error: None });
             }
             JobEnd::Flushed => {
-                if let Some(error) = self.posted.take() {
-                    return ticket.answer(Err(error));
-                }
+                let error = self.posted.take();
+                self.wait_until_stored(ticket, error);
             }
-            JobEnd::Sent => {
-                if job.options.mode == Mode::BestEffort || self.node.send_mode() == SendMode::Asynchronous {
-                    return ticket.answer(Ok(id));
-                }
-            }
+            JobEnd::Sent if self.stores(&job.options) => self.wait_until_stored(ticket, None),
+            JobEnd::Sent => ticket.answer(Ok(id)),
         }
-        let until = now + self.patience;
-        self.waiting.push_back(Waiting { id, ticket, until });
+    }
+
+    /// Whether a message that is sent so is stored before its sender is told.
+    fn stores(&self, options: &SendOptions) -> bool {
+        options.mode != Mode::BestEffort && self.node.send_mode() == SendMode::Stored
+    }
+
+    /// Whoever holds the ticket is told when everything that was sent so far is stored.
+    fn wait_until_stored(&mut self, ticket: Arc<Ticket>, error: Option<ClientSendError>) {
+        let (id, until) = (self.node.sent_through(), self.clock.now() + self.patience);
+        self.waiting.push_back(Waiting { id, ticket, until, error });
     }
 
     /// Tells those whose messages are stored, and those who have waited for too long.
     fn answer(&mut self) {
         let stored = self.node.stored_through();
         let now = self.clock.now();
-        while let Some(Waiting { id, ticket, .. }) =
+        while let Some(waiting) =
             self.waiting.pop_front_if(|waiting| waiting.id <= stored || waiting.until <= now)
         {
-            ticket.answer(if id <= stored { Ok(id) } else { Err(ClientSendError::Unknown(id)) });
+            let is_stored = waiting.id <= stored;
+            waiting.answer(is_stored);
         }
         if self.idle.is_empty() {
             return;
         }
         let is_idle = self.node.is_idle();
-        self.idle.retain(|Waiting { id, ticket, until }| {
-            let is_over = is_idle || *until <= now;
-            if is_over {
-                ticket.answer(if is_idle { Ok(*id) } else { Err(ClientSendError::Unknown(*id)) });
-            }
-            !is_over
-        });
+        let is_over = |waiting: &mut Waiting| is_idle || waiting.until <= now;
+        self.idle.extract_if(.., is_over).for_each(|waiting| waiting.answer(is_idle));
     }
 
     // ------------------------------------------------------------------ the rest
@@ -322,11 +335,13 @@ impl Drop for Loop {
         }
         self.dispatch.end();
         let stored = self.node.stored_through();
-        for Waiting { id, ticket, .. } in self.waiting.drain(..).chain(self.idle.drain(..)) {
-            ticket.answer(if id <= stored { Ok(id) } else { Err(ClientSendError::Unknown(id)) });
-        }
         for begun in core::mem::take(&mut self.blocked) {
-            self.refuse(&begun, SendError::Busy);
+            self.refuse(begun, SendError::Busy);
         }
+        for waiting in self.waiting.drain(..) {
+            let is_stored = waiting.id <= stored;
+            waiting.answer(is_stored);
+        }
+        self.idle.drain(..).for_each(|waiting| waiting.answer(false));
     }
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
+use liner_proto::delivery::SendMode;
 use liner_proto::id::{Class, SendId};
 use liner_proto::router::{NAME_BYTES_MAX, SendError, SendOptions};
 use liner_proto::store::Store;
@@ -51,7 +52,8 @@ pub struct Sent {
 /// # What is promised
 /// A message is acknowledged to its sender when the callback has returned success for it, and not before. A callback that fails
 /// or panics is called again ([`Failures`]); meanwhile later messages of the same sender wait, and nobody else's do. A
-/// successful send is stored, at [`Sent::class`], before it returns. Sends of several threads share commits.
+/// successful send is stored, at [`Sent::class`], before it returns, unless the client is configured for the asynchronous mode. Sends of
+/// several threads share commits.
 ///
 /// Calls can be made from any thread. It is dropped as if [`stop`](Self::stop) had been called.
 pub struct Client {
@@ -69,7 +71,7 @@ struct Running {
     /// Nothing if somebody waits for their end.
     threads: Option<Threads>,
     dispatcher_id: ThreadId,
-    /// Of its store.
+    /// What a send that has returned survives.
     class: Class,
 }
 
@@ -156,7 +158,9 @@ impl Client {
         let mut settings = lock(&self.settings);
         let node = settings.build()?;
         settings.bound = node.listen_addrs().first().map(ToString::to_string);
-        let class = node.store_class();
+        // Otherwise sends return before anything is stored.
+        let is_stored = node.send_mode() == SendMode::Stored;
+        let class = if is_stored { node.store_class() } else { Class::Ram };
         let commands = Arc::new(Commands::new(node.waker()));
         let dispatch = Arc::new(Dispatch::new(settings.failures, Arc::clone(&commands)));
         let looping = Loop::new(node, &settings, Arc::clone(&commands), Arc::clone(&dispatch));

@@ -94,7 +94,7 @@ fn a_run_after_a_stop_by_the_callback_waits_for_its_end() {
 }
 
 /// A client whose store can be told to fail, once it runs. It has somebody to send to, who never answers.
-fn with_switch() -> (Client, Arc<Switch>) {
+pub(super) fn with_switch() -> (Client, Arc<Switch>) {
     let (faulty, switch) = Faulty::with_switch();
     // The first one is opened to see whether it can be.
     let stores = Mutex::new(vec![Faulty::with_switch().0, faulty, Faulty::with_switch().0]);

@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use liner_mio::{Backpressure, Client, ClientSendError, Mode, Quota, SendError, SendOptions, Status, Taken};
+use liner_mio::{
+    Backpressure, Class, Client, ClientSendError, HeapStore, Mode, Quota, SendError, SendMode, SendOptions,
+    Status, Taken,
+};
 
 use super::common::{Faulty, PATIENCE};
+use super::running::with_switch;
 use super::{KEPT, Town, next, of, run, statuses, wait_for};
 
 #[test]
@@ -118,6 +122,39 @@ fn several_messages_say_how_many_of_them_were_sent() {
     assert_eq!((next(&told).2, next(&told).2), (b"a".to_vec(), b"b".to_vec()));
     let sent = two.send_many("to-one", [b"c", b"d"], SendOptions::new(Mode::One)).unwrap();
     assert_eq!(sent.id.0, 4);
+}
+
+#[test]
+fn what_is_told_before_it_is_stored_survives_nothing() {
+    for (mode, class) in [(SendMode::Stored, Class::Power), (SendMode::Asynchronous, Class::Ram)] {
+        let store = HeapStore::new(1 << 20).with_class(Class::Power);
+        let open = move || Ok::<_, String>(Box::new(store.clone()) as Box<_>);
+        let one = Client::new("one", "to-one", "127.0.0.1:0", open).unwrap();
+        one.configure(move |builder| builder.peer("127.0.0.1:1").send_mode(mode));
+        let _told = run(&one);
+        assert_eq!(one.send_to("t", b"x", KEPT).unwrap().class, class);
+    }
+}
+
+#[test]
+fn what_was_sent_before_an_error_is_stored_when_the_error_is_told() {
+    use std::sync::atomic::Ordering;
+    let (one, switch) = with_switch();
+    one.set_patience(Duration::from_millis(100));
+    let _told = run(&one);
+    let huge = vec![1; 1024 * 1024 + 1];
+    let payloads: [&[u8]; 2] = [b"a", &huge];
+    let options = SendOptions::new(Mode::One);
+    switch.fails.store(u32::MAX, Ordering::Relaxed);
+    let sent = one.send_many("t", payloads, options);
+    assert!(matches!(sent, Err(ClientSendError::Unknown(_))), "{sent:?}");
+    one.post("t", b"b", options).unwrap();
+    one.post("t", &huge, options).unwrap();
+    let flushed = one.flush();
+    assert!(matches!(flushed, Err(ClientSendError::Unknown(_))), "{flushed:?}");
+    switch.fails.store(0, Ordering::Relaxed);
+    one.set_patience(PATIENCE);
+    one.stop().unwrap();
 }
 
 /// A client that has nowhere to send to yet, with room for so many messages.
