@@ -62,6 +62,10 @@ pub enum ClientStopError {
     /// The store has not taken everything.
     #[error(transparent)]
     NotStored(StopError),
+    /// Something that was [posted](super::Client::post) was not sent, and no [`flush`](super::Client::flush) has told so: the first
+    /// error of it.
+    #[error("a message that was posted was not sent: {0}")]
+    Posted(#[source] ClientSendError),
     /// The node could not go on, some time ago.
     #[error(transparent)]
     Failed(DriveError),

@@ -12,7 +12,7 @@ use liner_proto::wire::record::Mode;
 
 use super::command::{Commands, Found, Job, JobEnd, Ticket};
 use super::dispatch::Dispatch;
-use super::error::ClientSendError;
+use super::error::{ClientSendError, ClientStopError};
 use super::handling::Kept;
 use super::settings::{Backpressure, Settings, Status};
 use crate::clock::Clock;
@@ -23,7 +23,7 @@ use crate::node::Node;
 /// How a run has ended.
 #[derive(Debug)]
 pub(super) enum End {
-    Stopped(Result<(), StopError>),
+    Stopped(Result<(), ClientStopError>),
     Failed(DriveError),
 }
 
@@ -215,9 +215,10 @@ impl Loop {
 
     /// Whether a message that has no room now may have some later.
     fn waits_for_room(&self, until: Instant) -> bool {
-        let is_refused = self.backpressure == Backpressure::Refuse
-            && self.node.stored_through() >= self.node.sent_through();
-        !is_refused && self.stopping.is_none() && self.clock.now() < until
+        let store_makes_room = self.node.stored_through() < self.node.sent_through();
+        // Peers may never make any, and a stop does not wait for them.
+        let peers_may = self.backpressure != Backpressure::Refuse && self.stopping.is_none();
+        (store_makes_room || peers_may) && self.clock.now() < until
     }
 
     fn refuse(&mut self, begun: Begun, why: SendError) {
@@ -303,11 +304,25 @@ impl Loop {
     }
 
     fn may_stop(&self) -> bool {
-        self.stopping.is_some_and(|until| self.dispatch.has_ended() || until <= self.clock.now())
+        let is_done = || self.dispatch.has_ended() && self.blocked.is_empty();
+        self.stopping.is_some_and(|until| is_done() || until <= self.clock.now())
     }
 
-    fn stop(&mut self) -> Result<(), StopError> {
+    fn stop(&mut self) -> Result<(), ClientStopError> {
         self.retry_blocked();
+        self.refuse_blocked();
+        self.store_and_stop().map_err(ClientStopError::NotStored)?;
+        self.posted.take().map_or(Ok(()), |error| Err(ClientStopError::Posted(error)))
+    }
+
+    /// What has found no room by now is not sent any more.
+    fn refuse_blocked(&mut self) {
+        for begun in core::mem::take(&mut self.blocked) {
+            self.refuse(begun, SendError::Busy);
+        }
+    }
+
+    fn store_and_stop(&mut self) -> Result<(), StopError> {
         // What was settled is acknowledged, so that nobody has to send it again.
         let until = self.clock.now() + self.patience;
         loop {
@@ -335,9 +350,7 @@ impl Drop for Loop {
         }
         self.dispatch.end();
         let stored = self.node.stored_through();
-        for begun in core::mem::take(&mut self.blocked) {
-            self.refuse(begun, SendError::Busy);
-        }
+        self.refuse_blocked();
         for waiting in self.waiting.drain(..) {
             let is_stored = waiting.id <= stored;
             waiting.answer(is_stored);

@@ -222,7 +222,7 @@ impl Client {
         lock(&self.running).as_ref().is_some_and(|running| !running.commands.are_closed())
     }
 
-    /// Ends the run in good order: the callback that is being called returns, what was sent is stored, every peer is told.
+    /// Ends the run in good order: the callback that is being called returns, what was sent or posted is stored, every peer is told.
     /// Messages that are not acknowledged stay in the store, messages that were not settled come again. Then
     /// [`run`](Self::run) may be called again. Nothing happens if the client does not run.
     ///
@@ -312,11 +312,11 @@ impl Client {
         Ok(Sent { id, class })
     }
 
-    /// Hands over a message to be sent, and does not wait: what became of it is told by [`flush`](Self::flush), and by the error of
-    /// the next one.
+    /// Hands over a message to be sent, and does not wait: what became of it is told by [`flush`](Self::flush), or by
+    /// [`stop`](Self::stop).
     ///
     /// # Errors
-    /// `Busy`, if 16 MiB or 65,536 messages wait to be taken: flush. `NotRunning`.
+    /// `Busy`, if 16 MiB or 65,536 messages were posted that are not queued yet: flush. `NotRunning`.
     pub fn post(&self, topic: &str, payload: &[u8], options: SendOptions) -> Result<(), ClientSendError> {
         let (commands, _) = self.commands()?;
         self.check_topic(topic)?;
@@ -395,7 +395,7 @@ impl Threads {
         match ended {
             Err(_) => Err(ClientStopError::Panicked),
             Ok(End::Failed(error)) => Err(ClientStopError::Failed(error)),
-            Ok(End::Stopped(Err(error))) => Err(ClientStopError::NotStored(error)),
+            Ok(End::Stopped(Err(error))) => Err(error),
             Ok(End::Stopped(Ok(()))) if stuck => Err(ClientStopError::CallbackBusy),
             Ok(End::Stopped(Ok(()))) => Ok(()),
         }

@@ -5,8 +5,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use liner_mio::{
-    Backpressure, Class, Client, ClientSendError, HeapStore, Mode, Quota, SendError, SendMode, SendOptions,
-    Status, Taken,
+    Backpressure, Class, Client, ClientSendError, ClientStopError, HeapStore, Mode, Quota, SendError,
+    SendMode, SendOptions, Status, Taken,
 };
 
 use super::common::{Faulty, PATIENCE};
@@ -137,6 +137,32 @@ fn what_is_told_before_it_is_stored_survives_nothing() {
 }
 
 #[test]
+fn m26_a_stop_stores_what_was_posted_before_it() {
+    let mut town = Town::default();
+    let one = town.client("one", &[]);
+    one.configure(|builder| builder.peer("127.0.0.1:1").configure(|config| config.queue_bytes = 4096));
+    let _told = run(&one);
+    for _ in 0..20_000 {
+        one.post("t", &[7; 100], SendOptions::new(Mode::One)).unwrap();
+    }
+    one.stop().unwrap();
+    assert_eq!(one.pending_count().unwrap(), 20_000);
+    // What finds no room is told.
+    let (one, two) = bounded(&mut town, 1, Backpressure::Refuse);
+    let _answers = run(&two);
+    one.stop().unwrap();
+    for _ in 0..2 {
+        two.post("to-one", b"x", SendOptions::new(Mode::One)).unwrap();
+    }
+    let refused = two.stop();
+    assert!(
+        matches!(refused, Err(ClientStopError::Posted(ClientSendError::Busy { sent: 0 }))),
+        "{refused:?}"
+    );
+    assert_eq!(two.stop().map_err(|error| error.to_string()), Ok(()), "once");
+}
+
+#[test]
 fn what_was_sent_before_an_error_is_stored_when_the_error_is_told() {
     use std::sync::atomic::Ordering;
     let (one, switch) = with_switch();
@@ -220,8 +246,8 @@ fn what_is_posted_and_finds_no_room_is_bounded() {
     let taken = (0..200_000).take_while(|_| two.post("to-one", b"x", options).is_ok()).count();
     assert!((65_536..=65_537).contains(&taken), "65,536 wait besides the one that is queued: {taken}");
     assert_eq!(two.post("to-one", b"x", options), Err(ClientSendError::Busy { sent: 0 }));
-    // What was refused makes room, and what waits no longer.
-    two.stop().unwrap();
+    let stopped = two.stop();
+    assert!(matches!(stopped, Err(ClientStopError::Posted(_))), "it is told that they are lost: {stopped:?}");
     let _answers = run(&two);
     assert_eq!(two.post("to-one", b"x", options), Ok(()));
 }
