@@ -6,7 +6,9 @@ mod nodes;
 
 use std::time::Duration;
 
+use liner_proto::effect::StoreOp;
 use liner_proto::router::DirectoryRows;
+use liner_proto::store::Store as _;
 use nodes::Node;
 
 const PAUSE: Duration = Duration::from_millis(500);
@@ -83,4 +85,19 @@ fn a_row_that_is_given_another_name_is_that_nodes_alone() {
     look(&mut node, &[["t", "a:1", "old"]]);
     look(&mut node, &[["t", "a:1", "new"]]);
     assert_eq!(known(&node, "t"), [("a:1".to_owned(), "new".to_owned())]);
+}
+
+#[test]
+fn a_node_that_is_forgotten_keeps_no_row() {
+    let mut node = shared("n");
+    let rows = [["t", "a:1", "m"], ["t", "b:2", "m"], ["u", "b:2", "m"], ["t", "c:3", "o"]];
+    let ops = rows.map(|[topic, address, name]| StoreOp::Subscribe { topic, address, name });
+    node.store.apply(&ops).expect("in memory");
+    node.store.commit().expect("in memory");
+    look(&mut node, &rows);
+    node.router.forget(node.now, "m", false).expect("it is away");
+    node.serve();
+    assert_eq!(node.held().rows, [("t".to_owned(), "o".to_owned())]);
+    look(&mut node, &[["t", "c:3", "o"]]);
+    assert_eq!(known(&node, "t").len(), 1);
 }

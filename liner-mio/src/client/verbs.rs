@@ -63,6 +63,18 @@ struct Row {
     name: String,
 }
 
+impl Row {
+    /// Its address without the mark of a subscriber that is ephemeral.
+    fn shown(&self) -> &str {
+        self.address.trim_start_matches('~')
+    }
+
+    /// Where its node listens, if it does not only dial.
+    fn listens(&self) -> Option<&str> {
+        Some(self.shown()).filter(|address| !address.starts_with('@'))
+    }
+}
+
 /// A queue as a store has it.
 struct Queued {
     kind: fn(&str) -> Queue<'_>,
@@ -205,10 +217,11 @@ impl Client {
         if let Some(known) = known {
             return Ok(known);
         }
-        let mut known: Vec<_> = self.open()?.rows.into_iter().filter(|row| row.topic == topic).collect();
+        let rows = self.open()?.rows.into_iter().filter(|row| row.topic == topic);
+        let away = |row: Row| KnownAddress { address: row.shown().to_owned(), name: row.name, is_up: false };
+        let mut known: Vec<_> = rows.map(away).collect();
         known.sort_by(|one, other| one.address.cmp(&other.address));
-        let away = |row: Row| KnownAddress { address: row.address, name: row.name, is_up: false };
-        Ok(known.into_iter().map(away).collect())
+        Ok(known)
     }
 
     /// The same after a look at the directory of a store that several nodes share, now instead of within half a second. Sends find those
@@ -239,9 +252,8 @@ impl Client {
                     PendingFor { name: String::new(), address: address.to_owned(), messages }
                 }
                 Queue::Node(_) | Queue::Topic(_) => {
-                    let row = rows.iter().find(|row| row.name == name);
-                    let address = row.map(|row| row.address.clone()).unwrap_or_default();
-                    PendingFor { name, address, messages }
+                    let address = rows.iter().filter(|row| row.name == name).find_map(Row::listens);
+                    PendingFor { address: address.unwrap_or_default().to_owned(), name, messages }
                 }
             },
         );

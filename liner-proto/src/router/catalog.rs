@@ -6,10 +6,12 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 use super::event::Event;
 use super::storage::Staged;
-use super::{Router, directory};
+use super::topics::Row;
+use super::{PeerId, Router, TopicId, directory};
 use crate::effect::StoreFault;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup};
@@ -139,6 +141,17 @@ impl Router {
         self.catalog.rows = rows;
     }
 
+    /// Adds the rows of a node that only the shared directory has: in memory it has one for each topic.
+    pub(super) fn add_shared_rows(&mut self, peer: PeerId, rows: &mut Vec<(TopicId, Row)>) {
+        let Some(state) = self.peers.get(peer.0) else { return };
+        for ((topic, address), _) in self.catalog.rows.iter().filter(|(_, name)| **name == state.name) {
+            let topic = self.topics.intern(topic);
+            if !rows.iter().any(|(other, row)| *other == topic && row.address == *address) {
+                rows.push((topic, Row { peer, address: address.clone(), heard: false }));
+            }
+        }
+    }
+
     /// A row that was not there before.
     fn find_row(&mut self, topic: &str, address: &str, name: &str) {
         let has_room = self.names.len() < self.config.names_max || self.names.contains_key(name);
@@ -160,7 +173,7 @@ impl Router {
     /// A row is not there any more. A node that is connected speaks for itself.
     fn end_row(&mut self, topic: &str, address: &str, name: &str) {
         let Some((&peer, topic)) = self.names.get(name).zip(self.topics.find(topic)) else { return };
-        let is_it = |row: &super::topics::Row| row.peer == peer && *row.address == *address;
+        let is_it = |row: &Row| row.peer == peer && *row.address == *address;
         if !self.topics.rows(topic).iter().any(is_it) {
             return;
         }
