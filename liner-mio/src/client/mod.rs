@@ -99,7 +99,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Client {
     /// A client that does not run yet. `name` is unique among all nodes that it will meet, and stays the same over restarts;
     /// `topic` is where it is sent to; `listen` is `host:port`, port 0 takes a free one. `open` opens its store, now to see
-    /// whether it can be, and whenever it is needed.
+    /// whether it can be, and whenever it is needed; it calls nothing of the client.
     ///
     /// # Errors
     /// See [`NewClientError`].

@@ -112,6 +112,7 @@ impl Client {
     }
 
     /// Changes anything of the [`Node`](crate::Node) that is built for each run from now on: limits, peers, lines, how it sends.
+    /// `configure` calls nothing of the client: it is called in the midst of [`run`](Self::run).
     pub fn configure(&self, configure: impl Fn(Builder) -> Builder + Send + 'static) {
         lock(&self.settings).configure.push(Box::new(configure));
     }
