@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use liner_proto::config::HEAD_BYTES_MAX;
 use liner_proto::delivery::SendMode;
-use liner_proto::router::{Framing, InDoubt, NAME_BYTES_MAX, NodeConfig, Quota, Router};
+use liner_proto::router::{
+    Framing, InDoubt, NAME_BYTES_MAX, NodeConfig, QueuePolicy, QueueRule, Quota, Router,
+};
 use liner_proto::store::{HeapStore, Store};
 use mio::{Poll, Waker};
 
 use crate::clock::{self, Clock};
 use crate::error::BuildError;
-use crate::link::{Line, LineUrl, Links, Listener, WAKER};
+use crate::link::{Line, LineUrl, Links, Listener, WAKER, connections_max};
 use crate::node::Node;
 use crate::storage::{REPEAT_MAX, Stores};
 
@@ -166,6 +168,37 @@ impl Builder {
         self.configure(move |config| config.limits.message_max = bytes.saturating_add(HEAD_BYTES_MAX))
     }
 
+    /// Connections at a time, 1,024 without this, and never more than the process may have descriptors less 64. Of those, 64 are for
+    /// connections whose handshake is not finished; beyond the rest, a node that connects is refused unless it is connected already
+    /// ([`Event::ConnectionsFull`](crate::Event::ConnectionsFull)).
+    pub fn connections_max(self, max: usize) -> Self {
+        self.configure(move |config| config.connections_max = max)
+    }
+
+    /// Connections at a time from one IPv4 address, or from one /64 of IPv6; no bound without this. Further ones are closed at once.
+    pub fn connections_per_address(self, max: usize) -> Self {
+        self.configure(move |config| config.connections_per_source = Some(max))
+    }
+
+    /// How much may be queued for one node. Without this a node that takes custody has [`Quota::QUEUE`], another one no bound but its
+    /// store's.
+    pub fn queue_quota(self, quota: Quota) -> Self {
+        self.configure(move |config| config.queue_quota = Some(quota))
+    }
+
+    /// What becomes of a message that this node sends when that much is queued for its receiver: the send is refused by default.
+    pub fn queue_policy(self, policy: QueuePolicy) -> Self {
+        self.configure(move |config| config.queue_policy = policy)
+    }
+
+    /// Another quota, and another policy, for the node `name` alone.
+    pub fn queue_rule_of(self, name: &str, rule: QueueRule) -> Self {
+        let name = name.to_owned();
+        self.configure(move |config| {
+            config.queue_rules.insert(name, rule);
+        })
+    }
+
     /// What becomes of messages that a peer may have had before it forgot this node's stream, as a device does that is switched off;
     /// they come again by default, marked.
     pub fn in_doubt(self, policy: InDoubt) -> Self {
@@ -223,6 +256,7 @@ impl Builder {
         for configure in self.configure {
             configure(&mut config);
         }
+        config.connections_max = config.connections_max.min(connections_max());
         config.address = with_port(config.address, &listeners);
         if config.inbox.is_some() && config.takes_custody {
             return Err(BuildError::InboxWithCustody);

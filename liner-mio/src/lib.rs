@@ -46,8 +46,8 @@ pub use handler::Handler;
 pub use liner_proto::delivery::SendMode;
 pub use liner_proto::id::{Class, SendId};
 pub use liner_proto::router::{
-    Address, Decision, Event, ForgetError, Framing, InDoubt, Message, NodeConfig, PutAsideError, QueuedFor,
-    Quota, Receipt, SendError, SendOptions, Settle,
+    Address, Decision, Event, ForgetError, Framing, InDoubt, Message, NodeConfig, PutAsideError, QueuePolicy,
+    QueueRule, QueuedFor, Quota, Receipt, SendError, SendOptions, Settle,
 };
 pub use liner_proto::store::{HeapStore, Store};
 pub use liner_proto::wire::record::Mode;

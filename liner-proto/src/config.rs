@@ -42,6 +42,8 @@ impl Limits {
 pub struct Timing {
     /// A connection whose handshake is not finished by then is closed.
     pub handshake: Duration,
+    /// A connection whose handshake is not finished gives way to a new one, if there are too many, after this long and not before.
+    pub handshake_min: Duration,
     /// A link that has been silent for this long sends its marks.
     pub keep_alive: Duration,
     /// A link from which nothing was heard for this long is dead.
@@ -62,6 +64,7 @@ impl Timing {
     /// The documented defaults.
     pub const DEFAULT: Self = Self {
         handshake: Duration::from_secs(3),
+        handshake_min: Duration::from_millis(20),
         keep_alive: Duration::from_secs(5),
         peer_silent: Duration::from_secs(15),
         stall: Duration::from_secs(30),

@@ -16,6 +16,8 @@ pub enum Fault {
     NumberReused,
     /// The completion of a batch is taken for the completion of the batches after it, too.
     EarlyCompletion,
+    /// A cursor covers messages that the application has taken and not settled.
+    UnsettledCovered,
     /// The rows of one message for several next hops are committed one by one, the cursor with the first.
     CustodyNotAtomic,
     /// Frames are not sealed for their session, on a line.
@@ -30,12 +32,13 @@ pub enum Fault {
 
 impl Fault {
     /// Every wrong behaviour.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AckBeforeCommit,
         Self::CursorOutsideTransaction,
         Self::EpochIgnored,
         Self::NumberReused,
         Self::EarlyCompletion,
+        Self::UnsettledCovered,
         Self::CustodyNotAtomic,
         Self::CrcNotSeeded,
         Self::LateFrameAccepted,

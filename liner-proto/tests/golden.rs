@@ -196,19 +196,33 @@ fn add_control(vectors: &mut Vectors) {
     add_body(vectors, "echo", &Body::Echo(Echo { number: 300 }));
     add_body(vectors, "skipped", &Body::Skipped(0x80));
 
-    let rows = [
-        Row { change: Change::Add, topic: "t", name: "a", address: "10.0.0.1:7420", durable: true },
-        Row { change: Change::Remove, topic: "t", name: "b", address: "@b", durable: false },
-    ];
-    let mut bytes = [0; 64];
+    let add = |topic, name, address| Row { change: Change::Add, topic, name, address, durable: true };
+    add_page(
+        vectors,
+        "page",
+        &[
+            add("t", "a", "10.0.0.1:7420"),
+            Row { change: Change::Remove, topic: "t", name: "b", address: "@b", durable: false },
+        ],
+    );
+    let gone = Row { change: Change::Remove, ..add("", "d", "") };
+    add_page(
+        vectors,
+        "page-of-others",
+        &[add("", "a", "10.0.0.1:7420"), add("t", "c", "10.0.0.3:7420"), gone],
+    );
+}
+
+fn add_page(vectors: &mut Vectors, name: &str, rows: &[Row<'_>]) {
+    let mut bytes = [0; 128];
     let Ok(mut page) = PageBuilder::new(&mut bytes, 300) else { panic!("no room for a page") };
     assert!(rows.iter().all(|row| page.push(row)));
     let len = page.finish(true);
     let decoded = wire::decode(&bytes[..len]);
     let Ok(Body::Page(page)) = decoded else { panic!("{decoded:?}") };
     assert_eq!((page.version, page.last), (300, true));
-    assert!(page.rows().eq(rows.map(Ok)));
-    add_body(vectors, "page", &Body::Page(page));
+    assert!(page.rows().eq(rows.iter().copied().map(Ok)));
+    add_body(vectors, name, &Body::Page(page));
 }
 
 fn add_records(vectors: &mut Vectors) {

@@ -352,3 +352,51 @@ fn after_the_only_subscriber_has_gone_off_a_send_finds_nobody() {
         assert_eq!(node.router.send(node.now, "t", b"", mode), Err(SendError::NoAddress));
     }
 }
+
+/// Each of the two halves dials, and hears of the others while connections are being made.
+#[test]
+fn no_connection_is_made_twice_or_lost_while_all_dial_all() {
+    let mut net = Net::default();
+    replicas(&mut net, 12);
+    net.pass(10 * SECOND);
+    assert_eq!(net.links(), 12 * 11 / 2);
+    let dialled = net.dialled.len();
+    net.pass(30 * SECOND);
+    assert_eq!((net.links(), net.dialled.len()), (66, dialled));
+    // Each pair dialled at most twice: once from each side.
+    let mut pairs: Vec<(usize, String)> = net.dialled.clone();
+    pairs.sort();
+    assert!(pairs.chunk_by(|one, other| one == other).all(|same| same.len() <= 2), "{pairs:?}");
+}
+
+#[test]
+fn no_more_is_told_of_others_than_may_be() {
+    let mut net = Net::default();
+    replicas(&mut net, 1);
+    net.nodes[0].configure(|config| config.heard_max = 5);
+    net.nodes[0].restart();
+    for number in 0..10 {
+        let index = net.add(&format!("n{number}"), |config| config.mesh_max = 0);
+        net.subscribe(index, "t");
+        net.name(index, "r0:1");
+    }
+    net.pass(SECOND);
+    let late = net.add("late", |config| config.mesh_max = 0);
+    net.name(late, "r0:1");
+    net.pass(SECOND);
+    assert_eq!(net.nodes[late].router.addresses("t").len(), 5);
+    // Those that come when others are gone are told.
+    for index in 1..=5 {
+        net.kill(index);
+    }
+    net.pass(Duration::from_secs(40));
+    for number in 0..3 {
+        let index = net.add(&format!("new{number}"), |config| config.mesh_max = 0);
+        net.subscribe(index, "t");
+        net.name(index, "r0:1");
+    }
+    net.pass(SECOND);
+    let addresses = net.nodes[late].router.addresses("t");
+    let told = addresses.iter().filter(|at| at.name.starts_with("new")).count();
+    assert_eq!(told, 3, "{addresses:?}");
+}

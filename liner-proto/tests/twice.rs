@@ -183,8 +183,8 @@ fn one_whose_link_ends_makes_room_at_once() {
 
 #[test]
 fn the_same_instance_takes_its_own_place_at_once() {
-    // One that does not say which start it is cannot be told apart.
-    for (before, after) in [(1, 1), (0, 1), (1, 0)] {
+    // Of those that do not say which start they are one cannot be told from another.
+    for (before, after) in [(1, 1), (0, 0)] {
         let (mut gateway, mut first, mut second) = (gateway(9), sub(before), sub(after));
         meet(&mut first, &mut gateway);
         gateway.events();
@@ -314,4 +314,21 @@ fn a_connection_that_comes_while_the_node_closes_is_closed() {
         sub.reap();
         assert!(refused(&sub.events(), None, CloseReason::Shutdown, true));
     }
+}
+
+#[test]
+fn one_that_does_not_say_which_instance_it_is_takes_no_name_from_one_that_is_there() {
+    let (mut gateway, mut first, mut nameless) = (gateway(9), sub(1), sub(2));
+    nameless.configure(|config| config.instance = 0);
+    nameless.restart();
+    nameless.router.subscribe(nameless.now, "t");
+    let line = meet(&mut first, &mut gateway);
+    let other = link(&mut nameless, &mut gateway);
+    settle(&mut nameless, &mut gateway, other);
+    settle(&mut first, &mut gateway, line);
+    settle(&mut nameless, &mut gateway, other);
+    send(&mut gateway, b"for the first");
+    settle(&mut nameless, &mut gateway, other);
+    settle(&mut first, &mut gateway, line);
+    assert_eq!((got(&first), got(&nameless)), (vec![&b"for the first"[..]], vec![]));
 }

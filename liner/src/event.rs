@@ -38,6 +38,8 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
         Event::HandshakeFailed { reason, .. } => {
             format!("a connection ended before it was one of ours: {}", reason_words(*reason))
         }
+        Event::HandshakesFailed { count } => format!("{count} more connections ended before they were ours"),
+        Event::ConnectionsFull { max } => format!("{max} nodes are connected: one more was refused"),
         Event::DialFailed { address } => nobody_answers(address),
         Event::Gap { from, count, reason } => {
             format!("{} of {from} will not come: {}", messages(*count), gap_words(*reason))

@@ -50,6 +50,7 @@ planted! {
     epoch_ignored: EpochIgnored, false;
     number_reused: NumberReused, false;
     early_completion: EarlyCompletion, false;
+    unsettled_covered: UnsettledCovered, false;
     custody_not_atomic: CustodyNotAtomic, false;
     crc_not_seeded: CrcNotSeeded, true;
     late_frame_accepted: LateFrameAccepted, true;

@@ -20,7 +20,7 @@ pub(crate) use line::Line;
 pub use line::{LineEvent, LineState};
 pub use serial::{SerialError, SerialPort};
 pub(crate) use stream::{Received, Stream, send};
-pub(crate) use tcp::{CONNECT_PATIENCE, Finished, Listener, connect, keep_alive};
+pub(crate) use tcp::{CONNECT_PATIENCE, Finished, Listener, connect, connections_max, keep_alive, source};
 pub(crate) use url::Place;
 pub use url::{LineUrl, LineUrlError, Parity, SerialSettings};
 

@@ -1,14 +1,15 @@
 //! TCP: listening and connecting without ever waiting.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use liner_proto::router::Framing;
+use liner_proto::router::{Framing, Source};
 use liner_proto::time::Instant;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use rustix::net::sockopt;
+use rustix::process::{Resource, getrlimit};
 
 use crate::builder::resolve;
 use crate::error::BuildError;
@@ -69,13 +70,13 @@ impl Listener {
     }
 
     /// The next connection that waits.
-    pub(crate) fn accept(&mut self, now: Instant) -> Option<TcpStream> {
+    pub(crate) fn accept(&mut self, now: Instant) -> Option<(TcpStream, SocketAddr)> {
         self.retry_at = None;
         loop {
             match self.socket.accept() {
-                Ok((stream, _)) => {
+                Ok((stream, addr)) => {
                     hurry(&stream);
-                    return Some(stream);
+                    return Some((stream, addr));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.ready = false;
@@ -91,6 +92,22 @@ impl Listener {
             }
         }
     }
+}
+
+/// Who has connected, for the bounds of one source: an IPv4 address, or the network of an IPv6 address, of which one machine has
+/// as many as it likes.
+pub(crate) fn source(addr: SocketAddr) -> Source {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(addr) => Source(u64::from(addr.to_bits())),
+        IpAddr::V6(addr) => Source((addr.to_bits() >> 64) as u64),
+    }
+}
+
+/// Connections that the process has descriptors for, beside those that the store and others need.
+pub(crate) fn connections_max() -> usize {
+    const OTHERS: u64 = 64;
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files.saturating_sub(OTHERS).max(files / 2)).unwrap_or(usize::MAX)
 }
 
 /// Begins to connect.

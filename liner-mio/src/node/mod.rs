@@ -51,7 +51,7 @@ const SENDS_PER_READING: u32 = 32;
 ///
 /// # What a turn does
 /// It takes what has arrived, hands it to the handler, lets the handler flush ([`Handler::turn_end`]), commits once, and writes what
-/// may leave now: up to 1 MiB per connection. Connections take turns. The handler is never given more than 1,024 messages or 256 KiB that
+/// may leave now: up to 1 MiB. Connections take turns, and while others wait each is read a frame and written 128 KiB at a time. The handler is never given more than 1,024 messages or 256 KiB that
 /// are not committed, but for a longer message behind less than 128 KiB: it waits for a store that is slow, or away.
 pub struct Node {
     router: Router,
@@ -344,6 +344,11 @@ impl Node {
     /// Names of the peers that are connected.
     pub fn peers_up(&self) -> Vec<String> {
         self.router.peers_up().map(str::to_owned).collect()
+    }
+
+    /// Connections that are there: those of peers, lines, and those whose handshake is not finished.
+    pub fn connections(&self) -> usize {
+        self.links.up()
     }
 
     /// Decides what becomes of the messages for the node `name` that wait because it may have had them: see [`Event::InDoubt`].

@@ -13,17 +13,20 @@ use super::{EVENTS_MAX, Node, Progress};
 use crate::error::DriveError;
 use crate::handler::{Counted, Handler};
 use crate::link::{
-    CONNECT_PATIENCE, Finished, Received, State, Stream, Target, WAKER, connect, keep_alive, send,
+    CONNECT_PATIENCE, Finished, Received, State, Stream, Target, WAKER, connect, keep_alive, send, source,
 };
 
 /// Size of the node's one read buffer, and what a turn hands to the router.
 const READ_BYTES: usize = 256 * 1024;
 
-/// What a turn writes to one connection.
+/// What a turn writes to one connection, and about what it writes to all of them.
 const WRITE_BYTES: usize = 1024 * 1024;
 
-/// Connections accepted in a turn, for each listener.
-const ACCEPTS_MAX: usize = 64;
+/// What is written to one connection at a time if others wait.
+const WRITE_SHARE: usize = 128 * 1024;
+
+/// Connections accepted in a turn, for each listener; of a crowd of strangers one, as messages of others wait meanwhile.
+const ACCEPTS_MAX: usize = 16;
 
 /// How often a turn goes from the store to the links and back, as what is read from the store can be written at once.
 const ROUNDS_MAX: usize = 8;
@@ -93,6 +96,10 @@ impl Node {
             let written = self.write(&mut progress);
             if settled.steps == 0 && written == 0 {
                 self.dirty = false;
+                break;
+            }
+            // Who has much to take is not to keep the others from being read.
+            if progress.bytes_out >= WRITE_BYTES as u64 {
                 break;
             }
         }
@@ -208,16 +215,26 @@ impl Node {
 
     // ------------------------------------------------------------------ connecting
 
+    /// Takes who waits, a few in a turn, and no faster than those who came before had time for their handshakes.
     fn accept(&mut self, now: Instant) {
         for index in 0..self.links.listeners.len() {
-            for _ in 0..ACCEPTS_MAX {
+            for accepted in 0..ACCEPTS_MAX {
                 let Some(listener) = self.links.listeners.get_mut(index) else { break };
                 if !listener.is_due(now) {
                     break;
                 }
+                let from = self.router.accept_from();
+                if from > now {
+                    listener.retry_at = Some(from);
+                    break;
+                }
+                let is_crowd = from > Instant::ZERO;
+                if is_crowd && accepted > 0 {
+                    break;
+                }
                 let framing = listener.framing;
-                let Some(stream) = listener.accept(now) else { break };
-                let conn = self.router.handle_accepted(now, framing);
+                let Some((stream, addr)) = listener.accept(now) else { break };
+                let conn = self.router.handle_accepted_from(now, framing, source(addr));
                 let stream = Stream::Tcp(stream);
                 if self.links.add(self.poll.registry(), stream, State::Up(conn), None).is_err() {
                     self.router.handle_closed(now, conn);
@@ -326,10 +343,14 @@ impl Node {
     /// One read from the link whose turn it is. Gives the bytes.
     fn read_link(&mut self, now: Instant, application: &mut Counted<'_>, progress: &mut Progress) -> usize {
         let Some(slot) = self.links.next_read() else { return 0 };
+        let others = self.links.reads_len() > 0;
         let Some(link) = self.links.get_mut(slot) else { return 0 };
         let State::Up(conn) = link.state else { return 0 };
         let carried = link.carry.len();
-        let received = link.receive(&mut self.input.buffer);
+        // If others wait, a link is given room for one frame: what one turn takes is not to be of one loud peer.
+        let room = if others { self.input.piece.max(2 * carried) } else { usize::MAX };
+        let room = room.min(self.input.buffer.len());
+        let received = link.receive(self.input.buffer.get_mut(..room).unwrap_or_default());
         let (again, line) = (link.readable, link.line);
         match received {
             Received::Nothing => 0,
@@ -388,9 +409,10 @@ impl Node {
     }
 
     fn write_link(&mut self, now: Instant, slot: usize, progress: &mut Progress) {
+        let others = self.links.writes_len() > 0;
         let Some(link) = self.links.get_mut(slot) else { return };
         let State::Up(conn) = link.state else { return };
-        let mut budget = WRITE_BYTES;
+        let mut budget = if others { WRITE_SHARE } else { WRITE_BYTES };
         while link.writable {
             let transmit = self.router.poll_transmit(now, conn);
             if transmit.is_empty() {

@@ -27,6 +27,11 @@ impl<R: Ring> Outbound<R> {
         self.drop_through(self.gone_through() + 1, reason) > 0
     }
 
+    /// Whether there is a message that is stored and not acknowledged.
+    pub fn has_droppable(&self) -> bool {
+        self.gone_through() + 1 < self.stored.number
+    }
+
     /// The last number that is acknowledged or dropped.
     pub fn gone_through(&self) -> u64 {
         self.gap.map_or(self.acked, |(gap, _)| gap.max(self.acked))

@@ -103,6 +103,11 @@ impl Inbound {
         self.doubt_left = repeat_max;
     }
 
+    /// Whether the node shows a wrong behaviour.
+    pub fn shows(&self, fault: Fault) -> bool {
+        self.planted.has(fault)
+    }
+
     /// The sender's epoch.
     pub const fn epoch(&self) -> Epoch {
         self.epoch

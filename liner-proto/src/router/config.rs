@@ -4,6 +4,7 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::doubt::InDoubtPolicy;
+use super::quota::{QueuePolicy, QueueRules, Quota};
 use crate::config::{Limits, Timing};
 use crate::delivery::SendMode;
 use crate::id::Class;
@@ -50,9 +51,21 @@ pub struct NodeConfig {
     /// What may be queued for one node. A node that takes custody has [`Quota::QUEUE`] without one, another one no bound but its
     /// store's.
     pub queue_quota: Option<Quota>,
+    /// What becomes of a message of this node's own when that much is queued for its receiver.
+    pub queue_policy: QueuePolicy,
+    /// Other quotas and policies for some nodes, by their names.
+    pub queue_rules: QueueRules,
     /// Names of peers that are known at a time; beyond them a new one is refused. A name is forgotten when its node is away
     /// and nothing is left of it: no subscription, no queue, and no number of its stream that was taken.
     pub names_max: usize,
+    /// Connections at a time: those whose handshake is not finished, and sessions. Beyond them the session of a connection that the
+    /// other side has made is refused, unless it takes the place of another one; this node's own dials are not.
+    pub connections_max: usize,
+    /// Those of them whose handshake is not finished and that others have made; at most half of all. Of one more, one gives way: the
+    /// oldest of the [source](super::Source) that has the most.
+    pub strangers_max: usize,
+    /// Those of them that come from one [source](super::Source); no bound without one, as many nodes may be on one machine.
+    pub connections_per_source: Option<usize>,
     /// Topics that peers may bring into use at a time, all of them together. One peer has a sixteenth of them at most by its
     /// subscriptions, and as many by what is kept of its messages.
     pub topics_max: usize,
@@ -96,7 +109,12 @@ impl NodeConfig {
             queue_bytes: 16 * 1024 * 1024,
             kept: Quota::DEFAULT,
             queue_quota: None,
+            queue_policy: QueuePolicy::default(),
+            queue_rules: QueueRules::new(),
             names_max: 65_536,
+            connections_max: 1024,
+            strangers_max: 64,
+            connections_per_source: None,
             topics_max: 65_536,
             mesh_max: 64,
             heard_max: 1024,
@@ -107,27 +125,5 @@ impl NodeConfig {
             repeat_max: u64::MAX,
             planted: Planted::default(),
         }
-    }
-}
-
-/// How much may be queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    /// Messages.
-    pub messages: u64,
-    /// Bytes of their records.
-    pub bytes: u64,
-}
-
-impl Quota {
-    /// 100,000 messages, 256 MiB.
-    pub const DEFAULT: Self = Self { messages: 100_000, bytes: 256 * 1024 * 1024 };
-
-    /// For one node: 10,000,000 messages, 4 GiB.
-    pub const QUEUE: Self = Self { messages: 10_000_000, bytes: 4 * 1024 * 1024 * 1024 };
-
-    /// Whether nothing may be queued.
-    pub(super) const fn is_none(self) -> bool {
-        self.messages == 0 || self.bytes == 0
     }
 }

@@ -5,6 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::admission::Source;
 use super::line::Line;
 use super::loose::Loose;
 use super::rival::Contest;
@@ -48,9 +49,6 @@ impl Transmit<'_> {
     }
 }
 
-/// Connections whose handshake is not finished. The oldest gives way to a new one.
-const UNFINISHED_MAX: usize = 64;
-
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) framing: Framing,
@@ -60,6 +58,8 @@ pub(super) struct Conn {
     /// What a lossy line needs.
     pub(super) line: Option<Box<Line>>,
     pub(super) dial: Option<DialId>,
+    /// Where it comes from, if the other side has made it.
+    pub(super) source: Source,
     /// The peer, from the moment it has proved that it answers to this handshake.
     pub(super) peer: Option<PeerId>,
     /// Which start of the other side this is, as it says; 0 if it has not said so.
@@ -151,6 +151,7 @@ impl Conns {
             next: None,
             line,
             dial,
+            source: Source::default(),
             peer: None,
             instance: 0,
             caller: None,
@@ -174,17 +175,6 @@ impl Conns {
         let id = ConnId((u64::from(slot.generation) << 32) | index as u64);
         self.list(id);
         id
-    }
-
-    /// The oldest connection that the other side made and whose handshake is not finished, if there are too many.
-    pub(super) fn surplus(&self) -> Option<ConnId> {
-        let unfinished = || {
-            self.iter().filter(|(_, conn)| conn.dial.is_none() && conn.peer.is_none() && !conn.is_patient())
-        };
-        if unfinished().count() <= UNFINISHED_MAX {
-            return None;
-        }
-        unfinished().min_by_key(|(_, conn)| conn.began).map(|(id, _)| id)
     }
 
     pub(super) fn get(&self, id: ConnId) -> Option<&Conn> {

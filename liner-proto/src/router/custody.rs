@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::dial::Dials;
 use super::event::Event;
-use super::outbox::{Key, Outbox};
+use super::outbox::Key;
 use super::topics::Row;
 use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError};
@@ -39,7 +39,7 @@ impl Router {
             self.check_fits(peer, topic, header, payload)?;
             let target = self.target(topic, peer);
             self.check_quota(target)?;
-            return self.push(target, topic, header, payload, false).map_err(|error| self.send_error(error));
+            return self.push_own(target, topic, header, payload, false);
         }
         // All or none: the memory is there for every copy before the first is queued.
         let need = payload.len() + self.topics.text(topic).len() + 64;
@@ -55,7 +55,7 @@ impl Router {
         for index in 0..count {
             let Some(peer) = self.topics.rows(topic).get(index).map(|row| row.peer) else { continue };
             let target = self.target(topic, peer);
-            self.push(target, topic, header, payload, true).map_err(|error| self.send_error(error))?;
+            self.push_own(target, topic, header, payload, true)?;
         }
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Router {
             }
             sent = true;
             let target = self.dial_target(dial);
-            self.push(target, topic, header, payload, !one).map_err(|error| self.send_error(error))?;
+            self.push_own(target, topic, header, payload, !one)?;
         }
         if sent {
             return Ok(());
@@ -107,7 +107,7 @@ impl Router {
         if self.is_over_quota(kept) {
             return Err(SendError::Busy);
         }
-        self.push(kept, topic, header, payload, false).map_err(|error| self.send_error(error))
+        self.push_own(kept, topic, header, payload, false)
     }
 
     /// Where a message waits for whoever answers at a dialled address.
@@ -180,17 +180,17 @@ impl Router {
         self.push(id, topic, header, payload, true).is_ok()
     }
 
-    fn check_quota(&mut self, id: OutboxId) -> Result<(), SendError> {
-        if self.is_queue_full(id) { Err(SendError::Busy) } else { Ok(()) }
-    }
-
-    /// Whether as much is queued for a node, or for whoever answers at an address, as may be.
-    #[inline]
-    pub(super) fn is_queue_full(&mut self, id: OutboxId) -> bool {
-        let Some(quota) = self.config.queue_quota else { return false };
-        let is_bounded = |outbox: &&mut Outbox| matches!(outbox.key, Key::Node(_) | Key::Address(_));
-        let outbox = self.outboxes.get_mut(id.0).filter(is_bounded);
-        outbox.is_some_and(|outbox| outbox.is_over(quota))
+    /// Queues a message of the node's own application, of which it is known that the quota allows it.
+    fn push_own(
+        &mut self,
+        id: OutboxId,
+        topic: TopicId,
+        header: &Header<'_>,
+        payload: &[u8],
+        over: bool,
+    ) -> Result<(), SendError> {
+        self.make_room_in(id, topic);
+        self.push(id, topic, header, payload, over).map_err(|error| self.send_error(error))
     }
 
     fn push(

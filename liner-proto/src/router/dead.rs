@@ -122,29 +122,20 @@ impl Router {
     ) -> bool {
         let (reason, kept) = (DeadReason::Quota, self.storage.spare_room() > 0);
         let Some(outbox) = self.outboxes.get(id.0) else { return false };
-        let (name, oldest) = (outbox.key.queue().name().into(), outbox.out.gone_through() + 1);
+        let name = outbox.key.queue().name().into();
         let mut count = 1;
         if kept {
             self.storage.put_aside += 1;
             let record = written_out(header, self.topics.text(topic), payload);
             self.storage.stage(Staged::Dead { peer: name, topic, reason, record });
         } else {
-            if let Some(conn) = outbox.peer.and_then(|peer| self.peers.get(peer.0)?.conn) {
-                self.keep_in_flight(conn, oldest + 1);
-                self.conns.list(conn);
-            }
             // Two for one, if it held more than it may: what is not stored yet cannot be dropped.
-            count = (0..2).take_while(|_| self.is_queue_full(id) && self.drop_oldest(id)).count() as u64;
-            self.list(id);
+            count = self.drop_oldest(id, 2);
         }
         let Some(outbox) = self.outboxes.get(id.0).filter(|_| count > 0) else { return kept };
         let loss = Loss { name: outbox.key.queue().name(), topic: self.topics.text(topic), reason, kept };
         self.events.extend(self.tally.add(self.now, loss, count));
         kept
-    }
-
-    fn drop_oldest(&mut self, id: OutboxId) -> bool {
-        self.outboxes.get_mut(id.0).is_some_and(|outbox| outbox.out.drop_oldest(GapReason::Dropped))
     }
 
     /// Puts the messages aside that come next for a peer and that it does not take, if there are such. A store drops what is

@@ -80,8 +80,9 @@ pub(super) struct Dials {
     turn: usize,
     /// How many look for a node.
     seeking: usize,
-    /// There was no room to look for another one.
-    pub(super) is_starved: bool,
+    /// There was no room to look for another one, and whether there is since.
+    is_starved: bool,
+    has_room: bool,
 }
 
 impl Dials {
@@ -127,7 +128,23 @@ impl Dials {
             && target.sought.take().is_some()
         {
             self.seeking -= 1;
+            self.has_room = true;
         }
+    }
+
+    /// There is no room to look for another one.
+    pub(super) const fn starve(&mut self) {
+        self.is_starved = true;
+        self.has_room = false;
+    }
+
+    /// Whether there is room for those that there was none for.
+    pub(super) const fn is_eased(&mut self) -> bool {
+        let is_eased = self.is_starved && self.has_room;
+        if is_eased {
+            self.is_starved = false;
+        }
+        is_eased
     }
 
     /// Nobody knows any more who answers where the node did.

@@ -57,6 +57,17 @@ pub enum Event {
         /// Whether this node had dialled it.
         dialed: bool,
     },
+    /// So many more connections that others had made have ended before their handshakes did: of more than a few in a second only
+    /// their number is told.
+    HandshakesFailed {
+        /// How many.
+        count: u64,
+    },
+    /// A peer's session was refused, as there are `max` already. Told once until there was room again.
+    ConnectionsFull {
+        /// How many there may be, [`connections_max`](super::NodeConfig::connections_max) less the places for strangers.
+        max: usize,
+    },
     /// Nobody answers at an address that is dialled. Told at the first attempt; it is dialled again and again.
     DialFailed {
         /// The address.
@@ -197,6 +208,8 @@ impl Event {
                 let name = Text::of(name.as_deref().unwrap_or_default());
                 debug!("the handshake of connection {} with {:?} has failed: {:?}", conn.0, name, reason);
             }
+            Self::HandshakesFailed { count } => debug!("{} more handshakes have failed", count),
+            Self::ConnectionsFull { max } => warn!("a session was refused: there are {}", max),
             Self::DialFailed { address } => debug!("nobody answers at {:?}", Text::of(address)),
             Self::WrongName { address, expected, found } => {
                 let (address, expected, found) = (Text::of(address), Text::of(expected), Text::of(found));
@@ -311,6 +324,12 @@ impl Extend<Event> for Events {
 impl Events {
     pub(super) fn push(&mut self, event: Event) {
         event.log();
+        let is_minor = matches!(event, Event::Subscribed { .. } | Event::Unsubscribed { .. });
+        if is_minor && self.queue.len() >= EVENTS_MAX / 2 {
+            // A peer may take thousands of topics at once: that must not push out anything else.
+            self.missed += 1;
+            return;
+        }
         if self.queue.len() == EVENTS_MAX {
             self.queue.pop_front();
             self.missed += 1;

@@ -38,6 +38,8 @@ impl Router {
 
     pub(super) fn handle_hello(&mut self, id: ConnId, name: &str, about: About) -> Result<(), CloseReason> {
         self.check_name(name)?;
+        // As early as this, so that it does not take itself for connected, and dial again at once.
+        self.check_connections(id, name)?;
         let fresh = self.fresh_epoch(name);
         let mut epoch = || Epoch(self.rng.next_nonzero());
         let assigned = about.inbox.is_none().then(|| Assigned { outbox: epoch(), inbox: epoch() });
@@ -87,6 +89,7 @@ impl Router {
             return Err(CloseReason::Normal);
         }
         self.check_room(&caller.name)?;
+        self.check_connections(id, &caller.name)?;
         let peer = self.peer_named(&caller.name);
         if self.peers.get(peer.0).is_some_and(|peer| peer.outbox.is_none()) {
             self.make_outbox(peer, caller.fresh);

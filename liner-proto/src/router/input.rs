@@ -23,20 +23,6 @@ use crate::wire::{self, Body};
 const HANDSHAKE_FRAME_MAX: usize = 2048;
 
 impl Router {
-    /// Somebody has connected to this node.
-    pub fn handle_accepted(&mut self, now: Instant, framing: Framing) -> ConnId {
-        self.tick(now);
-        let nonce = self.rng.next_nonzero();
-        let session = Session::accept(self.now, nonce, self.config.timing);
-        let (session, line) = self.on_framing(framing, session);
-        let id = self.conns.add(framing, session, line, None, self.now);
-        self.turn_away(id);
-        if let Some(surplus) = self.conns.surplus() {
-            self.conns.finish(surplus);
-        }
-        id
-    }
-
     /// A connection to a dialled address is there.
     pub fn handle_dialed(&mut self, now: Instant, dial: DialId, framing: Framing) -> ConnId {
         self.tick(now);
@@ -50,7 +36,7 @@ impl Router {
     }
 
     /// COBS is for links that may lose and damage bytes.
-    fn on_framing(&mut self, framing: Framing, session: Session) -> (Session, Option<Box<Line>>) {
+    pub(super) fn on_framing(&mut self, framing: Framing, session: Session) -> (Session, Option<Box<Line>>) {
         if framing == Framing::Length {
             return (session, None);
         }
@@ -78,7 +64,8 @@ impl Router {
         } else if reason != CloseReason::Replaced && !(conn.is_patient() && reason == CloseReason::LinkLost) {
             // A line that waits for its device begins no handshake: whoever has opened it tells that it is lost.
             let name = conn.caller.map(|caller| caller.name.into());
-            self.events.push(Event::HandshakeFailed { conn: id, name, reason, dialed });
+            let failed = Event::HandshakeFailed { conn: id, name, reason, dialed };
+            self.events.extend(self.strangers.fail(self.now, dialed, failed));
         }
         if let Some(dial) = conn.dial {
             self.dials.lost(self.now, dial, Some(id), was_up, &mut self.rng);

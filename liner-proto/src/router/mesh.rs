@@ -358,8 +358,7 @@ impl Router {
         }
         let is_queued = !self.kept_is_empty(state.outbox);
         if !is_queued && self.dials.seeking() >= self.config.mesh_max {
-            self.dials.is_starved = true;
-            return;
+            return self.dials.starve();
         }
         let address = address.into();
         let dial = self.dials.seek(peer, address, self.now);
@@ -376,7 +375,7 @@ impl Router {
 
     /// Those that there was no room for are dialled, as far as there is now.
     pub(super) fn seek_others(&mut self) {
-        if core::mem::take(&mut self.dials.is_starved) {
+        if self.dials.is_eased() {
             for peer in self.peers.ids() {
                 self.seek(PeerId(peer));
             }

@@ -13,6 +13,7 @@
 //! does not matter for what is promised: an acknowledgement that has to wait for a commit is held back in here. Outputs
 //! are derived from state, so a sink that was full is simply asked again when it has room.
 
+mod admission;
 mod catalog;
 mod config;
 mod conn;
@@ -40,6 +41,7 @@ mod outbox;
 mod output;
 mod peer;
 mod pieces;
+mod quota;
 mod receipts;
 mod receivers;
 mod rival;
@@ -55,8 +57,9 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+pub use admission::Source;
 pub use catalog::DirectoryRows;
-pub use config::{NAME_BYTES_MAX, NodeConfig, Quota};
+pub use config::{NAME_BYTES_MAX, NodeConfig};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
 pub use doubt::{Decision, InDoubt, InDoubtPolicy};
@@ -65,6 +68,7 @@ pub use forget::ForgetError;
 pub use loads::LoadRequest;
 pub use looking::{Address, QueuedFor};
 pub use options::SendOptions;
+pub use quota::{QueuePolicy, QueueRule, QueueRules, Quota};
 pub use receipts::{PutAsideError, Receipt, Settle};
 pub use storage::StoreRequest;
 
@@ -78,6 +82,7 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::timer::{Deadline, earlier};
 use crate::wire::record::{Header, Mode, Topic};
+use admission::Strangers;
 use conn::Conns;
 use dial::Dials;
 use event::Events;
@@ -161,6 +166,7 @@ pub struct Router {
     leases: BTreeSet<(Instant, PeerId)>,
     outboxes: Slots<Outbox>,
     conns: Conns,
+    strangers: Strangers,
     dials: Dials,
     storage: Storage,
     events: Events,
@@ -213,6 +219,7 @@ impl Router {
             leases: BTreeSet::new(),
             outboxes: Slots::default(),
             conns: Conns::default(),
+            strangers: Strangers::default(),
             dials: Dials::default(),
             storage: Storage::default(),
             events: Events::default(),
@@ -507,7 +514,7 @@ impl Router {
         let waits = self.write_behind_deadline();
         let store = earlier(earlier(waits, self.storage.retry_deadline()), self.inbox_lines.deadline());
         let store = earlier(store, self.catalog_deadline());
-        let rest = earlier(self.lease_deadline(), self.tally.deadline());
+        let rest = earlier(self.lease_deadline(), earlier(self.tally.deadline(), self.strangers.deadline()));
         let rest = earlier(rest, self.telling.deadline());
         earlier(earlier(conns, dials), earlier(store, rest))
     }
@@ -522,6 +529,7 @@ impl Router {
         self.retry_store();
         self.check_all_written();
         self.tell_losses();
+        self.events.extend(self.strangers.told(self.now));
     }
 
     // ------------------------------------------------------------------ shared helpers

@@ -16,6 +16,7 @@ use super::tally::Loss;
 use super::{PeerId, Router, TopicId};
 use crate::effect::DeadReason;
 use crate::id::Predecessor;
+use crate::planted::Fault;
 use crate::time::Instant;
 use crate::wire::record::{Header, Origin, Topic};
 
@@ -180,7 +181,8 @@ impl Receipts {
 impl Peer {
     /// How far the cursor of its stream may go now, and the bytes that its session had brought by then.
     pub(super) fn cursor_end(&self) -> (u64, u64) {
-        self.receipts.end().unwrap_or_else(|| self.inbound.arrived())
+        let end = if self.inbound.shows(Fault::UnsettledCovered) { None } else { self.receipts.end() };
+        end.unwrap_or_else(|| self.inbound.arrived())
     }
 
     /// Whether the store has to hear of a new cursor.

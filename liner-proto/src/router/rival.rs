@@ -40,8 +40,8 @@ impl Router {
         let peer = self.names.get(&*newer.caller.as_ref()?.name)?;
         let rival = self.peers.get(peer.0)?.conn?;
         let older = self.conns.get(rival)?;
-        let told = newer.instance != 0 && older.instance != 0;
-        (told && newer.instance != older.instance && !older.session.is_ending()).then_some(rival)
+        // Who does not say which it is may be anybody.
+        (newer.instance != older.instance && !older.session.is_ending()).then_some(rival)
     }
 
     fn contest(&self, id: ConnId) -> Option<Contest> {

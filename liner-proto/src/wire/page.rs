@@ -19,11 +19,12 @@ pub struct Page<'a> {
 pub struct Row<'a> {
     /// What happens to the row.
     pub change: Change,
-    /// The topic.
+    /// The topic; empty in a row that says that the node is there, and no more. With [`Change::Remove`] that is the end of all that was
+    /// said of the node.
     pub topic: &'a str,
-    /// The node that has subscribed to it.
+    /// The node that has subscribed to it: the sender, or one that it knows at first hand.
     pub name: &'a str,
-    /// Where the node listens; `@name` for a node that only dials.
+    /// Where the node listens; empty, or `@name`, for a node that only dials.
     pub address: &'a str,
     /// Whether messages are kept for the node while it is away.
     pub durable: bool,

@@ -99,6 +99,25 @@ fn an_upgrade_that_fails_leaves_the_file_as_it_was() {
     assert_eq!(open(folder.path(), "sensor").opened().upgraded_from, Some(1));
 }
 
+/// The inbox is all that schema 3 adds.
+#[test]
+fn a_file_of_schema_2_gets_an_inbox() {
+    let folder = tempdir().expect("a folder");
+    let mut store = open(folder.path(), "sensor");
+    apply(&mut store, &[OPEN]);
+    append(NODE, 1, 5, &mut store);
+    drop(store);
+    let conn = shell(folder.path());
+    let whole = schema(&conn);
+    conn.execute_batch("DROP TABLE inbox").expect("it is there");
+    conn.pragma_update(None, "user_version", 2).expect("it is set");
+    let mut store = open(folder.path(), "sensor");
+    assert_eq!(store.opened().upgraded_from, Some(2));
+    assert_eq!(store.inbox(), Ok(Some(liner_proto::effect::InboxHeld::default())));
+    assert_eq!(drain(&mut store, NODE, 0, 5), []);
+    assert_eq!(schema(&conn), whole);
+}
+
 #[test]
 fn the_next_schema_is_refused() {
     let folder = tempdir().expect("a folder");

@@ -1,7 +1,7 @@
 //! What a shell does for a node: sockets, timers, disk and application, in virtual time.
 
 use liner_proto::effect::Recovered;
-use liner_proto::router::{DialId, Router, SendError, StoreRequest};
+use liner_proto::router::{DialId, Receipt, Router, SendError, StoreRequest};
 use liner_proto::wire::record::Mode;
 
 use super::World;
@@ -31,6 +31,7 @@ impl World {
             }
             Event::Plug { link } => self.plug_in(link),
             Event::Fault { index } => self.fault(index),
+            Event::Settle { node, life, receipt } => self.settle(node, life, receipt),
             Event::Die { node, life, down } => self.die(node, life, down),
             Event::Restart { node } => self.start(node),
             Event::Mend { node } => self.mend(node),
@@ -209,6 +210,18 @@ impl World {
     }
 
     // ------------------------------------------------------------------ the application
+
+    /// An application has processed a message that it had taken.
+    fn settle(&mut self, index: usize, life: u64, receipt: Receipt) {
+        let now = self.instant();
+        let node = &mut self.nodes[index];
+        let Some(router) = node.router.as_mut().filter(|_| node.life == life) else { return };
+        self.checker.on_settled(index, receipt);
+        let waited = router.settle(now, receipt);
+        self.mix(u64::from(waited));
+        self.trace(|world| format!("{} settles {receipt:?}, waited for: {waited}", world.name(index)));
+        self.drive(index);
+    }
 
     fn send(&mut self, index: usize) {
         let now = self.instant();

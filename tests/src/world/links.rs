@@ -1,11 +1,38 @@
 //! Connections of the world: who dials whom, what is written, and what arrives.
 
 use liner_proto::id::ConnId;
-use liner_proto::router::{DialId, Framing, Message, Router};
+use liner_proto::router::{Application, DialId, Framing, Message, Receipt, Router, Settle};
+use liner_proto::wire::record::Mode;
 
 use super::World;
+use super::checker::Checker;
 use super::link::Link;
 use super::time::Event;
+
+/// The application of a node.
+struct Taker<'a> {
+    checker: &'a mut Checker,
+    index: usize,
+    /// It settles what it takes later.
+    late: bool,
+    receipts: Vec<Receipt>,
+}
+
+impl Application for Taker<'_> {
+    fn message(&mut self, message: &Message<'_>) {
+        self.checker.on_message(self.index, message);
+    }
+
+    fn take(&mut self, message: &Message<'_>) -> Settle {
+        self.message(message);
+        if !self.late || message.mode == Mode::BestEffort {
+            return Settle::Now;
+        }
+        self.checker.on_taken(self.index, message.receipt);
+        self.receipts.push(message.receipt);
+        Settle::Later
+    }
+}
 
 impl World {
     pub(super) fn find(&self, index: usize, conn: ConnId) -> Option<(usize, usize)> {
@@ -115,10 +142,18 @@ impl World {
             return self.device_bytes(index, &chunk);
         }
         target.arrived.extend_from_slice(&chunk);
-        let checker = &mut self.checker;
-        let Some(router) = &mut self.nodes[index].router else { return };
-        let mut application = |message: &Message<'_>| checker.on_message(index, message);
+        let node = &mut self.nodes[index];
+        let Some(router) = &mut node.router else { return };
+        let (checker, late, life) = (&mut self.checker, node.plan.late, node.life);
+        let mut application = Taker { checker, index, late, receipts: Vec::new() };
         let taken = router.handle_bytes(now, conn, &mut target.arrived, &mut application);
+        for receipt in application.receipts {
+            // A window of a few messages has to come to rest in time.
+            let most = if self.healed { 20_000 } else { 1_000_000 };
+            let at = self.now + self.dice.magnitude(1, most);
+            self.agenda.put(at, Event::Settle { node: index, life, receipt });
+        }
+        let target = &mut self.links[link].ends[1 - end];
         target.arrived.drain(..taken);
         self.mix(taken as u64);
         self.resume_writer(link, end);

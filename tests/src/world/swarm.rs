@@ -49,6 +49,8 @@ pub struct NodePlan {
     pub all: u64,
     /// Of 1,000 messages, so many are sent with no promise at all.
     pub loose: u64,
+    /// Whether its application settles what it has taken after a while.
+    pub late: bool,
     /// What its store survives.
     pub class: Class,
     /// Whether a group is durable on its own.
@@ -279,8 +281,14 @@ fn draw_node(dice: &mut Dice, shape: &Shape, role: Role, name: String) -> NodePl
     draw_limits(dice, shape, &mut config);
     let short = draw_short(dice, shape, role, &mut config);
     let fast = dice.chance(500);
+    // Without a throw, so that the worlds are the ones they were.
+    let late = role != Role::Gateway && role != Role::Device && seed[1].is_multiple_of(3);
+    if late {
+        config.repeat_max = u64::MAX;
+    }
     NodePlan {
         role,
+        late,
         config,
         dials: Vec::new(),
         subscribes: Vec::new(),

@@ -4,6 +4,7 @@ use core::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use liner_proto::router::DialId;
+use liner_proto::router::Receipt;
 
 /// Something that happens at a time of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +29,8 @@ pub(super) enum Event {
     Plug { link: usize },
     /// Something of the plan goes wrong.
     Fault { index: usize },
+    /// An application has processed a message.
+    Settle { node: usize, life: u64, receipt: Receipt },
     /// A node that was told to stop is gone.
     Die { node: usize, life: u64, down: u64 },
     /// A node comes back.

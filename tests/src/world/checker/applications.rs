@@ -1,6 +1,6 @@
 //! Rules about what applications send and get.
 
-use liner_proto::router::Message;
+use liner_proto::router::{Message, Receipt};
 use liner_proto::wire::record::Mode;
 
 use super::Checker;
@@ -78,6 +78,7 @@ impl Checker {
 
     /// An application has a message.
     pub fn on_message(&mut self, node: usize, message: &Message<'_>) {
+        self.nodes[node].had_before = true;
         let Some(id) = self.ledger.id_of(message.payload) else {
             return self.fail(Rule::NoCorruption, || format!("a payload that nobody sent: {message:?}"));
         };
@@ -108,8 +109,25 @@ impl Checker {
         self.check(Rule::OnlyFromPeers, numbered, |_| {
             format!("message {id} never had the number {}", message.seq)
         });
+        self.nodes[node].had_before = self.ledger.get(id).is_some_and(|sent| sent.delivered[node].is_some());
         self.note_handled(node, id);
         self.check_once(node, id, message.maybe_redelivered);
+    }
+
+    /// The application will settle the message that it had last.
+    pub fn on_taken(&mut self, node: usize, receipt: Receipt) {
+        let Some(&(from, epoch, number, id)) = self.nodes[node].handled.last() else { return };
+        // One that came under several numbers may have been taken under either.
+        let Some(sent) = self.ledger.get(id).filter(|_| !self.nodes[node].had_before) else { return };
+        let ways = &sent.ways;
+        if ways.iter().filter(|way| way.to == node).all(|way| (way.epoch, way.number) == (epoch, number)) {
+            self.nodes[node].open.push((receipt, from, epoch, number));
+        }
+    }
+
+    /// It has settled it.
+    pub fn on_settled(&mut self, node: usize, receipt: Receipt) {
+        self.nodes[node].open.retain(|(open, ..)| *open != receipt);
     }
 
     fn note_handled(&mut self, node: usize, id: u32) {

@@ -151,6 +151,13 @@ impl Checker {
             self.check_custody(node, from, id);
         }
         let (epoch, through) = (moved.epoch, moved.through);
+        let open = self.nodes[node].open.iter().find(|(_, sender, known, number)| {
+            *sender == from && *known == epoch && *number <= through && moved.from.is_some()
+        });
+        let open = open.copied();
+        self.check(Rule::AckAfterCommit, open.is_none(), |this| {
+            format!("the cursor of {} covers what is not settled: {open:?}", this.nodes[node].name)
+        });
         let watched = &mut self.nodes[node];
         watched
             .handled

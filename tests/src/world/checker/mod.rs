@@ -16,6 +16,7 @@ mod wire;
 
 use liner_proto::delivery::SendMode;
 use liner_proto::id::{Class, Epoch};
+use liner_proto::router::Receipt;
 use liner_proto::time::Instant;
 
 use super::swarm::{Plan, Role};
@@ -46,6 +47,12 @@ struct Watched {
     committed: Vec<(usize, Epoch, u64)>,
     /// What the application had since its cursor was last durable: sender, epoch, number, message.
     handled: Vec<(usize, Epoch, u64, u32)>,
+    /// What the application has taken and not settled: receipt, sender, epoch, number.
+    open: Vec<(Receipt, usize, Epoch, u64)>,
+    /// Whether the application had the message before that it had last, or nobody knows its number.
+    had_before: bool,
+    /// Whether it settles later at all.
+    late: bool,
     /// Messages that a crash may have it handle again.
     doubt: Vec<u32>,
     /// The newest message of each sender and topic that the application had.
@@ -128,6 +135,9 @@ impl Checker {
             ),
             committed: Vec::new(),
             handled: Vec::new(),
+            open: Vec::new(),
+            had_before: false,
+            late: node.late,
             doubt: Vec::new(),
             newest: Vec::new(),
             unstored: std::collections::VecDeque::new(),
