@@ -261,3 +261,35 @@ fn a_receipt_of_nothing_settles_nothing() {
     let mut router = Router::new(NodeConfig::new("n", [1, 2], liner_proto::id::Class::Ram), nodes::NOW);
     assert!(!router.settle(nodes::NOW, Receipt::NONE));
 }
+
+#[test]
+fn what_is_not_settled_of_streams_that_are_forgotten_counts_against_the_window() {
+    let mut sub = late(|config| config.limits.window_bytes = 4096);
+    for life in 0..10 {
+        // A sender that forgets its stream each time.
+        let mut from = Node::start("f", |config| config.seed[0] = 100 + life);
+        let line = meet(&mut from, &mut sub);
+        for _ in 0..4 {
+            let _ = from.router.send(from.now, "t", &[7; 1000], Mode::One);
+        }
+        settle(&mut from, &mut sub, line);
+        cut(&mut from, &mut sub, line);
+    }
+    let held = sub.got.len();
+    assert!((4..=8).contains(&held), "two windows at most, and not one in each life: {held}");
+    let mut from = Node::start("f", |_| {});
+    let line = meet(&mut from, &mut sub);
+    send(&mut from, 0..1);
+    settle(&mut from, &mut sub, line);
+    assert_eq!(sub.got.len(), held, "it is shut out");
+    // Some are processed by now, and some never can be.
+    for index in 0..held {
+        if index % 2 == 0 {
+            assert!(!sub.router.settle(sub.now, receipt(&sub, index)), "nobody waits for that");
+        } else {
+            assert_eq!(fail(&mut sub, index, &[7]), Err(PutAsideError::NotWaiting));
+        }
+        settle(&mut from, &mut sub, line);
+    }
+    assert_eq!(sub.got.len(), held + 1, "and let in again");
+}

@@ -13,7 +13,7 @@ use super::handling::Letter;
 use super::lock;
 use crate::node::Node;
 
-/// What may be posted before the loop has taken it.
+/// What may be posted and not be queued yet.
 const POSTED_MESSAGES: usize = 65_536;
 const POSTED_BYTES: usize = 16 * 1024 * 1024;
 
@@ -57,7 +57,8 @@ impl Job {
         Self { topic: "".into(), payloads: Vec::new(), options, ticket: Some(ticket), end }
     }
 
-    fn bytes(&self) -> usize {
+    /// Of its payloads.
+    pub(super) fn bytes(&self) -> usize {
         self.payloads.iter().map(|payload| payload.len()).sum()
     }
 }
@@ -105,6 +106,8 @@ struct Waiting {
     found: Found,
     posted: usize,
     posted_bytes: usize,
+    /// The run is to end.
+    stops: bool,
     /// The loop takes nothing any more.
     closed: bool,
 }
@@ -180,8 +183,20 @@ impl Commands {
 
     pub(super) fn stop(&self, patience: Duration) {
         let _ = self.put(|waiting| {
+            waiting.stops = true;
             waiting.found.stop.get_or_insert(patience);
         });
+    }
+
+    /// Whether the loop has not been told to stop, and has not ended.
+    pub(super) fn go_on(&self) -> bool {
+        let waiting = lock(&self.waiting);
+        !waiting.stops && !waiting.closed
+    }
+
+    /// Whether the loop takes nothing any more.
+    pub(super) fn are_closed(&self) -> bool {
+        lock(&self.waiting).closed
     }
 
     /// Wakes the loop if it sleeps.
@@ -194,10 +209,14 @@ impl Commands {
     /// Everything that waits.
     pub(super) fn take(&self) -> Found {
         self.sleeps.store(false, Ordering::SeqCst);
+        core::mem::take(&mut lock(&self.waiting).found)
+    }
+
+    /// So many posted messages, with so many bytes, are queued or refused: there is room for others.
+    pub(super) fn note_posted(&self, messages: usize, bytes: usize) {
         let mut waiting = lock(&self.waiting);
-        waiting.posted = 0;
-        waiting.posted_bytes = 0;
-        core::mem::take(&mut waiting.found)
+        waiting.posted -= messages;
+        waiting.posted_bytes -= bytes;
     }
 
     /// The loop is about to sleep. Says whether it may: nothing waits.

@@ -304,16 +304,18 @@ impl Dispatcher {
         let taken = Taken::new(kept, Arc::clone(&self.dispatch));
         match &mut self.callback {
             // What the callback had half done when it panicked is its own matter: it is called again.
-            Callback::ByReturn(callback) => match catch_unwind(AssertUnwindSafe(|| callback(&taken))) {
-                Ok(None) => taken.settle(),
-                Ok(Some(why)) => {
-                    let message = taken.message();
-                    let (from, topic) = (message.from.into(), message.topic.into());
-                    self.dispatch.tell(Status::CallbackFailed { from, topic, why: why.into() });
-                    taken.fail();
+            Callback::ByReturn(callback) => {
+                let failure = catch_unwind(AssertUnwindSafe(|| callback(&taken)));
+                match failure.unwrap_or_else(|_| Some("it has panicked".to_owned())) {
+                    None => taken.settle(),
+                    Some(why) => {
+                        let message = taken.message();
+                        let (from, topic) = (message.from.into(), message.topic.into());
+                        self.dispatch.tell(Status::CallbackFailed { from, topic, why: why.into() });
+                        taken.fail();
+                    }
                 }
-                Err(_) => taken.fail(),
-            },
+            }
             Callback::ByHand(callback) => {
                 let _ = catch_unwind(AssertUnwindSafe(|| callback(taken)));
             }
@@ -321,8 +323,12 @@ impl Dispatcher {
     }
 
     fn tell(&self, status: &Status) {
-        if let Some(callback) = lock(&self.status).as_mut() {
-            let _ = catch_unwind(AssertUnwindSafe(|| callback(status)));
+        // It is called without the lock, as it may replace itself.
+        let Some(mut callback) = lock(&self.status).take() else { return };
+        let _ = catch_unwind(AssertUnwindSafe(|| callback(status)));
+        let mut place = lock(&self.status);
+        if place.is_none() {
+            *place = Some(callback);
         }
     }
 }

@@ -47,6 +47,9 @@ pub enum RunError {
     /// The node could not be built: an address is in use, for instance.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The callback that runs the client is one of a run that was told to stop.
+    #[error("the run before this one ends when this callback has returned: run the client after that")]
+    Ending,
     /// A thread could not be started.
     #[error("cannot start a thread, check the limit of threads: {0}")]
     Thread(#[source] io::Error),
@@ -59,6 +62,10 @@ pub enum ClientStopError {
     /// The store has not taken everything.
     #[error(transparent)]
     NotStored(StopError),
+    /// Something that was [posted](super::Client::post) was not sent, and no [`flush`](super::Client::flush) has told so: the first
+    /// error of it.
+    #[error("a message that was posted was not sent: {0}")]
+    Posted(#[source] ClientSendError),
     /// The node could not go on, some time ago.
     #[error(transparent)]
     Failed(DriveError),

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use liner_proto::delivery::SendMode;
 use liner_proto::id::SendId;
-use liner_proto::router::{Message, PutAsideError, SendError, Settle};
+use liner_proto::router::{Message, PutAsideError, SendError, SendOptions, Settle};
 use liner_proto::time::Instant;
 use liner_proto::wire::record::Mode;
 
 use super::command::{Commands, Found, Job, JobEnd, Ticket};
 use super::dispatch::Dispatch;
-use super::error::ClientSendError;
+use super::error::{ClientSendError, ClientStopError};
 use super::handling::Kept;
 use super::settings::{Backpressure, Settings, Status};
 use crate::clock::Clock;
@@ -23,7 +23,7 @@ use crate::node::Node;
 /// How a run has ended.
 #[derive(Debug)]
 pub(super) enum End {
-    Stopped(Result<(), StopError>),
+    Stopped(Result<(), ClientStopError>),
     Failed(DriveError),
 }
 
@@ -41,6 +41,16 @@ struct Waiting {
     id: SendId,
     ticket: Arc<Ticket>,
     until: Instant,
+    /// What is to be told then instead: what came behind the message was refused.
+    error: Option<ClientSendError>,
+}
+
+impl Waiting {
+    /// Says whether that is so.
+    fn answer(self, is_stored: bool) {
+        let stored = self.error.map_or(Ok(self.id), Err);
+        self.ticket.answer(if is_stored { stored } else { Err(ClientSendError::Unknown(self.id)) });
+    }
 }
 
 pub(super) struct Loop {
@@ -58,8 +68,12 @@ pub(super) struct Loop {
     idle: Vec<Waiting>,
     /// What went wrong first with what was posted since the last flush.
     posted: Option<ClientSendError>,
+    /// Posted messages and their bytes that are queued or refused, and count against what may be posted still.
+    posted_done: (usize, usize),
     /// The run is to end, and the callback is waited for until then.
     stopping: Option<Instant>,
+    /// Why the run cannot go on.
+    failed: Option<String>,
 }
 
 /// Hands what arrives to the dispatcher.
@@ -93,12 +107,14 @@ impl Loop {
             waiting: VecDeque::new(),
             idle: Vec::new(),
             posted: None,
+            posted_done: (0, 0),
             stopping: None,
+            failed: None,
         }
     }
 
     pub(super) fn run(mut self) -> End {
-        let end = loop {
+        loop {
             self.take_commands();
             if self.may_stop() {
                 // What the last callback has settled came before it had ended.
@@ -107,15 +123,13 @@ impl Loop {
             }
             let timeout = if self.commands.may_sleep() { self.timeout() } else { Some(Duration::ZERO) };
             if let Err(error) = self.node.drive(timeout, &mut Passing(&self.dispatch)) {
-                self.dispatch.tell(Status::Failed { why: error.to_string().into() });
+                self.failed = Some(error.to_string());
                 break End::Failed(error);
             }
             self.tell_events();
             self.retry_blocked();
             self.answer();
-        };
-        self.finish();
-        end
+        }
     }
 
     // ------------------------------------------------------------------ commands
@@ -134,6 +148,7 @@ impl Loop {
             let until = self.clock.now() + self.room_patience();
             self.begin(Begun { job, next: 0, until });
         }
+        self.note_posted();
         for ask in asks {
             ask(&mut self.node);
         }
@@ -166,6 +181,20 @@ impl Loop {
         for begun in core::mem::take(&mut self.blocked) {
             self.begin(begun);
         }
+        self.note_posted();
+    }
+
+    fn note_posted(&mut self) {
+        let (messages, bytes) = core::mem::take(&mut self.posted_done);
+        if messages > 0 {
+            self.commands.note_posted(messages, bytes);
+        }
+    }
+
+    /// Nothing is waited for with a job that was posted, any more.
+    fn end_posted(&mut self, job: &Job) {
+        self.posted_done.0 += 1;
+        self.posted_done.1 += job.bytes();
     }
 
     /// Sends as much as has room. Gives back what has not.
@@ -175,7 +204,7 @@ impl Loop {
                 Ok(_) => begun.next += 1,
                 Err(SendError::Busy) if self.waits_for_room(begun.until) => return Some(begun),
                 Err(error) => {
-                    self.refuse(&begun, error);
+                    self.refuse(begun, error);
                     return None;
                 }
             }
@@ -186,12 +215,13 @@ impl Loop {
 
     /// Whether a message that has no room now may have some later.
     fn waits_for_room(&self, until: Instant) -> bool {
-        let is_refused = self.backpressure == Backpressure::Refuse
-            && self.node.stored_through() >= self.node.sent_through();
-        !is_refused && self.stopping.is_none() && self.clock.now() < until
+        let store_makes_room = self.node.stored_through() < self.node.sent_through();
+        // Peers may never make any, and a stop does not wait for them.
+        let peers_may = self.backpressure != Backpressure::Refuse && self.stopping.is_none();
+        (store_makes_room || peers_may) && self.clock.now() < until
     }
 
-    fn refuse(&mut self, begun: &Begun, why: SendError) {
+    fn refuse(&mut self, begun: Begun, why: SendError) {
         let sent = begun.next;
         let error = if why == SendError::Busy {
             self.dispatch.tell(Status::Busy { topic: begun.job.topic.clone() });
@@ -199,58 +229,62 @@ impl Loop {
         } else {
             ClientSendError::Refused { sent, why }
         };
-        match &begun.job.ticket {
-            Some(ticket) => ticket.answer(Err(error)),
+        match begun.job.ticket {
+            Some(ticket) if sent == 0 || !self.stores(&begun.job.options) => ticket.answer(Err(error)),
+            // That those before it were sent means that they are stored.
+            Some(ticket) => self.wait_until_stored(ticket, Some(error)),
             None => {
                 self.posted.get_or_insert(error);
+                self.end_posted(&begun.job);
             }
         }
     }
 
     /// All of it is queued.
     fn sent(&mut self, job: Job) {
-        let Some(ticket) = job.ticket else { return };
+        let Some(ticket) = job.ticket else { return self.end_posted(&job) };
         let id = self.node.sent_through();
         let now = self.clock.now();
         match job.end {
             JobEnd::Acknowledged(patience) => {
-                return self.idle.push(Waiting { id, ticket, until: now + patience });
+                self.idle.push(Waiting { id, ticket, until: now + patience, error: None });
             }
             JobEnd::Flushed => {
-                if let Some(error) = self.posted.take() {
-                    return ticket.answer(Err(error));
-                }
+                let error = self.posted.take();
+                self.wait_until_stored(ticket, error);
             }
-            JobEnd::Sent => {
-                if job.options.mode == Mode::BestEffort || self.node.send_mode() == SendMode::Asynchronous {
-                    return ticket.answer(Ok(id));
-                }
-            }
+            JobEnd::Sent if self.stores(&job.options) => self.wait_until_stored(ticket, None),
+            JobEnd::Sent => ticket.answer(Ok(id)),
         }
-        let until = now + self.patience;
-        self.waiting.push_back(Waiting { id, ticket, until });
+    }
+
+    /// Whether a message that is sent so is stored before its sender is told.
+    fn stores(&self, options: &SendOptions) -> bool {
+        options.mode != Mode::BestEffort && self.node.send_mode() == SendMode::Stored
+    }
+
+    /// Whoever holds the ticket is told when everything that was sent so far is stored.
+    fn wait_until_stored(&mut self, ticket: Arc<Ticket>, error: Option<ClientSendError>) {
+        let (id, until) = (self.node.sent_through(), self.clock.now() + self.patience);
+        self.waiting.push_back(Waiting { id, ticket, until, error });
     }
 
     /// Tells those whose messages are stored, and those who have waited for too long.
     fn answer(&mut self) {
         let stored = self.node.stored_through();
         let now = self.clock.now();
-        while let Some(Waiting { id, ticket, .. }) =
+        while let Some(waiting) =
             self.waiting.pop_front_if(|waiting| waiting.id <= stored || waiting.until <= now)
         {
-            ticket.answer(if id <= stored { Ok(id) } else { Err(ClientSendError::Unknown(id)) });
+            let is_stored = waiting.id <= stored;
+            waiting.answer(is_stored);
         }
         if self.idle.is_empty() {
             return;
         }
         let is_idle = self.node.is_idle();
-        self.idle.retain(|Waiting { id, ticket, until }| {
-            let is_over = is_idle || *until <= now;
-            if is_over {
-                ticket.answer(if is_idle { Ok(*id) } else { Err(ClientSendError::Unknown(*id)) });
-            }
-            !is_over
-        });
+        let is_over = |waiting: &mut Waiting| is_idle || waiting.until <= now;
+        self.idle.extract_if(.., is_over).for_each(|waiting| waiting.answer(is_idle));
     }
 
     // ------------------------------------------------------------------ the rest
@@ -270,11 +304,25 @@ impl Loop {
     }
 
     fn may_stop(&self) -> bool {
-        self.stopping.is_some_and(|until| self.dispatch.has_ended() || until <= self.clock.now())
+        let is_done = || self.dispatch.has_ended() && self.blocked.is_empty();
+        self.stopping.is_some_and(|until| is_done() || until <= self.clock.now())
     }
 
-    fn stop(&mut self) -> Result<(), StopError> {
+    fn stop(&mut self) -> Result<(), ClientStopError> {
         self.retry_blocked();
+        self.refuse_blocked();
+        self.store_and_stop().map_err(ClientStopError::NotStored)?;
+        self.posted.take().map_or(Ok(()), |error| Err(ClientStopError::Posted(error)))
+    }
+
+    /// What has found no room by now is not sent any more.
+    fn refuse_blocked(&mut self) {
+        for begun in core::mem::take(&mut self.blocked) {
+            self.refuse(begun, SendError::Busy);
+        }
+    }
+
+    fn store_and_stop(&mut self) -> Result<(), StopError> {
         // What was settled is acknowledged, so that nobody has to send it again.
         let until = self.clock.now() + self.patience;
         loop {
@@ -287,17 +335,26 @@ impl Loop {
         }
         self.node.stop(self.patience, &mut Passing(&self.dispatch))
     }
+}
 
-    /// Nobody waits for an answer any more.
-    fn finish(&mut self) {
+impl Drop for Loop {
+    /// Nobody waits for an answer any more, however the run has ended.
+    fn drop(&mut self) {
         self.commands.close();
+        if std::thread::panicking() {
+            self.failed = Some("the loop's thread has panicked".to_owned());
+        }
+        // Whoever is told may run the client anew.
+        if let Some(why) = self.failed.take() {
+            self.dispatch.tell(Status::Failed { why: why.into() });
+        }
         self.dispatch.end();
         let stored = self.node.stored_through();
-        for Waiting { id, ticket, .. } in self.waiting.drain(..).chain(self.idle.drain(..)) {
-            ticket.answer(if id <= stored { Ok(id) } else { Err(ClientSendError::Unknown(id)) });
+        self.refuse_blocked();
+        for waiting in self.waiting.drain(..) {
+            let is_stored = waiting.id <= stored;
+            waiting.answer(is_stored);
         }
-        for begun in core::mem::take(&mut self.blocked) {
-            self.refuse(&begun, SendError::Busy);
-        }
+        self.idle.drain(..).for_each(|waiting| waiting.answer(false));
     }
 }

@@ -9,10 +9,11 @@ mod settings;
 mod verbs;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
+use liner_proto::delivery::SendMode;
 use liner_proto::id::{Class, SendId};
 use liner_proto::router::{NAME_BYTES_MAX, SendError, SendOptions};
 use liner_proto::store::Store;
@@ -51,23 +52,43 @@ pub struct Sent {
 /// # What is promised
 /// A message is acknowledged to its sender when the callback has returned success for it, and not before. A callback that fails
 /// or panics is called again ([`Failures`]); meanwhile later messages of the same sender wait, and nobody else's do. A
-/// successful send is stored, at [`Sent::class`], before it returns. Sends of several threads share commits.
+/// successful send is stored, at [`Sent::class`], before it returns, unless the client is configured for the asynchronous mode. Sends of
+/// several threads share commits.
 ///
 /// Calls can be made from any thread. It is dropped as if [`stop`](Self::stop) had been called.
 pub struct Client {
     settings: Mutex<Settings>,
+    /// The run that is going on, until its end was waited for.
     running: Mutex<Option<Running>>,
+    /// Nothing stands in `running` any more.
+    ended: Condvar,
 }
 
-/// The threads of a client, and how they are talked to.
+/// A run, and how it is talked to.
 struct Running {
     commands: Arc<Commands>,
     dispatch: Arc<Dispatch>,
+    /// Nothing if somebody waits for their end.
+    threads: Option<Threads>,
+    dispatcher_id: ThreadId,
+    /// What a send that has returned survives.
+    class: Class,
+}
+
+struct Threads {
     loop_thread: JoinHandle<End>,
     dispatcher: JoinHandle<()>,
-    dispatcher_id: ThreadId,
-    /// Of its store.
-    class: Class,
+}
+
+/// No run goes on, and none begins while this is held.
+type Idle<'c> = MutexGuard<'c, Option<Running>>;
+
+/// Why there is no place for another run.
+enum Occupied {
+    /// One goes on.
+    Runs,
+    /// One ends when the callback has returned that asks.
+    Ends,
 }
 
 /// Whatever a thread has left behind is complete: nothing is changed in two steps under these locks.
@@ -78,7 +99,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Client {
     /// A client that does not run yet. `name` is unique among all nodes that it will meet, and stays the same over restarts;
     /// `topic` is where it is sent to; `listen` is `host:port`, port 0 takes a free one. `open` opens its store, now to see
-    /// whether it can be, and whenever it is needed.
+    /// whether it can be, and whenever it is needed; it calls nothing of the client.
     ///
     /// # Errors
     /// See [`NewClientError`].
@@ -101,13 +122,14 @@ impl Client {
         let open = Box::new(move || open().map_err(|error| error.to_string()));
         drop(open().map_err(|said| NewClientError::Store { said })?);
         let settings = Settings::new(name, topic, listen, open);
-        Ok(Self { settings: Mutex::new(settings), running: Mutex::new(None) })
+        Ok(Self { settings: Mutex::new(settings), running: Mutex::new(None), ended: Condvar::new() })
     }
 
     // ------------------------------------------------------------------ running
 
     /// Binds the address, recovers from the store, and starts the two threads. `callback` is given each message that arrives; it
-    /// counts as processed, and is acknowledged, when that returned nothing or `Ok`. Nothing happens if the client runs already.
+    /// counts as processed, and is acknowledged, when that returned nothing or `Ok`. Nothing happens if the client runs already;
+    /// a run that was told to stop is waited for.
     ///
     /// # Errors
     /// See [`RunError`]. Nothing of the run remains then, and it may be tried again.
@@ -128,18 +150,17 @@ impl Client {
     }
 
     fn start(&self, callback: Callback) -> Result<(), RunError> {
-        let mut running = lock(&self.running);
-        if running.as_ref().is_some_and(|running| !running.loop_thread.is_finished()) {
-            return Ok(());
-        }
-        if let Some(ended) = running.take() {
-            // How it ended was told when it did.
-            let _ = ended.join(Duration::ZERO);
-        }
+        let mut running = match self.idle() {
+            Ok(running) => running,
+            Err(Occupied::Runs) => return Ok(()),
+            Err(Occupied::Ends) => return Err(RunError::Ending),
+        };
         let mut settings = lock(&self.settings);
         let node = settings.build()?;
         settings.bound = node.listen_addrs().first().map(ToString::to_string);
-        let class = node.store_class();
+        // Otherwise sends return before anything is stored.
+        let is_stored = node.send_mode() == SendMode::Stored;
+        let class = if is_stored { node.store_class() } else { Class::Ram };
         let commands = Arc::new(Commands::new(node.waker()));
         let dispatch = Arc::new(Dispatch::new(settings.failures, Arc::clone(&commands)));
         let looping = Loop::new(node, &settings, Arc::clone(&commands), Arc::clone(&dispatch));
@@ -156,16 +177,52 @@ impl Client {
             }
         };
         let dispatcher_id = dispatcher.thread().id();
-        *running = Some(Running { commands, dispatch, loop_thread, dispatcher, dispatcher_id, class });
+        let threads = Some(Threads { loop_thread, dispatcher });
+        *running = Some(Running { commands, dispatch, threads, dispatcher_id, class });
         Ok(())
+    }
+
+    /// Waits for the end of a run that ends.
+    fn idle(&self) -> Result<Idle<'_>, Occupied> {
+        let patience = lock(&self.settings).patience;
+        let mut running = lock(&self.running);
+        while let Some(found) = running.as_mut() {
+            if found.commands.go_on() {
+                return Err(Occupied::Runs);
+            }
+            let is_own = found.is_dispatched_here();
+            if is_own && !found.commands.are_closed() {
+                return Err(Occupied::Ends);
+            }
+            if let Some(threads) = found.threads.take() {
+                let dispatch = Arc::clone(&found.dispatch);
+                drop(running);
+                // How it ended was told when it did.
+                let _ = threads.join(&dispatch, if is_own { Duration::ZERO } else { patience });
+                running = self.note_end();
+            } else if is_own {
+                return Err(Occupied::Ends);
+            } else {
+                running = self.ended.wait(running).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        Ok(running)
+    }
+
+    /// The threads of the run have ended, as far as they were waited for.
+    fn note_end(&self) -> Idle<'_> {
+        let mut running = lock(&self.running);
+        *running = None;
+        self.ended.notify_all();
+        running
     }
 
     /// Whether it runs: after a successful [`run`](Self::run), until it is stopped or its node cannot go on.
     pub fn is_running(&self) -> bool {
-        lock(&self.running).as_ref().is_some_and(|running| !running.loop_thread.is_finished())
+        lock(&self.running).as_ref().is_some_and(|running| !running.commands.are_closed())
     }
 
-    /// Ends the run in good order: the callback that is being called returns, what was sent is stored, every peer is told.
+    /// Ends the run in good order: the callback that is being called returns, what was sent or posted is stored, every peer is told.
     /// Messages that are not acknowledged stay in the store, messages that were not settled come again. Then
     /// [`run`](Self::run) may be called again. Nothing happens if the client does not run.
     ///
@@ -176,14 +233,23 @@ impl Client {
     pub fn stop(&self) -> Result<(), ClientStopError> {
         let patience = lock(&self.settings).patience;
         let mut running = lock(&self.running);
-        let Some(found) = running.as_ref() else { return Ok(()) };
+        let Some(found) = running.as_mut() else { return Ok(()) };
         found.commands.stop(patience);
-        if found.dispatcher_id == std::thread::current().id() {
+        if found.is_dispatched_here() {
             return Ok(());
         }
-        let Some(found) = running.take() else { return Ok(()) };
+        let Some(threads) = found.threads.take() else {
+            // Another thread waits for the same.
+            let is_waited_for =
+                |running: &mut Option<Running>| running.as_ref().is_some_and(|run| run.threads.is_none());
+            drop(self.ended.wait_while(running, is_waited_for));
+            return Ok(());
+        };
+        let dispatch = Arc::clone(&found.dispatch);
         drop(running);
-        found.join(patience)
+        let ended = threads.join(&dispatch, patience);
+        drop(self.note_end());
+        ended
     }
 
     // ------------------------------------------------------------------ sending
@@ -246,11 +312,11 @@ impl Client {
         Ok(Sent { id, class })
     }
 
-    /// Hands over a message to be sent, and does not wait: what became of it is told by [`flush`](Self::flush), and by the error of
-    /// the next one.
+    /// Hands over a message to be sent, and does not wait: what became of it is told by [`flush`](Self::flush), or by
+    /// [`stop`](Self::stop).
     ///
     /// # Errors
-    /// `Busy`, if 16 MiB or 65,536 messages wait to be taken: flush. `NotRunning`.
+    /// `Busy`, if 16 MiB or 65,536 messages were posted that are not queued yet: flush. `NotRunning`.
     pub fn post(&self, topic: &str, payload: &[u8], options: SendOptions) -> Result<(), ClientSendError> {
         let (commands, _) = self.commands()?;
         self.check_topic(topic)?;
@@ -299,7 +365,7 @@ impl Client {
     /// How the loop is talked to, if it runs.
     fn commands(&self) -> Result<(Arc<Commands>, Class), ClientSendError> {
         let running = lock(&self.running);
-        let found = running.as_ref().filter(|running| !running.loop_thread.is_finished());
+        let found = running.as_ref().filter(|running| !running.commands.are_closed());
         let found = found.ok_or(ClientSendError::NotRunning)?;
         Ok((Arc::clone(&found.commands), found.class))
     }
@@ -312,17 +378,24 @@ impl Client {
 }
 
 impl Running {
-    /// Waits for the threads, the dispatcher's for `patience` at most beyond what the loop has waited.
-    fn join(self, patience: Duration) -> Result<(), ClientStopError> {
+    /// Whether this is the thread that calls its callbacks.
+    fn is_dispatched_here(&self) -> bool {
+        self.dispatcher_id == std::thread::current().id()
+    }
+}
+
+impl Threads {
+    /// Waits for them, for the dispatcher's for `patience` at most beyond what the loop has waited.
+    fn join(self, dispatch: &Dispatch, patience: Duration) -> Result<(), ClientStopError> {
         let ended = self.loop_thread.join();
-        let stuck = !self.dispatch.wait_for_end(patience);
+        let stuck = !dispatch.wait_for_end(patience);
         if !stuck {
             let _ = self.dispatcher.join();
         }
         match ended {
             Err(_) => Err(ClientStopError::Panicked),
             Ok(End::Failed(error)) => Err(ClientStopError::Failed(error)),
-            Ok(End::Stopped(Err(error))) => Err(ClientStopError::NotStored(error)),
+            Ok(End::Stopped(Err(error))) => Err(error),
             Ok(End::Stopped(Ok(()))) if stuck => Err(ClientStopError::CallbackBusy),
             Ok(End::Stopped(Ok(()))) => Ok(()),
         }

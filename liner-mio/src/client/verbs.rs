@@ -9,8 +9,9 @@ use liner_proto::store::Store;
 use super::error::{ClientForgetError, StoppedOnlyError, SubscribeError};
 use super::handling::Failures;
 use super::settings::{Backpressure, Status};
-use super::{Client, lock};
+use super::{Client, Idle, lock};
 use crate::builder::Builder;
+use crate::node::Node;
 
 /// A node that takes a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,10 +48,12 @@ impl PendingFor {
 }
 
 /// What a store has while its client does not run.
-struct Stopped {
+struct Stopped<'c> {
     store: Box<dyn Store + Send>,
     queues: Vec<Queued>,
     rows: Vec<Row>,
+    /// No run begins meanwhile: a store is open once.
+    idle: Idle<'c>,
 }
 
 /// A row of the directory.
@@ -58,6 +61,18 @@ struct Row {
     topic: String,
     address: String,
     name: String,
+}
+
+impl Row {
+    /// Its address without the mark of a subscriber that is ephemeral.
+    fn shown(&self) -> &str {
+        self.address.trim_start_matches('~')
+    }
+
+    /// Where its node listens, if it does not only dial.
+    fn listens(&self) -> Option<&str> {
+        Some(self.shown()).filter(|address| !address.starts_with('@'))
+    }
 }
 
 /// A queue as a store has it.
@@ -88,13 +103,16 @@ impl Client {
     }
 
     /// Calls `callback` with what happens besides messages, on the thread that calls the other callback. Replaces the one before it,
-    /// at any time but from within itself.
+    /// at any time.
     pub fn set_status_callback(&self, callback: impl FnMut(&Status) + Send + 'static) {
         let status = lock(&self.settings).status.clone();
-        *lock(&status) = Some(Box::new(callback));
+        let before = lock(&status).replace(Box::new(callback));
+        // Not under the lock: whatever it owned may call the client.
+        drop(before);
     }
 
     /// Changes anything of the [`Node`](crate::Node) that is built for each run from now on: limits, peers, lines, how it sends.
+    /// `configure` calls nothing of the client: it is called in the midst of [`run`](Self::run).
     pub fn configure(&self, configure: impl Fn(Builder) -> Builder + Send + 'static) {
         lock(&self.settings).configure.push(Box::new(configure));
     }
@@ -200,14 +218,21 @@ impl Client {
         if let Some(known) = known {
             return Ok(known);
         }
-        let mut known: Vec<_> = self.open()?.rows.into_iter().filter(|row| row.topic == topic).collect();
+        let rows = self.open()?.rows.into_iter().filter(|row| row.topic == topic);
+        let away = |row: Row| KnownAddress { address: row.shown().to_owned(), name: row.name, is_up: false };
+        let mut known: Vec<_> = rows.map(away).collect();
         known.sort_by(|one, other| one.address.cmp(&other.address));
-        let away = |row: Row| KnownAddress { address: row.address, name: row.name, is_up: false };
-        Ok(known.into_iter().map(away).collect())
+        Ok(known)
     }
 
-    /// Looks after new nodes now instead of in a moment. Sends find those that are known without it.
+    /// The same after a look at the directory of a store that several nodes share, now instead of within half a second. Sends find those
+    /// that are known without it, and nodes that share no store tell each other at once.
+    ///
+    /// # Errors
+    /// If it does not run, and its store cannot be opened.
     pub fn refresh_address_topic(&self, topic: &str) -> Result<Vec<KnownAddress>, StoppedOnlyError> {
+        self.ask(Node::refresh_directory);
+        // The loop looks there between two questions.
         self.list_addresses(topic)
     }
 
@@ -228,9 +253,8 @@ impl Client {
                     PendingFor { name: String::new(), address: address.to_owned(), messages }
                 }
                 Queue::Node(_) | Queue::Topic(_) => {
-                    let row = rows.iter().find(|row| row.name == name);
-                    let address = row.map(|row| row.address.clone()).unwrap_or_default();
-                    PendingFor { name, address, messages }
+                    let address = rows.iter().filter(|row| row.name == name).find_map(Row::listens);
+                    PendingFor { address: address.unwrap_or_default().to_owned(), name, messages }
                 }
             },
         );
@@ -255,10 +279,7 @@ impl Client {
     /// # Errors
     /// If the client runs, or its store refuses.
     pub fn clear_stored_messages(&self) -> Result<u64, StoppedOnlyError> {
-        if self.is_running() {
-            return Err(StoppedOnlyError::Running);
-        }
-        let Stopped { mut store, queues, .. } = self.open()?;
+        let Stopped { mut store, queues, idle: _idle, .. } = self.open()?;
         let mut cleared = 0;
         for Queued { kind, name, last, messages } in &queues {
             let queue = kind(name);
@@ -284,11 +305,8 @@ impl Client {
     /// # Errors
     /// If the client runs, or its store refuses.
     pub fn clear_addresses_of_topic(&self) -> Result<(), StoppedOnlyError> {
-        if self.is_running() {
-            return Err(StoppedOnlyError::Running);
-        }
         let own = self.topic();
-        let Stopped { mut store, rows, .. } = self.open()?;
+        let Stopped { mut store, rows, idle: _idle, .. } = self.open()?;
         for Row { topic, address, .. } in rows.iter().filter(|row| row.topic == own) {
             let done = store.apply(&[StoreOp::Unsubscribe { topic, address }]);
             check(&*store, done)?;
@@ -298,7 +316,8 @@ impl Client {
     }
 
     /// Opens the store: what is queued in it, and the rows of its directory.
-    fn open(&self) -> Result<Stopped, StoppedOnlyError> {
+    fn open(&self) -> Result<Stopped<'_>, StoppedOnlyError> {
+        let idle = self.idle().map_err(|_| StoppedOnlyError::Running)?;
         let opened = (lock(&self.settings).open)();
         let mut store = opened.map_err(|said| StoppedOnlyError::Store { said })?;
         let (mut queues, mut rows) = (Vec::new(), Vec::new());
@@ -319,7 +338,7 @@ impl Client {
             Recovered::Node { .. } | Recovered::Topic { .. } | Recovered::Cursor { .. } | _ => {}
         });
         check(&*store, recovered)?;
-        Ok(Stopped { store, queues, rows })
+        Ok(Stopped { store, queues, rows, idle })
     }
 }
 

@@ -373,6 +373,12 @@ impl Node {
         self.router.addresses(topic)
     }
 
+    /// Has the next [`drive`](Self::drive) look at the directory of a store that several nodes share, instead of within half a second.
+    pub fn refresh_directory(&mut self) {
+        self.router.refresh_directory();
+        self.dirty = true;
+    }
+
     /// What waits for each node for which something does, by their names. What is kept for the first subscriber of a topic waits for
     /// nobody yet.
     pub fn queued_by_peer(&self) -> Vec<QueuedFor<'_>> {

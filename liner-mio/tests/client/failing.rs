@@ -44,6 +44,10 @@ fn m16_a_callback_that_fails_or_panics_is_called_again() {
         "the second one waits for the first"
     );
     wait_for(&news, |status| matches!(status, Status::CallbackFailed { why, .. } if &**why == "not yet"));
+    wait_for(
+        &news,
+        |status| matches!(status, Status::CallbackFailed { why, .. } if why.contains("panicked")),
+    );
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Running, stopping, and what a callback may call.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 
 use liner_mio::{
-    Client, ClientSendError, Event, HeapStore, NewClientError, RunError, Status, SubscribeError, Taken,
+    Client, ClientSendError, ClientStopError, Event, HeapStore, NewClientError, RunError, Status,
+    SubscribeError, Taken,
 };
 
-use super::common::PATIENCE;
+use super::common::{Faulty, PATIENCE, Switch};
 use super::{KEPT, Town, next, of, run, statuses, wait_for};
 
 #[test]
@@ -58,6 +60,107 @@ fn a_callback_may_stop_its_client() {
     assert!(two.wait_until_acknowledged(PATIENCE).unwrap());
     one.stop().unwrap();
     assert!(!one.is_running());
+}
+
+#[test]
+fn a_run_after_a_stop_by_the_callback_waits_for_its_end() {
+    let mut town = Town::default();
+    let one = Arc::new(town.client("one", &[]));
+    let (tell, told) = channel();
+    let (go, gone) = channel::<()>();
+    let here = Arc::downgrade(&one);
+    one.run(move |_: &Taken| {
+        let one = here.upgrade().unwrap();
+        one.stop().unwrap();
+        tell.send(one.run(|_: &Taken| ())).unwrap();
+        gone.recv_timeout(PATIENCE).unwrap();
+    })
+    .unwrap();
+    let two = town.client("two", &[&one]);
+    let _answers = run(&two);
+    two.send_to("to-one", b"a", KEPT).unwrap();
+    let refused = told.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(refused, Err(RunError::Ending)), "the callback waits for nothing: {refused:?}");
+    std::thread::scope(|scope| {
+        let again = scope.spawn(|| run(&one));
+        go.send(()).unwrap();
+        let told = again.join().unwrap();
+        assert!(one.is_running(), "another run has begun");
+        let three = town.client("three", &[&one]);
+        let _answers = run(&three);
+        three.send_to("to-one", b"b", KEPT).unwrap();
+        assert_eq!(next(&told).2, b"b");
+    });
+}
+
+/// A client whose store can be told to fail, once it runs. It has somebody to send to, who never answers.
+pub(super) fn with_switch() -> (Client, Arc<Switch>) {
+    let (faulty, switch) = Faulty::with_switch();
+    // The first one is opened to see whether it can be.
+    let stores = Mutex::new(vec![Faulty::with_switch().0, faulty, Faulty::with_switch().0]);
+    let open = move || stores.lock().unwrap().pop().ok_or("opened too often");
+    let client = Client::new("one", "to-one", "127.0.0.1:0", open).unwrap();
+    client.configure(|builder| builder.peer("127.0.0.1:1"));
+    (client, switch)
+}
+
+#[test]
+fn a_client_that_failed_may_be_run_anew_by_its_status_callback() {
+    let (one, switch) = with_switch();
+    let one = Arc::new(one);
+    let (tell, told) = channel();
+    let here = Arc::downgrade(&one);
+    one.set_status_callback(move |status| {
+        if matches!(status, Status::Failed { .. }) {
+            tell.send(here.upgrade().map(|one| one.run(|_: &Taken| ()))).unwrap();
+        }
+    });
+    for _ in 0..2 {
+        one.run(|_: &Taken| ()).unwrap();
+    }
+    switch.unknown.store(1, Ordering::Relaxed);
+    assert!(matches!(one.send_to("t", b"x", KEPT), Err(ClientSendError::Unknown(_))));
+    let again = told.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(again, Some(Ok(()))), "{again:?}");
+    assert!(one.is_running());
+    assert!(one.send_to("t", b"x", KEPT).is_ok(), "with its next store");
+}
+
+#[test]
+fn whoever_waits_for_a_loop_that_panics_is_told() {
+    let (one, switch) = with_switch();
+    let news = statuses(&one);
+    let _told = run(&one);
+    switch.panics.store(1, Ordering::Relaxed);
+    assert!(matches!(one.send_to("t", b"x", KEPT), Err(ClientSendError::Unknown(_))));
+    wait_for(&news, |status| matches!(status, Status::Failed { why } if why.contains("panicked")));
+    assert!(matches!(one.stop(), Err(ClientStopError::Panicked)));
+    assert!(!one.is_running());
+}
+
+#[test]
+fn a_status_callback_may_replace_itself() {
+    let mut town = Town::default();
+    let one = Arc::new(town.client("one", &[]));
+    let (tell, told) = channel();
+    let here = Arc::downgrade(&one);
+    one.set_status_callback(move |_| {
+        let tell = tell.clone();
+        if let Some(one) = here.upgrade() {
+            one.set_status_callback(move |status| tell.send(status.clone()).unwrap_or(()));
+        }
+    });
+    let had = run(&one);
+    let two = town.client("two", &[&one]);
+    let _answers = run(&two);
+    two.send_to("to-one", b"x", KEPT).unwrap();
+    // The first status came before it: that the sender is there.
+    assert_eq!(next(&had).2, b"x");
+    two.stop().unwrap();
+    wait_for(
+        &told,
+        |status| matches!(status, Status::Event(Event::PeerDown { name, .. }) if &**name == "two"),
+    );
 }
 
 #[test]

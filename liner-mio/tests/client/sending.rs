@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use liner_mio::{Backpressure, Client, ClientSendError, Mode, Quota, SendError, SendOptions, Status, Taken};
+use liner_mio::{
+    Backpressure, Class, Client, ClientSendError, ClientStopError, HeapStore, Mode, Quota, SendError,
+    SendMode, SendOptions, Status, Taken,
+};
 
 use super::common::{Faulty, PATIENCE};
+use super::running::with_switch;
 use super::{KEPT, Town, next, of, run, statuses, wait_for};
 
 #[test]
@@ -120,6 +124,65 @@ fn several_messages_say_how_many_of_them_were_sent() {
     assert_eq!(sent.id.0, 4);
 }
 
+#[test]
+fn what_is_told_before_it_is_stored_survives_nothing() {
+    for (mode, class) in [(SendMode::Stored, Class::Power), (SendMode::Asynchronous, Class::Ram)] {
+        let store = HeapStore::new(1 << 20).with_class(Class::Power);
+        let open = move || Ok::<_, String>(Box::new(store.clone()) as Box<_>);
+        let one = Client::new("one", "to-one", "127.0.0.1:0", open).unwrap();
+        one.configure(move |builder| builder.peer("127.0.0.1:1").send_mode(mode));
+        let _told = run(&one);
+        assert_eq!(one.send_to("t", b"x", KEPT).unwrap().class, class);
+    }
+}
+
+#[test]
+fn m26_a_stop_stores_what_was_posted_before_it() {
+    let mut town = Town::default();
+    let one = town.client("one", &[]);
+    one.configure(|builder| builder.peer("127.0.0.1:1").configure(|config| config.queue_bytes = 4096));
+    let _told = run(&one);
+    for _ in 0..20_000 {
+        one.post("t", &[7; 100], SendOptions::new(Mode::One)).unwrap();
+    }
+    one.stop().unwrap();
+    assert_eq!(one.pending_count().unwrap(), 20_000);
+    // What finds no room is told.
+    let (one, two) = bounded(&mut town, 1, Backpressure::Refuse);
+    let _answers = run(&two);
+    one.stop().unwrap();
+    for _ in 0..2 {
+        two.post("to-one", b"x", SendOptions::new(Mode::One)).unwrap();
+    }
+    let refused = two.stop();
+    assert!(
+        matches!(refused, Err(ClientStopError::Posted(ClientSendError::Busy { sent: 0 }))),
+        "{refused:?}"
+    );
+    assert_eq!(two.stop().map_err(|error| error.to_string()), Ok(()), "once");
+}
+
+#[test]
+fn what_was_sent_before_an_error_is_stored_when_the_error_is_told() {
+    use std::sync::atomic::Ordering;
+    let (one, switch) = with_switch();
+    one.set_patience(Duration::from_millis(100));
+    let _told = run(&one);
+    let huge = vec![1; 1024 * 1024 + 1];
+    let payloads: [&[u8]; 2] = [b"a", &huge];
+    let options = SendOptions::new(Mode::One);
+    switch.fails.store(u32::MAX, Ordering::Relaxed);
+    let sent = one.send_many("t", payloads, options);
+    assert!(matches!(sent, Err(ClientSendError::Unknown(_))), "{sent:?}");
+    one.post("t", b"b", options).unwrap();
+    one.post("t", &huge, options).unwrap();
+    let flushed = one.flush();
+    assert!(matches!(flushed, Err(ClientSendError::Unknown(_))), "{flushed:?}");
+    switch.fails.store(0, Ordering::Relaxed);
+    one.set_patience(PATIENCE);
+    one.stop().unwrap();
+}
+
 /// A client that has nowhere to send to yet, with room for so many messages.
 fn bounded(town: &mut Town, messages: u64, backpressure: Backpressure) -> (Client, Client) {
     let one = town.client("one", &[]);
@@ -171,6 +234,22 @@ fn m20_waiting_for_room_has_an_end() {
     one.stop().unwrap();
     two.send_to("to-one", b"x", KEPT).unwrap();
     assert_eq!(two.send_to("to-one", b"x", KEPT), Err(ClientSendError::Busy { sent: 0 }));
+}
+
+#[test]
+fn what_is_posted_and_finds_no_room_is_bounded() {
+    let mut town = Town::default();
+    let (one, two) = bounded(&mut town, 1, Backpressure::Block(Duration::from_secs(3600)));
+    let _answers = run(&two);
+    one.stop().unwrap();
+    let options = SendOptions::new(Mode::One);
+    let taken = (0..200_000).take_while(|_| two.post("to-one", b"x", options).is_ok()).count();
+    assert!((65_536..=65_537).contains(&taken), "65,536 wait besides the one that is queued: {taken}");
+    assert_eq!(two.post("to-one", b"x", options), Err(ClientSendError::Busy { sent: 0 }));
+    let stopped = two.stop();
+    assert!(matches!(stopped, Err(ClientStopError::Posted(_))), "it is told that they are lost: {stopped:?}");
+    let _answers = run(&two);
+    assert_eq!(two.post("to-one", b"x", options), Ok(()));
 }
 
 #[test]

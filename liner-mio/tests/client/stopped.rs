@@ -1,6 +1,7 @@
 //! What is done to a client that does not run.
 
-use liner_mio::StoppedOnlyError;
+use liner_mio::{Client, KnownAddress, StoppedOnlyError, Store as _, Taken};
+use liner_proto::effect::StoreOp;
 
 use super::{KEPT, Town, next, run};
 
@@ -40,3 +41,37 @@ fn m14_after_a_clear_the_next_messages_arrive() {
     two.send_to("to-one", b"new", KEPT).unwrap();
     assert_eq!(next(&told).2, b"new");
 }
+
+/// Marks of the store's rows are no part of an address.
+#[test]
+fn m05_addresses_are_the_same_whether_it_runs_or_not() {
+    let mut town = Town::default();
+    let one = town.client("one", &[]);
+    let mut store = town.stores["one"].clone();
+    let rows = [("~two.example:2", "two"), ("@dialler", "dialler")];
+    let rows = rows.map(|(address, name)| StoreOp::Subscribe { topic: "t", address, name });
+    store.apply(&rows).unwrap();
+    store.commit().unwrap();
+    let away = |address: &str, name: &str| KnownAddress {
+        address: address.to_owned(),
+        name: name.to_owned(),
+        is_up: false,
+    };
+    let expected = [away("@dialler", "dialler"), away("two.example:2", "two")];
+    assert_eq!(one.list_addresses("t").unwrap(), expected);
+    let _told = run(&one);
+    assert_eq!(one.list_addresses("t").unwrap(), expected);
+    one.send_all("t", b"x", KEPT).unwrap();
+    let pending = one.pending_by_peer().unwrap();
+    let addresses: Vec<&str> = pending.iter().map(|pending| &*pending.address).collect();
+    assert_eq!(addresses, ["", "two.example:2"]);
+    one.stop().unwrap();
+    assert_eq!(one.pending_by_peer().unwrap(), pending);
+}
+
+/// Clients and messages go from thread to thread.
+const _: fn() = || {
+    const fn is_shared<T: Send + Sync>() {}
+    is_shared::<Client>();
+    is_shared::<Taken>();
+};

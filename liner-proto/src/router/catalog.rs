@@ -6,10 +6,12 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 use super::event::Event;
 use super::storage::Staged;
-use super::{Router, directory};
+use super::topics::Row;
+use super::{PeerId, Router, TopicId, directory};
 use crate::effect::StoreFault;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup};
@@ -67,13 +69,17 @@ impl Router {
     pub fn poll_directory(&mut self, now: Instant) -> bool {
         self.tick(now);
         let Some(pause) = self.config.catalog.filter(|_| !self.closing) else { return false };
-        self.write_own_rows();
         if self.catalog.is_asked || self.catalog.due > self.now {
             return false;
         }
         self.catalog.is_asked = true;
         self.catalog.due = self.now + pause;
         true
+    }
+
+    /// Has [`poll_directory`](Self::poll_directory) ask for the directory at once.
+    pub const fn refresh_directory(&mut self) {
+        self.catalog.due = Instant::ZERO;
     }
 
     /// When the store is asked next.
@@ -83,8 +89,9 @@ impl Router {
     }
 
     /// The node's own rows are to be in the store as they are: those of earlier lives at other addresses are not any more.
-    fn write_own_rows(&mut self) {
-        if self.catalog.own_version == self.rows_version || !self.config.durable {
+    pub(super) fn write_own_rows(&mut self) {
+        let is_wanted = self.config.catalog.is_some() && self.config.durable;
+        if self.catalog.own_version == self.rows_version || !is_wanted {
             return;
         }
         let address: Box<str> = directory::own_address(&self.config.address, &self.config.name).into();
@@ -118,14 +125,31 @@ impl Router {
         let Ok(Some(DirectoryRows { mut rows })) = told else { return };
         rows.retain(|_, name| **name != *self.config.name);
         let before = core::mem::take(&mut self.catalog.rows);
-        for ((topic, address), name) in before.iter().filter(|(place, _)| !rows.contains_key(*place)) {
+        let mut ended = BTreeSet::new();
+        for (place, name) in before.iter().filter(|(place, name)| rows.get(*place) != Some(*name)) {
+            let (topic, address) = place;
             self.end_row(topic, address, name);
+            ended.insert((topic, name));
         }
-        for ((topic, address), name) in rows.iter().filter(|(place, name)| before.get(*place) != Some(*name))
-        {
-            self.find_row(topic, address, name);
+        for (place, name) in &rows {
+            let (topic, address) = place;
+            // A node may have had a second row of the topic, which counts again.
+            if before.get(place) != Some(name) || ended.contains(&(topic, name)) {
+                self.find_row(topic, address, name);
+            }
         }
         self.catalog.rows = rows;
+    }
+
+    /// Adds the rows of a node that only the shared directory has: in memory it has one for each topic.
+    pub(super) fn add_shared_rows(&mut self, peer: PeerId, rows: &mut Vec<(TopicId, Row)>) {
+        let Some(state) = self.peers.get(peer.0) else { return };
+        for ((topic, address), _) in self.catalog.rows.iter().filter(|(_, name)| **name == state.name) {
+            let topic = self.topics.intern(topic);
+            if !rows.iter().any(|(other, row)| *other == topic && row.address == *address) {
+                rows.push((topic, Row { peer, address: address.clone(), heard: false }));
+            }
+        }
     }
 
     /// A row that was not there before.
@@ -149,7 +173,7 @@ impl Router {
     /// A row is not there any more. A node that is connected speaks for itself.
     fn end_row(&mut self, topic: &str, address: &str, name: &str) {
         let Some((&peer, topic)) = self.names.get(name).zip(self.topics.find(topic)) else { return };
-        let is_it = |row: &super::topics::Row| row.peer == peer && *row.address == *address;
+        let is_it = |row: &Row| row.peer == peer && *row.address == *address;
         if !self.topics.rows(topic).iter().any(is_it) {
             return;
         }

@@ -96,10 +96,12 @@ impl Router {
         self.dials.forget_peer(peer);
         self.end_lessons(peer);
         self.untell(peer);
-        let rows = self.remove_rows(peer, &[]);
+        let mut rows = self.remove_rows(peer, &[]);
+        rows.retain(|(_, row)| !row.heard);
+        self.add_shared_rows(peer, &mut rows);
         let Some(state) = self.peers.get_mut(peer.0) else { return Ok(()) };
         (state.subscribed, state.durable) = (false, false);
-        state.left.extend(rows.into_iter().filter(|(_, row)| !row.heard));
+        state.left.extend(rows);
         // Without a queue there is one for as long as it takes to have the store forget it.
         let id = self.outbox_of(peer);
         if let Some(outbox) = self.outboxes.get_mut(id.0) {

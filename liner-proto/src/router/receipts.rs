@@ -4,7 +4,7 @@
 //! the window goes, and comes again after a crash. The window of other streams is not touched.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::dead::DEAD_LETTERS_MAX;
@@ -99,18 +99,20 @@ pub(super) struct Receipts {
     entries: VecDeque<Entry>,
     /// The receipt of the first of them.
     first: u64,
-    /// Of all entries.
+    /// Of all entries, and of what the application still has of streams that are no more.
     bytes: u64,
+    /// What that is: lengths by receipts.
+    gone: BTreeMap<u64, u64>,
     /// What has failed of a stream that is no more.
     left: Vec<Failed>,
 }
 
 impl Receipts {
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.gone.is_empty()
     }
 
-    /// Bytes of messages that the application has and that no cursor can cover yet.
+    /// Bytes of messages that the application has and that no cursor can cover yet, or ever.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -169,11 +171,24 @@ impl Receipts {
         }
     }
 
-    /// The stream is another one: nothing of it is waited for any more. What has failed does not come again.
+    /// The stream is another one: nothing of it is waited for any more. What has failed does not come again; what the application
+    /// still has takes memory, and counts against its sender until it is settled: otherwise each new stream would bring another
+    /// window.
     pub(super) fn clear(&mut self) {
-        self.first = self.next();
-        self.bytes = 0;
-        self.left.extend(self.entries.drain(..).filter_map(|entry| entry.failed));
+        let next = self.next();
+        for (receipt, entry) in (self.first..).zip(self.entries.drain(..)) {
+            if !entry.settled {
+                self.gone.insert(receipt, entry.len);
+            }
+            self.left.extend(entry.failed);
+        }
+        self.first = next;
+        self.bytes = self.gone.values().sum();
+    }
+
+    /// The application has done with a message of a stream that is no more.
+    fn release(&mut self, receipt: u64) {
+        self.bytes -= self.gone.remove(&receipt).unwrap_or(0);
     }
 
     /// Every topic that a letter refers to.
@@ -214,7 +229,10 @@ impl Router {
             self.trim_own();
             return settled;
         }
-        let Some(entry) = self.unsettled_entry(receipt) else { return false };
+        let Some(entry) = self.unsettled_entry(receipt) else {
+            self.release(receipt);
+            return false;
+        };
         entry.settled = true;
         self.take_settled(PeerId(receipt.peer));
         true
@@ -230,6 +248,7 @@ impl Router {
         self.tick(now);
         let receipt = message.receipt;
         if self.unsettled_entry(receipt).is_none() {
+            self.release(receipt);
             return Err(PutAsideError::NotWaiting);
         }
         let Some(state) = self.peers.get(receipt.peer) else { return Err(PutAsideError::NotWaiting) };
@@ -261,6 +280,24 @@ impl Router {
         self.peers.get_mut(receipt.peer)?.receipts.get_mut(receipt.number)
     }
 
+    /// Nobody waits for this message to be settled: it makes room, if it is of a stream that is no more.
+    fn release(&mut self, receipt: Receipt) {
+        if receipt.instance != self.config.instance {
+            return;
+        }
+        if let Some(state) = self.peers.get_mut(receipt.peer) {
+            state.receipts.release(receipt.number);
+            self.open_shut(PeerId(receipt.peer));
+        }
+    }
+
+    /// The window of a peer that is shut is looked at again.
+    fn open_shut(&mut self, peer: PeerId) {
+        if self.shut.contains(&peer) {
+            self.open_windows(|_, _| false);
+        }
+    }
+
     /// Messages that were handed over and are not settled.
     pub fn unsettled(&self) -> u64 {
         let unsettled =
@@ -284,9 +321,7 @@ impl Router {
             self.storage.stage_settled(failed.staged(&state.name));
         }
         self.list_peer(id);
-        if self.shut.contains(&id) {
-            self.open_windows(|_, _| false);
-        }
+        self.open_shut(id);
     }
 
     /// The application has taken the message that arrived last, and will settle it later.

@@ -140,6 +140,7 @@ impl Router {
     pub fn poll_store(&mut self, now: Instant) -> Option<StoreRequest> {
         self.tick(now);
         self.retry_store();
+        self.write_own_rows();
         // What has to be read for one queue must not keep the others from being stored.
         let commit = if self.storage.retry_at.is_none() { self.next_commit() } else { None };
         commit.map(StoreRequest::Commit).or_else(|| self.next_load().map(StoreRequest::Load))
