@@ -12,9 +12,8 @@ use crate::{KEPT, PATIENCE, Told, client, client_at, next, run, wait_for};
 /// What a process is told: `take NAME TOPIC`, `hold NAME TOPIC` or `send NAME TOPIC ADDR COUNT`.
 const ROLE: &str = "LINER_TEST_ROLE";
 
-/// The program of a process that is killed, on `shared.db`, or on `NAME.db` if it sends.
+/// The program of a process that is killed, on `shared.db`, or on `NAME.db` if it sends. It does nothing where it is not asked to.
 #[test]
-#[ignore = "it is what other tests start"]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let words: Vec<&str> = role.split(' ').collect();
@@ -72,7 +71,7 @@ struct Process {
 impl Process {
     fn start(folder: &Path, role: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::child", "--ignored", "--nocapture"])
+            .args(["--exact", "killed::child", "--nocapture"])
             .env(ROLE, role)
             .current_dir(folder)
             .stdin(Stdio::piped())
