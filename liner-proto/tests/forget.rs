@@ -38,9 +38,9 @@ fn send(node: &mut Node, count: u8, mode: Mode) {
 }
 
 fn forgotten(node: &mut Node) -> Vec<(String, u64, u64)> {
-    let told = node.events().into_iter().filter_map(|event| match event {
-        Event::Forgotten { name, rerouted, dropped } => Some((name.into(), rerouted, dropped)),
-        _ => None,
+    let told = node.events().into_iter().filter_map(|event| {
+        let Event::Forgotten { name, rerouted, dropped } = event else { return None };
+        Some((name.into(), rerouted, dropped))
     });
     told.collect()
 }
