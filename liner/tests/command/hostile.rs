@@ -231,7 +231,7 @@ fn a_full_disk() {
     let full = "mount -t tmpfs -o size=6m tmpfs disk\ncp good.db disk/good.db\n\
                 dd if=/dev/zero of=disk/fill bs=4k 2>/dev/null || true\n";
     let after = "rm disk/fill\nliner pending --store sqlite:disk/good.db --json 2>/dev/null\nexit $code\n";
-    for words in [GATEWAY, SUB, PUB, DRAIN] {
+    for words in [GATEWAY, SUB, PUB, DRAIN, FORGET] {
         let script = format!(
             "{full}code=0\nliner {} --store sqlite:disk/good.db || code=$?\n{after}",
             words.join(" ")
