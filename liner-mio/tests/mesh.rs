@@ -20,7 +20,7 @@ fn send(sender: &mut Party, count: u32) {
 }
 
 #[test]
-fn three_replicas_are_found_by_one_address_and_get_a_third_each_also_when_one_was_away() {
+fn m05_three_replicas_are_found_by_one_address_and_get_a_third_each_also_when_one_was_away() {
     let mut one = replica("one", None);
     let known = one.node.listen_addrs()[0].to_string();
     let mut two = replica("two", Some(&known));

@@ -46,12 +46,12 @@ fn a_store_that_fails_for_a_while_loses_and_repeats_nothing(how: How) {
 }
 
 #[test]
-fn a_store_that_fails_for_a_while_loses_and_repeats_nothing_in_place() {
+fn m24_a_store_that_fails_for_a_while_loses_and_repeats_nothing_in_place() {
     a_store_that_fails_for_a_while_loses_and_repeats_nothing(How::InPlace);
 }
 
 #[test]
-fn a_store_that_fails_for_a_while_loses_and_repeats_nothing_on_a_worker() {
+fn m24_a_store_that_fails_for_a_while_loses_and_repeats_nothing_on_a_worker() {
     a_store_that_fails_for_a_while_loses_and_repeats_nothing(How::OnWorker);
 }
 

@@ -42,7 +42,7 @@ fn serve(node: &mut Node, whole: bool) {
 }
 
 #[test]
-fn a_full_store_takes_the_cursor_of_what_the_application_had() {
+fn m12_a_full_store_takes_the_cursor_of_what_the_application_had() {
     let mut from = Node::start("from", |_| {});
     let mut to = Node::start("to", |config| config.durable = true);
     to.router.subscribe(to.now, "t");

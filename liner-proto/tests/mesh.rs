@@ -33,7 +33,7 @@ fn replicas(net: &mut Net, count: usize) {
 
 /// Bar 4: three replicas get a third each, without one the others get all, and with it again a third.
 #[test]
-fn bar_4_three_replicas_get_a_hundred_of_three_hundred_each() {
+fn m05_three_replicas_get_a_hundred_of_three_hundred_each() {
     let mut net = Net::default();
     replicas(&mut net, 3);
     let sender = net.add("sender", |_| {});
@@ -55,7 +55,7 @@ fn bar_4_three_replicas_get_a_hundred_of_three_hundred_each() {
 }
 
 #[test]
-fn a_replica_that_falls_silent_gets_nothing_new_after_a_lease() {
+fn m03_a_replica_that_falls_silent_gets_nothing_new_after_a_lease() {
     let mut net = Net::default();
     replicas(&mut net, 2);
     let sender = net.add("sender", |_| {});
@@ -337,7 +337,7 @@ fn changes_that_come_together_are_told_together() {
 }
 
 #[test]
-fn after_the_only_subscriber_has_gone_off_a_send_finds_nobody() {
+fn m07_after_the_only_subscriber_has_gone_off_a_send_finds_nobody() {
     let mut net = Net::default();
     replicas(&mut net, 1);
     let sender = net.add("sender", |_| {});

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Pub(PubArgs),
     /// Deliver what a store holds, without the node that has put it there, and end when nothing is left
     Drain(DrainArgs),
+    /// Give up a node that never comes back: its subscriptions, and what is queued for it
+    Forget(ForgetArgs),
     /// Measure how many messages a second pass between two nodes on this machine, and how long one takes there and back
     Bench(BenchArgs),
     /// Show what waits in a store, and for whom
@@ -76,6 +78,7 @@ impl Command {
             Self::Sub(args) => &args.log,
             Self::Pub(args) => &args.log,
             Self::Drain(args) => &args.log,
+            Self::Forget(args) => &args.log,
             Self::Bench(args) => &args.log,
             Self::Pending(args) => &args.look.log,
             Self::Topics(args) => &args.log,
@@ -405,6 +408,47 @@ to it meanwhile is put among the dead letters of its store.
 Examples:
   liner drain --name edge --store sqlite:edge.db --peer 192.168.1.10:7420
   liner drain --name gateway --store sqlite:liner-gateway.db --listen 127.0.0.1:7420 --wait 1m
+
+{EXIT_CODES}"
+    )
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = forget_help())]
+pub(crate) struct ForgetArgs {
+    /// The node that never comes back
+    #[arg(value_name = "NAME", value_parser = name)]
+    pub(crate) forgotten: String,
+    /// Give what was for it alone to others that take the topics, instead of dropping it [default: off]
+    #[arg(long)]
+    pub(crate) reroute: bool,
+    /// The node that forgets it: the one that has the queue
+    #[arg(long, env = "LINER_NAME", value_name = "NAME", default_value = "gateway", value_parser = name)]
+    pub(crate) name: String,
+    /// Where that one keeps its messages: sqlite:PATH
+    #[arg(long, env = "LINER_STORE", value_name = "URL", default_value = "sqlite:liner-gateway.db")]
+    pub(crate) store: StoreUrl,
+    /// Print one JSON object a line [default: off]
+    #[arg(long, env = "LINER_JSON")]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+fn forget_help() -> String {
+    format!(
+        "\
+It takes the name of the node that forgets on the store, and does not start while that node runs. What is queued for NAME is dropped, and
+counted. With --reroute, what was sent to one of those who take a topic goes to another one of them, marked if NAME may have had it;
+where there is no other one, it is kept for the next that subscribes. Copies of what went to all are dropped. Should NAME come back all the
+same, it is a new subscriber. `liner drain` delivers what was given to others, or the node itself when it runs again.
+
+A line is `NAME is forgotten: N rerouted, K of them kept for the next subscriber, D dropped`; with --json it has the fields name,
+rerouted, kept and dropped.
+
+Examples:
+  liner forget worker-3 --reroute
+  liner forget worker-3 --reroute --name edge --store sqlite:edge.db
 
 {EXIT_CODES}"
     )

@@ -34,3 +34,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/exactly-once.md")]
 struct ExactlyOnce;
+
+/// The guide to clients, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/clients.md")]
+struct Clients;

@@ -11,6 +11,7 @@ mod duration;
 mod event;
 mod failure;
 mod folder;
+mod forget;
 mod gaps;
 mod gateway;
 mod line;
@@ -55,6 +56,7 @@ fn run() -> Result<(), Failure> {
         Command::Sub(args) => sub::run(&args),
         Command::Pub(args) => publish::run(&args),
         Command::Drain(args) => drain::run(&args),
+        Command::Forget(args) => forget::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Pending(args) => look::pending(&args),
         Command::Topics(args) => look::topics(&args),

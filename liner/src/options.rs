@@ -300,7 +300,8 @@ fn exclude(options: &mut Options) -> Result<(), Failure> {
         | Command::Pending(_)
         | Command::Topics(_)
         | Command::Dlq(_)
-        | Command::Completions(_) => Ok(()),
+        | Command::Completions(_)
+        | Command::Forget(_) => Ok(()),
     }
 }
 

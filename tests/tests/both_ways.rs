@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What a process of a pair is told.
 const ROLE: &str = "LINER_TEST_ROLE";
 
-/// The program of each process, which the other test starts: `name other life listen peer`.
+/// The program of each process: `name other life listen peer`. It does nothing where it is not asked to.
 #[test]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };

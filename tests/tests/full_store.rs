@@ -35,7 +35,7 @@ fn gateway(folder: &Path) -> Node {
 fn ignore(_: &Message<'_>) {}
 
 #[test]
-fn a_full_gateway_loses_nothing_and_empties() {
+fn m12_a_full_gateway_loses_nothing_and_empties() {
     let folder = tempfile::tempdir().unwrap();
     let mut gateway = gateway(folder.path());
     let address = gateway.listen_addrs()[0].to_string();

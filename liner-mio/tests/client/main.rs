@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod failing;
+mod recovering;
 mod running;
 mod sending;
 mod stopped;

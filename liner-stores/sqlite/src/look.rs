@@ -1,6 +1,7 @@
 //! A look at a file from outside, beside the nodes that use it: what waits, who has subscribed, what was put aside.
 
 use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use liner_proto::effect::{DeadReason, Queue};
@@ -171,6 +172,13 @@ impl Look {
             return Ok(());
         }
         Err(LookError::NoSuchNode { name: name.to_owned(), path: self.path.clone() })
+    }
+
+    /// Whether a node of this name uses the file now.
+    pub fn is_running(&self, name: &str) -> bool {
+        // Nobody has taken the name as long as there is no lock; what cannot be asked is not known to run.
+        let lock = File::open(names::lock_file(&self.path, name));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// The queues that hold something, of one node or of all, by their nodes. What waits to be queued when the node starts counts.

@@ -47,6 +47,17 @@ fn is_why(refused: Result<u64, LookError>, words: &str) -> bool {
 }
 
 #[test]
+fn who_uses_the_file_now_is_known_by_its_name() {
+    let folder = tempdir().expect("a folder");
+    let store = open(folder.path(), "sensor");
+    let look = look(folder.path());
+    assert_eq!(["sensor", "senso"].map(|name| look.is_running(name)), [true, false]);
+    drop(store);
+    assert!(!look.is_running("sensor"), "its lock stays, and nobody holds it");
+    drop(open(folder.path(), "sensor"));
+}
+
+#[test]
 fn long_dead_letters_are_read_few_at_a_time() {
     let folder = tempdir().expect("a folder");
     let long = "x".repeat(600_000);

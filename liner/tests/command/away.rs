@@ -91,7 +91,7 @@ impl Drop for Subscriber {
 }
 
 #[test]
-fn what_waits_for_a_subscriber_is_delivered_when_it_returns() {
+fn m10_what_waits_for_a_subscriber_is_delivered_when_it_returns() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let count = messages();

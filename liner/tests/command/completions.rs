@@ -11,7 +11,9 @@ fn shells_get_a_script_that_knows_the_options() {
         let ended = run(folder.path(), &["completions", shell]);
         let script = ended.lines.join("\n");
         assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
-        for word in ["gateway", "completions", "device-listen", "in-doubt", "check-config"] {
+        for word in
+            ["gateway", "completions", "device-listen", "in-doubt", "check-config", "forget", "reroute"]
+        {
             assert!(script.contains(word), "{word} is missing for {shell}");
         }
     }

@@ -30,6 +30,7 @@ fn help_names_the_variable_of_each_option_that_has_one() {
         ("sub", &["NAME", "STORE", "PEER", "LISTEN", "INSECURE", "JSON", "LOG"]),
         ("pub", &["PEER", "WAIT", "NAME", "STORE", "JSON", "LOG"]),
         ("drain", &["NAME", "STORE", "PEER", "LISTEN", "INSECURE", "WAIT", "JSON", "LOG"]),
+        ("forget", &["NAME", "STORE", "JSON", "LOG"]),
         ("bench", &["JSON", "LOG"]),
     ];
     for (command, variables) in table {

@@ -26,6 +26,7 @@ const GATEWAY: &[&str] =
 const SUB: &[&str] = &["sub", "t", "--name", "edge", "--peer", "127.0.0.1:1"];
 const PUB: &[&str] = &["pub", "t", "x", "--name", "edge", "--peer", "127.0.0.1:1"];
 const DRAIN: &[&str] = &["drain", "--name", "edge", "--wait", "100ms"];
+const FORGET: &[&str] = &["forget", "w", "--name", "edge"];
 const LOOKS: [&[&str]; 6] = [
     &["pending"],
     &["topics"],
@@ -57,7 +58,7 @@ const STORES: &[Input] = &[
         "newer schema",
         "sqlite:newer.db",
         1,
-        "newer.db has schema 9999 and this release knows up to 2; use the",
+        "newer.db has schema 9999 and this release knows up to 3; use the",
     ),
     ("link to itself", "sqlite:loop", 1, "loop"),
 ];
@@ -88,8 +89,8 @@ const CONFIGS: &[Input] = &[
 ];
 
 fn rows(taken: &str) -> Vec<Row<'_>> {
-    let storing = [GATEWAY, SUB, PUB, DRAIN].into_iter().chain(LOOKS);
-    let reading = [DRAIN].into_iter().chain(LOOKS);
+    let storing = [GATEWAY, SUB, PUB, DRAIN, FORGET].into_iter().chain(LOOKS);
+    let reading = [DRAIN, FORGET].into_iter().chain(LOOKS);
     let stores = storing.flat_map(|command| STORES.iter().map(move |input| (command, "--store", input)));
     let read = reading.flat_map(|command| STORES_READ.iter().map(move |input| (command, "--store", input)));
     let made = STORES_MADE.iter().map(|input| (&["bench"][..], "--store", input));
@@ -111,7 +112,17 @@ fn rows(taken: &str) -> Vec<Row<'_>> {
         let command = [command, &[taken]].concat();
         Row { input: "occupied port", command, code: 3, sentence: "in use" }
     });
-    of_inputs.chain(of_ports).collect()
+    let names: [(&str, &[&str], i32, &str); 4] = [
+        ("unknown name", &["w", "--name", "edge"], 1, "edge knows no node named w: it knows nobody"),
+        ("own name", &["edge", "--name", "edge"], 2, "edge is the node that forgets"),
+        ("unknown owner", &["w", "--name", "nobody"], 1, "no node named \"nobody\" has used"),
+        ("empty name", &["", "--name", "edge"], 2, "a name must not be empty"),
+    ];
+    let of_names = names.into_iter().map(|(input, words, code, sentence)| {
+        let command = [&["forget", "--store", "sqlite:good.db"], words].concat();
+        Row { input, command, code, sentence }
+    });
+    of_inputs.chain(of_ports).chain(of_names).collect()
 }
 
 /// The files that are in the way, and one that is in order.
@@ -198,7 +209,7 @@ fn shell(folder: &Path, command: &[&str], script: &str) -> (Option<i32>, String,
 fn a_disk_that_cannot_be_written_to() {
     let folder = tempfile::tempdir().unwrap();
     prepare(folder.path());
-    for words in [GATEWAY, SUB, PUB, DRAIN].into_iter().chain(LOOKS) {
+    for words in [GATEWAY, SUB, PUB, DRAIN, FORGET].into_iter().chain(LOOKS) {
         let script = format!(
             "cp good.db disk/good.db\nmount --bind disk disk\nmount -o remount,ro,bind disk\nliner {} --store sqlite:disk/good.db",
             words.join(" ")
@@ -220,7 +231,7 @@ fn a_full_disk() {
     let full = "mount -t tmpfs -o size=6m tmpfs disk\ncp good.db disk/good.db\n\
                 dd if=/dev/zero of=disk/fill bs=4k 2>/dev/null || true\n";
     let after = "rm disk/fill\nliner pending --store sqlite:disk/good.db --json 2>/dev/null\nexit $code\n";
-    for words in [GATEWAY, SUB, PUB, DRAIN] {
+    for words in [GATEWAY, SUB, PUB, DRAIN, FORGET] {
         let script = format!(
             "{full}code=0\nliner {} --store sqlite:disk/good.db || code=$?\n{after}",
             words.join(" ")

@@ -113,7 +113,7 @@ pub(crate) fn catch_in_commit(
 }
 
 #[test]
-fn a_gateway_that_is_killed_loses_and_repeats_nothing() {
+fn m13_a_gateway_that_is_killed_loses_and_repeats_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let mut rng = Rng::new([seed(), 1]);
@@ -159,7 +159,7 @@ fn a_gateway_that_is_killed_loses_and_repeats_nothing() {
 const TURN_MAX: u64 = 1024;
 
 #[test]
-fn a_subscriber_that_is_killed_loses_nothing_and_marks_what_it_repeats() {
+fn m11_a_subscriber_that_is_killed_loses_nothing_and_marks_what_it_repeats() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let mut rng = Rng::new([seed(), 2]);

@@ -20,6 +20,7 @@ mod exactly_once;
 mod examples;
 #[cfg(feature = "firmware")]
 mod firmware;
+mod forget;
 mod hostile;
 mod kills;
 mod line;

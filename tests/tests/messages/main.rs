@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "so a test ends")]
 #![expect(clippy::disallowed_methods, reason = "a test that waits in vain has to end")]
 
+mod killed;
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
@@ -18,6 +21,11 @@ const KEPT: Reliability = Reliability::AtLeastOnce;
 
 /// A client with an own topic on a file.
 fn client(path: &Path, name: &str, topic: &str) -> Client {
+    client_at(path, name, topic, "127.0.0.1:0")
+}
+
+/// The same at an address of its own.
+fn client_at(path: &Path, name: &str, topic: &str, listen: &str) -> Client {
     let path = PathBuf::from(path);
     let options = Options {
         name: name.to_owned(),
@@ -27,7 +35,7 @@ fn client(path: &Path, name: &str, topic: &str) -> Client {
     };
     let open =
         move || SqliteStore::open(&path, &options).map(|store| Box::new(store) as Box<dyn Store + Send>);
-    Client::new(name, topic, "127.0.0.1:0", open).unwrap()
+    Client::new(name, topic, listen, open).unwrap()
 }
 
 type Told = (String, Vec<u8>);
