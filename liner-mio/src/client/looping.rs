@@ -163,7 +163,7 @@ impl Loop {
         match self.backpressure {
             Backpressure::Block(patience) => patience,
             // For as long as it is the store that makes room.
-            Backpressure::Refuse => self.patience,
+            Backpressure::Refuse | Backpressure::DropOldest => self.patience,
         }
     }
 
@@ -217,7 +217,7 @@ impl Loop {
     fn waits_for_room(&self, until: Instant) -> bool {
         let store_makes_room = self.node.stored_through() < self.node.sent_through();
         // Peers may never make any, and a stop does not wait for them.
-        let peers_may = self.backpressure != Backpressure::Refuse && self.stopping.is_none();
+        let peers_may = matches!(self.backpressure, Backpressure::Block(_)) && self.stopping.is_none();
         (store_makes_room || peers_may) && self.clock.now() < until
     }
 

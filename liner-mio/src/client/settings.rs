@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use liner_proto::router::{Event, Framing, SendOptions};
+use liner_proto::router::{Event, Framing, QueuePolicy, Quota, SendOptions};
 use liner_proto::store::Store;
 use liner_proto::wire::record::Mode;
 
@@ -42,6 +42,8 @@ pub enum Backpressure {
     Refuse,
     /// It waits for room, for so long at most, and fails then.
     Block(Duration),
+    /// The oldest that is queued for its receiver makes way: whoever it was for is told of a gap, and it is counted here.
+    DropOldest,
 }
 
 /// What a client tells besides messages.
@@ -103,6 +105,7 @@ pub(super) struct Settings {
     pub(super) receivers: Vec<[String; 3]>,
     pub(super) failures: Failures,
     pub(super) backpressure: Backpressure,
+    pub(super) queue_quota: Option<Quota>,
     pub(super) patience: Duration,
     pub(super) status: StatusCallback,
     pub(super) configure: Vec<Configure>,
@@ -122,6 +125,7 @@ impl Settings {
             receivers: Vec::new(),
             failures: Failures::default(),
             backpressure: Backpressure::Refuse,
+            queue_quota: None,
             patience: PATIENCE,
             status: StatusCallback::default(),
             configure: Vec::new(),
@@ -138,6 +142,12 @@ impl Settings {
             .durable(true)
             .settles_later(true)
             .subscribe(&self.topic);
+        if let Some(quota) = self.queue_quota {
+            builder = builder.queue_quota(quota);
+        }
+        if self.backpressure == Backpressure::DropOldest {
+            builder = builder.queue_policy(QueuePolicy::DropOldest);
+        }
         if let Some(advertise) = &self.advertise {
             builder = builder.advertise(advertise);
         }

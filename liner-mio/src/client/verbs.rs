@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use liner_proto::effect::{GapReason, Queue, Recovered, StoreFault, StoreOp};
-use liner_proto::router::{Address, NAME_BYTES_MAX, QueuedFor};
+use liner_proto::router::{Address, NAME_BYTES_MAX, QueuedFor, Quota};
 use liner_proto::store::Store;
 
 use super::error::{ClientForgetError, StoppedOnlyError, SubscribeError};
@@ -89,6 +89,12 @@ impl Client {
     /// What becomes of messages whose callback fails. Holds from the next [`run`](Self::run) on.
     pub fn set_failures(&self, failures: Failures) {
         lock(&self.settings).failures = failures;
+    }
+
+    /// How much may be queued for one node, in messages and in bytes of their records; without this the store is the bound. Holds from the
+    /// next [`run`](Self::run) on.
+    pub fn set_queue_quota(&self, quota: Quota) {
+        lock(&self.settings).queue_quota = Some(quota);
     }
 
     /// What sends do when as much is queued as may be. Holds from the next [`run`](Self::run) on.

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use liner_mio::{
-    Backpressure, Class, Client, ClientSendError, ClientStopError, HeapStore, Mode, Quota, SendError,
+    Backpressure, Class, Client, ClientSendError, ClientStopError, Event, HeapStore, Mode, Quota, SendError,
     SendMode, SendOptions, Status, Taken,
 };
 
@@ -189,9 +189,7 @@ fn bounded(town: &mut Town, messages: u64, backpressure: Backpressure) -> (Clien
     let _ = run(&one);
     let two = town.client("two", &[&one]);
     two.set_backpressure(backpressure);
-    two.configure(move |builder| {
-        builder.configure(move |config| config.queue_quota = Some(Quota { messages, bytes: 1 << 20 }))
-    });
+    two.set_queue_quota(Quota { messages, bytes: 1 << 20 });
     (one, two)
 }
 
@@ -224,6 +222,32 @@ fn m20_a_full_queue_refuses_or_is_waited_for() {
         assert_eq!(next(&told).2, b"y");
         sender.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn m20_the_oldest_makes_way_and_is_counted() {
+    let mut town = Town::default();
+    let (one, two) = bounded(&mut town, 3, Backpressure::DropOldest);
+    let news = statuses(&two);
+    let _answers = run(&two);
+    let address = one.bound_listen_addr().unwrap();
+    drop(one);
+    for number in 1..=5u8 {
+        two.send_to("to-one", &[number], KEPT).unwrap();
+    }
+    let mut dropped = 0;
+    while dropped < 2 {
+        let status = wait_for(&news, |status| matches!(status, Status::Event(Event::Dropped { .. })));
+        if let Status::Event(Event::Dropped { count, .. }) = status {
+            dropped += count;
+        }
+    }
+    let again = town.client_at("one", &address);
+    let gaps = statuses(&again);
+    let told = run(&again);
+    let had = [next(&told).2, next(&told).2, next(&told).2];
+    assert_eq!(had, [[3], [4], [5]]);
+    wait_for(&gaps, |status| matches!(status, Status::Event(Event::Gap { count: 2, .. })));
 }
 
 #[test]
