@@ -141,6 +141,21 @@ fn m08_a_new_peer_on_the_same_file_is_found_without_a_refresh() {
 }
 
 #[test]
+fn m08_a_refresh_looks_at_the_file_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let one = client(&file, "one", "to-one");
+    let _told = run(&one);
+    for count in 1..=5 {
+        let worker = client(&file, &format!("w{count}"), "jobs");
+        let _jobs = run(&worker);
+        // Its own row is in the file by then.
+        worker.refresh_address_topic("jobs").unwrap();
+        assert_eq!(one.refresh_address_topic("jobs").unwrap().len(), count);
+    }
+}
+
+#[test]
 fn m09_a_best_effort_message_is_never_stored() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("shared.db");
