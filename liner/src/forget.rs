@@ -41,10 +41,10 @@ pub(crate) fn run(args: &ForgetArgs) -> Result<(), Failure> {
     }
     let mut watch = Watch::new(Stop::on_signals()?)?;
     let store = open(&args.store, &args.name, Class::Power)?;
-    // It has nobody to look for.
+    // Whoever met it would think that it takes no topics any more, and put aside what is queued for it.
     let builder = Node::builder(&args.name).store(store).configure(|config| {
         config.catalog = None;
-        config.mesh_max = 0;
+        config.dials = false;
     });
     let mut node = build(builder)?;
     watch.register(&mut [&mut node])?;

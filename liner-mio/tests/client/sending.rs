@@ -294,9 +294,9 @@ fn m12_what_the_store_does_not_take_is_kept_and_told() {
     switch.fails.store(u32::MAX, Ordering::Relaxed);
     let sent = two.send_to("to-one", b"x", KEPT);
     assert!(matches!(sent, Err(ClientSendError::Unknown(_))), "{sent:?}");
-    wait_for(&news, |status| matches!(status, Status::Event(liner_mio::Event::StoreFailed(_))));
+    wait_for(&news, |status| matches!(status, Status::Event(Event::StoreFailed(_))));
     assert!(told.try_recv().is_err(), "nothing leaves that is not stored");
     switch.fails.store(0, Ordering::Relaxed);
     assert_eq!(next(&told).2, b"x", "it is stored when the store works again");
-    wait_for(&news, |status| matches!(status, Status::Event(liner_mio::Event::StoreRecovered)));
+    wait_for(&news, |status| matches!(status, Status::Event(Event::StoreRecovered)));
 }

@@ -69,6 +69,9 @@ pub struct NodeConfig {
     /// Topics that peers may bring into use at a time, all of them together. One peer has a sixteenth of them at most by its
     /// subscriptions, and as many by what is kept of its messages.
     pub topics_max: usize,
+    /// Whether it dials anybody. One that is started only to change what its store holds should not: whoever meets it takes it that it
+    /// has the topics that it says now, and no others.
+    pub dials: bool,
     /// Nodes that are dialled because this node has met them or heard of them, beside those for which something is queued and those
     /// that it was told to dial. A node that cannot be dialled itself is found by others only as far as it finds them.
     pub mesh_max: usize,
@@ -116,6 +119,7 @@ impl NodeConfig {
             strangers_max: 64,
             connections_per_source: None,
             topics_max: 65_536,
+            dials: true,
             mesh_max: 64,
             heard_max: 1024,
             catalog: None,

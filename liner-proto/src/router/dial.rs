@@ -351,7 +351,7 @@ impl Router {
     /// The next address that is due. Each is given once until it was answered.
     pub fn poll_dial(&mut self, now: Instant) -> Option<Dial<'_>> {
         self.tick(now);
-        if self.closing {
+        if self.closing || !self.config.dials {
             return None;
         }
         self.check_sought();

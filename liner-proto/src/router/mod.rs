@@ -517,7 +517,7 @@ impl Router {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, and what. May change after every input.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let conns = self.conns.deadline(self.now, self.config.timing.write_stall);
-        let dials = self.dial_deadline().filter(|_| !self.closing);
+        let dials = self.dial_deadline().filter(|_| !self.closing && self.config.dials);
         let waits = self.write_behind_deadline();
         let store = earlier(earlier(waits, self.storage.retry_deadline()), self.inbox_lines.deadline());
         let store = earlier(store, self.catalog_deadline());

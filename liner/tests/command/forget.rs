@@ -1,5 +1,7 @@
 //! A node that never comes back is given up, and what was for it goes elsewhere.
 
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -88,6 +90,20 @@ fn what_nobody_else_takes_is_kept_for_the_next_or_dropped_and_counted() {
     let again = run_in(folder, &["forget", "gone"], &variables);
     assert_eq!(again.code, Some(1));
     assert_eq!(again.errors, ["liner: edge knows no node named gone: it knows nobody"]);
+}
+
+/// Whoever met it now would think that it subscribes to nothing any more, and put aside what is queued for it.
+#[test]
+fn nobody_is_met_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let address = format!("127.0.0.1:{}", free_port());
+    store(folder, &[("jobs", "127.0.0.1:9", "dead"), ("jobs", &address, "w")], 1000, 0);
+    let listener = TcpListener::bind(&address).unwrap();
+    let line = "dead is forgotten: 500 rerouted, 0 of them kept for the next subscriber, 0 dropped";
+    assert_line(&forget(folder, &["dead", "--reroute"]), line);
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
 #[test]
