@@ -402,9 +402,8 @@ fn drain_help() -> String {
     format!(
         "\
 It takes the node's name on the store, and does not start while that node runs. A line says each second what was delivered and what
-waits. What is delivered is what is acknowledged; the rest stays where it is, whatever happens. It takes nothing itself: what others send
-to it meanwhile is put among the dead letters of its store, and whoever it connects to takes it that NAME subscribes to nothing any more:
-what waits there for NAME becomes dead letters. Start NAME itself, if it is a subscriber.
+waits. What is delivered is what is acknowledged; the rest stays where it is, whatever happens. It takes nothing itself: what others have
+for NAME waits there until NAME runs.
 
 Examples:
   liner drain --name edge --store sqlite:edge.db --peer 192.168.1.10:7420

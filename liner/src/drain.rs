@@ -32,7 +32,9 @@ pub(crate) fn run(args: &DrainArgs) -> Result<(), Failure> {
     let known = known_addresses(path, args);
     let mut watch = Watch::new(Stop::on_signals()?)?;
     let store = open(&args.store, &args.name, Class::Power)?;
-    let mut builder = Node::builder(&args.name).store(store).insecure(args.insecure);
+    // Peers keep what they have for a node of this name, and what they know of its topics.
+    let builder = Node::builder(&args.name).store(store).insecure(args.insecure);
+    let mut builder = builder.configure(|config| config.takes = false);
     for peer in args.peer.iter().chain(&known) {
         builder = builder.peer(peer);
     }

@@ -106,7 +106,9 @@ fn standard_input() -> Result<Vec<u8>, Failure> {
 
 fn publish(args: &PubArgs, name: &str, payload: &mut Payload, watch: &mut Watch) -> Result<(), Failure> {
     let store = open(&args.store, name, Class::Power)?;
-    let builder = args.peer.iter().fold(Node::builder(name).store(store), |builder, peer| builder.peer(peer));
+    // Peers keep what they have for a node of this name, and what they know of its topics.
+    let node = Node::builder(name).store(store).configure(|config| config.takes = false);
+    let builder = args.peer.iter().fold(node, |builder, peer| builder.peer(peer));
     let mode = if args.asynchronous { SendMode::Asynchronous } else { SendMode::Stored };
     let mut node = build(builder.send_mode(mode))?;
     watch.register(&mut [&mut node])?;

@@ -47,6 +47,9 @@ pub enum RunError {
     /// The node could not be built: an address is in use, for instance.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The node cannot go on.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
     /// The callback that runs the client is one of a run that was told to stop.
     #[error("the run before this one ends when this callback has returned: run the client after that")]
     Ending,
@@ -84,8 +87,8 @@ pub enum ClientSendError {
     /// The client does not run.
     #[error("the client does not run: call `run` first")]
     NotRunning,
-    /// The payload is empty.
-    #[error("a payload has at least one byte")]
+    /// The payload is empty, or there is none.
+    #[error("a payload has at least one byte, and one message at least is sent")]
     Empty,
     /// As much is queued as may be. Nothing of the message is queued.
     #[error("as much is queued as may be: try again when some of it is taken")]

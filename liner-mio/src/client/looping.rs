@@ -34,6 +34,8 @@ struct Begun {
     next: usize,
     /// How long room is waited for.
     until: Instant,
+    /// Whether the directory was looked at again for somebody who takes the topic.
+    has_looked: bool,
 }
 
 /// Somebody waits until a message is stored.
@@ -113,6 +115,11 @@ impl Loop {
         }
     }
 
+    /// The first turn: what others find of this node by a shared store is there when it has ended.
+    pub(super) fn begin_run(&mut self) -> Result<(), DriveError> {
+        self.node.drive(Some(Duration::ZERO), &mut Passing(&self.dispatch)).map(|_| ())
+    }
+
     pub(super) fn run(mut self) -> End {
         loop {
             self.take_commands();
@@ -146,7 +153,7 @@ impl Loop {
         }
         for job in jobs {
             let until = self.clock.now() + self.room_patience();
-            self.begin(Begun { job, next: 0, until });
+            self.begin(Begun { job, next: 0, until, has_looked: false });
         }
         self.note_posted();
         for ask in asks {
@@ -203,6 +210,12 @@ impl Loop {
             match self.node.send_with(&begun.job.topic, payload, &begun.job.options) {
                 Ok(_) => begun.next += 1,
                 Err(SendError::Busy) if self.waits_for_room(begun.until) => return Some(begun),
+                Err(SendError::NoAddress) if !begun.has_looked && self.stopping.is_none() => {
+                    // Somebody may have come to a shared directory just now.
+                    begun.has_looked = true;
+                    self.node.refresh_directory();
+                    return Some(begun);
+                }
                 Err(error) => {
                     self.refuse(begun, error);
                     return None;

@@ -163,7 +163,8 @@ impl Client {
         let class = if is_stored { node.store_class() } else { Class::Ram };
         let commands = Arc::new(Commands::new(node.waker()));
         let dispatch = Arc::new(Dispatch::new(settings.failures, Arc::clone(&commands)));
-        let looping = Loop::new(node, &settings, Arc::clone(&commands), Arc::clone(&dispatch));
+        let mut looping = Loop::new(node, &settings, Arc::clone(&commands), Arc::clone(&dispatch));
+        looping.begin_run()?;
         let status = settings.status.clone();
         drop(settings);
         let dispatcher = Dispatcher::new(Arc::clone(&dispatch), callback, status);
@@ -302,7 +303,7 @@ impl Client {
         let (commands, class) = self.commands()?;
         self.check_topic(topic)?;
         let payloads: Vec<Box<[u8]>> = payloads.into_iter().map(|payload| payload.as_ref().into()).collect();
-        if payloads.iter().any(|payload| payload.is_empty()) {
+        if payloads.is_empty() || payloads.iter().any(|payload| payload.is_empty()) {
             return Err(ClientSendError::Empty);
         }
         let ticket = Ticket::new();

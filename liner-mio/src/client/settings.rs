@@ -28,7 +28,8 @@ impl Reliability {
     /// For one receiver, or for all.
     pub(super) const fn options(self, all: bool) -> SendOptions {
         match self {
-            Self::BestEffort => SendOptions::new(Mode::BestEffort),
+            Self::BestEffort if all => SendOptions::new(Mode::BestEffort),
+            Self::BestEffort => SendOptions::new(Mode::BestEffort).to_one(),
             Self::AtLeastOnce if all => SendOptions::new(Mode::All),
             Self::AtLeastOnce => SendOptions::new(Mode::One),
         }

@@ -72,6 +72,9 @@ pub struct NodeConfig {
     /// Whether it dials anybody. One that is started only to change what its store holds should not: whoever meets it takes it that it
     /// has the topics that it says now, and no others.
     pub dials: bool,
+    /// Whether it takes messages. One that is started only to send what its store holds should not: it tells nobody what it subscribes to,
+    /// so that what its peers know of that stays as it is, and its peers keep what they have for it.
+    pub takes: bool,
     /// Nodes that are dialled because this node has met them or heard of them, beside those for which something is queued and those
     /// that it was told to dial. A node that cannot be dialled itself is found by others only as far as it finds them.
     pub mesh_max: usize,
@@ -120,6 +123,7 @@ impl NodeConfig {
             connections_per_source: None,
             topics_max: 65_536,
             dials: true,
+            takes: true,
             mesh_max: 64,
             heard_max: 1024,
             catalog: None,

@@ -40,7 +40,7 @@ impl Router {
             state.conn.and_then(|id| self.conns.get(id)).is_some_and(|conn| conn.framing == Framing::Cobs);
         let frame_max = state.about.map_or(0, |about| about.frame_max as usize);
         let is_device = on_line && (state.bindings_max() < 64 || frame_max < PAGE_BYTES + 16);
-        if state.rows_told == version || is_device {
+        if state.rows_told == version || is_device || !self.config.takes {
             return;
         }
         let known = core::mem::replace(&mut state.rows_told, version);

@@ -402,7 +402,7 @@ impl Router {
                 let name = state.name.clone();
                 let origin = Origin { name: &name, epoch: state.inbound.epoch(), number };
                 let onward = Header { origin: Some(origin), hops: Some(0), ..*header };
-                self.send_loose(topic, &onward, payload, Some(peer));
+                self.send_loose(topic, &onward, payload, Some(peer), false);
             }
             return;
         }

@@ -70,6 +70,7 @@ impl Router {
         header: &Header<'_>,
         payload: &[u8],
         except: Option<PeerId>,
+        to_one: bool,
     ) -> usize {
         let text = self.topics.text(topic);
         let mut header = Header { topic: Topic::Text(text), ..*header };
@@ -89,6 +90,14 @@ impl Router {
         let mut peers: Vec<PeerId> = rows.chain(dialled).filter(|peer| Some(*peer) != except).collect();
         peers.sort_unstable();
         peers.dedup();
+        if to_one {
+            peers.retain(|peer| {
+                self.peers.get(peer.0).is_some_and(|peer| peer.conn.is_some() && len <= peer.loose_max)
+            });
+            let turn = self.topics.next_turn(topic);
+            let chosen = turn.checked_rem(peers.len()).and_then(|at| peers.get(at)).copied();
+            peers = chosen.into_iter().collect();
+        }
         let mut taken = 0;
         for peer in peers {
             let Some(peer) = self.peers.get(peer.0).filter(|peer| len <= peer.loose_max) else { continue };

@@ -458,7 +458,7 @@ impl Router {
             header.ttl_ms = Some(expiry::millis(ttl).ok_or(SendError::BadTtl)?);
         }
         if options.mode == Mode::BestEffort {
-            self.send_loose(topic, &header, payload, None);
+            self.send_loose(topic, &header, payload, None, options.to_one);
             return Ok(self.sends);
         }
         self.route_own(topic, &header, payload)?;

@@ -13,12 +13,21 @@ pub struct SendOptions {
     /// hops: what is older when its turn comes is not sent, but becomes a dead letter of the node that has it, and its receiver is told
     /// of a gap. A best-effort message is dropped.
     pub ttl: Option<Duration>,
+    /// Whether a best-effort message goes to one of those who are there, by turns, and not to all of them.
+    pub to_one: bool,
 }
 
 impl SendOptions {
     /// For so many receivers, without an end.
     pub const fn new(mode: Mode) -> Self {
-        Self { mode, ttl: None }
+        Self { mode, ttl: None, to_one: false }
+    }
+
+    /// A best-effort message goes to one of those who are there. What a gateway hands on goes to all.
+    #[must_use]
+    pub const fn to_one(mut self) -> Self {
+        self.to_one = true;
+        self
     }
 
     /// It is of use for so long.

@@ -1,8 +1,8 @@
 //! Windows that are shut: peers that are told in the handshake that they may send nothing, and stay connected.
 //!
-//! There are two reasons: a message of the peer would have to be put aside, and there is no room for that; or its earlier sessions
-//! brought as much as it may send, and the store has not taken that yet, or the application has not settled it. Without the second a peer could exceed its window, one
-//! session after another.
+//! There are three reasons: this node takes no messages at all; a message of the peer would have to be put aside, and there is no room for that; or its earlier sessions
+//! brought as much as it may send, and the store has not taken that yet, or the application has not settled it. Without the last one a
+//! peer could exceed its window, one session after another.
 
 use super::peer::Peer;
 use super::{PeerId, Router};
@@ -11,6 +11,9 @@ use crate::id::ConnId;
 impl Router {
     /// Whether a peer is to be told that it may send nothing.
     pub(super) fn is_shut(&self, peer: Option<PeerId>) -> bool {
+        if !self.config.takes {
+            return true;
+        }
         let state = peer.and_then(|peer| self.peers.get(peer.0));
         state.is_some_and(|state| state.shut_for.is_some() || self.is_stuffed(state))
             || peer.is_some_and(|peer| self.inbox_lines.is_stuffed(peer, &self.config.limits))

@@ -175,6 +175,41 @@ fn m09_a_best_effort_message_is_never_stored() {
 }
 
 #[test]
+fn m09_a_best_effort_message_goes_to_one_or_to_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let one = client(&file, "one", "to-one");
+    let _told = run(&one);
+    let workers = ["w1", "w2", "w3"].map(|name| client(&file, name, "jobs"));
+    let jobs = workers.each_ref().map(run);
+    wait_for(&one, "jobs", 3, true);
+    for _ in 0..30 {
+        one.send_to("jobs", b"one", Reliability::BestEffort).unwrap();
+    }
+    one.send_all("jobs", b"all", Reliability::BestEffort).unwrap();
+    for told in &jobs {
+        let had: Vec<_> = (0..11).map(|_| next(told).1).collect();
+        assert_eq!(had.iter().filter(|payload| **payload == b"one").count(), 10, "by turns");
+        assert_eq!(had[10], b"all");
+    }
+}
+
+#[test]
+fn m08_whoever_runs_is_found_by_the_next_send() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let one = client(&file, "one", "to-one");
+    let _told = run(&one);
+    for number in 0..10 {
+        let name = format!("w{number}");
+        let worker = client(&file, &name, &format!("to-{name}"));
+        let told = run(&worker);
+        one.send_to(&format!("to-{name}"), b"x", KEPT).unwrap();
+        assert_eq!(next(&told).1, b"x");
+    }
+}
+
+#[test]
 fn m15_files_of_their_own_need_no_common_store() {
     let folder = tempfile::tempdir().unwrap();
     let one = client(&folder.path().join("one.db"), "one", "to-one");
