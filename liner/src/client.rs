@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use liner_mio::{Class, Client, NewClientError, Store};
+use liner_mio::{Class, Client, HeapStore, NewClientError, Store};
 use liner_store_sqlite::{Options, SqliteStore};
 
 use crate::receivers::{self, Receiver, ReceiversError};
+use crate::store_url::{StoreUrl, StoreUrlError};
 
 /// Why a client could not be made on a store.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,38 @@ pub enum OpenClientError {
     /// The receivers cannot be read.
     #[error(transparent)]
     Receivers(#[from] ReceiversError),
+    /// The URL names no store.
+    #[error(transparent)]
+    Url(#[from] StoreUrlError),
+}
+
+/// What a client in memory keeps at most, in bytes of records.
+const RAM_BYTES: u64 = 256 * 1024 * 1024;
+
+/// A client with the store that a URL names: `sqlite:PATH`, which survives a loss of power, `sqlite:PATH?durability=process`, which
+/// survives the death of the process and is faster, or `ram:`, which survives nothing.
+///
+/// `receivers_json` names others that are known from the start, as [`receivers::parse`] reads it.
+///
+/// # Errors
+/// See [`OpenClientError`].
+pub fn open(
+    unique_name: &str,
+    topic: &str,
+    listen: &str,
+    url: &str,
+    receivers_json: Option<&str>,
+) -> Result<Client, OpenClientError> {
+    let (url, durability) = StoreUrl::with_durability(url)?;
+    url.check()?;
+    match url {
+        StoreUrl::Sqlite(path) => sqlite_with(unique_name, topic, listen, (path, durability), receivers_json),
+        StoreUrl::Ram => {
+            let receivers = receivers::parse(receivers_json)?;
+            let open = || Ok::<_, String>(Box::new(HeapStore::new(RAM_BYTES)) as Box<dyn Store + Send>);
+            Ok(with_receivers(Client::new(unique_name, topic, listen, open)?, &receivers))
+        }
+    }
 }
 
 /// A client with an SQLite file, which is made if it is not there. Several clients, of several processes, may have one file: they find
@@ -52,14 +85,46 @@ pub fn sqlite_with(
     let options = Options { name: unique_name.to_owned(), durability, limit_bytes: None, boot_id: boot_id() };
     let open =
         move || SqliteStore::open(&path, &options).map(|store| Box::new(store) as Box<dyn Store + Send>);
-    let client = Client::new(unique_name, topic, listen, open)?;
+    Ok(with_receivers(Client::new(unique_name, topic, listen, open)?, &receivers))
+}
+
+fn with_receivers(client: Client, receivers: &[Receiver]) -> Client {
     for Receiver { topic, addr, client_name } in receivers {
-        client.add_receiver(&topic, &addr, &client_name);
+        client.add_receiver(topic, addr, client_name);
     }
-    Ok(client)
+    client
 }
 
 /// Names this run of the operating system, so that a store can tell the death of a process from a loss of power.
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_made_by_its_stores_url() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.db");
+        let make = |url: &str, json| open("a", "to-a", "127.0.0.1:0", url, json);
+        for (url, class) in [
+            (format!("sqlite:{}", file.display()), Class::Power),
+            (format!("sqlite:{}?durability=process", file.display()), Class::Process),
+            ("ram:".to_owned(), Class::Ram),
+        ] {
+            let json = r#"[{"topic":"t","addr":"127.0.0.1:9","client_name":"n"}]"#;
+            let client = make(&url, Some(json)).unwrap();
+            client.run(|_: &liner_mio::Taken| ()).unwrap();
+            let sent = client.send_to("t", b"x", liner_mio::Reliability::AtLeastOnce).unwrap();
+            assert_eq!(sent.class, class, "{url}");
+            client.stop().unwrap();
+        }
+        let told = |url: &str, json| make(url, json).unwrap_err().to_string();
+        assert!(told("mysql:x", None).contains("`mysql`"));
+        assert!(told(&format!("sqlite:{}", folder.path().display()), None).contains("directory"));
+        assert!(told("ram:", Some("[")).contains("JSON array"));
+        assert!(told("sqlite:a?durability=best", None).contains("`best`"));
+    }
 }

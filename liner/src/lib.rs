@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod receivers;
+pub mod store_url;
 
 pub use liner_mio::{
     Address, Backpressure, BlockingSendError, BuildError, Builder, Class, Client, ClientForgetError,

@@ -24,7 +24,6 @@ mod out;
 mod publish;
 mod reading;
 mod store;
-mod store_url;
 mod sub;
 mod watch;
 
@@ -33,6 +32,7 @@ use std::process::ExitCode;
 
 use args::Command;
 use failure::Failure;
+use liner::store_url;
 
 fn main() -> ExitCode {
     match run() {

@@ -1,12 +1,17 @@
-//! Where a node keeps its messages, as the command line says it.
+//! Where a node keeps its messages, as a text says it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use liner_mio::Class;
+
+/// Stands before what commits are to survive.
+const DURABILITY: &str = "?durability=";
+
 /// A parsed store URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StoreUrl {
+pub enum StoreUrl {
     /// `sqlite:PATH`.
     Sqlite(PathBuf),
     /// `ram:`.
@@ -15,23 +20,55 @@ pub(crate) enum StoreUrl {
 
 /// Why a store URL is not one. Each text says what to write instead.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum StoreUrlError {
+#[non_exhaustive]
+pub enum StoreUrlError {
+    /// It does not begin with a kind and a colon.
     #[error("a store URL begins with its kind: write sqlite:{0} for a file, or ram: for memory")]
     NoScheme(String),
+    /// There is no such kind.
     #[error("there is no store of the kind `{0}`: write sqlite:PATH or ram:")]
     UnknownScheme(String),
+    /// There is nothing behind `sqlite:`.
     #[error("the path is missing: write sqlite:PATH, for instance sqlite:liner.db")]
     NoPath,
+    /// There is something behind `ram:`.
     #[error("ram: takes nothing behind the colon: write ram: alone, or sqlite:{0} for a file")]
     RamWithPath(String),
+    /// The path is that of a directory.
     #[error("`{0}` is a directory: name a file in it, for instance sqlite:{0}/liner.db")]
     Directory(String),
+    /// It says what commits survive, where that is said otherwise or not at all.
+    #[error("`{0}` ends in a durability: give the command --durability instead")]
+    Durability(String),
+    /// It says that commits survive something that there is no word for.
+    #[error("there is no durability `{0}`: write durability=process or durability=power")]
+    UnknownDurability(String),
 }
 
 impl StoreUrl {
+    /// Reads a URL that may say what commits survive: `sqlite:PATH?durability=process`, or `power`, which it is without.
+    ///
+    /// # Errors
+    /// See [`StoreUrlError`].
+    pub fn with_durability(text: &str) -> Result<(Self, Class), StoreUrlError> {
+        let Some((url, word)) = text.split_once(DURABILITY) else { return Ok((text.parse()?, Class::Power)) };
+        let class = match word {
+            "process" => Class::Process,
+            "power" => Class::Power,
+            _ => return Err(StoreUrlError::UnknownDurability(word.to_owned())),
+        };
+        Ok((url.parse()?, class))
+    }
+
     /// Fails early, with better words than a database has, if the path cannot be a file.
-    pub(crate) fn check(&self) -> Result<(), StoreUrlError> {
+    ///
+    /// # Errors
+    /// [`StoreUrlError::Directory`], or [`StoreUrlError::Durability`].
+    pub fn check(&self) -> Result<(), StoreUrlError> {
         match self {
+            Self::Sqlite(path) if path.to_string_lossy().contains(DURABILITY) => {
+                Err(StoreUrlError::Durability(self.to_string()))
+            }
             Self::Sqlite(path) if path.is_dir() => {
                 Err(StoreUrlError::Directory(path.display().to_string().trim_end_matches('/').to_owned()))
             }
@@ -40,7 +77,7 @@ impl StoreUrl {
     }
 
     /// The file, if it is one.
-    pub(crate) fn path(&self) -> Option<&Path> {
+    pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Sqlite(path) => Some(path),
             Self::Ram => None,
@@ -94,6 +131,18 @@ mod tests {
         assert!(told("sqlite:").contains("sqlite:PATH"));
         assert!(told("ram:x").contains("sqlite:x"));
         assert!(told("").contains("sqlite:"));
+    }
+
+    #[test]
+    fn a_url_may_say_what_commits_survive() {
+        let file = StoreUrl::Sqlite("a.db".into());
+        let read = |text: &str| StoreUrl::with_durability(text);
+        assert_eq!(read("sqlite:a.db"), Ok((file.clone(), Class::Power)));
+        assert_eq!(read("sqlite:a.db?durability=power"), Ok((file.clone(), Class::Power)));
+        assert_eq!(read("sqlite:a.db?durability=process"), Ok((file, Class::Process)));
+        assert!(read("sqlite:a.db?durability=").unwrap_err().to_string().contains("durability=process"));
+        let elsewhere: StoreUrl = "sqlite:a.db?durability=process".parse().unwrap();
+        assert!(elsewhere.check().unwrap_err().to_string().contains("--durability"));
     }
 
     #[test]
