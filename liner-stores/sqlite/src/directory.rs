@@ -1,6 +1,6 @@
 //! Requests that change nothing of a queue: the node's row, cursors, the directory, dead letters.
 
-use liner_proto::effect::{DeadReason, StoreFault};
+use liner_proto::effect::DeadReason;
 use liner_proto::id::Epoch;
 use liner_proto::router::DirectoryRows;
 use rusqlite::{Connection, OptionalExtension as _, params};
