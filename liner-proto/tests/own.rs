@@ -4,9 +4,9 @@
 
 mod nodes;
 
-use liner_proto::effect::{Queue, StoreOp};
+use liner_proto::effect::{DeadReason, Queue, StoreOp};
 use liner_proto::id::Epoch;
-use liner_proto::router::{Application, Message, Receipt, Settle};
+use liner_proto::router::{Application, Message, PutAsideError, Receipt, Settle};
 use liner_proto::store::Store as _;
 use liner_proto::wire::record::{self, Header, Mode, Topic};
 use liner_proto::wire::varint;
@@ -120,4 +120,32 @@ fn it_waits_for_its_topic() {
     node.router.subscribe(node.now, "t");
     hand(&mut node, &mut taker);
     assert_eq!((taker.got.len(), queued(&node)), (1, 0));
+}
+
+#[test]
+fn what_fails_again_is_a_dead_letter_again_and_holds_up_nothing() {
+    let mut node = node(3);
+    node.router.subscribe(node.now, "t");
+    let mut taker = Taker { later: true, ..Taker::default() };
+    hand(&mut node, &mut taker);
+    for (index, receipt) in taker.receipts.iter().enumerate().rev() {
+        if index == 0 {
+            let (payload, maybe_redelivered) = (&[1][..], true);
+            let (topic, from, mode, seq) = ("t", "n", Mode::One, 1);
+            let message = Message { topic, from, seq, mode, payload, maybe_redelivered, receipt: *receipt };
+            assert_eq!(node.router.put_failed_aside(node.now, &message), Ok(()));
+            let again = node.router.put_failed_aside(node.now, &message);
+            assert_eq!(again, Err(PutAsideError::NotWaiting), "once");
+        } else {
+            assert!(node.router.settle(node.now, *receipt));
+        }
+    }
+    node.serve();
+    assert_eq!((node.dead(), queued(&node)), (vec![DeadReason::Failed], 0));
+    assert!(node.router.is_idle());
+    node.restart();
+    node.router.subscribe(node.now, "t");
+    let mut taker = Taker::default();
+    hand(&mut node, &mut taker);
+    assert!(taker.got.is_empty(), "it is not in both places");
 }

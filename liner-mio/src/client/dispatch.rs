@@ -305,8 +305,8 @@ impl Dispatcher {
         match &mut self.callback {
             // What the callback had half done when it panicked is its own matter: it is called again.
             Callback::ByReturn(callback) => {
-                let failure = catch_unwind(AssertUnwindSafe(|| callback(&taken)));
-                match failure.unwrap_or_else(|_| Some("it has panicked".to_owned())) {
+                let failure = catch(|| callback(&taken));
+                match failure.unwrap_or_else(|| Some("it has panicked".to_owned())) {
                     None => taken.settle(),
                     Some(why) => {
                         let message = taken.message();
@@ -317,7 +317,7 @@ impl Dispatcher {
                 }
             }
             Callback::ByHand(callback) => {
-                let _ = catch_unwind(AssertUnwindSafe(|| callback(taken)));
+                let _ = catch(|| callback(taken));
             }
         }
     }
@@ -325,10 +325,17 @@ impl Dispatcher {
     fn tell(&self, status: &Status) {
         // It is called without the lock, as it may replace itself.
         let Some(mut callback) = lock(&self.status).take() else { return };
-        let _ = catch_unwind(AssertUnwindSafe(|| callback(status)));
+        let _ = catch(|| callback(status));
         let mut place = lock(&self.status);
         if place.is_none() {
             *place = Some(callback);
         }
     }
+}
+
+/// What a call returns, unless it panics.
+fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
+    let caught = catch_unwind(AssertUnwindSafe(call));
+    // What it has panicked with is the callback's, and may panic as well when it is dropped.
+    caught.map_err(core::mem::forget).ok()
 }

@@ -50,6 +50,39 @@ fn m16_a_callback_that_fails_or_panics_is_called_again() {
     );
 }
 
+/// What a callback may panic with.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a panic's payload panics when it is dropped, as the test wants");
+    }
+}
+
+#[test]
+fn m16_a_callback_is_called_again_whatever_it_panics_with() {
+    let mut town = Town::default();
+    let one = town.client("one", &[]);
+    let (tell, told) = channel();
+    let mut calls = 0;
+    one.set_failures(quick(20));
+    one.run(move |taken: &Taken| {
+        calls += 1;
+        tell.send(taken.payload().to_vec()).unwrap();
+        if calls == 1 {
+            std::panic::panic_any(Bomb);
+        }
+    })
+    .unwrap();
+    one.set_status_callback(|_| std::panic::panic_any(Bomb));
+    let two = town.client("two", &[&one]);
+    let _answers = run(&two);
+    two.send_many("to-one", [b"a", b"b"], SendOptions::new(Mode::One)).unwrap();
+    let had: Vec<_> = (0..3).map(|_| told.recv_timeout(PATIENCE).unwrap()).collect();
+    assert_eq!(had, [b"a", b"a", b"b"]);
+    one.stop().unwrap();
+}
+
 #[test]
 fn m16_a_message_that_fails_too_often_becomes_a_dead_letter_and_the_stream_goes_on() {
     let mut town = Town::default();

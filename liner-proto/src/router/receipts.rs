@@ -138,16 +138,10 @@ impl Receipts {
         self.entries.get_mut(index).filter(|entry| !entry.settled)
     }
 
-    pub(super) fn settle(&mut self, receipt: u64) -> bool {
-        self.get_mut(receipt).is_some_and(|entry| {
+    pub(super) fn settle(&mut self, receipt: u64) {
+        if let Some(entry) = self.get_mut(receipt) {
             entry.settled = true;
-            true
-        })
-    }
-
-    /// Drops the first one, if it is settled.
-    pub(super) fn drop_settled(&mut self) -> bool {
-        self.pop_settled().is_some()
+        }
     }
 
     /// Takes the first one out, if it is settled.
@@ -224,17 +218,12 @@ impl Router {
     /// It is acknowledged when it and everything before it in its stream are settled, after the commit that follows.
     pub fn settle(&mut self, now: Instant, receipt: Receipt) -> bool {
         self.tick(now);
-        if receipt.is_own() && receipt.instance == self.config.instance {
-            let settled = self.own.receipts.settle(receipt.number);
-            self.trim_own();
-            return settled;
-        }
         let Some(entry) = self.unsettled_entry(receipt) else {
             self.release(receipt);
             return false;
         };
         entry.settled = true;
-        self.take_settled(PeerId(receipt.peer));
+        self.take_settled_of(receipt);
         true
     }
 
@@ -242,8 +231,7 @@ impl Router {
     /// ([`DeadReason::Failed`]), in the group of the store that moves its stream's cursor over it.
     ///
     /// # Errors
-    /// See [`PutAsideError`]. If it is `Full`, the message is still to be settled. One that had failed before, and was queued again,
-    /// does not wait: it is a dead letter no more, and comes again with the node's next start.
+    /// See [`PutAsideError`]. If it is `Full`, the message is still to be settled.
     pub fn put_failed_aside(&mut self, now: Instant, message: &Message<'_>) -> Result<(), PutAsideError> {
         self.tick(now);
         let receipt = message.receipt;
@@ -251,17 +239,22 @@ impl Router {
             self.release(receipt);
             return Err(PutAsideError::NotWaiting);
         }
-        let Some(state) = self.peers.get(receipt.peer) else { return Err(PutAsideError::NotWaiting) };
-        let (name, epoch) = (state.name.clone(), state.inbound.epoch());
+        // What was queued for the node itself has no sender any more.
+        let (name, epoch) = match self.peers.get(receipt.peer) {
+            Some(state) => (state.name.clone(), Some(state.inbound.epoch())),
+            None => (self.config.name.as_str().into(), None),
+        };
         if self.storage.put_aside >= DEAD_LETTERS_MAX {
             return Err(PutAsideError::Full);
         }
         let topic = self.topics.intern(message.topic);
         let mut header = Header::new(message.mode, Topic::Number(0));
         header.repeat = true;
-        if message.from != &*name {
-            header.origin = Some(Origin { name: message.from, epoch, number: message.seq });
-        }
+        header.origin = epoch.filter(|_| message.from != &*name).map(|epoch| Origin {
+            name: message.from,
+            epoch,
+            number: message.seq,
+        });
         let record = written_out(&header, message.topic, message.payload).into_boxed_slice();
         let Some(entry) = self.unsettled_entry(receipt) else { return Err(PutAsideError::NotWaiting) };
         entry.settled = true;
@@ -269,7 +262,7 @@ impl Router {
         self.storage.put_aside += 1;
         let loss = Loss { name: &name, topic: message.topic, reason: DeadReason::Failed, kept: true };
         self.events.extend(self.tally.add(self.now, loss, 1));
-        self.take_settled(PeerId(receipt.peer));
+        self.take_settled_of(receipt);
         Ok(())
     }
 
@@ -277,7 +270,12 @@ impl Router {
         if receipt.instance != self.config.instance {
             return None;
         }
-        self.peers.get_mut(receipt.peer)?.receipts.get_mut(receipt.number)
+        let receipts = if receipt.is_own() {
+            &mut self.own.receipts
+        } else {
+            &mut self.peers.get_mut(receipt.peer)?.receipts
+        };
+        receipts.get_mut(receipt.number)
     }
 
     /// Nobody waits for this message to be settled: it makes room, if it is of a stream that is no more.
@@ -304,6 +302,23 @@ impl Router {
             |peer: &Peer| peer.receipts.entries.iter().filter(|entry| !entry.settled).count() as u64;
         let own = self.own.receipts.entries.iter().filter(|entry| !entry.settled).count() as u64;
         own + self.peers.iter().map(unsettled).sum::<u64>()
+    }
+
+    /// A message of the stream that this one is of is settled.
+    fn take_settled_of(&mut self, receipt: Receipt) {
+        if receipt.is_own() {
+            self.trim_own();
+        } else {
+            self.take_settled(PeerId(receipt.peer));
+        }
+    }
+
+    /// What is settled at the front of the node's own queue is no longer waited for.
+    pub(super) fn take_own_settled(&mut self) {
+        while let Some(entry) = self.own.receipts.pop_settled() {
+            let Some(failed) = entry.failed else { continue };
+            self.storage.stage_settled(failed.staged(&self.config.name));
+        }
     }
 
     /// What is settled at the front of a stream is no longer waited for.

@@ -62,6 +62,7 @@ impl Router {
         }
         self.storage.each_topic(&mut mark);
         self.inbox_lines.each_topic(&mut mark);
+        self.own.receipts.each_topic(&mut mark);
         used
     }
 }

@@ -1,6 +1,6 @@
 //! Requests that change nothing of a queue: the node's row, cursors, the directory, dead letters.
 
-use liner_proto::effect::{DeadReason, StoreFault};
+use liner_proto::effect::DeadReason;
 use liner_proto::id::Epoch;
 use liner_proto::router::DirectoryRows;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -89,8 +89,11 @@ impl SqliteStore {
         let mut select = self.conn.prepare_cached("SELECT topic, addr, client_name FROM topic_addr")?;
         let mut found = select.query([])?;
         while let Some(row) = found.next()? {
-            let text = |index| row.get_ref(index)?.as_str().map_err(|_| Failure::from(StoreFault::Corrupt));
-            rows.push(text(0)?, text(1)?, text(2)?);
+            let text = |index| row.get_ref(index).ok()?.as_str().ok();
+            // Whoever wrote a row that is no text must not hide the others from all who run on the file.
+            if let (Some(topic), Some(address), Some(name)) = (text(0), text(1), text(2)) {
+                rows.push(topic, address, name);
+            }
         }
         drop(found);
         drop(select);
@@ -121,15 +124,29 @@ fn number_topic(conn: &Connection, topic: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// The same for topics that have none. To look for the next free number takes as long as there are topics: that is done once.
+fn number_topics(conn: &Connection, topics: &[String]) -> rusqlite::Result<()> {
+    let Some((first, others)) = topics.split_first() else { return Ok(()) };
+    number_topic(conn, first)?;
+    let mut insert = conn.prepare_cached(
+        "INSERT OR IGNORE INTO topic_key(topic, k) SELECT ?1, v + ?2 FROM seq WHERE id = 1",
+    )?;
+    for (topic, number) in others.iter().zip(1_i64..) {
+        insert.execute(params![topic, number])?;
+    }
+    conn.prepare_cached("UPDATE seq SET v = v + ?1 WHERE id = 1")?
+        .execute([others.len().cast_signed() as i64])?;
+    Ok(())
+}
+
 /// Adds what follows from rows of the directory that were written by hand, or by an older release.
 pub(crate) fn complete(conn: &Connection, owner: &str) -> rusqlite::Result<()> {
     let topics = "SELECT DISTINCT topic FROM topic_addr WHERE topic NOT IN (SELECT topic FROM topic_key)";
     let mut select = conn.prepare(topics)?;
     let topics = select.query_map([], |row| Ok(row.get_ref(0)?.as_str().ok().map(str::to_owned)))?;
     // What is no text is told as damage when the directory is.
-    for topic in topics.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten() {
-        number_topic(conn, &topic)?;
-    }
+    let topics: Vec<_> = topics.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().collect();
+    number_topics(conn, &topics)?;
     conn.execute(
         "INSERT OR IGNORE INTO sender_listener(sender_key, addr, listener_topic, client_name)
          SELECT ?1, addr, topic, client_name FROM topic_addr WHERE client_name <> ?2 ORDER BY topic DESC",

@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::directory::insert_dead_letter;
 use crate::error::classify;
+use crate::look::{Pending, Target};
 use crate::names;
 use crate::queues::create;
 use crate::row::{QUEUES, QueueRow};
@@ -79,6 +80,26 @@ enum Destination {
     Unsure,
     /// There is no such queue.
     Nowhere,
+}
+
+/// What waits in queues that their nodes have not begun yet, since they were made by hand, or for what is queued again.
+pub(crate) fn begun_by_hand(conn: &Connection) -> rusqlite::Result<Vec<Pending>> {
+    let mut select = conn.prepare_cached(
+        "SELECT composite, count(*), coalesce(sum(length(payload)), 0) FROM inserted
+         JOIN conn_key_map USING(connection_key, composite) WHERE owner = '' GROUP BY connection_key",
+    )?;
+    let mut rows = select.query([])?;
+    let mut begun = Vec::new();
+    while let Some(row) = rows.next()? {
+        let Ok(composite) = row.get_ref(0)?.as_str() else { continue };
+        let owner = names::owner(composite);
+        let parsed = names::parse(&owner, composite);
+        if let Some(queue) = parsed.as_ref().and_then(|(kind, name)| names::queue(*kind, name)) {
+            let number = |index| row.get(index).map(i64::cast_unsigned);
+            begun.push(Pending { target: Target::of(queue), messages: number(1)?, bytes: number(2)?, owner });
+        }
+    }
+    Ok(begun)
 }
 
 /// Those of the node: their composites begin with its name.

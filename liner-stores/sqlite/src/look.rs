@@ -17,7 +17,7 @@ use crate::row::{QUEUES, QueueRow};
 use crate::schema::{self, Verdict};
 use crate::turn::Failure;
 use crate::view::PAYLOAD_MAX;
-use crate::{file, names, reading};
+use crate::{file, inserted, names, reading};
 
 /// Of dead letters that are read at a time no more than this is in memory, and one beyond it.
 const PAGE_BYTES: usize = 1 << 20;
@@ -52,6 +52,16 @@ pub enum Target {
     Topic(String),
     /// Whoever answers at this address.
     Address(String),
+}
+
+impl Target {
+    pub(crate) fn of(queue: Queue<'_>) -> Self {
+        match queue {
+            Queue::Node(name) => Self::Node(name.to_owned()),
+            Queue::Topic(topic) => Self::Topic(topic.to_owned()),
+            Queue::Address(address) => Self::Address(address.to_owned()),
+        }
+    }
 }
 
 /// That a node takes a topic.
@@ -200,11 +210,7 @@ impl Look {
             let row = row.ok_or_else(damaged)?;
             let queue = names::queue(kind, &name).ok_or_else(damaged)?;
             let inserted = self.inserted(row.key, &names::composite(&owner, queue))?;
-            let target = match queue {
-                Queue::Node(name) => Target::Node(name.to_owned()),
-                Queue::Topic(topic) => Target::Topic(topic.to_owned()),
-                Queue::Address(address) => Target::Address(address.to_owned()),
-            };
+            let target = Target::of(queue);
             let (messages, bytes) =
                 reading::count(&self.conn, &row, true).map_err(|fault| self.failed(fault))?;
             let (messages, bytes) = (messages + inserted.0, bytes + inserted.1);
@@ -212,6 +218,13 @@ impl Look {
                 pending.push(Pending { owner, target, messages, bytes });
             }
         }
+        // Queues that their nodes have not begun yet.
+        for begun in self.said(inserted::begun_by_hand(&self.conn))? {
+            if owner.is_none_or(|owner| begun.owner == owner) {
+                pending.push(begun);
+            }
+        }
+        pending.sort_by(|one, other| one.owner.cmp(&other.owner));
         Ok(pending)
     }
 

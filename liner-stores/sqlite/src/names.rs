@@ -59,6 +59,16 @@ pub(crate) fn parse(owner: &str, composite: &str) -> Option<(u8, String)> {
     (1..=NAME_BYTES_MAX).contains(&name.len()).then_some((kind, name))
 }
 
+/// The first part of a composite, as it was before it was escaped: the name of the node whose queue it is.
+pub(crate) fn owner(composite: &str) -> String {
+    let mut part = String::new();
+    let mut chars = composite.chars();
+    while let Some(char) = chars.next().filter(|char| *char != ':') {
+        part.extend(if char == '\\' { chars.next() } else { Some(char) });
+    }
+    part
+}
+
 /// The last part of a composite, as it was before it was escaped.
 pub(crate) fn listener(composite: &str) -> String {
     let mut part = String::new();

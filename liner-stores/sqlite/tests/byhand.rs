@@ -6,6 +6,7 @@ use std::path::Path;
 
 use liner_proto::effect::{GapReason, Loaded, Queue, Recovered, StoreOp};
 use liner_proto::id::{Class, Epoch, Predecessor};
+use liner_proto::router::DirectoryRows;
 use liner_proto::router::{NodeConfig, Router};
 use liner_proto::store::Store as _;
 use liner_proto::store::run::Walk;
@@ -462,6 +463,35 @@ fn topics_have_numbers_and_senders_their_listeners() {
         keys("a:2 b:3 c:5 d:6", r"sen\:sor:>h:3/b/renamed sen\:sor:>h:4/d/by hand")
     );
     assert_eq!(one::<i64>(path, "SELECT v FROM seq"), 6);
+}
+
+/// A look for a free number at each of them would take minutes, in which nobody else can write to the file.
+#[test]
+fn a_hundred_thousand_topics_that_were_written_by_hand_have_numbers_soon() {
+    let folder = tempdir().expect("a folder");
+    let path = folder.path();
+    drop(open(path, "sensor"));
+    run_sql(
+        path,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+         INSERT INTO topic_addr SELECT 't' || i, 'h:1', 'by hand' FROM n",
+    );
+    drop(open(path, "sensor"));
+    let numbers = "SELECT count(DISTINCT k) || ' ' || (max(k) - min(k)) || ' ' || (max(k) - (SELECT v FROM seq)) FROM topic_key";
+    assert_eq!(one::<String>(path, numbers), "100000 99999 0");
+}
+
+/// What somebody has written by hand must not keep a node that runs from finding others.
+#[test]
+fn a_row_of_the_directory_that_is_no_text_hides_no_other_from_who_runs() {
+    let folder = tempdir().expect("a folder");
+    let mut store = open(folder.path(), "sensor");
+    store.directory().expect("it is read");
+    run_sql(folder.path(), "INSERT INTO topic_addr VALUES('t', x'ff', 'bad'), ('t', 'h:1', 'good')");
+    let rows = store.directory().expect("it is read").expect("somebody has written");
+    let mut wanted = DirectoryRows::default();
+    wanted.push("t", "h:1", "good");
+    assert_eq!(rows, wanted);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use liner_proto::effect::{DeadReason, StoreOp};
 use liner_proto::store::Store as _;
 use liner_proto::wire::record::{Header, Mode, Topic};
-use liner_store_sqlite::{DeadLetter, Look, LookError};
+use liner_store_sqlite::{DeadLetter, Look, LookError, Pending, Target};
 use rusqlite::Connection;
 use tempfile::tempdir;
 
@@ -102,6 +102,24 @@ fn what_is_named_twice_is_done_once() {
     assert!(matches!(look.drop_dead_letters(&[1]), Err(LookError::NoSuchLetter { id: 1 })));
     assert!(matches!(look.redrive(&[2]), Err(LookError::NoSuchLetter { id: 2 })));
     assert_eq!(ids(&look), []);
+}
+
+#[test]
+fn what_is_queued_again_for_the_node_itself_counts_as_pending_before_it_starts() {
+    let folder = tempdir().expect("a folder");
+    let folder = folder.path();
+    put_aside(folder, &[("boiler", "t", DeadReason::Failed, "xyz"); 2]);
+    assert_eq!(look(folder).redrive(&[1, 2]).expect("they are queued"), 2);
+    let waits = |owner| {
+        let pending = look(folder).pending(owner).expect("it is counted");
+        let seen = |queue: Pending| (queue.owner, queue.target, queue.messages);
+        pending.into_iter().map(seen).collect::<Vec<_>>()
+    };
+    let wanted = [("sensor".to_owned(), Target::Node("sensor".to_owned()), 2)];
+    assert_eq!((waits(None), waits(Some("sensor"))), (wanted.to_vec(), wanted.to_vec()));
+    assert_eq!(waits(Some("boiler")), []);
+    drop(open(folder, "sensor"));
+    assert_eq!(waits(None), wanted, "and once");
 }
 
 #[test]
