@@ -64,7 +64,7 @@ impl Timing {
     /// The documented defaults.
     pub const DEFAULT: Self = Self {
         handshake: Duration::from_secs(3),
-        handshake_min: Duration::from_millis(20),
+        handshake_min: Duration::from_millis(100),
         keep_alive: Duration::from_secs(5),
         peer_silent: Duration::from_secs(15),
         stall: Duration::from_secs(30),
