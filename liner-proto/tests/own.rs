@@ -6,7 +6,7 @@ mod nodes;
 
 use liner_proto::effect::{DeadReason, Queue, StoreOp};
 use liner_proto::id::Epoch;
-use liner_proto::router::{Application, Message, PutAsideError, Receipt, Settle};
+use liner_proto::router::{Application, Message, PutAsideError, Receipt, Settle, StoreRequest};
 use liner_proto::store::Store as _;
 use liner_proto::wire::record::{self, Header, Mode, Topic};
 use liner_proto::wire::varint;
@@ -148,4 +148,28 @@ fn what_fails_again_is_a_dead_letter_again_and_holds_up_nothing() {
     let mut taker = Taker::default();
     hand(&mut node, &mut taker);
     assert!(taker.got.is_empty(), "it is not in both places");
+}
+
+#[test]
+fn what_fails_again_leaves_the_queue_in_the_group_that_stores_its_letter() {
+    let mut node = node(1);
+    node.router.subscribe(node.now, "t");
+    let mut taker = Taker { later: true, ..Taker::default() };
+    hand(&mut node, &mut taker);
+    let receipt = taker.receipts[0];
+    let (payload, maybe_redelivered) = (&[1][..], true);
+    let (topic, from, mode, seq) = ("t", "n", Mode::One, 1);
+    let message = Message { topic, from, seq, mode, payload, maybe_redelivered, receipt };
+    assert_eq!(node.router.put_failed_aside(node.now, &message), Ok(()));
+    // A store that is full takes what frees and refuses the letter: the message has to be in one of the two places after a crash.
+    let Some(StoreRequest::Commit(batch)) = node.router.poll_store(node.now) else { panic!("it owes both") };
+    let mut both = 0;
+    let seen: Result<(), (usize, ())> = batch.try_each_group(|group| {
+        let trims = group.iter().any(|op| matches!(op, StoreOp::Trim { queue: Queue::Node("n"), .. }));
+        let letters = group.iter().any(|op| matches!(op, StoreOp::DeadLetter { .. }));
+        assert_eq!(trims, letters, "one without the other: {group:?}");
+        both += u32::from(trims && letters);
+        Ok(())
+    });
+    assert_eq!((seen, both), (Ok(()), 1));
 }

@@ -25,6 +25,10 @@ impl Own {
         self.queue = Some(queue);
     }
 
+    pub(super) fn is_queue(&self, id: OutboxId) -> bool {
+        self.queue == Some(id)
+    }
+
     /// The node takes another topic.
     pub(super) const fn unblock(&mut self) {
         self.is_blocked = false;
@@ -111,7 +115,7 @@ impl Router {
 
     /// What is settled from the front leaves the queue.
     pub(super) fn trim_own(&mut self) {
-        // A letter is in a group of the store that is not behind the one that takes its message out of the queue.
+        // A letter is in the group of the store that takes its message out of the queue.
         self.take_own_settled();
         let Some(id) = self.own.queue else { return };
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return };

@@ -341,8 +341,10 @@ impl Router {
             outbox.emit_close(batch_id, batch);
             return true;
         }
-        // The trims of a queue that is moved belong with the rows that it was moved to.
-        if outbox.opened != Opened::Yes || outbox.rotation.is_some() || outbox.is_moved() {
+        // The trims of a queue that is moved belong with the rows that it was moved to, those of the node's own queue with the letters
+        // that its messages have become.
+        let is_early = outbox.opened == Opened::Yes && outbox.rotation.is_none();
+        if !is_early || outbox.is_moved() || self.own.is_queue(id) {
             return false;
         }
         outbox.emit_owed(batch_id, urgent, false, batch);
