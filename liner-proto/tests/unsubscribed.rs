@@ -128,13 +128,14 @@ fn what_arrives_on_a_topic_that_is_not_taken_ends_no_session() {
     let mut sender = Node::start("sender", |_| {});
     let mut other = Node::start("other", |config| config.durable = true);
     let line = link(&mut sender, &mut other);
-    settle(&mut sender, &mut other, line);
     for number in 0..12_000_u32 {
-        // Nobody is known for the topic: whoever is dialled is asked.
+        // Nobody is known for the topic: whoever is dialled is asked, until it has said what it takes.
         sender.router.send(sender.now, "a", &number.to_le_bytes(), Mode::One).expect("it is dialled");
     }
     settle(&mut sender, &mut other, line);
     assert_eq!((sender.router.queued(), other.router.peers_up().count()), (0, 1));
+    assert_eq!(sender.router.send(sender.now, "a", b"x", Mode::One), Err(SendError::NoAddress));
+    assert_eq!(sender.router.send(sender.now, "a", b"x", Mode::All), Err(SendError::NoAddress));
     other.pass(Duration::from_secs(2));
     let (aside, dropped) = told(&mut other);
     assert_eq!((aside, dropped), (other.dead().len() as u64, 12_000 - aside));

@@ -37,7 +37,7 @@ pub(super) struct Job {
     pub(super) payloads: Vec<Box<[u8]>>,
     pub(super) options: SendOptions,
     /// Who waits for it; nobody for what was posted.
-    pub(super) ticket: Option<Arc<Ticket>>,
+    pub(super) promise: Option<Promise>,
     pub(super) end: JobEnd,
 }
 
@@ -46,15 +46,23 @@ impl Job {
         topic: &str,
         payloads: Vec<Box<[u8]>>,
         options: SendOptions,
-        ticket: Option<Arc<Ticket>>,
+        promise: Option<Promise>,
     ) -> Self {
-        Self { topic: topic.into(), payloads, options, ticket, end: JobEnd::Sent }
+        Self { topic: topic.into(), payloads, options, promise, end: JobEnd::Sent }
     }
 
     /// Nothing to send, but to wait for everything before it.
-    pub(super) fn wait(ticket: Arc<Ticket>, end: JobEnd) -> Self {
+    pub(super) fn wait(promise: Promise, end: JobEnd) -> Self {
         let options = SendOptions::default();
-        Self { topic: "".into(), payloads: Vec::new(), options, ticket: Some(ticket), end }
+        Self { topic: "".into(), payloads: Vec::new(), options, promise: Some(promise), end }
+    }
+
+    /// Nothing of it is sent: it has come too late.
+    fn refuse(self) -> Result<(), ClientSendError> {
+        if let Some(promise) = self.promise {
+            promise.answer(Err(ClientSendError::NotRunning));
+        }
+        Err(ClientSendError::NotRunning)
     }
 
     /// Of its payloads.
@@ -70,14 +78,41 @@ pub(super) struct Ticket {
     answered: Condvar,
 }
 
-impl Ticket {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::default()
+/// The other side of a ticket, which is answered whatever happens.
+#[derive(Debug)]
+pub(super) struct Promise {
+    ticket: Arc<Ticket>,
+    messages: usize,
+    is_kept: bool,
+}
+
+impl Promise {
+    pub(super) fn answer(mut self, answer: Result<SendId, ClientSendError>) {
+        self.give(answer);
     }
 
-    pub(super) fn answer(&self, answer: Result<SendId, ClientSendError>) {
-        *lock(&self.answer) = Some(answer);
-        self.answered.notify_one();
+    fn give(&mut self, answer: Result<SendId, ClientSendError>) {
+        self.is_kept = true;
+        *lock(&self.ticket.answer) = Some(answer);
+        self.ticket.answered.notify_one();
+    }
+}
+
+impl Drop for Promise {
+    /// Whoever was about to answer has panicked.
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.give(Err(ClientSendError::Unknown { id: SendId(0), sent: self.messages }));
+        }
+    }
+}
+
+impl Ticket {
+    /// For whoever waits until so many messages are stored, and for whoever tells.
+    pub(super) fn new(messages: usize) -> (Arc<Self>, Promise) {
+        let ticket = Arc::<Self>::default();
+        let promise = Promise { ticket: Arc::clone(&ticket), messages, is_kept: false };
+        (ticket, promise)
     }
 
     pub(super) fn wait(&self) -> Result<SendId, ClientSendError> {
@@ -108,6 +143,10 @@ struct Waiting {
     posted_bytes: usize,
     /// The run is to end.
     stops: bool,
+    /// No more is sent in this run.
+    sealed: bool,
+    /// The loop is to look again, though nothing is here for it.
+    woken: bool,
     /// The loop takes nothing any more.
     closed: bool,
 }
@@ -140,13 +179,23 @@ impl Commands {
     }
 
     pub(super) fn give(&self, job: Job) -> Result<(), ClientSendError> {
-        self.put(|waiting| waiting.found.jobs.push(job))
+        let mut left = Some(job);
+        self.put(|waiting| {
+            if !waiting.sealed {
+                waiting.found.jobs.extend(left.take());
+            }
+        })?;
+        left.map_or(Ok(()), Job::refuse)
     }
 
     pub(super) fn post(&self, job: Job) -> Result<(), ClientSendError> {
         let bytes = job.bytes();
-        let mut is_full = false;
+        let (mut is_full, mut is_sealed) = (false, false);
         self.put(|waiting| {
+            is_sealed = waiting.sealed;
+            if is_sealed {
+                return;
+            }
             is_full = waiting.posted >= POSTED_MESSAGES
                 || (waiting.posted > 0 && waiting.posted_bytes + bytes > POSTED_BYTES);
             if !is_full {
@@ -155,7 +204,11 @@ impl Commands {
                 waiting.found.jobs.push(job);
             }
         })?;
-        if is_full { Err(ClientSendError::Busy { sent: 0 }) } else { Ok(()) }
+        match (is_sealed, is_full) {
+            (true, _) => Err(ClientSendError::NotRunning),
+            (false, true) => Err(ClientSendError::Busy { sent: 0 }),
+            (false, false) => Ok(()),
+        }
     }
 
     /// Asks the loop, and waits for its answer; nothing if it has ended.
@@ -199,9 +252,9 @@ impl Commands {
         lock(&self.waiting).closed
     }
 
-    /// Wakes the loop if it sleeps.
+    /// Has the loop look again at what is not here.
     pub(super) fn wake(&self) {
-        let _ = self.put(|_| {});
+        let _ = self.put(|waiting| waiting.woken = true);
     }
 
     // ------------------------------------------------------------------ the loop's side
@@ -209,7 +262,14 @@ impl Commands {
     /// Everything that waits.
     pub(super) fn take(&self) -> Found {
         self.sleeps.store(false, Ordering::SeqCst);
-        core::mem::take(&mut lock(&self.waiting).found)
+        let mut waiting = lock(&self.waiting);
+        waiting.woken = false;
+        core::mem::take(&mut waiting.found)
+    }
+
+    /// What is sent from now on is refused: the loop takes what is here, and then no more.
+    pub(super) fn seal(&self) {
+        lock(&self.waiting).sealed = true;
     }
 
     /// So many posted messages, with so many bytes, are queued or refused: there is room for others.
@@ -229,6 +289,7 @@ impl Commands {
             && found.settled.is_empty()
             && found.letters.is_empty()
             && found.stop.is_none()
+            && !waiting.woken
     }
 
     /// The loop takes nothing any more: whoever waits for it is told.
@@ -237,8 +298,8 @@ impl Commands {
         waiting.closed = true;
         let found = core::mem::take(&mut waiting.found);
         drop(waiting);
-        for ticket in found.jobs.into_iter().filter_map(|job| job.ticket) {
-            ticket.answer(Err(ClientSendError::NotRunning));
+        for job in found.jobs {
+            let _ = job.refuse();
         }
     }
 }

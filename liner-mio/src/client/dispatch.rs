@@ -5,12 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use liner_proto::router::Message;
 use liner_proto::time::Instant;
 
 use super::command::Commands;
-use super::handling::{Callback, Failures, Kept, Letter, Taken};
+use super::handling::{Callback, Failures, Kept, Letter, PANICKED, Taken};
 use super::lock;
-use super::settings::{Status, StatusCallback};
+use super::settings::Status;
+use super::status::StatusPlace;
 use crate::clock::Clock;
 
 /// Statuses that wait for the callback; beyond them the oldest are dropped and counted.
@@ -156,6 +158,11 @@ impl Dispatch {
         self.change(|state| state.tell(status));
     }
 
+    pub(super) fn tell_failed(&self, message: &Message<'_>, why: &str) {
+        let (from, topic) = (message.from.into(), message.topic.into());
+        self.tell(Status::CallbackFailed { from, topic, why: why.into() });
+    }
+
     pub(super) fn settle(&self, kept: &Kept) {
         if kept.is_numbered() {
             self.commands.settle(kept.receipt);
@@ -281,11 +288,11 @@ impl Dispatch {
 pub(super) struct Dispatcher {
     dispatch: Arc<Dispatch>,
     callback: Callback,
-    status: StatusCallback,
+    status: Arc<StatusPlace>,
 }
 
 impl Dispatcher {
-    pub(super) const fn new(dispatch: Arc<Dispatch>, callback: Callback, status: StatusCallback) -> Self {
+    pub(super) const fn new(dispatch: Arc<Dispatch>, callback: Callback, status: Arc<StatusPlace>) -> Self {
         Self { dispatch, callback, status }
     }
 
@@ -306,12 +313,10 @@ impl Dispatcher {
             // What the callback had half done when it panicked is its own matter: it is called again.
             Callback::ByReturn(callback) => {
                 let failure = catch(|| callback(&taken));
-                match failure.unwrap_or_else(|| Some("it has panicked".to_owned())) {
+                match failure.unwrap_or_else(|| Some(PANICKED.to_owned())) {
                     None => taken.settle(),
                     Some(why) => {
-                        let message = taken.message();
-                        let (from, topic) = (message.from.into(), message.topic.into());
-                        self.dispatch.tell(Status::CallbackFailed { from, topic, why: why.into() });
+                        self.dispatch.tell_failed(&taken.message(), &why);
                         taken.fail();
                     }
                 }
@@ -323,13 +328,9 @@ impl Dispatcher {
     }
 
     fn tell(&self, status: &Status) {
-        // It is called without the lock, as it may replace itself.
-        let Some(mut callback) = lock(&self.status).take() else { return };
+        let Some((mut callback, version)) = self.status.take() else { return };
         let _ = catch(|| callback(status));
-        let mut place = lock(&self.status);
-        if place.is_none() {
-            *place = Some(callback);
-        }
+        self.status.put_back(callback, version);
     }
 }
 

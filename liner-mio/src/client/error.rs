@@ -104,18 +104,23 @@ pub enum ClientSendError {
         /// Why.
         why: SendError,
     },
-    /// It is queued, and it is not known whether it is stored: the store did not answer in time, or failed. The run goes on trying, if it
-    /// goes on.
-    #[error("it is not known whether message {} is stored", .0.0)]
-    Unknown(SendId),
+    /// It is not known whether what is queued is stored: the store did not answer in time, or failed. The run goes on trying, if it
+    /// goes on: do not send the first `sent` messages of the call again. Those behind them were not sent.
+    #[error("it is not known whether message {} is stored", .id.0)]
+    Unknown {
+        /// The last one that is queued.
+        id: SendId,
+        /// How many of the messages of the call are queued.
+        sent: usize,
+    },
 }
 
 impl ClientSendError {
-    /// How many of several messages were sent before this error.
+    /// How many of several messages were sent before this error: whoever goes on with those behind them sends none twice.
     pub const fn sent(&self) -> usize {
         match self {
-            Self::Busy { sent } | Self::Refused { sent, .. } => *sent,
-            Self::NotRunning | Self::Empty | Self::Unknown(_) => 0,
+            Self::Busy { sent } | Self::Refused { sent, .. } | Self::Unknown { sent, .. } => *sent,
+            Self::NotRunning | Self::Empty => 0,
         }
     }
 }

@@ -109,6 +109,9 @@ impl Kept {
     }
 }
 
+/// Why a message failed whose callback gave no reason.
+pub(super) const PANICKED: &str = "it has panicked";
+
 /// A message that has failed too often.
 #[derive(Debug)]
 pub(super) struct Letter(pub(super) Box<Kept>);
@@ -189,6 +192,11 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(kept) = &self.kept
+        {
+            self.dispatch.tell_failed(&kept.message(), PANICKED);
+        }
         self.end_in_failure();
     }
 }

@@ -10,7 +10,8 @@ use liner_proto::router::{Message, PutAsideError, SendError, SendOptions, Settle
 use liner_proto::time::Instant;
 use liner_proto::wire::record::Mode;
 
-use super::command::{Commands, Found, Job, JobEnd, Ticket};
+use super::blocked::{Begun, Blocked};
+use super::command::{Commands, Found, Job, JobEnd, Promise};
 use super::dispatch::Dispatch;
 use super::error::{ClientSendError, ClientStopError};
 use super::handling::Kept;
@@ -27,31 +28,35 @@ pub(super) enum End {
     Failed(DriveError),
 }
 
-/// Messages that somebody sends, and how far they are.
-struct Begun {
-    job: Job,
-    /// Those before this one are queued.
-    next: usize,
-    /// How long room is waited for.
-    until: Instant,
-    /// Whether the directory was looked at again for somebody who takes the topic.
-    has_looked: bool,
-}
-
 /// Somebody waits until a message is stored.
 struct Waiting {
     id: SendId,
-    ticket: Arc<Ticket>,
+    promise: Promise,
     until: Instant,
-    /// What is to be told then instead: what came behind the message was refused.
-    error: Option<ClientSendError>,
+    told: Told,
+}
+
+/// What somebody is told of who waits.
+enum Told {
+    /// So many messages of a call are queued; what came behind them was refused.
+    Sent(usize, Option<ClientSendError>),
+    /// What became of those that were posted.
+    Posted(Option<ClientSendError>),
+    /// Whether everything is acknowledged.
+    Acknowledged,
 }
 
 impl Waiting {
-    /// Says whether that is so.
-    fn answer(self, is_stored: bool) {
-        let stored = self.error.map_or(Ok(self.id), Err);
-        self.ticket.answer(if is_stored { stored } else { Err(ClientSendError::Unknown(self.id)) });
+    /// Says whether that is so. Gives back what is still to be told of those that were posted.
+    fn answer(self, is_stored: bool) -> Option<ClientSendError> {
+        let (sent, refused) = match &self.told {
+            Told::Sent(sent, refused) => (*sent, *refused),
+            Told::Posted(refused) => (0, *refused),
+            Told::Acknowledged => (0, None),
+        };
+        let unknown = ClientSendError::Unknown { id: self.id, sent };
+        self.promise.answer(if is_stored { refused.map_or(Ok(self.id), Err) } else { Err(unknown) });
+        refused.filter(|_| !is_stored && matches!(self.told, Told::Posted(_)))
     }
 }
 
@@ -62,8 +67,8 @@ pub(super) struct Loop {
     backpressure: Backpressure,
     patience: Duration,
     clock: Clock,
-    /// What waits for room, in the order in which it came.
-    blocked: VecDeque<Begun>,
+    /// What waits for room.
+    blocked: Blocked,
     /// In the order of their messages.
     waiting: VecDeque<Waiting>,
     /// Those who wait until everything is acknowledged.
@@ -105,7 +110,7 @@ impl Loop {
             backpressure: settings.backpressure,
             patience: settings.patience,
             clock: Clock::start(),
-            blocked: VecDeque::new(),
+            blocked: Blocked::default(),
             waiting: VecDeque::new(),
             idle: Vec::new(),
             posted: None,
@@ -125,9 +130,11 @@ impl Loop {
             self.take_commands();
             if self.may_stop() {
                 // What the last callback has settled came before it had ended.
+                self.commands.seal();
                 self.take_commands();
                 break End::Stopped(self.stop());
             }
+            self.answer();
             let timeout = if self.commands.may_sleep() { self.timeout() } else { Some(Duration::ZERO) };
             if let Err(error) = self.node.drive(timeout, &mut Passing(&self.dispatch)) {
                 self.failed = Some(error.to_string());
@@ -135,7 +142,6 @@ impl Loop {
             }
             self.tell_events();
             self.retry_blocked();
-            self.answer();
         }
     }
 
@@ -151,9 +157,14 @@ impl Loop {
                 self.dispatch.keep_for_later(letter);
             }
         }
+        let now = self.clock.now();
         for job in jobs {
-            let until = self.clock.now() + self.room_patience();
-            self.begin(Begun { job, next: 0, until, has_looked: false });
+            let patience = match job.end {
+                JobEnd::Sent => self.room_patience(),
+                JobEnd::Flushed => self.patience,
+                JobEnd::Acknowledged(patience) => patience,
+            };
+            self.begin(Begun { job, next: 0, until: now + patience, has_looked: false });
         }
         self.note_posted();
         for ask in asks {
@@ -176,17 +187,26 @@ impl Loop {
 
     /// Sends what has room now; the rest waits behind what came before it.
     fn begin(&mut self, begun: Begun) {
-        let is_behind = |before: &Begun| before.job.topic == begun.job.topic || begun.job.end != JobEnd::Sent;
-        if self.blocked.iter().any(is_behind) {
-            self.blocked.push_back(begun);
+        if self.blocked.holds_up(&begun) {
+            self.blocked.push(begun);
         } else if let Some(blocked) = self.send(begun) {
-            self.blocked.push_back(blocked);
+            self.blocked.push(blocked);
         }
     }
 
     fn retry_blocked(&mut self) {
-        for begun in core::mem::take(&mut self.blocked) {
-            self.begin(begun);
+        while let Some(begun) = self.blocked.pop_posted() {
+            if let Some(begun) = self.send(begun) {
+                self.blocked.push_front_posted(begun);
+                break;
+            }
+        }
+        for begun in self.blocked.take_calls() {
+            match begun.job.end {
+                JobEnd::Sent => self.begin(begun),
+                // What was posted since is not waited for.
+                JobEnd::Flushed | JobEnd::Acknowledged(_) => self.sent(begun.job, begun.until),
+            }
         }
         self.note_posted();
     }
@@ -222,7 +242,7 @@ impl Loop {
                 }
             }
         }
-        self.sent(begun.job);
+        self.sent(begun.job, begun.until);
         None
     }
 
@@ -242,10 +262,10 @@ impl Loop {
         } else {
             ClientSendError::Refused { sent, why }
         };
-        match begun.job.ticket {
-            Some(ticket) if sent == 0 || !self.stores(&begun.job.options) => ticket.answer(Err(error)),
+        match begun.job.promise {
+            Some(promise) if sent == 0 || !self.stores(&begun.job.options) => promise.answer(Err(error)),
             // That those before it were sent means that they are stored.
-            Some(ticket) => self.wait_until_stored(ticket, Some(error)),
+            Some(promise) => self.wait_until_stored(promise, Told::Sent(sent, Some(error))),
             None => {
                 self.posted.get_or_insert(error);
                 self.end_posted(&begun.job);
@@ -254,20 +274,21 @@ impl Loop {
     }
 
     /// All of it is queued.
-    fn sent(&mut self, job: Job) {
-        let Some(ticket) = job.ticket else { return self.end_posted(&job) };
+    fn sent(&mut self, job: Job, until: Instant) {
+        let stores = self.stores(&job.options);
+        let sent = job.payloads.len();
+        let Some(promise) = job.promise else { return self.end_posted(&job) };
         let id = self.node.sent_through();
-        let now = self.clock.now();
         match job.end {
-            JobEnd::Acknowledged(patience) => {
-                self.idle.push(Waiting { id, ticket, until: now + patience, error: None });
+            JobEnd::Acknowledged(_) => {
+                self.idle.push(Waiting { id, promise, until, told: Told::Acknowledged });
             }
             JobEnd::Flushed => {
-                let error = self.posted.take();
-                self.wait_until_stored(ticket, error);
+                let told = Told::Posted(self.posted.take());
+                self.wait_until_stored(promise, told);
             }
-            JobEnd::Sent if self.stores(&job.options) => self.wait_until_stored(ticket, None),
-            JobEnd::Sent => ticket.answer(Ok(id)),
+            JobEnd::Sent if stores => self.wait_until_stored(promise, Told::Sent(sent, None)),
+            JobEnd::Sent => promise.answer(Ok(id)),
         }
     }
 
@@ -276,10 +297,10 @@ impl Loop {
         options.mode != Mode::BestEffort && self.node.send_mode() == SendMode::Stored
     }
 
-    /// Whoever holds the ticket is told when everything that was sent so far is stored.
-    fn wait_until_stored(&mut self, ticket: Arc<Ticket>, error: Option<ClientSendError>) {
+    /// Whoever was promised it is told when everything that was sent so far is stored.
+    fn wait_until_stored(&mut self, promise: Promise, told: Told) {
         let (id, until) = (self.node.sent_through(), self.clock.now() + self.patience);
-        self.waiting.push_back(Waiting { id, ticket, until, error });
+        self.waiting.push_back(Waiting { id, promise, until, told });
     }
 
     /// Tells those whose messages are stored, and those who have waited for too long.
@@ -290,23 +311,34 @@ impl Loop {
             self.waiting.pop_front_if(|waiting| waiting.id <= stored || waiting.until <= now)
         {
             let is_stored = waiting.id <= stored;
-            waiting.answer(is_stored);
+            self.tell(waiting, is_stored);
+        }
+        for begun in self.blocked.take_late_waits(now) {
+            if let Some(promise) = begun.job.promise {
+                let id = self.node.sent_through();
+                promise.answer(Err(ClientSendError::Unknown { id, sent: 0 }));
+            }
         }
         if self.idle.is_empty() {
             return;
         }
         let is_idle = self.node.is_idle();
         let is_over = |waiting: &mut Waiting| is_idle || waiting.until <= now;
-        self.idle.extract_if(.., is_over).for_each(|waiting| waiting.answer(is_idle));
+        let over: Vec<Waiting> = self.idle.extract_if(.., is_over).collect();
+        over.into_iter().for_each(|waiting| self.tell(waiting, is_idle));
+    }
+
+    fn tell(&mut self, waiting: Waiting, is_stored: bool) {
+        // It was the first of those that are still to be told.
+        self.posted = waiting.answer(is_stored).or(self.posted.take());
     }
 
     // ------------------------------------------------------------------ the rest
 
     /// How long nothing is to be done, if nothing happens.
     fn timeout(&self) -> Option<Duration> {
-        let blocked = self.blocked.iter().map(|begun| begun.until);
         let waiting = self.waiting.front().into_iter().chain(&self.idle).map(|waiting| waiting.until);
-        let until = blocked.chain(waiting).chain(self.stopping).min()?;
+        let until = waiting.chain(self.blocked.deadline()).chain(self.stopping).min()?;
         Some(until.since(self.clock.now()))
     }
 
@@ -330,8 +362,12 @@ impl Loop {
 
     /// What has found no room by now is not sent any more.
     fn refuse_blocked(&mut self) {
-        for begun in core::mem::take(&mut self.blocked) {
-            self.refuse(begun, SendError::Busy);
+        while let Some(begun) = self.blocked.pop() {
+            match begun.job.end {
+                JobEnd::Sent => self.refuse(begun, SendError::Busy),
+                // Everything before it is done with.
+                JobEnd::Flushed | JobEnd::Acknowledged(_) => self.sent(begun.job, begun.until),
+            }
         }
     }
 
@@ -363,11 +399,15 @@ impl Drop for Loop {
         }
         self.dispatch.end();
         let stored = self.node.stored_through();
-        self.refuse_blocked();
-        for waiting in self.waiting.drain(..) {
-            let is_stored = waiting.id <= stored;
-            waiting.answer(is_stored);
+        while let Some(begun) = self.blocked.pop() {
+            let (id, sent) = (self.node.sent_through(), begun.next);
+            let error =
+                if sent == 0 { ClientSendError::NotRunning } else { ClientSendError::Unknown { id, sent } };
+            begun.job.promise.into_iter().for_each(|promise| promise.answer(Err(error)));
         }
-        self.idle.drain(..).for_each(|waiting| waiting.answer(false));
+        for waiting in self.waiting.drain(..).chain(self.idle.drain(..)) {
+            let is_stored = waiting.id <= stored && !matches!(waiting.told, Told::Acknowledged);
+            let _ = waiting.answer(is_stored);
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! The convenient form: a node on a thread of its own, with calls that wait.
 
+mod blocked;
 mod command;
 mod dispatch;
 mod error;
 mod handling;
 mod looping;
 mod settings;
+mod status;
 mod verbs;
 
 use std::fmt;
@@ -36,9 +38,9 @@ pub use verbs::{KnownAddress, PendingFor};
 /// What a send that was successful has led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// Its message, or the last of several.
+    /// Its message, or the last of several. Messages that are sent as best effort have no number: the last one that has.
     pub id: SendId,
-    /// What its storage survives. Nothing is known of a message that is sent at best.
+    /// What its storage survives; [`Class::Ram`] if it is sent as best effort.
     pub class: Class,
 }
 
@@ -165,7 +167,7 @@ impl Client {
         let dispatch = Arc::new(Dispatch::new(settings.failures, Arc::clone(&commands)));
         let mut looping = Loop::new(node, &settings, Arc::clone(&commands), Arc::clone(&dispatch));
         looping.begin_run()?;
-        let status = settings.status.clone();
+        let status = Arc::clone(&settings.status);
         drop(settings);
         let dispatcher = Dispatcher::new(Arc::clone(&dispatch), callback, status);
         let dispatcher = spawn("liner-dispatch", move || dispatcher.run())?;
@@ -306,18 +308,20 @@ impl Client {
         if payloads.is_empty() || payloads.iter().any(|payload| payload.is_empty()) {
             return Err(ClientSendError::Empty);
         }
-        let ticket = Ticket::new();
-        commands.give(Job::new(topic, payloads, options, Some(Arc::clone(&ticket))))?;
+        let (ticket, promise) = Ticket::new(payloads.len());
+        commands.give(Job::new(topic, payloads, options, Some(promise)))?;
         let id = ticket.wait()?;
         let class = if options.mode == Mode::BestEffort { Class::Ram } else { class };
         Ok(Sent { id, class })
     }
 
     /// Hands over a message to be sent, and does not wait: what became of it is told by [`flush`](Self::flush), or by
-    /// [`stop`](Self::stop).
+    /// [`stop`](Self::stop). Posted messages keep their order. A call that waits may overtake those to other topics that wait for
+    /// room: flush first.
     ///
     /// # Errors
-    /// `Busy`, if 16 MiB or 65,536 messages were posted that are not queued yet: flush. `NotRunning`.
+    /// `Busy`, if 16 MiB or 65,536 messages were posted that are not queued yet: flush. `Empty`. `Refused` with
+    /// [`SendError::OwnTopic`]. `NotRunning`, also from the moment on at which a stop stores what was posted.
     pub fn post(&self, topic: &str, payload: &[u8], options: SendOptions) -> Result<(), ClientSendError> {
         let (commands, _) = self.commands()?;
         self.check_topic(topic)?;
@@ -327,14 +331,15 @@ impl Client {
         commands.post(Job::new(topic, vec![payload.into()], options, None))
     }
 
-    /// Waits until everything is stored that was handed over before.
+    /// Waits until everything is stored that was sent or posted before.
     ///
     /// # Errors
-    /// The first error of what was [posted](Self::post) since the last flush.
+    /// The first error of what was [posted](Self::post) since the last flush that has told one; `Unknown` if the store is late: the
+    /// next flush tells the rest.
     pub fn flush(&self) -> Result<(), ClientSendError> {
         let (commands, _) = self.commands()?;
-        let ticket = Ticket::new();
-        commands.give(Job::wait(Arc::clone(&ticket), JobEnd::Flushed))?;
+        let (ticket, promise) = Ticket::new(0);
+        commands.give(Job::wait(promise, JobEnd::Flushed))?;
         ticket.wait().map(|_| ())
     }
 
@@ -344,11 +349,11 @@ impl Client {
     /// `NotRunning`.
     pub fn wait_until_acknowledged(&self, patience: Duration) -> Result<bool, ClientSendError> {
         let (commands, _) = self.commands()?;
-        let ticket = Ticket::new();
-        commands.give(Job::wait(Arc::clone(&ticket), JobEnd::Acknowledged(patience)))?;
+        let (ticket, promise) = Ticket::new(0);
+        commands.give(Job::wait(promise, JobEnd::Acknowledged(patience)))?;
         match ticket.wait() {
             Ok(_) => Ok(true),
-            Err(ClientSendError::Unknown(_)) => Ok(false),
+            Err(ClientSendError::Unknown { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -1,6 +1,6 @@
 //! What a client is told before it runs.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use liner_proto::router::{Event, Framing, QueuePolicy, Quota, SendOptions};
@@ -9,6 +9,7 @@ use liner_proto::wire::record::Mode;
 
 use super::error::RunError;
 use super::handling::Failures;
+use super::status::StatusPlace;
 use crate::builder::Builder;
 use crate::node::Node;
 
@@ -86,9 +87,6 @@ pub enum Status {
     },
 }
 
-/// Where the status callback is.
-pub(super) type StatusCallback = Arc<Mutex<Option<Box<dyn FnMut(&Status) + Send>>>>;
-
 /// Opens the client's store, or says why not.
 pub(super) type Open = Box<dyn Fn() -> Result<Box<dyn Store + Send>, String> + Send>;
 
@@ -108,7 +106,7 @@ pub(super) struct Settings {
     pub(super) backpressure: Backpressure,
     pub(super) queue_quota: Option<Quota>,
     pub(super) patience: Duration,
-    pub(super) status: StatusCallback,
+    pub(super) status: Arc<StatusPlace>,
     pub(super) configure: Vec<Configure>,
     pub(super) open: Open,
     /// Where its last run has listened.
@@ -128,7 +126,7 @@ impl Settings {
             backpressure: Backpressure::Refuse,
             queue_quota: None,
             patience: PATIENCE,
-            status: StatusCallback::default(),
+            status: Arc::default(),
             configure: Vec::new(),
             open,
             bound: None,

@@ -1,5 +1,6 @@
 //! What a client can be asked besides sending, and what it is told before it runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use liner_proto::effect::{GapReason, Queue, Recovered, StoreFault, StoreOp};
@@ -103,7 +104,8 @@ impl Client {
     }
 
     /// How long a blocking send waits for the store before it says that it does not know, and [`stop`](Self::stop) for the callback,
-    /// the store and the peers; 10 s without this. Holds from the next [`run`](Self::run) on.
+    /// the store and the peers, each in turn; 10 s without this. Holds for sends from the next [`run`](Self::run) on, for `stop` at
+    /// once.
     pub fn set_patience(&self, patience: Duration) {
         lock(&self.settings).patience = patience;
     }
@@ -111,10 +113,8 @@ impl Client {
     /// Calls `callback` with what happens besides messages, on the thread that calls the other callback. Replaces the one before it,
     /// at any time.
     pub fn set_status_callback(&self, callback: impl FnMut(&Status) + Send + 'static) {
-        let status = lock(&self.settings).status.clone();
-        let before = lock(&status).replace(Box::new(callback));
-        // Not under the lock: whatever it owned may call the client.
-        drop(before);
+        let status = Arc::clone(&lock(&self.settings).status);
+        status.set(Box::new(callback));
     }
 
     /// Changes anything of the [`Node`](crate::Node) that is built for each run from now on: limits, peers, lines, how it sends.
@@ -214,7 +214,7 @@ impl Client {
         Ok(self.open()?.queues.iter().map(|queue| queue.messages).sum())
     }
 
-    /// The nodes that are known to take a topic, by their addresses; while the client does not run, as its store has them.
+    /// The other nodes that are known to take a topic, by their addresses; while the client does not run, as its store has them.
     ///
     /// # Errors
     /// If it does not run, and its store cannot be opened.
@@ -224,7 +224,8 @@ impl Client {
         if let Some(known) = known {
             return Ok(known);
         }
-        let rows = self.open()?.rows.into_iter().filter(|row| row.topic == topic);
+        let own = self.unique_name();
+        let rows = self.open()?.rows.into_iter().filter(|row| row.topic == topic && row.name != own);
         let away = |row: Row| KnownAddress { address: row.shown().to_owned(), name: row.name, is_up: false };
         let mut known: Vec<_> = rows.map(away).collect();
         known.sort_by(|one, other| one.address.cmp(&other.address));
@@ -253,15 +254,17 @@ impl Client {
             return Ok(pending);
         }
         let Stopped { queues, rows, .. } = self.open()?;
-        let pending = queues.into_iter().filter(|queue| queue.messages > 0).map(
+        let pending = queues.into_iter().filter(|queue| queue.messages > 0).filter_map(
             |Queued { kind, name, messages, .. }| match kind(&name) {
                 Queue::Address(address) => {
-                    PendingFor { name: String::new(), address: address.to_owned(), messages }
+                    Some(PendingFor { name: String::new(), address: address.to_owned(), messages })
                 }
-                Queue::Node(_) | Queue::Topic(_) => {
+                Queue::Node(_) => {
                     let address = rows.iter().filter(|row| row.name == name).find_map(Row::listens);
-                    PendingFor { address: address.unwrap_or_default().to_owned(), name, messages }
+                    Some(PendingFor { address: address.unwrap_or_default().to_owned(), name, messages })
                 }
+                // That waits for nobody yet.
+                Queue::Topic(_) => None,
             },
         );
         Ok(pending.collect())
@@ -280,7 +283,8 @@ impl Client {
 
     // ------------------------------------------------------------------ while it does not run
 
-    /// Drops everything that is queued for anyone. Whoever it was for is told of a gap, and takes what is sent later.
+    /// Drops everything that is queued for anyone, and says how many messages that were. Whoever it was for is told of a gap, and takes
+    /// what is sent later.
     ///
     /// # Errors
     /// If the client runs, or its store refuses.

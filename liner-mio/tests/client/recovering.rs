@@ -33,7 +33,7 @@ fn m24_traffic_goes_on_when_the_stores_of_both_sides_work_again() {
         }
         match two.send_to("to-one", &number.to_be_bytes(), KEPT) {
             // It is stored later, and must not be sent again.
-            Ok(_) | Err(ClientSendError::Unknown(_)) => {}
+            Ok(_) | Err(ClientSendError::Unknown { .. }) => {}
             Err(error) => panic!("{error}"),
         }
     }

@@ -119,7 +119,7 @@ fn a_client_that_failed_may_be_run_anew_by_its_status_callback() {
         one.run(|_: &Taken| ()).unwrap();
     }
     switch.unknown.store(1, Ordering::Relaxed);
-    assert!(matches!(one.send_to("t", b"x", KEPT), Err(ClientSendError::Unknown(_))));
+    assert!(matches!(one.send_to("t", b"x", KEPT), Err(ClientSendError::Unknown { .. })));
     let again = told.recv_timeout(PATIENCE).unwrap();
     assert!(matches!(again, Some(Ok(()))), "{again:?}");
     assert!(one.is_running());
@@ -132,7 +132,7 @@ fn whoever_waits_for_a_loop_that_panics_is_told() {
     let news = statuses(&one);
     let _told = run(&one);
     switch.panics.store(1, Ordering::Relaxed);
-    assert!(matches!(one.send_to("t", b"x", KEPT), Err(ClientSendError::Unknown(_))));
+    assert!(matches!(one.send_to("t", b"x", KEPT), Err(ClientSendError::Unknown { .. })));
     wait_for(&news, |status| matches!(status, Status::Failed { why } if why.contains("panicked")));
     assert!(matches!(one.stop(), Err(ClientStopError::Panicked)));
     assert!(!one.is_running());

@@ -173,14 +173,19 @@ fn what_was_sent_before_an_error_is_stored_when_the_error_is_told() {
     let options = SendOptions::new(Mode::One);
     switch.fails.store(u32::MAX, Ordering::Relaxed);
     let sent = one.send_many("t", payloads, options);
-    assert!(matches!(sent, Err(ClientSendError::Unknown(_))), "{sent:?}");
+    // How many are queued is told, as the others were not.
+    assert!(matches!(sent, Err(ClientSendError::Unknown { sent: 1, .. })), "{sent:?}");
     one.post("t", b"b", options).unwrap();
     one.post("t", &huge, options).unwrap();
-    let flushed = one.flush();
-    assert!(matches!(flushed, Err(ClientSendError::Unknown(_))), "{flushed:?}");
+    for _ in 0..2 {
+        let flushed = one.flush();
+        assert!(matches!(flushed, Err(ClientSendError::Unknown { sent: 0, .. })), "{flushed:?}");
+    }
     switch.fails.store(0, Ordering::Relaxed);
     one.set_patience(PATIENCE);
-    one.stop().unwrap();
+    let told = one.stop();
+    let refused = matches!(&told, Err(ClientStopError::Posted(ClientSendError::Refused { .. })));
+    assert!(refused, "what no flush has told: {told:?}");
 }
 
 /// A client that has nowhere to send to yet, with room for so many messages.
@@ -293,7 +298,7 @@ fn m12_what_the_store_does_not_take_is_kept_and_told() {
     let _answers = run(&two);
     switch.fails.store(u32::MAX, Ordering::Relaxed);
     let sent = two.send_to("to-one", b"x", KEPT);
-    assert!(matches!(sent, Err(ClientSendError::Unknown(_))), "{sent:?}");
+    assert!(matches!(sent, Err(ClientSendError::Unknown { .. })), "{sent:?}");
     wait_for(&news, |status| matches!(status, Status::Event(Event::StoreFailed(_))));
     assert!(told.try_recv().is_err(), "nothing leaves that is not stored");
     switch.fails.store(0, Ordering::Relaxed);

@@ -152,6 +152,21 @@ impl Router {
         }
     }
 
+    /// A peer's session is over: where it is now is what the directory says, if it has started elsewhere before anybody noticed.
+    pub(super) fn find_moved(&mut self, peer: PeerId) {
+        let Some(state) = self.peers.get(peer.0).filter(|_| !self.catalog.rows.is_empty()) else { return };
+        let rows = self.catalog.rows.iter().filter(|(_, name)| **name == state.name);
+        let is_there =
+            |(_, address): &Place| state.whereabouts.told() == Some(address.trim_start_matches('~'));
+        if rows.clone().any(|(place, _)| is_there(place)) {
+            return;
+        }
+        let rows: Vec<(Place, Box<str>)> = rows.map(|(place, name)| (place.clone(), name.clone())).collect();
+        for ((topic, address), name) in rows {
+            self.find_row(&topic, &address, &name);
+        }
+    }
+
     /// A row that was not there before.
     fn find_row(&mut self, topic: &str, address: &str, name: &str) {
         let has_room = self.names.len() < self.config.names_max || self.names.contains_key(name);

@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use super::dial::Dials;
 use super::event::Event;
 use super::outbox::Key;
 use super::topics::Row;
@@ -69,11 +68,12 @@ impl Router {
     ) -> Result<(), SendError> {
         let one = header.mode == Mode::One;
         let picked = if one { self.pick_dial(topic)? } else { None };
-        let is_chosen = |dials: &Dials, dial| if one { picked == Some(dial) } else { dials.is_named(dial) };
+        let is_chosen =
+            |router: &Self, dial| if one { picked == Some(dial) } else { router.may_take_more(dial) };
         // All or none, as for those that are known.
         let need = payload.len() + self.topics.text(topic).len() + 64;
         for dial in self.dials.ids() {
-            if !is_chosen(&self.dials, dial) {
+            if !is_chosen(self, dial) {
                 continue;
             }
             if let Some(peer) = self.dials.peer(dial) {
@@ -90,7 +90,7 @@ impl Router {
         }
         let mut sent = false;
         for dial in self.dials.ids() {
-            if !is_chosen(&self.dials, dial) {
+            if !is_chosen(self, dial) {
                 continue;
             }
             sent = true;

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::event::Event;
+use super::peer::Peer;
 use super::{OutboxId, PeerId, Router, SendError, TopicId};
 use crate::id::ConnId;
 use crate::rng::Rng;
@@ -289,7 +290,7 @@ impl Router {
     }
 
     /// The named address whose turn it is: among those whose peers are up and take the topic, else among those that are not
-    /// known to be full of it.
+    /// known to be full of it. None if whoever is there has said that it takes no such topic.
     ///
     /// # Errors
     /// `TopicFull` if they all are.
@@ -297,16 +298,23 @@ impl Router {
         self.dials.turn = self.dials.turn.wrapping_add(1);
         let (dials, peers) = (&self.dials, &self.peers);
         let state = |dial: &DialId| dials.peer(*dial).and_then(|peer| peers.get(peer.0));
-        let open = || dials.named().filter(|dial| state(dial).is_none_or(|peer| !peer.full.contains(&topic)));
+        let may_take = || dials.named().filter(|dial| state(dial).is_none_or(Peer::may_take_more));
+        let open = || may_take().filter(|dial| state(dial).is_none_or(|peer| !peer.full.contains(&topic)));
         let up = || open().filter(|dial| state(dial).is_some_and(|peer| peer.conn.is_some()));
         let (ups, all) = (up().count(), open().count());
-        if all == 0 && dials.named().next().is_some() {
+        if all == 0 && may_take().next().is_some() {
             return Err(SendError::TopicFull);
         }
         if let Some(turn) = dials.turn.checked_rem(ups) {
             return Ok(up().nth(turn));
         }
         Ok(dials.turn.checked_rem(all).and_then(|turn| open().nth(turn)))
+    }
+
+    /// Whether whoever is at the named address may take a topic that it has no row of.
+    pub(super) fn may_take_more(&self, dial: DialId) -> bool {
+        let peer = self.dials.peer(dial).and_then(|peer| self.peers.get(peer.0));
+        self.dials.is_named(dial) && peer.is_none_or(Peer::may_take_more)
     }
 
     pub(super) fn dial_deadline(&self) -> Option<Deadline> {

@@ -40,7 +40,7 @@ pub(super) struct Whereabouts {
     tells: BTreeMap<Box<str>, Lesson>,
     /// What it says of others in the version that is not told whole yet; nothing of those that it does not know any more.
     hears: BTreeMap<Box<str>, Option<Lesson>>,
-    /// Whether it has told of all others that it knows in this session.
+    /// Whether it has told in this session all that it takes, and all others that it knows.
     has_told_whole: bool,
     /// The version in which others were told last of it; 0 if they were not.
     pub(super) revision: u64,
@@ -100,6 +100,11 @@ impl Whereabouts {
     pub(super) fn handle_down(&mut self) {
         self.hears = BTreeMap::new();
         self.has_told_whole = false;
+    }
+
+    /// Whether it has told in this session all that it takes.
+    pub(super) const fn has_told_whole(&self) -> bool {
+        self.has_told_whole
     }
 
     /// Whether what it says of others still counts.

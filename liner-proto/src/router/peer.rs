@@ -229,6 +229,11 @@ impl Peer {
         self.about.is_some_and(|about| about.roles & About::ROLE_CUSTODY != 0)
     }
 
+    /// Whether it may take a topic that it has no row of: to hand it on, or because it has not told yet what it takes by now.
+    pub(super) fn may_take_more(&self) -> bool {
+        self.takes_custody() || !self.whereabouts.has_told_whole()
+    }
+
     /// The session is over: what belonged to it is forgotten.
     pub(super) fn handle_down(&mut self) {
         self.conn = None;

@@ -99,7 +99,11 @@ fn a_message_for_all_that_one_does_not_take_is_queued_for_none() {
 
 #[test]
 fn a_next_hop_that_takes_less_is_known_before_it_has_subscribed() {
-    let mut pair = Pair::new(Node::start("sender", |_| {}), Node::start("gateway", small(100)));
+    let gateway = Node::start("gateway", |config| {
+        small(100)(config);
+        config.takes_custody = true;
+    });
+    let mut pair = Pair::new(Node::start("sender", |_| {}), gateway);
     pair.link();
     // The topic is written out: 1 byte of flags, 2 of text, until it has a number.
     assert_eq!(

@@ -1,0 +1,107 @@
+//! What was handed to the loop and waits for room.
+
+use std::collections::{HashMap, VecDeque};
+
+use liner_proto::time::Instant;
+
+use super::command::{Job, JobEnd};
+
+/// Messages that somebody sends, and how far they are.
+pub(super) struct Begun {
+    pub(super) job: Job,
+    /// Those before this one are queued.
+    pub(super) next: usize,
+    /// How long room is waited for, or what is before it.
+    pub(super) until: Instant,
+    /// Whether the directory was looked at again for somebody who takes the topic.
+    pub(super) has_looked: bool,
+}
+
+impl Begun {
+    const fn is_posted(&self) -> bool {
+        self.job.promise.is_none()
+    }
+}
+
+/// What waits for room: posted messages in their order, as many as may be posted, and behind them a call of each thread.
+#[derive(Default)]
+pub(super) struct Blocked {
+    posted: VecDeque<Begun>,
+    /// How many of those each topic has.
+    topics: HashMap<Box<str>, usize>,
+    /// Posted ones that have left, of all that have ever come.
+    left: u64,
+    calls: VecDeque<Begun>,
+    /// Those who wait for what was posted before them, and for how many that is.
+    waits: Vec<(u64, Begun)>,
+}
+
+impl Blocked {
+    /// Whether it has to wait for something that came before it: a posted message for those that were posted, a call for what goes to its
+    /// topic.
+    pub(super) fn holds_up(&self, begun: &Begun) -> bool {
+        if begun.is_posted() || begun.job.end != JobEnd::Sent {
+            return !self.posted.is_empty();
+        }
+        let topic = &begun.job.topic;
+        self.topics.contains_key(topic) || self.calls.iter().any(|call| call.job.topic == *topic)
+    }
+
+    pub(super) fn push(&mut self, begun: Begun) {
+        if begun.is_posted() {
+            *self.topics.entry(begun.job.topic.clone()).or_default() += 1;
+            self.posted.push_back(begun);
+        } else if begun.job.end == JobEnd::Sent {
+            self.calls.push_back(begun);
+        } else {
+            self.waits.push((self.left + self.posted.len() as u64, begun));
+        }
+    }
+
+    /// Back where it came from.
+    pub(super) fn push_front_posted(&mut self, begun: Begun) {
+        *self.topics.entry(begun.job.topic.clone()).or_default() += 1;
+        self.left -= 1;
+        self.posted.push_front(begun);
+    }
+
+    pub(super) fn pop_posted(&mut self) -> Option<Begun> {
+        let begun = self.posted.pop_front()?;
+        self.left += 1;
+        if let Some(count) = self.topics.get_mut(&begun.job.topic) {
+            *count -= 1;
+            if *count == 0 {
+                self.topics.remove(&begun.job.topic);
+            }
+        }
+        Some(begun)
+    }
+
+    /// Calls that may find room now, and those that nothing posted is before any more.
+    pub(super) fn take_calls(&mut self) -> Vec<Begun> {
+        let left = self.left;
+        let calls = self.calls.drain(..);
+        calls.chain(self.waits.extract_if(.., |(behind, _)| *behind <= left).map(|(_, wait)| wait)).collect()
+    }
+
+    /// Those who have waited for too long for what was posted before them.
+    pub(super) fn take_late_waits(&mut self, now: Instant) -> Vec<Begun> {
+        self.waits.extract_if(.., |(_, wait)| wait.until <= now).map(|(_, wait)| wait).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.posted.is_empty() && self.calls.is_empty() && self.waits.is_empty()
+    }
+
+    /// When the first of them has waited for long enough.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let waits = self.waits.iter().map(|(_, wait)| wait);
+        self.posted.front().into_iter().chain(&self.calls).chain(waits).map(|begun| begun.until).min()
+    }
+
+    /// Any of them: what was posted in its order, and whoever waits for it behind it.
+    pub(super) fn pop(&mut self) -> Option<Begun> {
+        let begun = self.pop_posted().or_else(|| self.calls.pop_front());
+        begun.or_else(|| self.waits.pop().map(|(_, wait)| wait))
+    }
+}
