@@ -329,7 +329,8 @@ pub(crate) struct PubArgs {
     /// How long it is of use: what is older when its turn comes is not sent on, and becomes a dead letter [default: no end]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
-    /// How long to wait for the acknowledgement, or with --best-effort for somebody to answer [default: 10s with ram:; with a file it ends when the message is stored there]
+    /// How long to wait for an acknowledgement, anew after each that comes, or with --best-effort for somebody to answer
+    /// [default: 10s with ram:; with a file it ends when the message is stored there]
     #[arg(long, env = "LINER_WAIT", value_name = "TIME", value_parser = duration::parse)]
     pub(crate) wait: Option<Duration>,
     /// Its name, by which the receiver knows who sent the message [default: one of 1,024 made up]
