@@ -462,9 +462,9 @@ pub(crate) struct BenchArgs {
     /// at the end [default: a folder for temporary files]
     #[arg(long, value_name = "URL")]
     pub(crate) store: Option<StoreUrl>,
-    /// What a stored message survives
-    #[arg(long, value_enum, default_value_t = Durability::Process)]
-    pub(crate) durability: Durability,
+    /// What a stored message survives; not with ram: [default: process]
+    #[arg(long, value_enum)]
+    pub(crate) durability: Option<Durability>,
     /// How long a message is
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
     pub(crate) size: u32,

@@ -126,5 +126,6 @@ mod tests {
         assert!(told(&format!("sqlite:{}", folder.path().display()), None).contains("directory"));
         assert!(told("ram:", Some("[")).contains("JSON array"));
         assert!(told("sqlite:a?durability=best", None).contains("`best`"));
+        assert!(told("sqlite:a?durabilty=process", None).contains("`durabilty`"));
     }
 }

@@ -40,11 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LIVE_EVERY: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    let class = class(args)?;
     let mut watch = Watch::new(Stop::on_signals()?)?;
-    let class = match args.durability {
-        Durability::Power => Class::Power,
-        Durability::Process => Class::Process,
-    };
     let folder = match &args.store {
         Some(StoreUrl::Ram) => None,
         Some(StoreUrl::Sqlite(path)) => Some(Folder::make(path.clone())?),
@@ -62,6 +59,18 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let outcome = bench.measure(&mut out);
     let stopped = bench.node.stop(PATIENCE, &mut ignore).map_err(|error| stop_failure(&error));
     outcome.and(stopped).and(echo.end())
+}
+
+/// What is asked of files.
+fn class(args: &BenchArgs) -> Result<Class, Failure> {
+    match (&args.store, args.durability) {
+        (Some(StoreUrl::Ram), Some(_)) => Err(Failure::Usage(
+            "ram: survives nothing: leave --durability away, or give --store a new folder, as sqlite:PATH"
+                .to_owned(),
+        )),
+        (_, Some(Durability::Power)) => Ok(Class::Power),
+        (_, Some(Durability::Process) | None) => Ok(Class::Process),
+    }
 }
 
 const fn ignore(_: &Message<'_>) {}
