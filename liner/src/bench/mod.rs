@@ -121,7 +121,7 @@ impl Bench<'_> {
         let payload = vec![b'.'; self.args.size as usize];
         let most = (QUEUED_BYTES_MAX / size).clamp(16, QUEUED_MAX);
         let count = self.args.count.unwrap_or(u64::MAX);
-        let (clock, mut sent) = (Clock::start(), 0);
+        let (clock, mut sent, mut passes) = (Clock::start(), 0, false);
         loop {
             let is_over = sent == count || clock.elapsed() >= self.args.time;
             let room = most.saturating_sub(self.node.queued()).min(count - sent).min(SENDS_PER_TURN);
@@ -137,6 +137,10 @@ impl Bench<'_> {
             }
             self.turn(&mut |_| {}, if sent > before { Duration::ZERO } else { LIVE_EVERY })?;
             let rate = Rate { messages: sent - self.node.queued().min(sent), time: clock.elapsed(), size };
+            if !passes && rate.messages > 0 {
+                passes = true;
+                tracing::debug!("the first message is acknowledged");
+            }
             if self.watch.is_stopped() || is_over && self.node.is_idle() {
                 return Ok(rate);
             }
