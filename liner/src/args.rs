@@ -544,9 +544,11 @@ pub(crate) struct DlqArgs {
 }
 
 const DLQ_HELP: &str = "\
-A line of `list` is `ID OWNER PEER REASON TOPIC - PAYLOAD`: the node OWNER has put aside what was for PEER, or, if OWNER does not take
-TOPIC, what came from PEER. That is not sent again by `redrive`, but can be published to whoever takes TOPIC now. Reasons: quota, expired,
-failed, orphaned, too_large, unsubscribed, in_doubt.
+A line of `list` is `ID OWNER PEER REASON TOPIC - PAYLOAD`: the node OWNER has put aside what was for PEER. With the reason failed it is
+what OWNER took from PEER and could not handle: `redrive` hands it to OWNER again. If OWNER does not take TOPIC, it is what came from
+PEER, too: that is not sent again by `redrive`, but can be published to whoever takes TOPIC now. Of a PAYLOAD that is long there is its
+beginning, and how long it is: `read` prints all of it, and so does --json. Reasons: quota, expired, failed, orphaned, too_large,
+unsubscribed, in_doubt.
 
 Examples:
   liner dlq list --topic alarms
@@ -572,7 +574,8 @@ pub(crate) enum DlqAction {
         /// Which
         id: i64,
     },
-    /// Queue them again for the node that each was for, all or none: they are sent when their owner starts the next time
+    /// Queue them again for the node that each was for, which is OWNER if it has failed at them, all or none: they are sent when OWNER
+    /// starts the next time
     Redrive {
         #[command(flatten)]
         look: LookArgs,
