@@ -574,8 +574,7 @@ pub(crate) enum DlqAction {
         /// Which
         id: i64,
     },
-    /// Queue them again for the node that each was for, which is OWNER if it has failed at them, all or none: they are sent when OWNER
-    /// starts the next time
+    /// Queue them again for the node that each was for, or that has failed at it, all or none: when their owner starts the next time
     Redrive {
         #[command(flatten)]
         look: LookArgs,
