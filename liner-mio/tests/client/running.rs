@@ -268,10 +268,10 @@ fn m07_topics_come_and_go_before_and_while_it_runs() {
     assert_eq!(next(&told).2, b"again");
 }
 
-/// The topic comes and goes as fast as it can, while somebody sends to it as fast as it can.
+/// The topic comes and goes all the time, while somebody sends to it as fast as that goes.
 #[test]
 fn m07_a_topic_that_comes_and_goes_under_load_loses_nothing() {
-    const SENDS: u32 = 4000;
+    const TOGGLES: u32 = 200;
     let mut town = Town::default();
     let one = town.client("one", &[]);
     one.subscribe("later").unwrap();
@@ -279,25 +279,28 @@ fn m07_a_topic_that_comes_and_goes_under_load_loses_nothing() {
     let two = sender_to(&mut town, &one);
     let _answers = run(&two);
     wait_for_taker(&two, "later", true);
-    let sends = AtomicU32::new(0);
+    // Five messages are sent at least before it changes again, and twenty at most.
+    let (sends, toggles) = (AtomicU32::new(0), AtomicU32::new(0));
     let (mut sent, mut refused) = (Vec::new(), 0);
-    let toggles = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let toggling = scope.spawn(|| {
-            let mut toggles = 0;
-            while sends.load(Ordering::Relaxed) < SENDS {
-                for toggle in [Client::unsubscribe, Client::subscribe] {
-                    toggle(&one, "later").unwrap();
-                    // Some are sent before the next one.
-                    let until = (sends.load(Ordering::Relaxed) + 5).min(SENDS);
-                    while sends.load(Ordering::Relaxed) < until {
-                        std::thread::yield_now();
-                    }
-                    toggles += 1;
+            for toggle in 0..TOGGLES {
+                let change = if toggle % 2 == 0 { Client::unsubscribe } else { Client::subscribe };
+                change(&one, "later").unwrap();
+                toggles.fetch_add(1, Ordering::Relaxed);
+                let patience = Patience::new();
+                while sends.load(Ordering::Relaxed) < 5 * toggle {
+                    patience.check();
+                    std::thread::yield_now();
                 }
             }
-            toggles
         });
-        for number in 0..SENDS {
+        while !toggling.is_finished() {
+            let number = sends.load(Ordering::Relaxed);
+            if number >= 20 * (toggles.load(Ordering::Relaxed) + 1) {
+                std::thread::yield_now();
+                continue;
+            }
             match two.send_to("later", &number.to_be_bytes(), KEPT) {
                 Ok(_) => sent.push(number),
                 refusal if refusal == NOBODY => refused += 1,
@@ -305,13 +308,13 @@ fn m07_a_topic_that_comes_and_goes_under_load_loses_nothing() {
             }
             sends.fetch_add(1, Ordering::Relaxed);
         }
-        toggling.join().unwrap()
+        toggling.join().unwrap();
     });
     assert!(two.wait_until_acknowledged(PATIENCE).unwrap());
     let had: Vec<u32> = told.try_iter().map(|told| u32::from_be_bytes(told.2.try_into().unwrap())).collect();
     let letters = [town.letters("one"), town.letters("two")].concat();
-    println!("{toggles} times, {} sent, {refused} refused, {} had", sent.len(), had.len());
-    assert!(toggles >= 50 && !had.is_empty());
+    println!("{} sent, {refused} refused, {} had", sent.len(), had.len());
+    assert!(!had.is_empty());
     assert!(had.is_sorted_by(|one, other| one < other), "in order, and once");
     assert!(had.iter().all(|number| sent.binary_search(number).is_ok()), "what was refused did not come");
     // What did not arrive is told: by whom it was for, or by who had it queued.
