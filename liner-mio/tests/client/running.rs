@@ -288,8 +288,9 @@ fn m07_a_topic_that_comes_and_goes_under_load_loses_nothing() {
                 let change = if toggle % 2 == 0 { Client::unsubscribe } else { Client::subscribe };
                 change(&one, "later").unwrap();
                 toggles.fetch_add(1, Ordering::Relaxed);
+                let until = sends.load(Ordering::Relaxed) + 5;
                 let patience = Patience::new();
-                while sends.load(Ordering::Relaxed) < 5 * toggle {
+                while sends.load(Ordering::Relaxed) < until {
                     patience.check();
                     std::thread::yield_now();
                 }
@@ -314,7 +315,7 @@ fn m07_a_topic_that_comes_and_goes_under_load_loses_nothing() {
     let had: Vec<u32> = told.try_iter().map(|told| u32::from_be_bytes(told.2.try_into().unwrap())).collect();
     let letters = [town.letters("one"), town.letters("two")].concat();
     println!("{} sent, {refused} refused, {} had", sent.len(), had.len());
-    assert!(!had.is_empty());
+    assert!(!had.is_empty() && refused + letters.len() > 0, "it came, and it went");
     assert!(had.is_sorted_by(|one, other| one < other), "in order, and once");
     assert!(had.iter().all(|number| sent.binary_search(number).is_ok()), "what was refused did not come");
     // What did not arrive is told: by whom it was for, or by who had it queued.

@@ -5,8 +5,9 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
-use liner_mio::{Event, Mode, SendMode, SendOptions, Status, Taken};
+use liner_mio::{Event, Mode, NodeConfig, SendMode, SendOptions, Status, Taken};
 
 use crate::{KEPT, PATIENCE, Told, client, client_at, next, run, wait_for, wait_until};
 
@@ -43,7 +44,9 @@ fn child() {
         [how @ ("send" | "leave"), name, topic, address, count] => {
             let client = client(Path::new(&format!("{name}.db")), name, &format!("to-{name}"));
             if how == "leave" {
-                client.configure(|builder| builder.send_mode(SendMode::Asynchronous));
+                // Nor are they stored later.
+                let stores = |config: &mut NodeConfig| config.timing.write_behind = Duration::from_secs(3600);
+                client.configure(move |builder| builder.send_mode(SendMode::Asynchronous).configure(stores));
             }
             client.add_receiver(topic, address, "w");
             client.run(|_: &Taken| {}).unwrap();
@@ -229,47 +232,45 @@ fn m11_a_message_leaves_the_store_with_its_acknowledgement() {
     assert_eq!(one.pending_count().unwrap(), 0);
 }
 
-/// Sends ten messages by a process that is killed when the receiver has them, and ten more by its next life, `settle`ing them all in
-/// the end or each at once. Each is to arrive once.
-fn kill_between(role: &str, settles: bool) {
+/// Sends ten messages by a process that is killed when the receiver has them, and ten more by its next life. The first are settled
+/// before the sender is killed, or when it is dead. Each is to arrive once.
+fn kill_between(role: &str, settles_before: bool) {
     let folder = tempfile::tempdir().unwrap();
     // It runs all the time, and remembers the numbers that it has had.
     let receiver = client(&folder.path().join("w.db"), "w", "jobs");
     let (tell, told) = channel();
     receiver.run_unsettled(move |taken| tell.send(taken).unwrap_or(())).unwrap();
     let address = receiver.bound_listen_addr().unwrap();
-    let mut held: Vec<Taken> = Vec::new();
-    let mut take = |numbers: std::ops::Range<u32>| {
-        for expected in numbers {
-            let taken = told.recv_timeout(PATIENCE).unwrap();
-            assert_eq!(number(taken.payload()), expected, "{role}");
-            if settles {
-                taken.settle();
-            } else {
-                held.push(taken);
-            }
-        }
+    let take = |numbers: std::ops::Range<u32>| -> Vec<Taken> {
+        let taken: Vec<Taken> = numbers.clone().map(|_| told.recv_timeout(PATIENCE).unwrap()).collect();
+        assert!(taken.iter().map(|taken| number(taken.payload())).eq(numbers), "{role}, {settles_before}");
+        taken
     };
+    let settle = |all: &mut Vec<Taken>| all.drain(..).for_each(Taken::settle);
     let sender = Process::start(folder.path(), &format!("{role} edge jobs {address} 10"));
-    take(0..10);
+    let mut first = take(0..10);
+    if settles_before {
+        settle(&mut first);
+    }
     sender.kill();
+    settle(&mut first);
 
     let sender = client(&folder.path().join("edge.db"), "edge", "to-edge");
     sender.add_receiver("jobs", &address, "w");
     let _answers = run(&sender);
     sender.send_many("jobs", (10..20).map(u32::to_be_bytes), SendOptions::new(Mode::One)).unwrap();
-    take(10..20);
-    held.into_iter().for_each(Taken::settle);
+    settle(&mut take(10..20));
     assert!(sender.wait_until_acknowledged(PATIENCE).unwrap());
     assert!(told.try_recv().is_err(), "{role}: nothing came twice");
 }
 
 #[test]
 fn m14_after_a_crash_before_an_acknowledgement_is_stored_the_next_messages_arrive() {
-    kill_between("send", false);
-    kill_between("send", true);
-    // Of these the sender's file may know nothing at all.
-    kill_between("leave", true);
+    for settles_before in [false, true] {
+        kill_between("send", settles_before);
+        // Of these the sender's file knows nothing at all, unless they were acknowledged.
+        kill_between("leave", settles_before);
+    }
 }
 
 #[test]
