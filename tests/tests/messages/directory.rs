@@ -109,7 +109,7 @@ fn m02_a_run_that_fails_after_it_has_bound_leaves_nothing_either() {
     let (path, options) = (file.clone(), options("one"));
     let switches = [&recovers, &commits].map(Arc::clone);
     let open = move || {
-        let inner = SqliteStore::open(&path, &options)?;
+        let inner = crate::open(&path, &options)?;
         let [recovers, commits] = switches.each_ref().map(Arc::clone);
         Ok::<_, OpenError>(Box::new(Failing { inner, recovers, commits }) as Box<dyn Store + Send>)
     };

@@ -29,17 +29,19 @@ fn client(path: &Path, name: &str, topic: &str) -> Client {
 /// The same at an address of its own.
 fn client_at(path: &Path, name: &str, topic: &str, listen: &str) -> Client {
     let (path, options) = (PathBuf::from(path), options(name));
-    let open = move || {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            match SqliteStore::open(&path, &options) {
-                // A process that another test is just starting has this one's locks, too, until it has begun.
-                Err(OpenError::NameInUse { .. }) if Instant::now() < end => std::thread::yield_now(),
-                opened => return opened.map(|store| Box::new(store) as Box<dyn Store + Send>),
-            }
-        }
-    };
+    let open = move || open(&path, &options).map(|store| Box::new(store) as Box<dyn Store + Send>);
     Client::new(name, topic, listen, open).unwrap()
+}
+
+fn open(path: &Path, options: &Options) -> Result<SqliteStore, OpenError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match SqliteStore::open(path, options) {
+            // A process that another test is just starting has this one's locks, too, until it has begun.
+            Err(OpenError::NameInUse { .. }) if Instant::now() < end => std::thread::yield_now(),
+            opened => return opened,
+        }
+    }
 }
 
 /// How clients open their files.
