@@ -339,3 +339,26 @@ fn m22_peers_that_come_and_go_are_told() {
         |status: &Status| matches!(status, Status::Event(Event::PeerDown { name, .. }) if &**name == "two");
     wait_for(&news, is_down);
 }
+
+/// Whoever has named it as a peer knows what it takes, once they are connected.
+#[test]
+fn m07_a_peer_that_is_named_is_sent_nothing_that_it_has_given_up() {
+    let mut town = Town::default();
+    let one = town.client("one", &[]);
+    one.subscribe("given up").unwrap();
+    one.unsubscribe("given up").unwrap();
+    one.subscribe("later").unwrap();
+    let told = run(&one);
+    let two = town.client("two", &[&one]);
+    let _answers = run(&two);
+    wait_for_taker(&two, "later", true);
+    two.send_to("later", b"x", KEPT).unwrap();
+    assert_eq!(next(&told).0, "later");
+    one.unsubscribe("later").unwrap();
+    wait_for_taker(&two, "later", false);
+    for topic in ["given up", "later"] {
+        for send in [Client::send_to, Client::send_all] {
+            assert_eq!(send(&two, topic, b"x", KEPT), NOBODY, "{topic}");
+        }
+    }
+}
