@@ -306,8 +306,6 @@ impl Commands {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "so a test ends")]
-
     use super::*;
 
     fn commands() -> (mio::Poll, Commands) {

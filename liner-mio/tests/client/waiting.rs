@@ -1,5 +1,7 @@
 //! What is waited for, for how long, and what comes while a client ends.
 
+#![expect(clippy::disallowed_methods, reason = "how long is waited is what is tested")]
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
