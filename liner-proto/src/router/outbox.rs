@@ -382,9 +382,13 @@ impl Outbox {
     /// Whether it owes the store anything.
     pub(super) fn owes_store(&self, urgent: bool) -> bool {
         if self.closing {
-            return !self.close_asked;
+            return self.owes_close();
         }
         (self.rotation.is_some() && !self.rotation_asked) || self.owes_aside() || self.out.owes_store(urgent)
+    }
+
+    pub(super) const fn owes_close(&self) -> bool {
+        self.closing && !self.close_asked
     }
 
     fn owes_aside(&self) -> bool {

@@ -254,7 +254,10 @@ impl Router {
         let ready = |(from, to): &(OutboxId, OutboxId)| {
             plain(*to) && outboxes.get(from.0).is_some_and(|outbox| outbox.opened == Opened::Yes)
         };
-        if self.storage.moves.is_empty() || !self.storage.moves.iter().all(ready) {
+        // What a queue is moved to may have the name of one that is to be closed first.
+        let closes = |id: &OutboxId| outboxes.get(id.0).is_some_and(Outbox::owes_close);
+        let is_due = !self.storage.moves.is_empty() && !self.storage.outboxes.iter().any(closes);
+        if !is_due || !self.storage.moves.iter().all(ready) {
             return None;
         }
         let id = self.storage.last + 1;
