@@ -6,7 +6,7 @@ mod nodes;
 
 use liner_proto::effect::{DeadReason, Queue, StoreOp};
 use liner_proto::id::Epoch;
-use liner_proto::router::{Application, Message, PutAsideError, Receipt, Settle, StoreRequest};
+use liner_proto::router::{Application, Message, NodeConfig, PutAsideError, Receipt, Settle, StoreRequest};
 use liner_proto::store::Store as _;
 use liner_proto::wire::record::{self, Header, Mode, Topic};
 use liner_proto::wire::varint;
@@ -40,7 +40,11 @@ impl Application for Taker {
 
 /// A node that has so many messages on "t" for itself.
 fn node(count: u8) -> Node {
-    let mut node = Node::start("n", |_| {});
+    node_with(count, |_| {})
+}
+
+fn node_with(count: u8, change: impl FnOnce(&mut NodeConfig)) -> Node {
+    let mut node = Node::start("n", change);
     let queue = Queue::Node("n");
     node.serve();
     node.store.apply(&[StoreOp::Open { queue, epoch: Epoch(7) }]).expect("in memory");
@@ -172,4 +176,29 @@ fn what_fails_again_leaves_the_queue_in_the_group_that_stores_its_letter() {
         Ok(())
     });
     assert_eq!((seen, both), (Ok(()), 1));
+}
+
+#[test]
+fn no_more_than_a_window_is_handed_over_that_is_not_settled() {
+    let small: [fn(&mut NodeConfig); 2] =
+        [|config| config.limits.window_messages = 3, |config| config.limits.window_bytes = 11];
+    for change in small {
+        let mut node = node_with(10, change);
+        node.router.subscribe(node.now, "t");
+        let mut taker = Taker { later: true, ..Taker::default() };
+        hand(&mut node, &mut taker);
+        assert_eq!(taker.got.len(), 3);
+        for index in 0..10 {
+            assert!(!node.router.has_own(), "it does not ask again and again");
+            node.router.hand_own(node.now, &mut taker);
+            assert_eq!(taker.got.len(), 10.min(index + 3));
+            assert!(node.router.settle(node.now, taker.receipts[index]));
+            assert_eq!(node.router.has_own(), index < 7, "there is room for one more");
+            hand(&mut node, &mut taker);
+        }
+        let payloads: Vec<u8> = taker.got.iter().map(|(payload, ..)| payload[0]).collect();
+        assert_eq!(payloads, (1..=10).collect::<Vec<_>>());
+        node.serve();
+        assert_eq!(queued(&node), 0);
+    }
 }
