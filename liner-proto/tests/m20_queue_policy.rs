@@ -216,3 +216,20 @@ fn m20_what_is_being_written_stays_whole() {
         sub.events().iter().map(|event| if let Event::Gap { count, .. } = event { *count } else { 0 }).sum();
     assert_eq!(got.len() as u64 + told, 20);
 }
+
+#[test]
+fn m20_bytes_for_an_address_make_way_one_by_one() {
+    const QUOTA: Quota = Quota { messages: u64::MAX, bytes: 10 * 1024 };
+    let mut from = sender(|config| config.queue_quota = Some(QUOTA));
+    from.router.add_peer(from.now, "there");
+    for number in 0..100 {
+        from.router.send(from.now, "t", &[number; 1024], Mode::One).expect("the oldest makes way");
+        from.serve();
+    }
+    assert_eq!((from.held().queues["there"], dropped(&mut from, "there")), (10, 90));
+    let mut sub = Node::start("sub", |config| config.durable = true);
+    sub.router.subscribe(sub.now, "t");
+    meet(&mut from, &mut sub);
+    assert_eq!(got(&sub), (90..100).collect::<Vec<_>>());
+    assert!(sub.events().contains(&gap(90)));
+}
