@@ -202,6 +202,29 @@ fn a_node_that_was_met_is_dialled_again_when_it_is_away_and_where_it_is_by_then(
     assert!(net.dialled.contains(&(2, "elsewhere:1".to_owned())));
 }
 
+/// The second one has moved before the last one, whom nobody can dial, has noticed that its session is dead.
+#[test]
+fn what_is_heard_of_a_node_while_its_session_is_dead_counts_when_that_ends() {
+    let mut net = Net::default();
+    replicas(&mut net, 2);
+    let hidden = net.add("hidden", |config| config.address = String::new());
+    net.name(hidden, "r0:1");
+    net.pass(SECOND);
+    assert_eq!(net.peers(hidden), ["r0", "r1"]);
+    net.silence(1);
+    net.pass(SECOND);
+    net.nodes[1].configure(|config| config.address = "elsewhere:1".to_owned());
+    net.revive(1, &["t"]);
+    net.name(1, "r0:1");
+    net.pass(5 * SECOND);
+    assert_eq!(net.peers(1), ["r0"]);
+    assert_eq!(net.peers(hidden), ["r0", "r1"], "nothing seems to be wrong");
+    net.dialled.clear();
+    net.pass(20 * SECOND);
+    assert_eq!(net.peers(1), ["hidden", "r0"]);
+    assert_eq!(net.dialled, [(hidden, "elsewhere:1".to_owned())]);
+}
+
 #[test]
 fn another_name_at_an_address_is_an_event_and_not_a_peer() {
     let mut net = Net::default();

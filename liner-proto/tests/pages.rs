@@ -224,6 +224,16 @@ fn addresses_that_make_no_sense_are_not_dialled() {
 }
 
 #[test]
+fn of_several_that_say_where_a_node_is_each_is_heard() {
+    let mut stranger = Stranger::new(victim(|_| {}));
+    stranger.tell(&[row("t", "name", "right:1")]);
+    let mut stranger = Stranger::named(stranger.victim, "other");
+    stranger.tell(&[row("t", "name", "trap:1")]);
+    let dialled: BTreeSet<String> = stranger.dials(Duration::from_secs(10)).into_iter().collect();
+    assert_eq!(dialled.into_iter().collect::<Vec<_>>(), ["right:1", "trap:1"]);
+}
+
+#[test]
 fn addresses_that_change_again_and_again_are_not_dialled_more_often() {
     let mut stranger = Stranger::new(victim(|_| {}));
     let mut dialled = 0;

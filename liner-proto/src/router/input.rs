@@ -61,6 +61,7 @@ impl Router {
         if let Some(peer) = conn.peer {
             self.peer_down(peer, id, reason, dialed);
             self.find_moved(peer);
+            self.heed(peer);
             self.leave(peer);
         } else if reason != CloseReason::Replaced && !(conn.is_patient() && reason == CloseReason::LinkLost) {
             // A line that waits for its device begins no handshake: whoever has opened it tells that it is lost.

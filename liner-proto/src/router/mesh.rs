@@ -85,7 +85,7 @@ impl Whereabouts {
             self.told = told.map(Into::into);
             self.is_changed = true;
         }
-        self.heard = None;
+        (self.heard, self.tries_heard) = (None, false);
     }
 
     /// The same, as a row of the store has it.
@@ -95,6 +95,17 @@ impl Whereabouts {
         if is_dialable(address) {
             self.told = Some(address.into());
         }
+    }
+
+    /// Another node says where it listens.
+    fn hear(&mut self, address: Box<str>) {
+        if self.is_at(&address) {
+            self.tries_heard = self.heard.as_ref() == Some(&address);
+        } else {
+            self.heard = Some(address);
+            self.tries_heard = true;
+        }
+        self.is_fresh = true;
     }
 
     pub(super) fn handle_down(&mut self) {
@@ -217,16 +228,24 @@ impl Router {
         if state.conn.is_some() {
             return;
         }
-        let whereabouts = &mut state.whereabouts;
-        if whereabouts.is_at(&address) {
-            whereabouts.tries_heard = whereabouts.heard.as_deref() == Some(&*address);
-        } else {
-            whereabouts.heard = Some(address);
-            whereabouts.tries_heard = true;
-        }
-        whereabouts.is_fresh = true;
+        state.whereabouts.hear(address);
         self.spread(peer);
         self.seek(peer);
+    }
+
+    /// A node is not here any more to speak for itself: what others say of it counts, also what they have said meanwhile.
+    pub(super) fn heed(&mut self, peer: PeerId) {
+        let Some(state) = self.peers.get(peer.0).filter(|state| state.conn.is_none()) else { return };
+        let (name, tellers) = (state.name.clone(), state.whereabouts.tellers.clone());
+        for teller in &tellers {
+            let address = self.lesson(*teller, &name).map(|lesson| lesson.address.clone());
+            if let Some((address, state)) = address.zip(self.peers.get_mut(peer.0)) {
+                state.whereabouts.hear(address);
+            }
+        }
+        if !tellers.is_empty() || self.topics.heard_rows(peer) > 0 {
+            self.spread(peer);
+        }
     }
 
     fn lesson(&self, teller: PeerId, name: &str) -> Option<&Lesson> {
@@ -268,6 +287,9 @@ impl Router {
         }
         if whereabouts.tellers.is_empty() {
             whereabouts.heard = None;
+        }
+        if state.conn.is_some() {
+            return;
         }
         self.spread(peer);
         self.check_unheard(peer);
@@ -405,10 +427,30 @@ impl Router {
         let Some(peer) = self.dials.sought(dial) else { return };
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let whereabouts = &mut state.whereabouts;
+        let was_told = whereabouts.told.is_some() && !whereabouts.tries_heard;
         if whereabouts.is_met {
             whereabouts.tries_heard = !whereabouts.tries_heard && whereabouts.heard.is_some();
         } else if self.now.since(since) >= UNMET_PATIENCE {
-            self.refute(peer);
+            return self.refute(peer);
+        }
+        if !was_told {
+            self.hear_next(peer);
+        }
+    }
+
+    /// Nobody is where one of those who speak of a node says that it is: the next one may know better.
+    fn hear_next(&mut self, peer: PeerId) {
+        let Some(state) = self.peers.get(peer.0) else { return };
+        let whereabouts = &state.whereabouts;
+        let lessons = whereabouts.tellers.iter().filter_map(|teller| self.lesson(*teller, &state.name));
+        let addresses = lessons.map(|lesson| &lesson.address);
+        let addresses: BTreeSet<_> =
+            addresses.filter(|address| whereabouts.told.as_ref() != Some(address)).collect();
+        let heard = whereabouts.heard.as_ref();
+        let next = addresses.iter().find(|address| heard.is_none_or(|heard| **address > heard));
+        let next = next.or_else(|| addresses.first()).map(|address| (*address).clone());
+        if let Some((next, state)) = next.zip(self.peers.get_mut(peer.0)) {
+            state.whereabouts.heard = Some(next);
         }
     }
 
