@@ -225,6 +225,30 @@ fn what_is_heard_of_a_node_while_its_session_is_dead_counts_when_that_ends() {
     assert_eq!(net.dialled, [(hidden, "elsewhere:1".to_owned())]);
 }
 
+/// The promise is a quarter of a second at most in the first minute, however long it took to find the node at first.
+#[test]
+fn a_node_that_dialled_in_is_dialled_as_soon_as_one_that_was_reached() {
+    let mut net = Net::default();
+    let here = net.add("z", |_| {});
+    let there = net.add("a", |_| {});
+    net.down.insert(there);
+    net.name(here, "a:1");
+    net.pass(5 * SECOND);
+    // It comes, and is the first to dial.
+    net.nodes[there].now = net.nodes[here].now;
+    net.name(there, "z:1");
+    net.down.remove(&there);
+    while net.peers(here).is_empty() {
+        net.turn(there);
+        net.turn(here);
+    }
+    net.pass(11 * 60 * SECOND);
+    net.kill(there);
+    net.dialled.clear();
+    net.pass(5 * SECOND);
+    assert!(net.dialled.len() >= 20, "{}", net.dialled.len());
+}
+
 #[test]
 fn another_name_at_an_address_is_an_event_and_not_a_peer() {
     let mut net = Net::default();

@@ -265,6 +265,16 @@ impl Dials {
         target.state = State::Waiting(target.back_off.fail(now, u32::MAX, rng));
     }
 
+    /// The session with a node is over: wherever it answered, and whoever had dialled, it is dialled soon.
+    pub(super) fn handle_down(&mut self, peer: PeerId, now: Instant, rng: &mut Rng) {
+        for target in self.targets.iter_mut().filter(|target| target.peer == Some(peer)) {
+            target.back_off.reset(now);
+            if let State::Waiting(at) = &mut target.state {
+                *at = target.back_off.fail(now, u32::MAX, rng);
+            }
+        }
+    }
+
     /// When the next address is due, of those that are named or for which something `waits`.
     fn deadline(
         &self,
