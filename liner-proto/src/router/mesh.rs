@@ -61,11 +61,16 @@ struct Lesson {
 }
 
 impl Whereabouts {
-    /// Where it is dialled next.
-    pub(super) fn address(&self) -> Option<&str> {
+    /// Where it is dialled next, and where after that.
+    fn addresses(&self) -> impl Iterator<Item = &str> {
         let (first, second) =
             if self.tries_heard { (&self.heard, &self.told) } else { (&self.told, &self.heard) };
-        first.as_deref().or(second.as_deref())
+        first.iter().chain(second).map(|address| &**address)
+    }
+
+    /// Where it is dialled next.
+    pub(super) fn address(&self) -> Option<&str> {
+        self.addresses().next()
     }
 
     /// Where it says that it listens.
@@ -378,16 +383,14 @@ impl Router {
     /// keeps up with.
     pub(super) fn seek(&mut self, peer: PeerId) {
         let Some(state) = self.peers.get(peer.0).filter(|state| state.conn.is_none()) else { return };
-        let whereabouts = &state.whereabouts;
-        let Some(address) = whereabouts.address().filter(|_| whereabouts.dial.is_none()) else { return };
-        if address == self.config.address || self.dials.reaches(peer, address) || !self.is_sought(peer) {
+        if state.whereabouts.dial.is_some() || self.dials.reaches(peer) || !self.is_sought(peer) {
             return;
         }
+        let Some(address) = self.sought_at(peer).map(Box::from) else { return };
         let is_queued = !self.kept_is_empty(state.outbox);
         if !is_queued && self.dials.seeking() >= self.config.mesh_max {
             return self.dials.starve();
         }
-        let address = address.into();
         let dial = self.dials.seek(peer, address, self.now);
         if let Some(state) = self.peers.get_mut(peer.0) {
             state.whereabouts.dial = Some(dial);
@@ -417,9 +420,10 @@ impl Router {
         }
     }
 
-    /// Where to look for a node now.
+    /// Where to look for a node now: not where this node is itself, and not where somebody is dialled anyhow.
     pub(super) fn sought_at(&self, peer: PeerId) -> Option<&str> {
-        self.peers.get(peer.0)?.whereabouts.address().filter(|address| *address != self.config.address)
+        let mut addresses = self.peers.get(peer.0)?.whereabouts.addresses();
+        addresses.find(|address| **address != self.config.address && !self.dials.has_named(address))
     }
 
     /// An address did not answer at which a node is said to be.
