@@ -58,16 +58,17 @@ impl SqliteStore {
         Ok(number_topic(&self.conn, topic)?)
     }
 
-    pub(crate) fn unsubscribe(&self, topic: &str, address: &str) -> Result<(), Failure> {
+    pub(crate) fn unsubscribe(&self, topic: &str, address: &str, name: &str) -> Result<(), Failure> {
         self.conn
-            .prepare_cached("DELETE FROM topic_addr WHERE topic = ?1 AND addr = ?2")?
-            .execute([topic, address])?;
+            .prepare_cached("DELETE FROM topic_addr WHERE topic = ?1 AND addr = ?2 AND client_name = ?3")?
+            .execute([topic, address, name])?;
         let sender = names::prefix(&self.owner);
         self.conn
             .prepare_cached(
-                "DELETE FROM sender_listener WHERE sender_key = ?1 AND addr = ?2 AND listener_topic = ?3",
+                "DELETE FROM sender_listener
+                 WHERE sender_key = ?1 AND addr = ?2 AND listener_topic = ?3 AND client_name = ?4",
             )?
-            .execute([&*sender, address, topic])?;
+            .execute([&*sender, address, topic, name])?;
         // The node may take other topics at the same address.
         self.conn
             .prepare_cached(
