@@ -12,7 +12,7 @@ use liner_proto::store::Store as _;
 use liner_proto::store::run::Walk;
 use liner_proto::time::Instant;
 use liner_proto::wire::record::{Header, Mode, Record, Topic, decode};
-use liner_store_sqlite::{Options, SqliteStore};
+use liner_store_sqlite::{Look, Options, SqliteStore};
 use rusqlite::{Connection, Params};
 use tempfile::tempdir;
 
@@ -500,17 +500,29 @@ fn a_hundred_thousand_topics_that_were_written_by_hand_have_numbers_soon() {
     assert_eq!(one::<String>(path, numbers), "100000 99999 0");
 }
 
-/// What somebody has written by hand must not keep a node that runs from finding others.
+/// What somebody has written by hand must not keep a node that runs from finding others, nor one that starts from starting.
 #[test]
-fn a_row_of_the_directory_that_is_no_text_hides_no_other_from_who_runs() {
+fn a_row_of_the_directory_that_is_no_text_hides_no_other() {
     let folder = tempdir().expect("a folder");
     let mut store = open(folder.path(), "sensor");
     store.directory().expect("it is read");
-    run_sql(folder.path(), "INSERT INTO topic_addr VALUES('t', x'ff', 'bad'), ('t', 'h:1', 'good')");
+    run_sql(
+        folder.path(),
+        "INSERT INTO topic_addr VALUES('t', x'ff', 'bad'), ('t', 'h:1', 'good'), (x'ff', 'h:2', 'bad'),
+           ('t', 'h:3', x'ff'), ('t', CAST(x'ff' AS TEXT), 'bad'), ('s', 'h:1', 'good')",
+    );
     let rows = store.directory().expect("it is read").expect("somebody has written");
     let mut wanted = DirectoryRows::default();
     wanted.push("t", "h:1", "good");
+    wanted.push("s", "h:1", "good");
     assert_eq!(rows, wanted);
+    drop(store);
+    let told = directory(&mut open(folder.path(), "sensor"));
+    let row = |topic: &str| ((topic.to_owned(), "h:1".to_owned()), "good".to_owned());
+    assert_eq!(told, BTreeMap::from([row("s"), row("t")]));
+    let look = Look::open(folder.path().join("liner.db")).expect("it can be looked at");
+    let shown = look.subscriptions().expect("they are read");
+    assert_eq!(shown.iter().map(|row| &*row.topic).collect::<Vec<_>>(), ["s", "t"]);
 }
 
 #[test]
