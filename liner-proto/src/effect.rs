@@ -154,12 +154,14 @@ pub enum StoreOp<'a> {
         /// The node.
         name: &'a str,
     },
-    /// Removes a row from the directory.
+    /// Removes a row from the directory. A row with another name in it stays: another node has come to the address since.
     Unsubscribe {
         /// The topic.
         topic: &'a str,
         /// The row's address.
         address: &'a str,
+        /// The node.
+        name: &'a str,
     },
     /// Puts a message aside.
     DeadLetter {

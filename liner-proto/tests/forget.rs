@@ -286,3 +286,73 @@ fn what_is_sent_to_one_that_is_named_again_while_it_is_forgotten_comes_after_the
         [gap]
     );
 }
+
+/// A durable node at an address, which takes "t".
+fn durable_at(name: &str, address: &str) -> Node {
+    let mut node = durable(name);
+    move_to(&mut node, address);
+    node
+}
+
+/// The node's next life is at this address.
+fn move_to(node: &mut Node, address: &str) {
+    node.configure(|config| config.address = address.into());
+    node.restart();
+    node.router.subscribe(node.now, "t");
+}
+
+/// Connects the nodes to the sender, one after another, and takes each away again.
+fn visit(sender: &mut Node, visitors: &mut [&mut Node]) {
+    for node in visitors {
+        let line = meet(node, sender);
+        cut(node, sender, line);
+    }
+}
+
+/// Who takes "t", as the sender's next life knows.
+fn known_after_restart(sender: &mut Node) -> Vec<String> {
+    sender.restart();
+    sender.router.addresses("t").iter().map(|at| at.name.to_owned()).collect()
+}
+
+#[test]
+fn whoever_has_come_to_the_address_of_one_that_is_forgotten_stays_a_subscriber() {
+    let mut sender = Node::start("sender", |_| {});
+    let (mut first, mut second) = (durable_at("a", "here:1"), durable_at("b", "here:1"));
+    visit(&mut sender, &mut [&mut first, &mut second]);
+    assert_eq!(sender.router.forget(sender.now, "a", false), Ok(()));
+    sender.serve();
+    assert_eq!(known_after_restart(&mut sender), ["b"]);
+    send(&mut sender, 1, Mode::All);
+    meet(&mut second, &mut sender);
+    assert_eq!(second.got.len(), 1);
+}
+
+#[test]
+fn one_whose_address_another_one_had_for_a_while_stays_a_subscriber() {
+    for forgets in [true, false] {
+        let mut sender = Node::start("sender", |_| {});
+        let (mut first, mut second) = (durable_at("a", "here:1"), durable_at("b", "here:1"));
+        visit(&mut sender, &mut [&mut first, &mut second]);
+        if forgets {
+            assert_eq!(sender.router.forget(sender.now, "b", false), Ok(()));
+            sender.serve();
+        } else {
+            move_to(&mut second, "there:2");
+            visit(&mut sender, &mut [&mut second]);
+        }
+        let expected: &[&str] = if forgets { &["a"] } else { &["a", "b"] };
+        assert_eq!(known_after_restart(&mut sender), expected);
+    }
+}
+
+#[test]
+fn two_that_swap_their_addresses_stay_subscribers() {
+    let mut sender = Node::start("sender", |_| {});
+    let (mut first, mut second) = (durable_at("a", "here:1"), durable_at("b", "there:2"));
+    visit(&mut sender, &mut [&mut first, &mut second]);
+    move_to(&mut first, "there:2");
+    move_to(&mut second, "here:1");
+    visit(&mut sender, &mut [&mut first, &mut second]);
+    assert_eq!(known_after_restart(&mut sender), ["b", "a"], "by their addresses");
+}

@@ -28,14 +28,16 @@ fn main() -> Result<(), Box<dyn Error>> {
             guest.configure(move |node| node.peer(&address));
         }
         let find = find.clone();
-        guest.set_status_callback(move |status| match status {
-            Status::Event(Event::Subscribed { name: other, topic }) if &**topic == "room" => {
+        guest.set_status_callback(move |status| {
+            if let Status::Event(Event::Subscribed { name: other, topic }) = status
+                && &**topic == "room"
+            {
                 // Nobody listens any more when all are found.
                 let _ = find.send((name, other.to_string()));
+            } else if let Status::Event(Event::StoreFailed(why)) = status {
+                // The disk is full, for instance. The client goes on by itself when there is room.
+                println!("{name} cannot store: {why}");
             }
-            // A full disk, for instance: it goes on by itself when there is room.
-            Status::Event(Event::StoreFailed(why)) => println!("{name} cannot store: {why}"),
-            _ => {}
         });
         let (tell, told) = channel();
         guest.run(move |taken: &Taken| {

@@ -317,8 +317,8 @@ impl Client {
     pub fn clear_addresses_of_topic(&self) -> Result<(), StoppedOnlyError> {
         let own = self.topic();
         let Stopped { mut store, rows, idle: _idle, .. } = self.open()?;
-        for Row { topic, address, .. } in rows.iter().filter(|row| row.topic == own) {
-            let done = store.apply(&[StoreOp::Unsubscribe { topic, address }]);
+        for Row { topic, address, name } in rows.iter().filter(|row| row.topic == own) {
+            let done = store.apply(&[StoreOp::Unsubscribe { topic, address, name }]);
             check(&*store, done)?;
         }
         let done = store.commit();

@@ -165,9 +165,11 @@ impl Batch {
                 address: self.put_text(address),
                 name: self.put_text(name),
             },
-            StoreOp::Unsubscribe { topic, address } => {
-                Owned::Unsubscribe { topic: self.put_text(topic), address: self.put_text(address) }
-            }
+            StoreOp::Unsubscribe { topic, address, name } => Owned::Unsubscribe {
+                topic: self.put_text(topic),
+                address: self.put_text(address),
+                name: self.put_text(name),
+            },
             StoreOp::DeadLetter { peer, topic, reason, record } => Owned::DeadLetter {
                 peer: self.put_text(peer),
                 topic: self.put_text(topic),
@@ -222,9 +224,11 @@ impl Batch {
                 address: self.text(address),
                 name: self.text(name),
             },
-            Owned::Unsubscribe { topic, address } => {
-                StoreOp::Unsubscribe { topic: self.text(topic), address: self.text(address) }
-            }
+            Owned::Unsubscribe { topic, address, name } => StoreOp::Unsubscribe {
+                topic: self.text(topic),
+                address: self.text(address),
+                name: self.text(name),
+            },
             Owned::DeadLetter { peer, topic, reason, record } => StoreOp::DeadLetter {
                 peer: self.text(peer),
                 topic: self.text(topic),
@@ -312,6 +316,7 @@ enum Owned {
     Unsubscribe {
         topic: Range<usize>,
         address: Range<usize>,
+        name: Range<usize>,
     },
     DeadLetter {
         peer: Range<usize>,

@@ -99,7 +99,8 @@ impl Router {
             self.topics.own().map(|topic| (topic.into(), address.clone())).collect();
         for (topic, address) in self.catalog.own.difference(&wanted).cloned().collect::<BTreeSet<_>>() {
             let id = self.topics.intern(&topic);
-            if !self.storage.stage(Staged::Unsubscribe { topic: id, address: address.clone() }) {
+            let (address_there, name) = (address.clone(), self.config.name.as_str().into());
+            if !self.storage.stage(Staged::Unsubscribe { topic: id, address: address_there, name }) {
                 return;
             }
             self.catalog.own.remove(&(topic, address));
@@ -123,6 +124,7 @@ impl Router {
         self.catalog.is_asked = false;
         // What cannot be read now is asked for again.
         let Ok(Some(DirectoryRows { mut rows })) = told else { return };
+        self.miss_own_rows(&rows);
         rows.retain(|_, name| **name != *self.config.name);
         let before = core::mem::take(&mut self.catalog.rows);
         let mut ended = BTreeSet::new();
@@ -139,6 +141,25 @@ impl Router {
             }
         }
         self.catalog.rows = rows;
+    }
+
+    /// An own row that somebody has taken out is written again; one that is on its way to the store is not there yet. Where another node's
+    /// row stands now it stays, or the two would write in turn without an end.
+    fn miss_own_rows(&mut self, rows: &BTreeMap<Place, Box<str>>) {
+        // What is beyond the bound may be there.
+        if rows.len() >= ROWS_MAX {
+            return;
+        }
+        let topics = &self.topics;
+        let on_its_way: BTreeSet<_> =
+            self.storage.registering().map(|(topic, address)| (topics.text(topic), address)).collect();
+        let is_there =
+            |place: &Place| rows.contains_key(place) || on_its_way.contains(&(&*place.0, &*place.1));
+        let before = self.catalog.own.len();
+        self.catalog.own.retain(is_there);
+        if self.catalog.own.len() < before {
+            self.catalog.own_version = 0;
+        }
     }
 
     /// Adds the rows of a node that only the shared directory has: in memory it has one for each topic.

@@ -2,6 +2,7 @@
 //!
 //! What a peer says of itself is treated here, what it says of others in [`mesh`](super::mesh).
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -107,7 +108,7 @@ impl Router {
                     let subscribed = self.add_row(topic, peer, &address_of(&row));
                     let is_new = subscribed != Subscribed::Before;
                     if let Subscribed::Elsewhere(address) = subscribed {
-                        self.storage.stage(Staged::Unsubscribe { topic, address });
+                        self.stage_unsubscribe(topic, peer, address);
                     }
                     if is_new {
                         self.storage.stage(Staged::Subscribe { topic, peer });
@@ -150,7 +151,25 @@ impl Router {
     /// Has the store forget a row that is gone, if it knows it.
     pub(super) fn stage_removed(&mut self, topic: TopicId, row: super::topics::Row) {
         if !row.heard {
-            self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
+            self.stage_unsubscribe(topic, row.peer, row.address);
+        }
+    }
+
+    /// Has the store forget the row of a peer at an address.
+    pub(super) fn stage_unsubscribe(&mut self, topic: TopicId, peer: PeerId, address: Box<str>) {
+        let Some(name) = self.peers.get(peer.0).map(|state| state.name.clone()) else { return };
+        self.stage_hidden(topic, peer, &address);
+        self.storage.stage(Staged::Unsubscribe { topic, address, name });
+    }
+
+    /// The row of a peer goes. A store has one row for a topic and an address: if another node has been there before, its row is written
+    /// again. In a directory that nodes share each sees to its own.
+    pub(super) fn stage_hidden(&mut self, topic: TopicId, peer: PeerId, address: &str) {
+        let is_hidden =
+            |row: &&super::topics::Row| !row.heard && row.peer != peer && *row.address == *address;
+        let hidden = self.topics.rows(topic).iter().find(is_hidden).map(|row| row.peer);
+        if let Some(peer) = hidden.filter(|_| self.config.catalog.is_none()) {
+            self.storage.stage(Staged::Subscribe { topic, peer });
         }
     }
 

@@ -9,7 +9,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::event::Event;
-use super::{Outbox, OutboxId, PeerId, Router};
+use super::{Outbox, OutboxId, PeerId, Router, TopicId};
 use crate::effect::{Batch, GapReason, StoreOp};
 use crate::time::Instant;
 
@@ -41,9 +41,9 @@ pub(super) struct Forgetting {
 }
 
 impl Forgetting {
-    pub(super) fn emit(&self, batch: &mut Batch) {
+    pub(super) fn emit(&self, name: &str, batch: &mut Batch) {
         for (topic, address) in &self.rows {
-            batch.push(&StoreOp::Unsubscribe { topic, address });
+            batch.push(&StoreOp::Unsubscribe { topic, address, name });
         }
     }
 
@@ -126,10 +126,14 @@ impl Router {
         let Some(id) = state.outbox else { return false };
         let Some(outbox) = self.outboxes.get_mut(id.0) else { return false };
         let Some(forgetting) = &mut outbox.forgetting else { return false };
-        let text = |topic| Box::from(self.topics.text(topic));
-        forgetting.rows.extend(state.left.drain(..).map(|(topic, row)| (text(topic), row.address)));
+        let left = core::mem::take(&mut state.left);
+        let text = |topic: TopicId| Box::from(self.topics.text(topic));
+        forgetting.rows.extend(left.iter().map(|(topic, row)| (text(*topic), row.address.clone())));
         outbox.closing = true;
         self.list(id);
+        for (topic, row) in left {
+            self.stage_hidden(topic, peer, &row.address);
+        }
         true
     }
 

@@ -152,7 +152,7 @@ impl Router {
         }
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         for (topic, row) in core::mem::take(&mut state.left) {
-            self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
+            self.stage_unsubscribe(topic, peer, row.address);
         }
         if !spent || !self.is_left_alone(peer) {
             return;

@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use super::storage::Staged;
 use super::{OutboxId, PeerId, Router};
 use crate::time::Instant;
 
@@ -86,9 +85,9 @@ impl Router {
         }
         for peer in self.peers.ids().into_iter().map(PeerId) {
             let Some(state) = self.peers.get_mut(peer.0) else { continue };
-            while let Some(at) = state.left.iter().position(|(other, _)| *other == id) {
-                let (topic, row) = state.left.remove(at);
-                self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
+            let left: Vec<_> = state.left.extract_if(.., |(other, _)| *other == id).collect();
+            for (topic, row) in left {
+                self.stage_unsubscribe(topic, peer, row.address);
             }
         }
         cleared

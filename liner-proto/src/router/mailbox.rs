@@ -48,7 +48,7 @@ impl Router {
         let subscribed = self.add_row(topic, peer, &address);
         let is_new = subscribed != Subscribed::Before;
         if let Subscribed::Elsewhere(address) = subscribed {
-            self.storage.stage(Staged::Unsubscribe { topic, address });
+            self.stage_unsubscribe(topic, peer, address);
         }
         if is_new {
             self.storage.stage(Staged::Subscribe { topic, peer });
@@ -68,7 +68,7 @@ impl Router {
             return outbox.out.queued() == 0;
         }
         let Some(row) = self.topics.unsubscribe(topic, peer) else { return false };
-        self.storage.stage(Staged::Unsubscribe { topic, address: row.address });
+        self.stage_unsubscribe(topic, peer, row.address);
         if let Some(state) = self.peers.get_mut(peer.0) {
             state.rows -= 1;
         }

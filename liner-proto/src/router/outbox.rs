@@ -478,7 +478,8 @@ impl Outbox {
     pub(super) fn emit_close(&mut self, id: u64, batch: &mut Batch) {
         if !core::mem::replace(&mut self.close_asked, true) {
             self.asked_in = id;
-            self.forgetting.iter().for_each(|forgetting| forgetting.emit(batch));
+            let name = self.key.queue().name();
+            self.forgetting.iter().for_each(|forgetting| forgetting.emit(name, batch));
             batch.push(&StoreOp::Close { queue: self.key.queue() });
         }
     }

@@ -22,7 +22,7 @@ impl Router {
         }
         let subscribed = self.add_row(topic, peer, address);
         if let Subscribed::Elsewhere(address) = &subscribed {
-            self.storage.stage(Staged::Unsubscribe { topic, address: address.clone() });
+            self.stage_unsubscribe(topic, peer, address.clone());
         }
         if subscribed != Subscribed::Before {
             self.storage.stage(Staged::Subscribe { topic, peer });

@@ -55,6 +55,7 @@ pub(super) enum Staged {
     Unsubscribe {
         topic: super::TopicId,
         address: alloc::boxed::Box<str>,
+        name: alloc::boxed::Box<str>,
     },
     /// A row of the node's own in a directory that it shares.
     Register {
@@ -119,6 +120,14 @@ impl Storage {
             | Staged::Dead { topic, .. }) = staged;
             each(*topic);
         }
+    }
+
+    /// The rows of the node's own that are not known to be stored.
+    pub(super) fn registering(&self) -> impl Iterator<Item = (super::TopicId, &str)> {
+        self.staged.iter().filter_map(|staged| match staged {
+            Staged::Register { topic, address } => Some((*topic, &**address)),
+            Staged::Subscribe { .. } | Staged::Unsubscribe { .. } | Staged::Dead { .. } => None,
+        })
     }
 
     /// Stages what a window bounds: the messages in it are settled.
@@ -433,8 +442,8 @@ impl Router {
                     let topic = self.topics.text(*topic);
                     batch.push(&StoreOp::Subscribe { topic, address: &row.address, name: &peer.name });
                 }
-                Staged::Unsubscribe { topic, address } => {
-                    batch.push(&StoreOp::Unsubscribe { topic: self.topics.text(*topic), address });
+                Staged::Unsubscribe { topic, address, name } => {
+                    batch.push(&StoreOp::Unsubscribe { topic: self.topics.text(*topic), address, name });
                 }
                 Staged::Register { topic, address } => {
                     let (topic, name) = (self.topics.text(*topic), &*self.config.name);

@@ -376,7 +376,7 @@ impl State {
             StoreOp::Subscribe { topic, address, name } => {
                 self.directory.entry(topic.into()).or_default().insert(address.into(), name.into());
             }
-            StoreOp::Unsubscribe { topic, address } => self.unsubscribe(topic, address),
+            StoreOp::Unsubscribe { topic, address, name } => self.unsubscribe(topic, address, name),
             StoreOp::DeadLetter { peer, topic, reason, record } => {
                 self.used.add(Used { bytes: record.len() as u64, messages: 1 });
                 let (peer, topic, record) = (peer.into(), topic.into(), record.into());
@@ -414,9 +414,11 @@ impl State {
         }
     }
 
-    fn unsubscribe(&mut self, topic: &str, address: &str) {
+    fn unsubscribe(&mut self, topic: &str, address: &str, name: &str) {
         if let Some(rows) = self.directory.get_mut(topic) {
-            rows.remove(address);
+            if rows.get(address).is_some_and(|known| **known == *name) {
+                rows.remove(address);
+            }
             if rows.is_empty() {
                 self.directory.remove(topic);
             }

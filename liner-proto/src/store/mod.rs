@@ -19,6 +19,8 @@ use crate::id::Class;
 /// * **Idempotent cursors.** `Trim`, `Drop`, `Reserve` and `Cursor` (within an epoch) never move backwards: a lower
 ///   number is ignored. A `Trim` above the last stored number moves that too: the asynchronous mode has such messages
 ///   acknowledged before they had to be stored. A `Drop` above it is `Refused`. `Cursor` of another epoch replaces.
+/// * **One row for a place.** A topic and an address have one row in the directory: `Subscribe` puts another name into it, and
+///   `Unsubscribe` takes it out only as long as the name is the one that it says. A row that is not there, or is another node's, is none.
 /// * **Room for acks.** `Trim`, `Cursor` and `Close` succeed in a store that is full.
 /// * **Checked records.** Every stored record is covered by a checksum that is made when it is stored and checked when it
 ///   is read. What fails is reported as [`Loaded::Corrupt`], never handed out and never silently skipped.

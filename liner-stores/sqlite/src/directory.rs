@@ -58,16 +58,17 @@ impl SqliteStore {
         Ok(number_topic(&self.conn, topic)?)
     }
 
-    pub(crate) fn unsubscribe(&self, topic: &str, address: &str) -> Result<(), Failure> {
+    pub(crate) fn unsubscribe(&self, topic: &str, address: &str, name: &str) -> Result<(), Failure> {
         self.conn
-            .prepare_cached("DELETE FROM topic_addr WHERE topic = ?1 AND addr = ?2")?
-            .execute([topic, address])?;
+            .prepare_cached("DELETE FROM topic_addr WHERE topic = ?1 AND addr = ?2 AND client_name = ?3")?
+            .execute([topic, address, name])?;
         let sender = names::prefix(&self.owner);
         self.conn
             .prepare_cached(
-                "DELETE FROM sender_listener WHERE sender_key = ?1 AND addr = ?2 AND listener_topic = ?3",
+                "DELETE FROM sender_listener
+                 WHERE sender_key = ?1 AND addr = ?2 AND listener_topic = ?3 AND client_name = ?4",
             )?
-            .execute([&*sender, address, topic])?;
+            .execute([&*sender, address, topic, name])?;
         // The node may take other topics at the same address.
         self.conn
             .prepare_cached(
@@ -86,17 +87,7 @@ impl SqliteStore {
             return Ok(None);
         }
         let mut rows = DirectoryRows::default();
-        let mut select = self.conn.prepare_cached("SELECT topic, addr, client_name FROM topic_addr")?;
-        let mut found = select.query([])?;
-        while let Some(row) = found.next()? {
-            let text = |index| row.get_ref(index).ok()?.as_str().ok();
-            // Whoever wrote a row that is no text must not hide the others from all who run on the file.
-            if let (Some(topic), Some(address), Some(name)) = (text(0), text(1), text(2)) {
-                rows.push(topic, address, name);
-            }
-        }
-        drop(found);
-        drop(select);
+        each_row(&self.conn, |topic, address, name| rows.push(topic, address, name))?;
         self.directory_version = Some(version);
         Ok(Some(rows))
     }
@@ -110,6 +101,20 @@ impl SqliteStore {
     ) -> Result<(), Failure> {
         Ok(insert_dead_letter(&self.conn, [&self.owner, peer, topic], reason, record)?)
     }
+}
+
+/// Calls `each` with topic, address and name of every row of the directory. Whoever wrote a row that is no text must not hide the others
+/// from all who use the file.
+pub(crate) fn each_row(conn: &Connection, mut each: impl FnMut(&str, &str, &str)) -> rusqlite::Result<()> {
+    let mut select = conn.prepare_cached("SELECT topic, addr, client_name FROM topic_addr")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let text = |index| row.get_ref(index).ok()?.as_str().ok();
+        if let (Some(topic), Some(address), Some(name)) = (text(0), text(1), text(2)) {
+            each(topic, address, name);
+        }
+    }
+    Ok(())
 }
 
 /// Gives a topic its number for ever, if it has none.
@@ -144,7 +149,7 @@ pub(crate) fn complete(conn: &Connection, owner: &str) -> rusqlite::Result<()> {
     let topics = "SELECT DISTINCT topic FROM topic_addr WHERE topic NOT IN (SELECT topic FROM topic_key)";
     let mut select = conn.prepare(topics)?;
     let topics = select.query_map([], |row| Ok(row.get_ref(0)?.as_str().ok().map(str::to_owned)))?;
-    // What is no text is told as damage when the directory is.
+    // What is no text is passed over, as it is when the directory is told.
     let topics: Vec<_> = topics.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().collect();
     number_topics(conn, &topics)?;
     conn.execute(

@@ -9,7 +9,7 @@ use liner_proto::wire::record::{self, Record};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::deliveries;
-use crate::directory::dead_letter_checksum;
+use crate::directory::{dead_letter_checksum, each_row};
 use crate::error::{OpenError, is_damage, is_locked};
 use crate::open::{PATIENCE, sqlite};
 use crate::queues::next_key;
@@ -65,7 +65,7 @@ impl Target {
 }
 
 /// That a node takes a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subscription {
     /// The topic.
     pub topic: String,
@@ -239,18 +239,19 @@ impl Look {
         self.said(sums)
     }
 
-    /// Who takes what, by topics.
+    /// Who takes what, by topics. A row that is no text is passed over, as nodes do.
     ///
     /// # Errors
     /// What the database says.
     pub fn subscriptions(&self) -> Result<Vec<Subscription>, LookError> {
-        let sql = "SELECT topic, client_name, addr FROM topic_addr ORDER BY topic, client_name, addr";
-        let mut select = self.said(self.conn.prepare(sql))?;
-        let rows = select.query_map([], |row| {
-            Ok(Subscription { topic: row.get(0)?, name: row.get(1)?, address: row.get(2)? })
+        let mut subscriptions = Vec::new();
+        let told = each_row(&self.conn, |topic, address, name| {
+            let (topic, name, address) = (topic.to_owned(), name.to_owned(), address.to_owned());
+            subscriptions.push(Subscription { topic, name, address });
         });
-        let rows = self.said(rows)?.collect();
-        self.said(rows)
+        self.said(told)?;
+        subscriptions.sort_unstable();
+        Ok(subscriptions)
     }
 
     /// Messages that were put aside, from the oldest on: up to `limit` with an id above `after`, of one topic or of all. They are

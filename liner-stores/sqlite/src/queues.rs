@@ -23,7 +23,7 @@ impl SqliteStore {
             StoreOp::Topic { queue, number, text } => self.bind(queue, number, text),
             StoreOp::Cursor { peer, epoch, through } => self.advance(peer, epoch, through),
             StoreOp::Subscribe { topic, address, name } => self.subscribe(topic, address, name),
-            StoreOp::Unsubscribe { topic, address } => self.unsubscribe(topic, address),
+            StoreOp::Unsubscribe { topic, address, name } => self.unsubscribe(topic, address, name),
             StoreOp::DeadLetter { peer, topic, reason, record } => {
                 self.put_aside(peer, topic, reason, record)
             }

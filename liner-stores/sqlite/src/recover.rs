@@ -5,6 +5,7 @@ use liner_proto::id::Epoch;
 use rusqlite::OptionalExtension as _;
 
 use crate::SqliteStore;
+use crate::directory::each_row;
 use crate::names;
 use crate::reading::count;
 use crate::turn::Failure;
@@ -79,12 +80,8 @@ impl SqliteStore {
     }
 
     fn tell_directory(&self, visit: &mut dyn FnMut(Recovered<'_>)) -> Result<(), Failure> {
-        let mut select = self.conn.prepare_cached("SELECT topic, addr, client_name FROM topic_addr")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            let text = |index| row.get_ref(index)?.as_str().map_err(|_| Failure::from(StoreFault::Corrupt));
-            visit(Recovered::Subscription { topic: text(0)?, address: text(1)?, name: text(2)? });
-        }
-        Ok(())
+        Ok(each_row(&self.conn, |topic, address, name| {
+            visit(Recovered::Subscription { topic, address, name });
+        })?)
     }
 }

@@ -12,7 +12,7 @@ use liner_proto::store::Store as _;
 use liner_proto::store::run::Walk;
 use liner_proto::time::Instant;
 use liner_proto::wire::record::{Header, Mode, Record, Topic, decode};
-use liner_store_sqlite::{Options, SqliteStore};
+use liner_store_sqlite::{Look, Options, SqliteStore};
 use rusqlite::{Connection, Params};
 use tempfile::tempdir;
 
@@ -411,11 +411,12 @@ fn rows_of_the_directory_written_by_hand_stay_until_they_are_unsubscribed() {
         let by_itself = StoreOp::Subscribe { topic: "readings", address: "10.0.0.3:7420", name: "third" };
         apply(&mut store, &[OPEN, by_itself]);
         assert_eq!(directory(&mut store), BTreeMap::from([first.clone(), second.clone(), third.clone()]));
-        let unsubscribe = StoreOp::Unsubscribe { topic: "readings", address: "10.0.0.3:7420" };
+        let unsubscribe = StoreOp::Unsubscribe { topic: "readings", address: "10.0.0.3:7420", name: "third" };
         apply(&mut store, &[StoreOp::Close { queue: NODE }, unsubscribe]);
     }
     let mut store = open(folder.path(), "sensor");
-    apply(&mut store, &[StoreOp::Unsubscribe { topic: "readings", address: "10.0.0.1:7420" }]);
+    let unsubscribe = StoreOp::Unsubscribe { topic: "readings", address: "10.0.0.1:7420", name: "by hand" };
+    apply(&mut store, &[unsubscribe]);
     drop(store);
     assert_eq!(directory(&mut open(folder.path(), "sensor")), BTreeMap::from([second]));
 }
@@ -439,7 +440,7 @@ fn topics_have_numbers_and_senders_their_listeners() {
     let path = folder.path();
     let mut store = open(path, "sen:sor");
     let subscribe = |topic, address, name| StoreOp::Subscribe { topic, address, name };
-    let unsubscribe = |topic, address| StoreOp::Unsubscribe { topic, address };
+    let unsubscribe = |topic, address, name| StoreOp::Unsubscribe { topic, address, name };
     let keys = |keys: &str, listeners: &str| (keys.to_owned(), listeners.to_owned());
     apply(&mut store, &[OPEN, subscribe("a", "h:1", "one")]);
     assert_eq!(keys_and_listeners(path), keys("a:2", r"sen\:sor:>h:1/a/one"));
@@ -448,9 +449,9 @@ fn topics_have_numbers_and_senders_their_listeners() {
     // Numbers of streams and of topics are of one counter, and none is given out twice.
     apply(&mut store, &[StoreOp::Open { queue: Queue::Node("other"), epoch: EPOCH }]);
     assert_eq!(one::<i64>(path, "SELECT max(connection_key) FROM conn_key_map"), 4);
-    apply(&mut store, &[unsubscribe("b", "h:1"), unsubscribe("a", "h:2")]);
+    apply(&mut store, &[unsubscribe("b", "h:1", "one"), unsubscribe("a", "h:2", "two")]);
     assert_eq!(keys_and_listeners(path), keys("a:2 b:3", r"sen\:sor:>h:1/a/one"));
-    apply(&mut store, &[unsubscribe("a", "h:1"), subscribe("c", "h:3", "new")]);
+    apply(&mut store, &[unsubscribe("a", "h:1", "one"), subscribe("c", "h:3", "new")]);
     assert_eq!(keys_and_listeners(path), keys("a:2 b:3 c:5", r"sen\:sor:>h:3/c/new"));
     apply(&mut store, &[subscribe("c", "h:3", "renamed"), subscribe("b", "h:3", "renamed")]);
     assert_eq!(keys_and_listeners(path), keys("a:2 b:3 c:5", r"sen\:sor:>h:3/b/renamed"));
@@ -463,6 +464,24 @@ fn topics_have_numbers_and_senders_their_listeners() {
         keys("a:2 b:3 c:5 d:6", r"sen\:sor:>h:3/b/renamed sen\:sor:>h:4/d/by hand")
     );
     assert_eq!(one::<i64>(path, "SELECT v FROM seq"), 6);
+}
+
+/// Another node of the file has written since: what this one has known last is not there any more.
+#[test]
+fn a_late_delete_takes_no_row_of_whoever_has_come_to_the_address() {
+    let folder = tempdir().expect("a folder");
+    let path = folder.path();
+    let (mut first, mut second) = (open(path, "first"), open(path, "second"));
+    apply(&mut first, &[StoreOp::Subscribe { topic: "t", address: "h:1", name: "old" }]);
+    apply(&mut second, &[StoreOp::Subscribe { topic: "t", address: "h:1", name: "new" }]);
+    apply(&mut first, &[StoreOp::Unsubscribe { topic: "t", address: "h:1", name: "old" }]);
+    let listeners = "first:>h:1/t/new second:>h:1/t/new";
+    assert_eq!(keys_and_listeners(path).1, listeners);
+    apply(&mut second, &[StoreOp::Unsubscribe { topic: "t", address: "h:1", name: "old" }]);
+    assert_eq!(keys_and_listeners(path).1, listeners);
+    drop((first, second));
+    let row = (("t".to_owned(), "h:1".to_owned()), "new".to_owned());
+    assert_eq!(directory(&mut open(path, "first")), BTreeMap::from([row]));
 }
 
 /// A look for a free number at each of them would take minutes, in which nobody else can write to the file.
@@ -481,17 +500,29 @@ fn a_hundred_thousand_topics_that_were_written_by_hand_have_numbers_soon() {
     assert_eq!(one::<String>(path, numbers), "100000 99999 0");
 }
 
-/// What somebody has written by hand must not keep a node that runs from finding others.
+/// What somebody has written by hand must not keep a node that runs from finding others, nor one that starts from starting.
 #[test]
-fn a_row_of_the_directory_that_is_no_text_hides_no_other_from_who_runs() {
+fn a_row_of_the_directory_that_is_no_text_hides_no_other() {
     let folder = tempdir().expect("a folder");
     let mut store = open(folder.path(), "sensor");
     store.directory().expect("it is read");
-    run_sql(folder.path(), "INSERT INTO topic_addr VALUES('t', x'ff', 'bad'), ('t', 'h:1', 'good')");
+    run_sql(
+        folder.path(),
+        "INSERT INTO topic_addr VALUES('t', x'ff', 'bad'), ('t', 'h:1', 'good'), (x'ff', 'h:2', 'bad'),
+           ('t', 'h:3', x'ff'), ('t', CAST(x'ff' AS TEXT), 'bad'), ('s', 'h:1', 'good')",
+    );
     let rows = store.directory().expect("it is read").expect("somebody has written");
     let mut wanted = DirectoryRows::default();
     wanted.push("t", "h:1", "good");
+    wanted.push("s", "h:1", "good");
     assert_eq!(rows, wanted);
+    drop(store);
+    let told = directory(&mut open(folder.path(), "sensor"));
+    let row = |topic: &str| ((topic.to_owned(), "h:1".to_owned()), "good".to_owned());
+    assert_eq!(told, BTreeMap::from([row("s"), row("t")]));
+    let look = Look::open(folder.path().join("liner.db")).expect("it can be looked at");
+    let shown = look.subscriptions().expect("they are read");
+    assert_eq!(shown.iter().map(|row| &*row.topic).collect::<Vec<_>>(), ["s", "t"]);
 }
 
 #[test]

@@ -61,7 +61,7 @@ enum Op {
     Topic(usize, u32, &'static str),
     Cursor(&'static str, u64, u64),
     Subscribe(&'static str, &'static str, &'static str),
-    Unsubscribe(&'static str, &'static str),
+    Unsubscribe(&'static str, &'static str, &'static str),
     DeadLetter(Vec<u8>),
     Close(usize),
 }
@@ -112,7 +112,8 @@ impl Run {
         // Mostly what makes sense, and a bit beyond it on both sides.
         let near =
             |dice: &mut Dice| told.trimmed.saturating_sub(1) + dice.below(told.last - told.trimmed + 3);
-        match dice.below(if caps.directory { 24 } else { 20 }) {
+        let text = |dice: &mut Dice| TEXTS.get(pick(dice, 3)).copied().unwrap_or("");
+        match dice.below(if caps.directory { 25 } else { 20 }) {
             0 => Op::Inbox(dice.roll()),
             1 | 2 => Op::Open(queue, dice.below(3) + 1),
             3 => {
@@ -137,14 +138,8 @@ impl Run {
                 Op::Cursor(peer, dice.below(2), dice.below(100))
             }
             19 => Op::Close(queue),
-            20 | 21 => {
-                let text = |dice: &mut Dice| TEXTS.get(pick(dice, 3)).copied().unwrap_or("");
-                Op::Subscribe(text(dice), text(dice), text(dice))
-            }
-            22 => Op::Unsubscribe(
-                TEXTS.get(pick(dice, 3)).copied().unwrap_or(""),
-                TEXTS.get(pick(dice, 3)).copied().unwrap_or(""),
-            ),
+            20 | 21 => Op::Subscribe(text(dice), text(dice), text(dice)),
+            22 | 23 => Op::Unsubscribe(text(dice), text(dice), text(dice)),
             _ => Op::DeadLetter(message(b"letter")),
         }
     }
@@ -218,7 +213,7 @@ impl Op {
             Self::Topic(index, number, text) => StoreOp::Topic { queue: queue(index), number, text },
             Self::Cursor(peer, epoch, through) => StoreOp::Cursor { peer, epoch: Epoch(epoch), through },
             Self::Subscribe(topic, address, name) => StoreOp::Subscribe { topic, address, name },
-            Self::Unsubscribe(topic, address) => StoreOp::Unsubscribe { topic, address },
+            Self::Unsubscribe(topic, address, name) => StoreOp::Unsubscribe { topic, address, name },
             Self::DeadLetter(_) => {
                 StoreOp::DeadLetter { peer: "p", topic: "t", reason: DeadReason::Quota, record: bytes }
             }
@@ -261,8 +256,11 @@ impl Model {
             StoreOp::Subscribe { topic, address, name } => {
                 self.directory.insert((topic.to_owned(), address.to_owned()), name.to_owned());
             }
-            StoreOp::Unsubscribe { topic, address } => {
-                self.directory.remove(&(topic.to_owned(), address.to_owned()));
+            StoreOp::Unsubscribe { topic, address, name } => {
+                let place = (topic.to_owned(), address.to_owned());
+                if self.directory.get(&place).is_some_and(|known| known == name) {
+                    self.directory.remove(&place);
+                }
             }
             StoreOp::Close { queue } => {
                 self.queues.remove(&key(queue));

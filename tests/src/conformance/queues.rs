@@ -178,7 +178,7 @@ pub fn the_inbox_epoch_is_told_first(open: Open<'_>, caps: Capabilities) {
     assert_eq!(place.view().inbox, Some(Epoch(u64::MAX)));
 }
 
-/// Rows of the directory come, change and go.
+/// Rows of the directory come, change and go; one with another name in it stays.
 pub fn the_directory_is_kept(open: Open<'_>, caps: Capabilities) {
     let mut place = Place::new(open, caps);
     let subscribe = |topic, address, name| StoreOp::Subscribe { topic, address, name };
@@ -194,8 +194,10 @@ pub fn the_directory_is_kept(open: Open<'_>, caps: Capabilities) {
     ]);
     place.done(&[
         subscribe("t", "127.0.0.1:1", "three"),
-        StoreOp::Unsubscribe { topic: "u", address: "@two" },
-        StoreOp::Unsubscribe { topic: "never", address: "@two" },
+        StoreOp::Unsubscribe { topic: "u", address: "@two", name: "two" },
+        StoreOp::Unsubscribe { topic: "never", address: "@two", name: "two" },
+        // It had the address before.
+        StoreOp::Unsubscribe { topic: "t", address: "127.0.0.1:1", name: "one" },
     ]);
     let rows: Vec<_> = place.view().directory.into_iter().collect();
     let row =

@@ -208,8 +208,7 @@ impl Shadow {
             StoreOp::Subscribe { topic, name, .. } => {
                 self.rows.entry((topic.into(), name.into())).or_insert(now);
             }
-            StoreOp::Unsubscribe { topic, address } => {
-                let name = address.trim_start_matches(['@', '~']).trim_end_matches(":1");
+            StoreOp::Unsubscribe { topic, name, .. } => {
                 self.rows.remove(&(topic.into(), name.into()));
             }
             StoreOp::DeadLetter { peer, reason, record, .. } => {
