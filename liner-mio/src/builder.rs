@@ -222,6 +222,8 @@ impl Builder {
 
     /// Whether the handler may settle messages after it has taken them ([`Handler::take`](crate::Handler::take)). After a crash all
     /// that its senders had under way is marked as perhaps handed over before then, and not just the last turn's.
+    ///
+    /// A node that takes custody settles nothing later: after a crash it would hand on once more what stands behind an unsettled message.
     pub const fn settles_later(mut self, settles_later: bool) -> Self {
         self.settles_later = settles_later;
         self
@@ -260,6 +262,9 @@ impl Builder {
         config.address = with_port(config.address, &listeners);
         if config.inbox.is_some() && config.takes_custody {
             return Err(BuildError::InboxWithCustody);
+        }
+        if self.settles_later && config.takes_custody {
+            return Err(BuildError::SettlesLaterWithCustody);
         }
         let has_inbox = config.inbox.is_some();
         let clock = Clock::start();

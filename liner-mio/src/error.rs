@@ -82,6 +82,11 @@ pub enum BuildError {
         "a node that takes custody has no inbox: build another node that subscribes, and give that one the inbox"
     )]
     InboxWithCustody,
+    /// A node that takes messages over for others was to settle its own later.
+    #[error(
+        "a node that takes custody settles no message later: build another node that subscribes, and let that one settle later"
+    )]
+    SettlesLaterWithCustody,
     /// The operating system has no randomness to give.
     #[error("the operating system's random source does not work, repair that first: {0}")]
     Random(getrandom::Error),

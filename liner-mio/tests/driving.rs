@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use common::{How, PATIENCE, Party, Patience, Seen, listener, run, talker};
-use liner_mio::{DriveError, Event, Framing, Handler, Message, Mode, Node};
+use liner_mio::{BuildError, DriveError, Event, Framing, Handler, Message, Mode, Node};
 use mio::{Events, Interest, Poll, Token};
 
 fn ignore(_: &Message<'_>) {}
@@ -255,4 +255,14 @@ fn a_stop_is_told_to_peers_and_frees_the_address() {
         matches!(event, Event::PeerDown { reason: liner_proto::wire::control::CloseReason::Shutdown, .. })
     });
     assert!(told, "{:?}", from.events);
+}
+
+#[test]
+fn a_node_that_takes_custody_settles_nothing_later() {
+    let builder = || Node::builder("gateway").settles_later(true);
+    let error = builder().takes_custody(true).build().unwrap_err();
+    assert!(matches!(error, BuildError::SettlesLaterWithCustody), "{error}");
+    let error = builder().configure(|config| config.takes_custody = true).build().unwrap_err();
+    assert!(matches!(error, BuildError::SettlesLaterWithCustody), "{error}");
+    builder().takes_custody(false).build().expect("one of the two");
 }

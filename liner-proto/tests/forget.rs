@@ -331,3 +331,28 @@ fn two_that_swap_their_addresses_stay_subscribers() {
     visit(&mut sender, &mut [&mut first, &mut second]);
     assert_eq!(known_after_restart(&mut sender), ["b", "a"], "by their addresses");
 }
+
+#[test]
+fn what_is_sent_to_one_that_is_named_again_while_it_is_forgotten_comes_after_the_gap() {
+    let (mut sender, mut first, _) = met();
+    sender.router.forget(sender.now, "b", false).expect("it is away");
+    sender.serve();
+    send(&mut sender, 3, Mode::One);
+    sender.serve();
+    sender.router.forget(sender.now, "a", false).expect("it is away");
+    let Some(StoreRequest::Commit(batch)) = sender.router.poll_store(sender.now) else { panic!("its end") };
+    sender.router.add_receiver(sender.now, "t", "a:1", "a");
+    let sent = sender.router.send(sender.now, "t", b"new", Mode::One).expect("it is known again");
+    let outcome = execute(&mut sender.store, &batch);
+    sender.router.handle_committed(sender.now, batch.id(), outcome);
+    sender.serve();
+    assert_eq!((sender.router.stored_through(), sender.held().queues["a"]), (sent, 1));
+    assert!(forgotten(&mut sender).contains(&("a".to_owned(), 0, 3)));
+    meet(&mut first, &mut sender);
+    assert_eq!(first.got, [(b"new".to_vec(), false)]);
+    let gap = Event::Gap { from: "sender".into(), count: 3, reason: GapReason::Cleared };
+    assert_eq!(
+        first.events().into_iter().filter(|event| matches!(event, Event::Gap { .. })).collect::<Vec<_>>(),
+        [gap]
+    );
+}

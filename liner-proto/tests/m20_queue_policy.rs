@@ -93,6 +93,44 @@ fn m20_a_send_is_refused_without_a_policy() {
 }
 
 #[test]
+fn m20_bytes_count_as_messages_do() {
+    let bound = |policy| {
+        let mut from = sender(|config| {
+            config.queue_quota = Some(Quota { messages: u64::MAX, bytes: 1000 });
+            config.queue_policy = policy;
+        });
+        let sub = away("sub", &mut from);
+        (from, sub)
+    };
+    let send = |from: &mut Node, number: u8, len: usize| {
+        let sent = from.router.send(from.now, "t", &vec![number; len], Mode::One);
+        from.serve();
+        sent.map(|_| ())
+    };
+    // Each record is some bytes longer than its payload: the last of these reaches the bound. A long one counts as many short ones.
+    for lens in [&[100; 10][..], &[900, 100]] {
+        let (mut from, mut sub) = bound(QueuePolicy::Refuse);
+        for (number, len) in (0..).zip(lens) {
+            send(&mut from, number, *len).expect("room");
+        }
+        for len in [1, 100] {
+            assert_eq!(send(&mut from, 10, len), Err(SendError::Busy));
+        }
+        meet(&mut from, &mut sub);
+        assert_eq!(got(&sub).len(), lens.len());
+    }
+    let (mut from, mut sub) = bound(QueuePolicy::DropOldest);
+    for number in 0..25 {
+        send(&mut from, number, 100).expect("the oldest makes way");
+        assert!(from.held().queues["sub"] <= 10, "the store holds no more either");
+    }
+    assert_eq!(dropped(&mut from, "sub"), 15);
+    meet(&mut from, &mut sub);
+    assert_eq!(got(&sub), (15..25).collect::<Vec<_>>());
+    assert!(sub.events().contains(&gap(15)));
+}
+
+#[test]
 fn m20_what_is_not_stored_does_not_make_way() {
     let mut from = sender(|_| {});
     let mut sub = away("sub", &mut from);
@@ -177,4 +215,21 @@ fn m20_what_is_being_written_stays_whole() {
     let told: u64 =
         sub.events().iter().map(|event| if let Event::Gap { count, .. } = event { *count } else { 0 }).sum();
     assert_eq!(got.len() as u64 + told, 20);
+}
+
+#[test]
+fn m20_bytes_for_an_address_make_way_one_by_one() {
+    const QUOTA: Quota = Quota { messages: u64::MAX, bytes: 10 * 1024 };
+    let mut from = sender(|config| config.queue_quota = Some(QUOTA));
+    from.router.add_peer(from.now, "there");
+    for number in 0..100 {
+        from.router.send(from.now, "t", &[number; 1024], Mode::One).expect("the oldest makes way");
+        from.serve();
+    }
+    assert_eq!((from.held().queues["there"], dropped(&mut from, "there")), (10, 90));
+    let mut sub = Node::start("sub", |config| config.durable = true);
+    sub.router.subscribe(sub.now, "t");
+    meet(&mut from, &mut sub);
+    assert_eq!(got(&sub), (90..100).collect::<Vec<_>>());
+    assert!(sub.events().contains(&gap(90)));
 }

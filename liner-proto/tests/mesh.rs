@@ -202,6 +202,83 @@ fn a_node_that_was_met_is_dialled_again_when_it_is_away_and_where_it_is_by_then(
     assert!(net.dialled.contains(&(2, "elsewhere:1".to_owned())));
 }
 
+/// The second one has moved before the last one, whom nobody can dial, has noticed that its session is dead.
+#[test]
+fn what_is_heard_of_a_node_while_its_session_is_dead_counts_when_that_ends() {
+    let mut net = Net::default();
+    replicas(&mut net, 2);
+    let hidden = net.add("hidden", |config| config.address = String::new());
+    net.name(hidden, "r0:1");
+    net.pass(SECOND);
+    assert_eq!(net.peers(hidden), ["r0", "r1"]);
+    net.silence(1);
+    net.pass(SECOND);
+    net.nodes[1].configure(|config| config.address = "elsewhere:1".to_owned());
+    net.revive(1, &["t"]);
+    net.name(1, "r0:1");
+    net.pass(5 * SECOND);
+    assert_eq!(net.peers(1), ["r0"]);
+    assert_eq!(net.peers(hidden), ["r0", "r1"], "nothing seems to be wrong");
+    net.dialled.clear();
+    net.pass(20 * SECOND);
+    assert_eq!(net.peers(1), ["hidden", "r0"]);
+    assert_eq!(net.dialled, [(hidden, "elsewhere:1".to_owned())]);
+}
+
+#[test]
+fn a_node_that_was_named_by_its_address_is_found_where_it_is_by_now() {
+    let mut net = Net::default();
+    replicas(&mut net, 2);
+    let hidden = net.add("hidden", |config| config.address = String::new());
+    net.name(hidden, "r0:1");
+    net.name(hidden, "r1:1");
+    net.pass(SECOND);
+    for address in ["elsewhere:1", "r1:1", "elsewhere:1"] {
+        net.kill(1);
+        net.pass(5 * SECOND);
+        net.nodes[1].configure(|config| config.address = address.to_owned());
+        net.revive(1, &["t"]);
+        net.name(1, "r0:1");
+        net.pass(5 * SECOND);
+        assert_eq!(net.peers(hidden), ["r0", "r1"], "at {address}");
+        // One connection, and nobody looks for another one.
+        let dialled = net.dialled.len();
+        net.pass(60 * SECOND);
+        assert_eq!((net.links(), net.dialled.len()), (3, dialled), "at {address}");
+    }
+    // It stays away: it is dialled where it was named and where it was heard of, each as often as any other address.
+    net.kill(1);
+    net.dialled.clear();
+    net.pass(60 * SECOND);
+    let dialled = |address: &str| net.dialled.iter().filter(|(_, to)| to == address).count();
+    let counts = [dialled("r1:1"), dialled("elsewhere:1")];
+    assert!(counts.iter().all(|count| (200..1200).contains(count)), "{counts:?}");
+}
+
+/// The promise is a quarter of a second at most in the first minute, however long it took to find the node at first.
+#[test]
+fn a_node_that_dialled_in_is_dialled_as_soon_as_one_that_was_reached() {
+    let mut net = Net::default();
+    let here = net.add("z", |_| {});
+    let there = net.add("a", |_| {});
+    net.down.insert(there);
+    net.name(here, "a:1");
+    net.pass(5 * SECOND);
+    // It comes, and is the first to dial.
+    net.nodes[there].now = net.nodes[here].now;
+    net.name(there, "z:1");
+    net.down.remove(&there);
+    while net.peers(here).is_empty() {
+        net.turn(there);
+        net.turn(here);
+    }
+    net.pass(11 * 60 * SECOND);
+    net.kill(there);
+    net.dialled.clear();
+    net.pass(5 * SECOND);
+    assert!(net.dialled.len() >= 20, "{}", net.dialled.len());
+}
+
 #[test]
 fn another_name_at_an_address_is_an_event_and_not_a_peer() {
     let mut net = Net::default();

@@ -272,3 +272,69 @@ fn one_that_comes_back_after_it_was_forgotten_has_what_is_new() {
     }
     assert_eq!(sub.got, (0..5).map(|life| (vec![life], false)).collect::<Vec<_>>());
 }
+
+/// A gateway whose subscriber has been away for so long that its queue is to be closed.
+fn closing() -> (Node, Node) {
+    let mut gateway = gateway(100);
+    let mut sub = Node::start("sub", |config| config.address = "sub:1".to_owned());
+    sub.router.subscribe(sub.now, "t");
+    let line = meet(&mut sub, &mut gateway);
+    gateway.router.send(gateway.now, "t", b"old", Mode::One).expect("it is there");
+    settle(&mut sub, &mut gateway, line);
+    cut(&mut sub, &mut gateway, line);
+    gateway.now = gateway.now + LEASE;
+    (gateway, sub)
+}
+
+fn payloads(node: &Node) -> Vec<&[u8]> {
+    node.got.iter().map(|(payload, _)| &**payload).collect()
+}
+
+#[test]
+fn what_is_sent_to_one_that_is_heard_of_while_its_queue_is_closed_arrives() {
+    for fails in [false, true] {
+        let (mut gateway, mut sub) = closing();
+        gateway.router.handle_timeout(gateway.now);
+        let Some(StoreRequest::Commit(batch)) = gateway.router.poll_store(gateway.now) else {
+            panic!("the queue is to be closed")
+        };
+        // Somebody else has met it, and tells so.
+        let mut teller = Node::start("teller", |config| config.durable = true);
+        let line = meet(&mut sub, &mut teller);
+        let other = link(&mut teller, &mut gateway);
+        for _ in 0..10 {
+            teller.serve();
+            let ahead = teller.give(other.0);
+            gateway.take(other.1, ahead);
+            let back = gateway.give(other.1);
+            teller.take(other.0, back);
+        }
+        let sent = gateway.router.send(gateway.now, "t", b"new", Mode::All).expect("it is heard of");
+        let fault = fails.then_some(liner_proto::effect::StoreFault::Unavailable);
+        let outcome = if fails { Outcome { groups: 0, fault } } else { execute(&mut gateway.store, &batch) };
+        gateway.router.handle_committed(gateway.now, batch.id(), outcome);
+        assert!(gateway.router.stored_through() < sent);
+        gateway.pass(LEASE / 10);
+        assert_eq!((gateway.router.stored_through(), gateway.held().queues["sub"]), (sent, 1));
+        gateway.restart();
+        cut(&mut sub, &mut teller, line);
+        meet(&mut sub, &mut gateway);
+        assert_eq!(payloads(&sub), [b"old", b"new"]);
+        assert_eq!(gateway.router.queued(), 0);
+    }
+}
+
+#[test]
+fn what_was_kept_for_one_whose_queue_is_closed_is_moved_to_its_new_one() {
+    let (mut gateway, mut sub) = closing();
+    gateway.router.send(gateway.now, "u", b"new", Mode::One).expect("it is kept");
+    gateway.serve();
+    gateway.router.handle_timeout(gateway.now);
+    gateway.router.add_receiver(gateway.now, "u", "sub:1", "sub");
+    gateway.serve();
+    assert_eq!(gateway.held().queues, BTreeMap::from([("sub".to_owned(), 1)]));
+    gateway.restart();
+    sub.router.subscribe(sub.now, "u");
+    meet(&mut sub, &mut gateway);
+    assert_eq!(payloads(&sub), [b"old", b"new"]);
+}

@@ -4,10 +4,12 @@
 
 mod nodes;
 
+use std::time::Duration;
+
 use liner_proto::effect::{DeadReason, Queue, StoreOp};
-use liner_proto::id::Epoch;
-use liner_proto::router::{Application, Message, PutAsideError, Receipt, Settle, StoreRequest};
-use liner_proto::store::Store as _;
+use liner_proto::id::{Epoch, SendId};
+use liner_proto::router::{Application, Message, NodeConfig, PutAsideError, Receipt, Settle, StoreRequest};
+use liner_proto::store::{HeapStore, Store as _};
 use liner_proto::wire::record::{self, Header, Mode, Topic};
 use liner_proto::wire::varint;
 use nodes::Node;
@@ -40,7 +42,16 @@ impl Application for Taker {
 
 /// A node that has so many messages on "t" for itself.
 fn node(count: u8) -> Node {
-    let mut node = Node::start("n", |_| {});
+    node_with(count, |_| {})
+}
+
+fn node_with(count: u8, change: impl FnOnce(&mut NodeConfig)) -> Node {
+    let mut node = Node::start("n", change);
+    fill(&mut node, count);
+    node
+}
+
+fn fill(node: &mut Node, count: u8) {
     let queue = Queue::Node("n");
     node.serve();
     node.store.apply(&[StoreOp::Open { queue, epoch: Epoch(7) }]).expect("in memory");
@@ -56,7 +67,6 @@ fn node(count: u8) -> Node {
     }
     node.store.commit().expect("in memory");
     node.restart();
-    node
 }
 
 fn hand(node: &mut Node, taker: &mut Taker) {
@@ -172,4 +182,50 @@ fn what_fails_again_leaves_the_queue_in_the_group_that_stores_its_letter() {
         Ok(())
     });
     assert_eq!((seen, both), (Ok(()), 1));
+}
+
+#[test]
+fn no_more_than_a_window_is_handed_over_that_is_not_settled() {
+    let small: [fn(&mut NodeConfig); 2] =
+        [|config| config.limits.window_messages = 3, |config| config.limits.window_bytes = 11];
+    for change in small {
+        let mut node = node_with(10, change);
+        node.router.subscribe(node.now, "t");
+        let mut taker = Taker { later: true, ..Taker::default() };
+        hand(&mut node, &mut taker);
+        assert_eq!(taker.got.len(), 3);
+        for index in 0..10 {
+            assert!(!node.router.has_own(), "it does not ask again and again");
+            node.router.hand_own(node.now, &mut taker);
+            assert_eq!(taker.got.len(), 10.min(index + 3));
+            assert!(node.router.settle(node.now, taker.receipts[index]));
+            assert_eq!(node.router.has_own(), index < 7, "there is room for one more");
+            hand(&mut node, &mut taker);
+        }
+        let payloads: Vec<u8> = taker.got.iter().map(|(payload, ..)| payload[0]).collect();
+        assert_eq!(payloads, (1..=10).collect::<Vec<_>>());
+        node.serve();
+        assert_eq!(queued(&node), 0);
+    }
+}
+
+#[test]
+fn what_is_settled_leaves_a_store_that_is_full_whatever_else_waits_for_it() {
+    let mut node = Node::start("n", |_| {});
+    node.store = HeapStore::new(30);
+    fill(&mut node, 5);
+    node.router.subscribe(node.now, "t");
+    node.router.add_receiver(node.now, "u", "to:1", "to");
+    let mut taker = Taker { later: true, ..Taker::default() };
+    hand(&mut node, &mut taker);
+    node.router.send(node.now, "u", &[0; 26], Mode::One).expect("there is room in memory");
+    for receipt in taker.receipts.drain(..4) {
+        assert!(node.router.settle(node.now, receipt));
+    }
+    node.serve();
+    assert_eq!(queued(&node), 1);
+    assert_eq!(node.router.stored_through(), SendId(0), "it does not fit yet");
+    assert!(node.router.settle(node.now, taker.receipts[0]));
+    node.pass(Duration::from_secs(1));
+    assert_eq!((queued(&node), node.router.stored_through()), (0, SendId(1)));
 }

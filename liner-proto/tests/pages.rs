@@ -34,8 +34,12 @@ fn bodies(bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 impl Stranger {
-    fn new(mut victim: Node) -> Self {
-        let mut guise = Node::start("guise", |_| {});
+    fn new(victim: Node) -> Self {
+        Self::named(victim, "guise")
+    }
+
+    fn named(mut victim: Node, name: &str) -> Self {
+        let mut guise = Node::start(name, |_| {});
         let (here, conn) = link(&mut guise, &mut victim);
         let mut nonces = [0; 2];
         for _ in 0..4 {
@@ -157,6 +161,26 @@ fn half_of_the_names_and_a_sixteenth_of_the_topics_are_not_for_what_is_heard() {
 }
 
 #[test]
+fn what_several_invent_of_a_node_does_not_lock_it_out() {
+    // A node may have twenty rows, and as many beside them until it has told its first version.
+    let mut node = victim(|config| config.topics_max = 320);
+    for teller in 0..3 {
+        let topics: Vec<String> = (0..18).map(|topic| format!("invention-{teller}-{topic}")).collect();
+        let rows: Vec<Row<'_>> = topics.iter().map(|topic| row(topic, "friend", "friend:1")).collect();
+        let mut stranger = Stranger::named(node, &format!("guise-{teller}"));
+        stranger.tell(&rows);
+        assert_eq!(stranger.victim.router.addresses(&topics[17]).len(), 1);
+        node = stranger.victim;
+    }
+    let mut friend = Node::start("friend", |config| config.durable = true);
+    friend.router.subscribe(friend.now, "mine");
+    meet(&mut friend, &mut node);
+    assert_eq!(node.router.addresses("mine").len(), 1);
+    assert!(node.router.addresses("invention-0-0").is_empty(), "it speaks for itself");
+    assert_eq!(friend.router.peers_up().count(), 1);
+}
+
+#[test]
 fn nothing_of_a_node_that_is_connected_is_changed() {
     let mut node = victim(|_| {});
     let mut friend = Node::start("friend", |config| {
@@ -197,6 +221,16 @@ fn addresses_that_make_no_sense_are_not_dialled() {
     stranger.tell(&rows);
     assert_eq!(stranger.dials(Duration::from_secs(60)), Vec::<String>::new());
     assert!(stranger.victim.router.addresses("t").len() <= 1);
+}
+
+#[test]
+fn of_several_that_say_where_a_node_is_each_is_heard() {
+    let mut stranger = Stranger::new(victim(|_| {}));
+    stranger.tell(&[row("t", "name", "right:1")]);
+    let mut stranger = Stranger::named(stranger.victim, "other");
+    stranger.tell(&[row("t", "name", "trap:1")]);
+    let dialled: BTreeSet<String> = stranger.dials(Duration::from_secs(10)).into_iter().collect();
+    assert_eq!(dialled.into_iter().collect::<Vec<_>>(), ["right:1", "trap:1"]);
 }
 
 #[test]

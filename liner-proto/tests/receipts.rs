@@ -264,13 +264,23 @@ fn a_receipt_of_nothing_settles_nothing() {
 
 #[test]
 fn what_is_not_settled_of_streams_that_are_forgotten_counts_against_the_window() {
-    let mut sub = late(|config| config.limits.window_bytes = 4096);
+    check_window_across_streams(1000, |config| config.limits.window_bytes = 4096);
+}
+
+#[test]
+fn messages_without_a_payload_count_against_the_window_too() {
+    check_window_across_streams(0, |config| config.limits.window_messages = 4);
+}
+
+/// A window takes four messages with a payload of that length.
+fn check_window_across_streams(len: usize, change: impl FnOnce(&mut NodeConfig)) {
+    let mut sub = late(change);
     for life in 0..10 {
         // A sender that forgets its stream each time.
         let mut from = Node::start("f", |config| config.seed[0] = 100 + life);
         let line = meet(&mut from, &mut sub);
         for _ in 0..4 {
-            let _ = from.router.send(from.now, "t", &[7; 1000], Mode::One);
+            let _ = from.router.send(from.now, "t", &vec![7; len], Mode::One);
         }
         settle(&mut from, &mut sub, line);
         cut(&mut from, &mut sub, line);

@@ -6,6 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -27,13 +28,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             guest.configure(move |node| node.peer(&address));
         }
         let find = find.clone();
-        guest.set_status_callback(move |status| {
-            if let Status::Event(Event::Subscribed { name, topic }) = status
-                && &**topic == "room"
-            {
+        guest.set_status_callback(move |status| match status {
+            Status::Event(Event::Subscribed { name: other, topic }) if &**topic == "room" => {
                 // Nobody listens any more when all are found.
-                let _ = find.send(name.to_string());
+                let _ = find.send((name, other.to_string()));
             }
+            // A full disk, for instance: it goes on by itself when there is room.
+            Status::Event(Event::StoreFailed(why)) => println!("{name} cannot store: {why}"),
+            _ => {}
         });
         let (tell, told) = channel();
         guest.run(move |taken: &Taken| {
@@ -42,8 +44,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         guests.push((guest, told));
     }
     // Nodes tell each other whom they know: bert and cara find each other without having been told.
-    for _ in 0..guests.len() * (guests.len() - 1) {
-        found.recv_timeout(PATIENCE)?;
+    let mut pairs = BTreeSet::new();
+    while pairs.len() < guests.len() * (guests.len() - 1) {
+        let pair = found.recv_timeout(PATIENCE);
+        pairs.insert(pair.map_err(|_| format!("not all have found each other, only {pairs:?}"))?);
     }
     for (guest, _) in &guests {
         // Whoever takes a topic and sends to it does not hear itself.

@@ -329,7 +329,8 @@ pub(crate) struct PubArgs {
     /// How long it is of use: what is older when its turn comes is not sent on, and becomes a dead letter [default: no end]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
-    /// How long to wait for the acknowledgement, or with --best-effort for somebody to answer [default: 10s with ram:; with a file it ends when the message is stored there]
+    /// How long to wait for an acknowledgement, anew after each that comes, or with --best-effort for somebody to answer
+    /// [default: 10s with ram:; with a file it ends when the message is stored there]
     #[arg(long, env = "LINER_WAIT", value_name = "TIME", value_parser = duration::parse)]
     pub(crate) wait: Option<Duration>,
     /// Its name, by which the receiver knows who sent the message [default: one of 1,024 made up]
@@ -461,9 +462,9 @@ pub(crate) struct BenchArgs {
     /// at the end [default: a folder for temporary files]
     #[arg(long, value_name = "URL")]
     pub(crate) store: Option<StoreUrl>,
-    /// What a stored message survives
-    #[arg(long, value_enum, default_value_t = Durability::Process)]
-    pub(crate) durability: Durability,
+    /// What a stored message survives; not with ram: [default: process]
+    #[arg(long, value_enum)]
+    pub(crate) durability: Option<Durability>,
     /// How long a message is
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
     pub(crate) size: u32,
@@ -543,9 +544,11 @@ pub(crate) struct DlqArgs {
 }
 
 const DLQ_HELP: &str = "\
-A line of `list` is `ID OWNER PEER REASON TOPIC - PAYLOAD`: the node OWNER has put aside what was for PEER, or, if OWNER does not take
-TOPIC, what came from PEER. That is not sent again by `redrive`, but can be published to whoever takes TOPIC now. Reasons: quota, expired,
-failed, orphaned, too_large, unsubscribed, in_doubt.
+A line of `list` is `ID OWNER PEER REASON TOPIC - PAYLOAD`: the node OWNER has put aside what was for PEER. With the reason failed it is
+what OWNER took from PEER and could not handle: `redrive` hands it to OWNER again. If OWNER does not take TOPIC, it is what came from
+PEER, too: that is not sent again by `redrive`, but can be published to whoever takes TOPIC now. Of a PAYLOAD that is long there is its
+beginning, and how long it is: `read` prints all of it, and so does --json. Reasons: quota, expired, failed, orphaned, too_large,
+unsubscribed, in_doubt.
 
 Examples:
   liner dlq list --topic alarms
@@ -571,7 +574,7 @@ pub(crate) enum DlqAction {
         /// Which
         id: i64,
     },
-    /// Queue them again for the node that each was for, all or none: they are sent when their owner starts the next time
+    /// Queue them again for the node that each was for, or that has failed at it, all or none: when their owner starts the next time
     Redrive {
         #[command(flatten)]
         look: LookArgs,

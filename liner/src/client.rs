@@ -43,7 +43,7 @@ pub fn open(
     let (url, durability) = StoreUrl::with_durability(url)?;
     url.check()?;
     match url {
-        StoreUrl::Sqlite(path) => sqlite_with(unique_name, topic, listen, (path, durability), receivers_json),
+        StoreUrl::Sqlite(path) => sqlite_with(unique_name, topic, listen, path, durability, receivers_json),
         StoreUrl::Ram => {
             let receivers = receivers::parse(receivers_json)?;
             let open = || Ok::<_, String>(Box::new(HeapStore::new(RAM_BYTES)) as Box<dyn Store + Send>);
@@ -67,7 +67,7 @@ pub fn new_sqlite(
     path: impl Into<PathBuf>,
     receivers_json: Option<&str>,
 ) -> Result<Client, OpenClientError> {
-    sqlite_with(unique_name, topic, listen, (path.into(), Class::Power), receivers_json)
+    sqlite_with(unique_name, topic, listen, path, Class::Power, receivers_json)
 }
 
 /// The same with a file that survives what `durability` says: [`Class::Process`] does not wait for the disk.
@@ -78,11 +78,13 @@ pub fn sqlite_with(
     unique_name: &str,
     topic: &str,
     listen: &str,
-    (path, durability): (PathBuf, Class),
+    path: impl Into<PathBuf>,
+    durability: Class,
     receivers_json: Option<&str>,
 ) -> Result<Client, OpenClientError> {
     let receivers = receivers::parse(receivers_json)?;
     let options = Options { name: unique_name.to_owned(), durability, limit_bytes: None, boot_id: boot_id() };
+    let path = path.into();
     let open =
         move || SqliteStore::open(&path, &options).map(|store| Box::new(store) as Box<dyn Store + Send>);
     Ok(with_receivers(Client::new(unique_name, topic, listen, open)?, &receivers))
@@ -95,7 +97,8 @@ fn with_receivers(client: Client, receivers: &[Receiver]) -> Client {
     client
 }
 
-/// Names this run of the operating system, so that a store can tell the death of a process from a loss of power.
+/// Names this run of the operating system, so that a store can tell the death of a process from a loss of power. Where that cannot be
+/// found out it is empty, and a loss of power looks like any other death.
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
@@ -126,5 +129,6 @@ mod tests {
         assert!(told(&format!("sqlite:{}", folder.path().display()), None).contains("directory"));
         assert!(told("ram:", Some("[")).contains("JSON array"));
         assert!(told("sqlite:a?durability=best", None).contains("`best`"));
+        assert!(told("sqlite:a?durabilty=process", None).contains("`durabilty`"));
     }
 }

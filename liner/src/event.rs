@@ -41,6 +41,7 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
         Event::HandshakesFailed { count } => format!("{count} more connections ended before they were ours"),
         Event::ConnectionsFull { max } => format!("{max} nodes are connected: one more was refused"),
         Event::DialFailed { address } => nobody_answers(address),
+        Event::WrongName { address, expected, found } => wrong_name(address, expected, found),
         Event::Gap { from, count, reason } => {
             format!("{} of {from} will not come: {}", messages(*count), gap_words(*reason))
         }
@@ -49,13 +50,7 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
                 "{name} acknowledges what it may lose; messages for it wait until it keeps them at class {class}"
             )
         }
-        Event::InDoubt { name, count } => {
-            format!(
-                "{name} has forgotten what it had: {} for it, which it may have had, and all behind wait; \
-                 start anew with --in-doubt {name}=redeliver to send them again, or {name}=dead-letter to put them aside",
-                messages(*count)
-            )
-        }
+        Event::InDoubt { name, count } => in_doubt(name, *count),
         Event::Regressed { queue } => {
             format!("the queue of {queue} had gone back in time: it begins anew, and repeats are marked")
         }
@@ -94,9 +89,25 @@ pub(crate) fn words(event: &Event, said: Option<&str>) -> Option<String> {
             )
         }
         Event::Missed { count } => format!("{count} more events"),
-        // Whoever wants to know that asks for the topics.
-        Event::Subscribed { .. } | Event::Unsubscribed { .. } | _ => return None,
+        // Whoever wants to know that asks for the topics, and whoever has a node forgotten says what became of its queue.
+        Event::Subscribed { .. } | Event::Unsubscribed { .. } | Event::Forgotten { .. } => return None,
+        // On a line of its own, so that clippy names the events that have no words here.
+        _ => return None,
     })
+}
+
+fn in_doubt(name: &str, count: u64) -> String {
+    format!(
+        "{name} has forgotten what it had: {} for it, which it may have had, and all behind wait; \
+         start anew with --in-doubt {name}=redeliver to send them again, or {name}=dead-letter to put them aside",
+        messages(count)
+    )
+}
+
+fn wrong_name(address: &str, expected: &str, found: &str) -> String {
+    format!(
+        "{found} answers at {address}, where {expected} was said to be: messages for {expected} wait until that one is found"
+    )
 }
 
 pub(crate) fn nobody_answers(address: &str) -> String {
@@ -217,6 +228,14 @@ mod tests {
         let failed = Event::StoreFailed(StoreFault::Unavailable);
         let told = words(&failed, Some("the file was deleted")).unwrap();
         assert!(told.ends_with("tried again (the file was deleted)"), "{told}");
+    }
+
+    #[test]
+    fn another_node_than_the_expected_one_is_told_gravely() {
+        let found = Event::WrongName { address: "h:1".into(), expected: "w".into(), found: "x".into() };
+        let told = words(&found, None).unwrap();
+        assert!(told.starts_with("x answers at h:1, where w was said to be"), "{told}");
+        assert!(is_grave(&found));
     }
 
     #[test]

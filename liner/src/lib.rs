@@ -16,11 +16,18 @@ pub mod store_url;
 pub use liner_mio::{
     Address, Backpressure, BlockingSendError, BuildError, Builder, Class, Client, ClientForgetError,
     ClientSendError, ClientStopError, Decision, DriveError, Event, Failures, ForgetError, Framing, Handler,
-    HeapStore, InDoubt, KnownAddress, LineEvent, LineState, LineUrl, Message, Mode, NewClientError, Node,
-    NodeConfig, Outcome, PendingFor, Progress, PutAsideError, QueuedFor, Quota, Receipt, Reliability,
-    RunError, SendError, SendId, SendMode, SendOptions, Sent, Settle, Status, StopError, StoppedOnlyError,
-    Store, SubscribeError, Taken,
+    HeapStore, InDoubt, KnownAddress, LineEvent, LineState, LineUrl, LineUrlError, Message, Mode,
+    NewClientError, Node, NodeConfig, Outcome, Parity, PendingFor, Progress, PutAsideError, QueuePolicy,
+    QueueRule, QueuedFor, Quota, Receipt, Reliability, RunError, SendError, SendId, SendMode, SendOptions,
+    Sent, SerialError, SerialPort, SerialSettings, Settle, Status, StopError, StoppedOnlyError, Store,
+    SubscribeError, Taken,
 };
+pub use liner_proto::effect::{DeadReason, GapReason, StoreFault};
+pub use liner_proto::id::ConnId;
+pub use liner_proto::line::LineStats;
+pub use liner_proto::wire::control::CloseReason;
+pub use liner_proto::wire::handshake::Acks;
+
 /// The core: no I/O, no clock, and without its features neither std nor an allocator.
 pub use liner_proto as proto;
 /// The store in an SQLite file.
@@ -40,3 +47,36 @@ struct ExactlyOnce;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/clients.md")]
 struct Clients;
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        Acks, Builder, Class, CloseReason, ConnId, DeadReason, Event, GapReason, LineStats, LineUrl, Node,
+        QueuePolicy, QueueRule, Quota, StoreFault,
+    };
+
+    /// It says all its types by name: those of what a node and a client are told, and of what they tell.
+    #[test]
+    fn what_a_node_is_told_and_tells_has_its_names_here() {
+        let rule = QueueRule { quota: Some(Quota::DEFAULT), policy: Some(QueuePolicy::DropOldest) };
+        let builder: Builder = Node::builder("n")
+            .queue_quota(Quota::QUEUE)
+            .queue_policy(QueuePolicy::Refuse)
+            .queue_rule_of("m", rule);
+        let node = builder.build().unwrap();
+        let (acks, mut lines): (Option<Acks>, Vec<(&LineUrl, LineStats)>) =
+            (node.acks_of("m"), node.line_stats().collect());
+        assert!(acks.is_none() && lines.pop().is_none());
+        let (name, topic): (Box<str>, Box<str>) = ("n".into(), "t".into());
+        let reason = CloseReason::Shutdown;
+        for event in [
+            Event::HandshakeFailed { conn: ConnId(1), name: None, reason, dialed: true },
+            Event::StoreFailed(StoreFault::Full),
+            Event::Gap { from: name.clone(), count: 1, reason: GapReason::Dropped },
+            Event::WeakAcks { name: name.clone(), acks: Acks::Ram, class: Class::Power },
+            Event::DeadLetter { name, topic, reason: DeadReason::Failed, count: 1 },
+        ] {
+            assert_eq!(event.clone(), event);
+        }
+    }
+}

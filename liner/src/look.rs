@@ -14,6 +14,9 @@ use crate::out::{self, Out, field, tell};
 /// Dead letters that are read at a time.
 const PAGE: u32 = 1000;
 
+/// Bytes of a payload that a person is shown in a list.
+const SHOWN_BYTES: usize = 100;
+
 fn open(args: &LookArgs) -> Result<Look, Failure> {
     args.store.check().map_err(|error| Failure::Usage(error.to_string()))?;
     let Some(path) = args.store.path() else {
@@ -162,19 +165,40 @@ fn list(look: &LookArgs, topic: Option<&str>) -> Result<(), Failure> {
 
 fn write_letter(out: &mut Out, letter: &DeadLetter) -> io::Result<()> {
     let reason = letter.reason.map_or("unknown", dead_name);
-    let message = letter.payload.as_ref().map(|payload| Line::new(&letter.topic, None, payload, false));
     if out.is_json() {
+        let message = letter.payload.as_ref().map(|payload| Line::new(&letter.topic, None, payload, false));
         let topic = message.is_none().then_some(letter.topic.as_str());
         let DeadLetter { id, owner, peer, .. } = letter;
         return out.object(&LetterLine { id: *id, owner, peer, reason, message, topic });
     }
+    out.raw(&[&plain(letter, reason)])
+}
+
+/// What a person is shown of it.
+fn plain(letter: &DeadLetter, reason: &str) -> Vec<u8> {
     let head = format!("{} {} {} {reason} ", letter.id, field(&letter.owner), field(&letter.peer));
     let mut line = head.into_bytes();
-    match message {
-        Some(message) => message.write(&mut line),
-        None => write!(line, "{} (damaged)", field(&letter.topic))?,
+    let Some(payload) = &letter.payload else {
+        line.extend_from_slice(format!("{} (damaged)", field(&letter.topic)).as_bytes());
+        return line;
+    };
+    let shown = beginning(payload);
+    Line::new(&letter.topic, None, shown, false).write(&mut line);
+    if shown.len() < payload.len() {
+        line.extend_from_slice(format!("… ({} bytes)", payload.len()).as_bytes());
     }
-    out.raw(&[&line])
+    line
+}
+
+/// As much of a payload as there is room for in a list, up to the end of a character if it is text.
+fn beginning(payload: &[u8]) -> &[u8] {
+    let Some(cut) = payload.get(..SHOWN_BYTES).filter(|cut| cut.len() < payload.len()) else {
+        return payload;
+    };
+    match std::str::from_utf8(cut) {
+        Err(error) if error.error_len().is_none() => cut.get(..error.valid_up_to()).unwrap_or(cut),
+        Ok(_) | Err(_) => cut,
+    }
 }
 
 /// The payload alone, as it was sent.
@@ -189,4 +213,34 @@ fn read(look: &LookArgs, id: i64) -> Result<(), Failure> {
     }
     let mut stdout = io::stdout().lock();
     stdout.write_all(payload).and_then(|()| stdout.flush()).map_err(|error| out::failed(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_payload_the_beginning_and_the_length_are_shown() {
+        let shown = |payload: &[u8]| {
+            let letter = DeadLetter {
+                id: 7,
+                owner: "o".to_owned(),
+                peer: "p".to_owned(),
+                topic: "t".to_owned(),
+                reason: None,
+                payload: Some(payload.to_vec()),
+            };
+            String::from_utf8(plain(&letter, "quota")).unwrap()
+        };
+        assert_eq!(shown(&[b'a'; 100]), format!("7 o p quota t - {}", "a".repeat(100)));
+        assert_eq!(shown(&[b'a'; 101]), format!("7 o p quota t - {}… (101 bytes)", "a".repeat(100)));
+        let bytes = shown(&[0xff; 1 << 20]);
+        assert!(bytes.starts_with("7 o p quota t - base64:////") && bytes.ends_with("… (1048576 bytes)"));
+        assert!(bytes.len() < 200, "{}", bytes.len());
+        // A character of two bytes is not cut.
+        assert_eq!(
+            shown(format!("a{}", "é".repeat(100)).as_bytes()),
+            format!("7 o p quota t - a{}… (201 bytes)", "é".repeat(49))
+        );
+    }
 }

@@ -156,30 +156,34 @@ impl Run<'_> {
     fn work(&mut self, name: &str, payload: &mut Payload, watch: &mut Watch) -> Result<String, Failure> {
         let clock = Clock::start();
         let mut taker = None;
+        let (mut handed_on, mut since) = (self.node.handed_on(), Duration::ZERO);
         loop {
             self.turn(name)?;
             if taker.is_none() {
                 taker = self.find_taker();
             }
+            let mut is_sending = false;
             if let Some(taker) = &taker {
                 if self.is_full {
                     return Err(self.full());
                 }
-                if self.sent < self.args.count && self.send(payload)? {
-                    continue;
-                }
-                if self.node.is_idle() {
+                is_sending = self.sent < self.args.count && self.send(payload)?;
+                if !is_sending && self.node.is_idle() {
                     return Ok(taker.clone());
                 }
             }
-            let left = self.patience().saturating_sub(clock.elapsed());
+            // The patience is for the next acknowledgement: many messages may take longer than one.
+            if self.node.handed_on() > handed_on {
+                (handed_on, since) = (self.node.handed_on(), clock.elapsed());
+            }
+            let left = since.saturating_add(self.patience()).saturating_sub(clock.elapsed());
             if watch.is_stopped() {
                 return Err(Failure::Unfinished(format!("stopped: {}", self.unacknowledged())));
             }
-            if left.is_zero() {
+            if left.is_zero() && !is_sending {
                 return Err(self.too_late());
             }
-            watch.wait_for(&mut [&mut self.node], Some(left))?;
+            watch.wait_for(&mut [&mut self.node], Some(if is_sending { Duration::ZERO } else { left }))?;
         }
     }
 
@@ -231,8 +235,10 @@ impl Run<'_> {
             }
             event::tell(&event, &self.node);
             if matches!(event, Event::DeadLetter { .. } | Event::Dropped { .. }) {
-                let topic = &self.args.topic;
-                return Err(Failure::Work(format!("the message to {topic} was not sent: send another one")));
+                let (topic, which) = (&self.args.topic, if self.args.count == 1 { "the" } else { "a" });
+                return Err(Failure::Work(format!(
+                    "{which} message to {topic} was not sent: send another one"
+                )));
             }
             if matches!(event, Event::WeakAcks { .. }) {
                 return Err(Failure::Work(format!(
@@ -338,18 +344,12 @@ impl Run<'_> {
     /// What was not acknowledged, and what becomes of it.
     fn unacknowledged(&self) -> String {
         let topic = &self.args.topic;
-        let queued = self.node.queued();
         let (sent, count) = (self.sent, self.args.count);
         match &self.args.store {
             _ if self.args.best_effort && sent > 0 => {
                 format!("{sent} of {count} messages to {topic} were sent")
             }
-            _ if queued == 0 => format!("the message to {topic} was not sent: send it again"),
-            StoreUrl::Ram if self.sent > 0 => {
-                format!("the message to {topic} is not acknowledged and may have arrived: send it again")
-            }
-            StoreUrl::Ram => format!("the message to {topic} was not sent: send it again"),
-            store @ StoreUrl::Sqlite(_) => {
+            store @ StoreUrl::Sqlite(_) if self.node.queued() > 0 => {
                 let (stored, unstored) = (self.node.queued_stored(), self.unstored());
                 let waits = format!(
                     "{} to {topic} or other topics not acknowledged: the next run with --store {store} and this --name sends what is there",
@@ -361,12 +361,51 @@ impl Run<'_> {
                 let kept = sent.saturating_sub(unstored);
                 format!("{waits}; of the {count} of this run {kept} are stored: send the others again")
             }
+            StoreUrl::Ram | StoreUrl::Sqlite(_) => Kept { count, sent, open: self.open() }.told(topic),
         }
+    }
+
+    /// Messages of this run that not everybody has acknowledged whom they were sent to.
+    fn open(&self) -> u64 {
+        if self.args.all {
+            // Each has a copy of all of them, and acknowledges from the first one on.
+            return self.node.queued_by_peer().iter().map(|queue| queue.messages).max().unwrap_or_default();
+        }
+        self.node.queued()
     }
 
     /// Messages that are in memory alone, after a turn: nothing, unless the store does not take them.
     fn unstored(&self) -> u64 {
         self.node.queued().saturating_sub(self.node.queued_stored())
+    }
+}
+
+/// How far a run has come whose messages are kept nowhere else.
+struct Kept {
+    /// Messages that are to be sent, that were queued, and those of them that are not acknowledged.
+    count: u64,
+    sent: u64,
+    open: u64,
+}
+
+impl Kept {
+    fn told(&self, topic: &str) -> String {
+        let Self { count, sent, open } = *self;
+        let acknowledged = sent.saturating_sub(open);
+        match (count, sent) {
+            (1, 0) => format!("the message to {topic} was not sent: send it again"),
+            (_, 0) => format!("none of {count} messages to {topic} was sent: send them again"),
+            _ if acknowledged >= count => format!("{} to {topic} acknowledged", event::messages(count)),
+            (1, _) => {
+                format!("the message to {topic} is not acknowledged and may have arrived: send it again")
+            }
+            _ => {
+                let open = if open > 0 { format!(", {open} may have arrived") } else { String::new() };
+                format!(
+                    "{acknowledged} of {count} messages to {topic} acknowledged{open}: send the others again"
+                )
+            }
+        }
     }
 }
 
@@ -428,5 +467,20 @@ mod tests {
         assert_eq!(payloads(5, &[1, 9, 10, 123, 99_999]), ["00001", "00009", "00010", "00123", "99999"]);
         assert_eq!(payloads(2, &[99, 100, 101]), ["99", "00", "01"], "the last digits");
         assert_eq!(payloads(0, &[1, 2]), ["", ""]);
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_is_counted() {
+        let told = |count, sent, open| Kept { count, sent, open }.told("t");
+        assert_eq!(told(1, 0, 0), "the message to t was not sent: send it again");
+        assert!(told(1, 1, 1).starts_with("the message to t is not acknowledged and may have arrived"));
+        assert_eq!(told(1, 1, 0), "a message to t acknowledged");
+        assert_eq!(told(1000, 0, 0), "none of 1000 messages to t was sent: send them again");
+        assert_eq!(told(1000, 500, 0), "500 of 1000 messages to t acknowledged: send the others again");
+        assert_eq!(
+            told(1000, 1000, 1),
+            "999 of 1000 messages to t acknowledged, 1 may have arrived: send the others again"
+        );
+        assert_eq!(told(1000, 1000, 0), "1000 messages to t acknowledged");
     }
 }

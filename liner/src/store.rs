@@ -1,5 +1,6 @@
 //! Opens the store that a URL names, and builds nodes on it, with failures in the command's words.
 
+use liner::client::boot_id;
 use liner_mio::{BuildError, Builder, Class, DriveError, HeapStore, Node, StopError, Store};
 use liner_store_sqlite::{OpenError, Options, SqliteStore};
 
@@ -102,11 +103,6 @@ pub(crate) fn build_failure(error: &BuildError) -> Failure {
         BuildError::AddressInUse { .. } => Failure::InUse(error.to_string()),
         _ => Failure::Work(error.to_string()),
     }
-}
-
-/// Names this run of the operating system. Where that cannot be found out, a loss of power looks like any other death.
-fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use liner_mio::Class;
 
-/// Stands before what commits are to survive.
-const DURABILITY: &str = "?durability=";
+/// The one thing that a URL may say besides the path: what commits are to survive.
+const DURABILITY: &str = "durability";
 
 /// A parsed store URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,11 @@ pub enum StoreUrlError {
     /// It says what commits survive, where that is said otherwise or not at all.
     #[error("`{0}` ends in a durability: give the command --durability instead")]
     Durability(String),
+    /// It says something else than what commits survive.
+    #[error(
+        "a store URL has no `{0}`: what it may say is ?durability=process or ?durability=power, and for the command --durability does"
+    )]
+    UnknownKey(String),
     /// It says that commits survive something that there is no word for.
     #[error("there is no durability `{0}`: write durability=process or durability=power")]
     UnknownDurability(String),
@@ -51,24 +56,27 @@ impl StoreUrl {
     /// # Errors
     /// See [`StoreUrlError`].
     pub fn with_durability(text: &str) -> Result<(Self, Class), StoreUrlError> {
-        let Some((url, word)) = text.split_once(DURABILITY) else { return Ok((text.parse()?, Class::Power)) };
+        let Some((url, DURABILITY, word)) = split_query(text) else {
+            return Ok((text.parse()?, Class::Power));
+        };
         let class = match word {
             "process" => Class::Process,
             "power" => Class::Power,
             _ => return Err(StoreUrlError::UnknownDurability(word.to_owned())),
         };
-        Ok((url.parse()?, class))
+        match url.parse()? {
+            // It would be a wish that nobody fulfils: what is wrong with the whole text says so.
+            Self::Ram => text.parse().map(|url| (url, Class::Ram)),
+            url @ Self::Sqlite(_) => Ok((url, class)),
+        }
     }
 
     /// Fails early, with better words than a database has, if the path cannot be a file.
     ///
     /// # Errors
-    /// [`StoreUrlError::Directory`], or [`StoreUrlError::Durability`].
+    /// [`StoreUrlError::Directory`].
     pub fn check(&self) -> Result<(), StoreUrlError> {
         match self {
-            Self::Sqlite(path) if path.to_string_lossy().contains(DURABILITY) => {
-                Err(StoreUrlError::Durability(self.to_string()))
-            }
             Self::Sqlite(path) if path.is_dir() => {
                 Err(StoreUrlError::Directory(path.display().to_string().trim_end_matches('/').to_owned()))
             }
@@ -85,6 +93,16 @@ impl StoreUrl {
     }
 }
 
+/// What stands before the first `?key=`, the key, and what stands behind it. A path may hold the sign for itself.
+fn split_query(text: &str) -> Option<(&str, &str, &str)> {
+    text.match_indices('?').find_map(|(at, sign)| {
+        let (path, query) = text.split_at_checked(at)?;
+        let (key, value) = query.strip_prefix(sign)?.split_once('=')?;
+        let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        is_key.then_some((path, key, value))
+    })
+}
+
 impl FromStr for StoreUrl {
     type Err = StoreUrlError;
 
@@ -93,9 +111,14 @@ impl FromStr for StoreUrl {
             return Err(StoreUrlError::NoScheme(text.to_owned()));
         };
         match scheme {
-            "sqlite" if rest.is_empty() => Err(StoreUrlError::NoPath),
-            "sqlite" => Ok(Self::Sqlite(PathBuf::from(rest))),
+            "sqlite" => match split_query(rest) {
+                Some((_, DURABILITY, _)) => Err(StoreUrlError::Durability(text.to_owned())),
+                Some((_, key, _)) => Err(StoreUrlError::UnknownKey(key.to_owned())),
+                None if rest.is_empty() => Err(StoreUrlError::NoPath),
+                None => Ok(Self::Sqlite(PathBuf::from(rest))),
+            },
             "ram" if rest.is_empty() => Ok(Self::Ram),
+            "ram" if rest.starts_with('?') => Err(StoreUrlError::RamWithPath("PATH".to_owned())),
             "ram" => Err(StoreUrlError::RamWithPath(rest.to_owned())),
             _ => Err(StoreUrlError::UnknownScheme(scheme.to_owned())),
         }
@@ -141,8 +164,27 @@ mod tests {
         assert_eq!(read("sqlite:a.db?durability=power"), Ok((file.clone(), Class::Power)));
         assert_eq!(read("sqlite:a.db?durability=process"), Ok((file, Class::Process)));
         assert!(read("sqlite:a.db?durability=").unwrap_err().to_string().contains("durability=process"));
-        let elsewhere: StoreUrl = "sqlite:a.db?durability=process".parse().unwrap();
-        assert!(elsewhere.check().unwrap_err().to_string().contains("--durability"));
+        for (text, words) in [
+            ("sqlite:a.db?durabilty=process", "`durabilty`: what it may say is ?durability=process"),
+            ("sqlite:a.db?cache=1", "`cache`"),
+            ("sqlite:a.db?cache=1?durability=power", "`cache`"),
+            ("sqlite:?durability=power", "path is missing"),
+            ("ram:?durability=power", "write ram: alone, or sqlite:PATH for a file"),
+            ("ram:?x=power", "write ram: alone"),
+        ] {
+            let told = read(text).unwrap_err().to_string();
+            assert!(told.contains(words), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn where_options_say_it_a_url_says_nothing_besides_its_path() {
+        let told = |text: &str| text.parse::<StoreUrl>().unwrap_err().to_string();
+        assert!(told("sqlite:a.db?durability=process").contains("give the command --durability"));
+        assert!(told("sqlite:a.db?durabilty=process").contains("`durabilty`"));
+        for path in ["what?.db", "a?b/c=d.db", "?", "a?=b"] {
+            assert_eq!(format!("sqlite:{path}").parse(), Ok(StoreUrl::Sqlite(path.into())));
+        }
     }
 
     #[test]

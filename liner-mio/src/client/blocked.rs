@@ -105,3 +105,42 @@ impl Blocked {
         begun.or_else(|| self.waits.pop().map(|(_, wait)| wait))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use liner_proto::router::SendOptions;
+
+    use super::super::command::Ticket;
+    use super::*;
+
+    fn begun(topic: &str, end: Option<JobEnd>) -> Begun {
+        let promise = end.map(|_| Ticket::new(1).1);
+        let job = Job::new(topic, vec![Box::from(*b"x")], SendOptions::default(), promise);
+        let job = Job { end: end.unwrap_or(JobEnd::Sent), ..job };
+        Begun { job, next: 0, until: Instant::ZERO, has_looked: false }
+    }
+
+    #[test]
+    fn what_is_posted_keeps_its_order_and_calls_wait_for_their_topic() {
+        let mut blocked = Blocked::default();
+        assert!(!blocked.holds_up(&begun("a", None)));
+        blocked.push(begun("a", None));
+        assert!(blocked.holds_up(&begun("b", None)), "whatever the topic");
+        assert!(blocked.holds_up(&begun("a", Some(JobEnd::Sent))));
+        assert!(!blocked.holds_up(&begun("b", Some(JobEnd::Sent))));
+        blocked.push(begun("b", Some(JobEnd::Sent)));
+        assert!(blocked.holds_up(&begun("b", Some(JobEnd::Sent))), "calls keep their order, too");
+        let wait = begun("", Some(JobEnd::Flushed));
+        assert!(blocked.holds_up(&wait));
+        blocked.push(wait);
+        blocked.push(begun("c", None));
+        let topics =
+            |calls: Vec<Begun>| -> Vec<Box<str>> { calls.into_iter().map(|call| call.job.topic).collect() };
+        assert_eq!(topics(blocked.take_calls()), [Box::from("b")]);
+        let first = blocked.pop_posted();
+        first.into_iter().for_each(|first| blocked.push_front_posted(first));
+        assert_eq!(topics(blocked.take_calls()), [] as [Box<str>; 0], "it has not left");
+        let _ = blocked.pop_posted();
+        assert_eq!(topics(blocked.take_calls()), [Box::from("")], "what came later is not waited for");
+    }
+}

@@ -303,3 +303,40 @@ impl Commands {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commands() -> (mio::Poll, Commands) {
+        let poll = mio::Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        (poll, Commands::new(Arc::new(waker)))
+    }
+
+    #[test]
+    fn a_loop_that_is_woken_before_it_sleeps_looks_again() {
+        let (_poll, commands) = commands();
+        let _ = commands.take();
+        // The dispatcher has ended: nothing of it is among what is taken.
+        commands.wake();
+        assert!(!commands.may_sleep());
+        let _ = commands.take();
+        assert!(commands.may_sleep(), "once");
+    }
+
+    #[test]
+    fn a_promise_that_nobody_keeps_is_answered() {
+        let (ticket, promise) = Ticket::new(3);
+        drop(promise);
+        assert_eq!(ticket.wait(), Err(ClientSendError::Unknown { id: SendId(0), sent: 3 }));
+        let (_poll, commands) = commands();
+        commands.seal();
+        let (ticket, promise) = Ticket::new(1);
+        let late = commands.give(Job::wait(promise, JobEnd::Flushed));
+        assert_eq!(
+            (late, ticket.wait()),
+            (Err(ClientSendError::NotRunning), Err(ClientSendError::NotRunning))
+        );
+    }
+}

@@ -56,6 +56,9 @@ pub enum RunError {
     /// A thread could not be started.
     #[error("cannot start a thread, check the limit of threads: {0}")]
     Thread(#[source] io::Error),
+    /// The loop's thread has panicked.
+    #[error("the loop's thread has panicked: run the client anew, and report this")]
+    Panicked,
 }
 
 /// Why a client did not end well.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use liner_proto::delivery::SendMode;
@@ -120,12 +121,16 @@ impl Loop {
         }
     }
 
-    /// The first turn: what others find of this node by a shared store is there when it has ended.
-    pub(super) fn begin_run(&mut self) -> Result<(), DriveError> {
-        self.node.drive(Some(Duration::ZERO), &mut Passing(&self.dispatch)).map(|_| ())
-    }
-
-    pub(super) fn run(mut self) -> End {
+    /// Tells whether the run has begun, and drives it to its end.
+    pub(super) fn run(mut self, tell: &SyncSender<Result<(), DriveError>>) -> End {
+        // The first turn: what others find of this node by a shared store is there when it has ended.
+        let begun = self.node.drive(Some(Duration::ZERO), &mut Passing(&self.dispatch)).map(|_| ());
+        let is_over = begun.is_err();
+        // Whoever has started it waits for this.
+        let _ = tell.send(begun);
+        if is_over {
+            return End::Stopped(Ok(()));
+        }
         loop {
             self.take_commands();
             if self.may_stop() {

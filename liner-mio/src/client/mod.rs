@@ -11,6 +11,7 @@ mod status;
 mod verbs;
 
 use std::fmt;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
@@ -165,13 +166,18 @@ impl Client {
         let class = if is_stored { node.store_class() } else { Class::Ram };
         let commands = Arc::new(Commands::new(node.waker()));
         let dispatch = Arc::new(Dispatch::new(settings.failures, Arc::clone(&commands)));
-        let mut looping = Loop::new(node, &settings, Arc::clone(&commands), Arc::clone(&dispatch));
-        looping.begin_run()?;
+        let looping = Loop::new(node, &settings, Arc::clone(&commands), Arc::clone(&dispatch));
         let status = Arc::clone(&settings.status);
         drop(settings);
         let dispatcher = Dispatcher::new(Arc::clone(&dispatch), callback, status);
         let dispatcher = spawn("liner-dispatch", move || dispatcher.run())?;
-        let loop_thread = match spawn("liner-loop", move || looping.run()) {
+        let (tell, begun) = sync_channel(1);
+        // Nothing is written before both threads are there: of a run that cannot begin nothing remains.
+        let begun = spawn("liner-loop", move || looping.run(&tell)).and_then(|thread| match begun.recv() {
+            Ok(begun) => begun.map(|()| thread).map_err(RunError::Drive),
+            Err(_) => Err(RunError::Panicked),
+        });
+        let loop_thread = match begun {
             Ok(thread) => thread,
             Err(error) => {
                 dispatch.end();

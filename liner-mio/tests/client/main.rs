@@ -8,6 +8,7 @@ mod recovering;
 mod running;
 mod sending;
 mod stopped;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};

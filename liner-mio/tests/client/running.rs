@@ -1,15 +1,16 @@
 //! Running, stopping, and what a callback may call.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use liner_mio::{
-    Client, ClientSendError, ClientStopError, Event, HeapStore, NewClientError, RunError, Status,
-    SubscribeError, Taken,
+    Client, ClientSendError, ClientStopError, Event, HeapStore, KnownAddress, NewClientError, RunError,
+    SendError, Sent, Status, SubscribeError, Taken,
 };
+use liner_proto::effect::DeadReason;
 
-use super::common::{Faulty, PATIENCE, Switch};
+use super::common::{Faulty, PATIENCE, Patience, Switch};
 use super::{KEPT, Town, next, of, run, statuses, wait_for};
 
 #[test]
@@ -164,21 +165,6 @@ fn a_status_callback_may_replace_itself() {
 }
 
 #[test]
-fn m02_a_run_that_fails_leaves_nothing_and_can_be_tried_again() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let store = HeapStore::new(1 << 20);
-    let open = move || Ok::<_, String>(Box::new(store.clone()) as Box<_>);
-    let client = Client::new("one", "to-one", &address, open).unwrap();
-    let failed = client.run(|_: &Taken| ()).unwrap_err();
-    assert!(matches!(failed, RunError::Build(liner_mio::BuildError::AddressInUse { .. })), "{failed}");
-    assert!(!client.is_running());
-    drop(taken);
-    client.run(|_: &Taken| ()).unwrap();
-    assert_eq!(client.bound_listen_addr().unwrap(), address);
-}
-
-#[test]
 fn what_makes_no_client_is_told_in_words() {
     let open = || Ok::<_, String>(Box::new(HeapStore::new(1 << 20)) as Box<_>);
     let error = |name: &str, topic: &str, listen: &str| Client::new(name, topic, listen, open).unwrap_err();
@@ -190,20 +176,62 @@ fn what_makes_no_client_is_told_in_words() {
     assert_eq!(error.to_string(), "the disk is gone");
 }
 
+/// Waits until the client knows just this one of those who take a topic.
+fn wait_for_address(client: &Client, topic: &str, address: &str, name: &str) {
+    let (address, name) = (address.to_owned(), name.to_owned());
+    let wanted = [KnownAddress { address, name, is_up: true }];
+    let patience = Patience::new();
+    while client.list_addresses(topic).unwrap() != wanted {
+        patience.check();
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn m04_the_advertised_address_has_the_bound_port() {
     let mut town = Town::default();
     let one = town.client("one", &[]);
     assert!(one.set_advertise_addr(Some("nowhere")).is_err());
     one.set_advertise_addr(Some("gate.example:0")).unwrap();
-    let _told = run(&one);
+    let told = run(&one);
     let port = one.bound_listen_addr().unwrap().rsplit(':').next().unwrap().to_owned();
-    assert_eq!(one.published_addr().unwrap(), format!("gate.example:{port}"));
+    let published = format!("gate.example:{port}");
+    assert_eq!(one.published_addr().unwrap(), published);
+    // Others are told that, wherever they have found it.
+    let two = town.client("two", &[&one]);
+    let answers = run(&two);
+    wait_for_address(&two, "to-one", &published, "one");
     assert!(one.set_advertise_addr(None).is_err(), "not while it runs");
+    two.stop().unwrap();
     one.stop().unwrap();
+    drop((told, answers));
     one.set_advertise_addr(Some("")).unwrap();
     let _told = run(&one);
-    assert_eq!(one.published_addr(), one.bound_listen_addr());
+    let bound = one.bound_listen_addr().unwrap();
+    assert_eq!(one.published_addr().unwrap(), bound);
+    let three = town.client("three", &[&one]);
+    let _answers = run(&three);
+    wait_for_address(&three, "to-one", &bound, "one");
+}
+
+/// What a send says if nobody takes its topic.
+const NOBODY: Result<Sent, ClientSendError> =
+    Err(ClientSendError::Refused { sent: 0, why: SendError::NoAddress });
+
+/// Waits until the client knows somebody who takes a topic, or nobody any more.
+fn wait_for_taker(client: &Client, topic: &str, is_taken: bool) {
+    let patience = Patience::new();
+    while client.list_addresses(topic).unwrap().is_empty() == is_taken {
+        patience.check();
+        std::thread::yield_now();
+    }
+}
+
+/// A client that is told by `one` what that takes, and has no peer that would stand in for whoever takes a topic.
+fn sender_to(town: &mut Town, one: &Client) -> Client {
+    let two = town.client("two", &[]);
+    two.add_receiver("to-one", &one.bound_listen_addr().unwrap(), "one");
+    two
 }
 
 #[test]
@@ -218,26 +246,81 @@ fn m07_topics_come_and_go_before_and_while_it_runs() {
     one.unsubscribe("given up").unwrap();
     let told = run(&one);
     one.subscribe("later").unwrap();
-    let two = town.client("two", &[&one]);
+    let two = sender_to(&mut town, &one);
     let _answers = run(&two);
     for topic in ["before", "later"] {
+        wait_for_taker(&two, topic, true);
         two.send_to(topic, b"x", KEPT).unwrap();
         assert_eq!(next(&told).0, topic);
     }
-    // Toggling while somebody sends: no deadlock, and what is stored arrives or is told.
+    // Everything that it takes was told together.
+    for send in [Client::send_to, Client::send_all] {
+        assert_eq!(send(&two, "given up", b"x", KEPT), NOBODY);
+    }
+    one.unsubscribe("later").unwrap();
+    wait_for_taker(&two, "later", false);
+    for send in [Client::send_to, Client::send_all] {
+        assert_eq!(send(&two, "later", b"x", KEPT), NOBODY);
+    }
+    one.subscribe("later").unwrap();
+    wait_for_taker(&two, "later", true);
+    two.send_to("later", b"again", KEPT).unwrap();
+    assert_eq!(next(&told).2, b"again");
+}
+
+/// The topic comes and goes all the time, while somebody sends to it as fast as that goes.
+#[test]
+fn m07_a_topic_that_comes_and_goes_under_load_loses_nothing() {
+    const TOGGLES: u32 = 200;
+    let mut town = Town::default();
+    let one = town.client("one", &[]);
+    one.subscribe("later").unwrap();
+    let told = run(&one);
+    let two = sender_to(&mut town, &one);
+    let _answers = run(&two);
+    wait_for_taker(&two, "later", true);
+    // Five messages are sent at least before it changes again, and twenty at most.
+    let (sends, toggles) = (AtomicU32::new(0), AtomicU32::new(0));
+    let (mut sent, mut refused) = (Vec::new(), 0);
     std::thread::scope(|scope| {
         let toggling = scope.spawn(|| {
-            for _ in 0..50 {
-                one.unsubscribe("later").unwrap();
-                one.subscribe("later").unwrap();
+            for toggle in 0..TOGGLES {
+                let change = if toggle % 2 == 0 { Client::unsubscribe } else { Client::subscribe };
+                change(&one, "later").unwrap();
+                toggles.fetch_add(1, Ordering::Relaxed);
+                let until = sends.load(Ordering::Relaxed) + 5;
+                let patience = Patience::new();
+                while sends.load(Ordering::Relaxed) < until {
+                    patience.check();
+                    std::thread::yield_now();
+                }
             }
         });
         while !toggling.is_finished() {
-            let _ = two.send_to("later", b"y", KEPT);
+            let number = sends.load(Ordering::Relaxed);
+            if number >= 20 * (toggles.load(Ordering::Relaxed) + 1) {
+                std::thread::yield_now();
+                continue;
+            }
+            match two.send_to("later", &number.to_be_bytes(), KEPT) {
+                Ok(_) => sent.push(number),
+                refusal if refusal == NOBODY => refused += 1,
+                other => panic!("{other:?}"),
+            }
+            sends.fetch_add(1, Ordering::Relaxed);
         }
+        toggling.join().unwrap();
     });
-    two.send_to("before", b"end", KEPT).unwrap();
-    while next(&told).2 != b"end" {}
+    assert!(two.wait_until_acknowledged(PATIENCE).unwrap());
+    let had: Vec<u32> = told.try_iter().map(|told| u32::from_be_bytes(told.2.try_into().unwrap())).collect();
+    let letters = [town.letters("one"), town.letters("two")].concat();
+    println!("{} sent, {refused} refused, {} had", sent.len(), had.len());
+    assert!(!had.is_empty() && refused + letters.len() > 0, "it came, and it went");
+    assert!(had.is_sorted_by(|one, other| one < other), "in order, and once");
+    assert!(had.iter().all(|number| sent.binary_search(number).is_ok()), "what was refused did not come");
+    // What did not arrive is told: by whom it was for, or by who had it queued.
+    assert!(letters.iter().all(|reason| *reason == DeadReason::Unsubscribed));
+    assert_eq!(had.len() + letters.len(), sent.len());
 }
 
 #[test]
@@ -255,4 +338,27 @@ fn m22_peers_that_come_and_go_are_told() {
     let is_down =
         |status: &Status| matches!(status, Status::Event(Event::PeerDown { name, .. }) if &**name == "two");
     wait_for(&news, is_down);
+}
+
+/// Whoever has named it as a peer knows what it takes, once they are connected.
+#[test]
+fn m07_a_peer_that_is_named_is_sent_nothing_that_it_has_given_up() {
+    let mut town = Town::default();
+    let one = town.client("one", &[]);
+    one.subscribe("given up").unwrap();
+    one.unsubscribe("given up").unwrap();
+    one.subscribe("later").unwrap();
+    let told = run(&one);
+    let two = town.client("two", &[&one]);
+    let _answers = run(&two);
+    wait_for_taker(&two, "later", true);
+    two.send_to("later", b"x", KEPT).unwrap();
+    assert_eq!(next(&told).0, "later");
+    one.unsubscribe("later").unwrap();
+    wait_for_taker(&two, "later", false);
+    for topic in ["given up", "later"] {
+        for send in [Client::send_to, Client::send_all] {
+            assert_eq!(send(&two, topic, b"x", KEPT), NOBODY, "{topic}");
+        }
+    }
 }

@@ -256,6 +256,29 @@ fn m20_the_oldest_makes_way_and_is_counted() {
 }
 
 #[test]
+fn m20_a_queue_is_bounded_by_bytes_too() {
+    let mut town = Town::default();
+    let (one, two) = bounded(&mut town, u64::MAX, Backpressure::Refuse);
+    two.set_queue_quota(Quota { messages: u64::MAX, bytes: 10_000 });
+    let _answers = run(&two);
+    let address = one.bound_listen_addr().unwrap();
+    drop(one);
+    // Each record is some bytes longer than its payload: the tenth reaches the bound.
+    for number in 0..10 {
+        two.send_to("to-one", &[number; 1000], KEPT).unwrap();
+    }
+    for payload in [&[10; 1000][..], b"x"] {
+        assert_eq!(two.send_to("to-one", payload, KEPT), Err(ClientSendError::Busy { sent: 0 }));
+    }
+    let again = town.client_at("one", &address);
+    let told = run(&again);
+    assert!((0..10).all(|number| next(&told).2 == [number; 1000]));
+    assert!(two.wait_until_acknowledged(PATIENCE).unwrap());
+    two.send_to("to-one", &[10; 1000], KEPT).unwrap();
+    assert_eq!(next(&told).2, [10; 1000]);
+}
+
+#[test]
 fn m20_waiting_for_room_has_an_end() {
     let mut town = Town::default();
     let (one, two) = bounded(&mut town, 1, Backpressure::Block(Duration::from_millis(50)));

@@ -1,9 +1,13 @@
 //! What is done to a client that does not run.
 
-use liner_mio::{Client, KnownAddress, StoppedOnlyError, Store as _, Taken};
-use liner_proto::effect::StoreOp;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{KEPT, Town, next, run};
+use liner_mio::{Client, Event, KnownAddress, Status, StoppedOnlyError, Store as _, Taken};
+use liner_proto::effect::{GapReason, StoreOp};
+
+use super::common::PATIENCE;
+use super::{KEPT, Town, next, run, statuses, wait_for};
 
 #[test]
 fn m25_what_clears_is_refused_while_it_runs() {
@@ -17,34 +21,51 @@ fn m25_what_clears_is_refused_while_it_runs() {
     one.clear_addresses_of_topic().unwrap();
 }
 
+/// The receiver runs all the time, and remembers the numbers that it has had.
 #[test]
 fn m14_after_a_clear_the_next_messages_arrive() {
     let mut town = Town::default();
     let one = town.client("one", &[]);
+    one.configure(|builder| builder.configure(|config| config.mesh_max = 0));
+    let news = statuses(&one);
     let told = run(&one);
     let two = town.client("two", &[&one]);
-    let _answers = run(&two);
+    let dials = Arc::new(AtomicBool::new(true));
+    let may_dial = Arc::clone(&dials);
+    two.configure(move |builder| {
+        let dials = may_dial.load(Ordering::Relaxed);
+        builder.configure(move |config| config.dials = dials)
+    });
+    let answers = run(&two);
     two.send_to("to-one", b"first", KEPT).unwrap();
     assert_eq!(next(&told).2, b"first");
-    let address = one.bound_listen_addr().unwrap();
-    one.stop().unwrap();
+    assert!(two.wait_until_acknowledged(PATIENCE).unwrap());
+    two.stop().unwrap();
+    drop(answers);
+
+    // Neither dials the other one: what is sent waits.
+    dials.store(false, Ordering::Relaxed);
+    let answers = run(&two);
     two.send_to("to-one", b"cleared", KEPT).unwrap();
     two.send_to("to-one", b"cleared", KEPT).unwrap();
     two.stop().unwrap();
+    drop(answers);
     assert_eq!(two.clear_stored_messages().unwrap(), 2);
     assert_eq!(two.pending_count().unwrap(), 0);
-    // The receiver lives on, and remembers the numbers it has had.
-    drop(one);
-    let one = town.client_at("one", &address);
-    let told = run(&one);
+
+    dials.store(true, Ordering::Relaxed);
     let _answers = run(&two);
     two.send_to("to-one", b"new", KEPT).unwrap();
     assert_eq!(next(&told).2, b"new");
+    let gap = Event::Gap { from: "two".into(), count: 2, reason: GapReason::Cleared };
+    wait_for(&news, |status| *status == Status::Event(gap.clone()));
+    assert!(two.wait_until_acknowledged(PATIENCE).unwrap());
+    assert!(told.try_recv().is_err(), "nothing that was cleared came, and nothing twice");
 }
 
 /// Marks of the store's rows are no part of an address.
 #[test]
-fn m05_addresses_are_the_same_whether_it_runs_or_not() {
+fn m01_addresses_are_the_same_whether_it_runs_or_not() {
     let mut town = Town::default();
     let one = town.client("one", &[]);
     let mut store = town.stores["one"].clone();

@@ -34,7 +34,8 @@ pub struct NodeConfig {
     pub timing: Timing,
     /// Whether messages are stored before they leave.
     pub send_mode: SendMode,
-    /// Whether it takes messages over for topics that others subscribe to.
+    /// Whether it takes messages over for topics that others subscribe to. Its application settles none later then
+    /// ([`Settle`](super::Settle)): after a crash it would take over once more what stands behind one that is not settled.
     pub takes_custody: bool,
     /// Whether its own subscriptions outlive it: queues of messages for it are kept while it is away.
     pub durable: bool,

@@ -396,10 +396,13 @@ impl Router {
     /// Moves a part of a queue to another one, or back to its topics.
     pub(super) fn move_queue(&mut self, from: OutboxId, to: Option<OutboxId>) {
         let mut moved = 0;
-        if self.outboxes.get(from.0).is_some_and(|outbox| outbox.out.owes_trim()) {
+        let Some(outbox) = self.outboxes.get_mut(from.0) else { return };
+        if outbox.out.owes_trim() {
             // One part is stored in its new place before the next is moved.
             return;
         }
+        // What was dropped before was never read.
+        outbox.weigh();
         if let Some(to) = to
             && !self.storage.moves.contains(&(from, to))
         {

@@ -15,6 +15,12 @@ use crate::timer::{BackOff, Deadline, Wakeup};
 /// How long an address is not dialled again where a node was only said to be.
 const UNMET_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a node is not dialled again that is connected.
+const UP_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a node is not dialled at a second address while it may still answer at the first one.
+const SECOND_PAUSE: Duration = Duration::from_millis(250);
+
 /// Names an address that the node dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DialId(pub u32);
@@ -40,8 +46,12 @@ struct Target {
     address: Box<str>,
     state: State,
     back_off: BackOff,
+    /// When it was dialled last.
+    dialled: Instant,
     /// Who answered there last.
     peer: Option<PeerId>,
+    /// It was dialled in vain since that one was connected.
+    in_vain: bool,
     /// What waits for whoever answers there.
     outbox: Option<OutboxId>,
     /// It was named in this life of the node. Another one is dialled only as long as something waits for it.
@@ -58,7 +68,9 @@ impl Target {
             address,
             state: State::Waiting(now),
             back_off: BackOff::new(now),
+            dialled: now,
             peer: None,
+            in_vain: false,
             outbox: None,
             named: false,
             sought: None,
@@ -164,10 +176,15 @@ impl Dials {
         self.get(id)?.sought
     }
 
-    /// Whether a named address leads to the node.
-    pub(super) fn reaches(&self, peer: PeerId, address: &str) -> bool {
+    /// Whether a named address leads to the node, as far as is known: it was there last, and nobody has missed it there since.
+    pub(super) fn reaches(&self, peer: PeerId) -> bool {
         let mut named = self.targets.iter().filter(|target| target.named);
-        named.any(|target| target.peer == Some(peer) || &*target.address == address)
+        named.any(|target| target.peer == Some(peer) && !target.in_vain)
+    }
+
+    /// Whether the address was named: it is dialled anyhow.
+    pub(super) fn has_named(&self, address: &str) -> bool {
+        self.targets.iter().any(|target| target.named && &*target.address == address)
     }
 
     /// Notes whether another node than the right one answers at an address, and says whether that is news.
@@ -262,7 +279,33 @@ impl Dials {
         if was_up {
             target.back_off.reset(now);
         }
+        target.in_vain = !was_up;
         target.state = State::Waiting(target.back_off.fail(now, u32::MAX, rng));
+    }
+
+    /// The session with a node is over: wherever it answered, and whoever had dialled, it is dialled soon.
+    pub(super) fn handle_down(&mut self, peer: PeerId, now: Instant, rng: &mut Rng) {
+        for target in self.targets.iter_mut().filter(|target| target.peer == Some(peer)) {
+            target.back_off.reset(now);
+            target.in_vain = false;
+            if let State::Waiting(at) = &mut target.state {
+                *at = target.back_off.fail(now, u32::MAX, rng);
+            }
+        }
+    }
+
+    /// For how long an address is not dialled that is due, if that is so: its node is connected by another one, or about to be.
+    fn pause(&self, index: usize, now: Instant, is_up: impl Fn(PeerId) -> bool) -> Option<Duration> {
+        let peer = self.targets.get(index)?.peer?;
+        if is_up(peer) {
+            // One connection carries both directions, whoever dialled it.
+            return Some(UP_PAUSE);
+        }
+        let is_fresh = |target: &Target| {
+            !matches!(target.state, State::Waiting(_)) && now < target.dialled + SECOND_PAUSE
+        };
+        let mut others = self.targets.iter().filter(|target| target.peer == Some(peer));
+        others.any(is_fresh).then_some(SECOND_PAUSE)
     }
 
     /// When the next address is due, of those that are named or for which something `waits`.
@@ -330,6 +373,8 @@ impl Router {
             self.dials.targets.iter().filter(there).filter_map(|target| target.sought).collect();
         for peer in sought {
             self.unseek(peer);
+            // It may be elsewhere, too.
+            self.seek(peer);
         }
     }
 
@@ -372,15 +417,16 @@ impl Router {
                 target.named || target.outbox.is_some_and(waits) || target.sought.is_some_and(is_away);
             wanted && matches!(target.state, State::Waiting(at) if at <= now)
         };
-        for target in self.dials.targets.iter_mut().filter(|target| due(target)) {
-            // One connection carries both directions, whoever dialled it.
-            if target.peer.and_then(|peer| peers.get(peer.0)?.conn).is_some() {
-                target.state = State::Waiting(now + Duration::from_secs(1));
+        let is_up = |peer: PeerId| peers.get(peer.0).is_some_and(|state| state.conn.is_some());
+        let index = loop {
+            let index = self.dials.targets.iter().position(due)?;
+            let Some(pause) = self.dials.pause(index, now, is_up) else { break index };
+            if let Some(target) = self.dials.targets.get_mut(index) {
+                target.state = State::Waiting(now + pause);
             }
-        }
-        let index = self.dials.targets.iter().position(due)?;
+        };
         let target = self.dials.targets.get_mut(index)?;
-        target.state = State::Dialling;
+        (target.state, target.dialled) = (State::Dialling, now);
         Some(Dial { id: DialId(index as u32), address: &target.address })
     }
 
@@ -396,7 +442,10 @@ impl Router {
 
     /// A dial, or what came of it, has ended without a session.
     pub(super) fn handle_lost_dial(&mut self, id: DialId) {
-        let Some(peer) = self.dials.sought(id) else { return };
+        let Some(peer) = self.dials.sought(id) else {
+            // Whoever was there may be elsewhere by now.
+            return self.dials.peer(id).into_iter().for_each(|peer| self.seek(peer));
+        };
         if !self.is_met(peer) {
             // An invention is not worth more.
             self.dials.delay(id, self.now + UNMET_PAUSE);

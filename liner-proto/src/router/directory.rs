@@ -95,9 +95,11 @@ impl Router {
             match row.change {
                 Change::Add => {
                     let max = self.topics_share();
+                    let heard = self.topics.heard_rows(peer);
                     if let Some(state) = self.peers.get_mut(peer.0) {
-                        // Until a version is told whole, the rows of the one before it stand beside it.
-                        if state.rows_seen.len() >= max || state.rows >= 2 * max {
+                        // Until a version is told whole, the rows of the one before it stand beside it. For what others say of it the
+                        // peer does not answer.
+                        if state.rows_seen.len() >= max || state.rows.saturating_sub(heard) >= 2 * max {
                             return Err(CloseReason::Overloaded);
                         }
                         state.durable |= row.durable;

@@ -9,7 +9,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::event::Event;
-use super::{Key, OutboxId, PeerId, Router, TopicId};
+use super::{Outbox, OutboxId, PeerId, Router, TopicId};
 use crate::effect::{Batch, GapReason, StoreOp};
 use crate::time::Instant;
 
@@ -49,6 +49,10 @@ impl Forgetting {
 
     pub(super) const fn dropped(&mut self, count: u64) {
         self.dropped = count;
+    }
+
+    pub(super) const fn count_dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// A message has left the queue.
@@ -108,7 +112,7 @@ impl Router {
             outbox.begin_forgetting(reroute);
             self.list(id);
         }
-        if self.outboxes.get(id.0).is_some_and(super::Outbox::has_to_return) {
+        if self.outboxes.get(id.0).is_some_and(Outbox::has_to_return) {
             self.storage.returning.push(id);
         } else {
             self.close_forgotten(peer);
@@ -134,13 +138,21 @@ impl Router {
     }
 
     /// The store has forgotten the queue of a node, and with it what there was of that node.
-    pub(super) fn tell_forgotten(&mut self, key: &Key, forgetting: &Forgetting) {
-        let Forgetting { rerouted, dropped, .. } = *forgetting;
-        let name: Box<str> = key.queue().name().into();
-        if dropped > 0 && self.forgotten.dropped.len() < NAMES_MAX {
-            *self.forgotten.dropped.entry(name.clone()).or_default() += dropped;
+    pub(super) fn tell_forgotten(&mut self, outbox: &Outbox) {
+        let Some(Forgetting { rerouted, dropped, .. }) = outbox.forgetting else { return };
+        let name: Box<str> = outbox.key.queue().name().into();
+        // One that has another queue by now hears of it there.
+        if outbox.peer.is_some() {
+            self.remember_dropped(name.clone(), dropped);
         }
         self.events.push(Event::Forgotten { name, rerouted, dropped });
+    }
+
+    /// The next stream of a node begins with a gap of so many messages more.
+    pub(super) fn remember_dropped(&mut self, name: Box<str>, dropped: u64) {
+        if dropped > 0 && self.forgotten.dropped.len() < NAMES_MAX {
+            *self.forgotten.dropped.entry(name).or_default() += dropped;
+        }
     }
 
     /// The stream of a node begins. If it was forgotten with messages for it, it hears how many it has missed.

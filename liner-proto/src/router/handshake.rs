@@ -77,6 +77,10 @@ impl Router {
         {
             self.leave(other);
         }
+        if dial.is_some_and(|dial| self.dials.is_named(dial)) {
+            // It is found by that.
+            self.unseek(peer);
+        }
         self.attach(id, peer, about, stream)
     }
 

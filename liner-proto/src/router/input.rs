@@ -61,6 +61,7 @@ impl Router {
         if let Some(peer) = conn.peer {
             self.peer_down(peer, id, reason, dialed);
             self.find_moved(peer);
+            self.heed(peer);
             self.leave(peer);
         } else if reason != CloseReason::Replaced && !(conn.is_patient() && reason == CloseReason::LinkLost) {
             // A line that waits for its device begins no handshake: whoever has opened it tells that it is lost.
@@ -69,8 +70,11 @@ impl Router {
             self.events.extend(self.strangers.fail(self.now, dialed, failed));
         }
         if let Some(dial) = conn.dial {
-            self.dials.lost(self.now, dial, Some(id), was_up, &mut self.rng);
-            if !was_up {
+            // One that gave way to another connection has found its node as well.
+            let is_up = |peer: PeerId| self.peers.get(peer.0).is_some_and(|state| state.conn.is_some());
+            let has_found = was_up || self.dials.peer(dial).is_some_and(is_up);
+            self.dials.lost(self.now, dial, Some(id), has_found, &mut self.rng);
+            if !has_found {
                 self.handle_lost_dial(dial);
             }
         }
@@ -83,6 +87,7 @@ impl Router {
             return;
         }
         state.handle_down();
+        self.dials.handle_down(peer, self.now, &mut self.rng);
         let outbox = state.outbox;
         self.events.push(Event::PeerDown { name: state.name.clone(), reason, dialed });
         self.note_unstored(peer);

@@ -7,6 +7,7 @@
 use alloc::vec::Vec;
 
 use super::event::Event;
+use super::forget::Forgetting;
 use super::outbox::Opened;
 use super::storage::Staged;
 use super::{OutboxId, PeerId, Router, TopicId};
@@ -193,6 +194,17 @@ impl Router {
         outbox.is_some_and(|outbox| outbox.closing)
     }
 
+    /// Something is to be queued for a peer, and its queue is being closed: what is new goes to a queue of its own, which the store
+    /// opens behind that.
+    pub(super) fn leave_closing(&mut self, peer: PeerId) {
+        let Some(state) = self.peers.get_mut(peer.0) else { return };
+        let Some(outbox) = state.outbox.take().and_then(|id| self.outboxes.get_mut(id.0)) else { return };
+        outbox.peer = None;
+        let dropped = outbox.forgetting.as_ref().map_or(0, Forgetting::count_dropped);
+        let name = state.name.clone();
+        self.remember_dropped(name, dropped);
+    }
+
     /// The store has forgotten the queue.
     pub(super) fn handle_closed_queue(&mut self, id: OutboxId) {
         match self.outboxes.get(id.0).and_then(|outbox| outbox.peer) {
@@ -245,9 +257,7 @@ impl Router {
     fn remove_outbox(&mut self, id: OutboxId) {
         let Some(mut outbox) = self.outboxes.remove(id.0) else { return };
         self.storage.put_aside -= outbox.drop_aside();
-        if let Some(forgetting) = &outbox.forgetting {
-            self.tell_forgotten(&outbox.key, forgetting);
-        }
+        self.tell_forgotten(&outbox);
         if !outbox.is_moved() {
             self.handed_on_before += outbox.acked_since_start();
         }

@@ -61,11 +61,16 @@ struct Lesson {
 }
 
 impl Whereabouts {
-    /// Where it is dialled next.
-    pub(super) fn address(&self) -> Option<&str> {
+    /// Where it is dialled next, and where after that.
+    fn addresses(&self) -> impl Iterator<Item = &str> {
         let (first, second) =
             if self.tries_heard { (&self.heard, &self.told) } else { (&self.told, &self.heard) };
-        first.as_deref().or(second.as_deref())
+        first.iter().chain(second).map(|address| &**address)
+    }
+
+    /// Where it is dialled next.
+    pub(super) fn address(&self) -> Option<&str> {
+        self.addresses().next()
     }
 
     /// Where it says that it listens.
@@ -85,7 +90,7 @@ impl Whereabouts {
             self.told = told.map(Into::into);
             self.is_changed = true;
         }
-        self.heard = None;
+        (self.heard, self.tries_heard) = (None, false);
     }
 
     /// The same, as a row of the store has it.
@@ -95,6 +100,17 @@ impl Whereabouts {
         if is_dialable(address) {
             self.told = Some(address.into());
         }
+    }
+
+    /// Another node says where it listens.
+    fn hear(&mut self, address: Box<str>) {
+        if self.is_at(&address) {
+            self.tries_heard = self.heard.as_ref() == Some(&address);
+        } else {
+            self.heard = Some(address);
+            self.tries_heard = true;
+        }
+        self.is_fresh = true;
     }
 
     pub(super) fn handle_down(&mut self) {
@@ -217,16 +233,24 @@ impl Router {
         if state.conn.is_some() {
             return;
         }
-        let whereabouts = &mut state.whereabouts;
-        if whereabouts.is_at(&address) {
-            whereabouts.tries_heard = whereabouts.heard.as_deref() == Some(&*address);
-        } else {
-            whereabouts.heard = Some(address);
-            whereabouts.tries_heard = true;
-        }
-        whereabouts.is_fresh = true;
+        state.whereabouts.hear(address);
         self.spread(peer);
         self.seek(peer);
+    }
+
+    /// A node is not here any more to speak for itself: what others say of it counts, also what they have said meanwhile.
+    pub(super) fn heed(&mut self, peer: PeerId) {
+        let Some(state) = self.peers.get(peer.0).filter(|state| state.conn.is_none()) else { return };
+        let (name, tellers) = (state.name.clone(), state.whereabouts.tellers.clone());
+        for teller in &tellers {
+            let address = self.lesson(*teller, &name).map(|lesson| lesson.address.clone());
+            if let Some((address, state)) = address.zip(self.peers.get_mut(peer.0)) {
+                state.whereabouts.hear(address);
+            }
+        }
+        if !tellers.is_empty() || self.topics.heard_rows(peer) > 0 {
+            self.spread(peer);
+        }
     }
 
     fn lesson(&self, teller: PeerId, name: &str) -> Option<&Lesson> {
@@ -268,6 +292,9 @@ impl Router {
         }
         if whereabouts.tellers.is_empty() {
             whereabouts.heard = None;
+        }
+        if state.conn.is_some() {
+            return;
         }
         self.spread(peer);
         self.check_unheard(peer);
@@ -356,16 +383,14 @@ impl Router {
     /// keeps up with.
     pub(super) fn seek(&mut self, peer: PeerId) {
         let Some(state) = self.peers.get(peer.0).filter(|state| state.conn.is_none()) else { return };
-        let whereabouts = &state.whereabouts;
-        let Some(address) = whereabouts.address().filter(|_| whereabouts.dial.is_none()) else { return };
-        if address == self.config.address || self.dials.reaches(peer, address) || !self.is_sought(peer) {
+        if state.whereabouts.dial.is_some() || self.dials.reaches(peer) || !self.is_sought(peer) {
             return;
         }
+        let Some(address) = self.sought_at(peer).map(Box::from) else { return };
         let is_queued = !self.kept_is_empty(state.outbox);
         if !is_queued && self.dials.seeking() >= self.config.mesh_max {
             return self.dials.starve();
         }
-        let address = address.into();
         let dial = self.dials.seek(peer, address, self.now);
         if let Some(state) = self.peers.get_mut(peer.0) {
             state.whereabouts.dial = Some(dial);
@@ -395,9 +420,10 @@ impl Router {
         }
     }
 
-    /// Where to look for a node now.
+    /// Where to look for a node now: not where this node is itself, and not where somebody is dialled anyhow.
     pub(super) fn sought_at(&self, peer: PeerId) -> Option<&str> {
-        self.peers.get(peer.0)?.whereabouts.address().filter(|address| *address != self.config.address)
+        let mut addresses = self.peers.get(peer.0)?.whereabouts.addresses();
+        addresses.find(|address| **address != self.config.address && !self.dials.has_named(address))
     }
 
     /// An address did not answer at which a node is said to be.
@@ -405,10 +431,30 @@ impl Router {
         let Some(peer) = self.dials.sought(dial) else { return };
         let Some(state) = self.peers.get_mut(peer.0) else { return };
         let whereabouts = &mut state.whereabouts;
+        let was_told = whereabouts.told.is_some() && !whereabouts.tries_heard;
         if whereabouts.is_met {
             whereabouts.tries_heard = !whereabouts.tries_heard && whereabouts.heard.is_some();
         } else if self.now.since(since) >= UNMET_PATIENCE {
-            self.refute(peer);
+            return self.refute(peer);
+        }
+        if !was_told {
+            self.hear_next(peer);
+        }
+    }
+
+    /// Nobody is where one of those who speak of a node says that it is: the next one may know better.
+    fn hear_next(&mut self, peer: PeerId) {
+        let Some(state) = self.peers.get(peer.0) else { return };
+        let whereabouts = &state.whereabouts;
+        let lessons = whereabouts.tellers.iter().filter_map(|teller| self.lesson(*teller, &state.name));
+        let addresses = lessons.map(|lesson| &lesson.address);
+        let addresses: BTreeSet<_> =
+            addresses.filter(|address| whereabouts.told.as_ref() != Some(address)).collect();
+        let heard = whereabouts.heard.as_ref();
+        let next = addresses.iter().find(|address| heard.is_none_or(|heard| **address > heard));
+        let next = next.or_else(|| addresses.first()).map(|address| (*address).clone());
+        if let Some((next, state)) = next.zip(self.peers.get_mut(peer.0)) {
+            state.whereabouts.heard = Some(next);
         }
     }
 

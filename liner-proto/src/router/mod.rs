@@ -563,14 +563,15 @@ impl Router {
     /// The queue of a peer's stream, made if there is none.
     #[inline]
     fn outbox_of(&mut self, peer: PeerId) -> OutboxId {
-        if let Some(id) = self.peers.get(peer.0).and_then(|peer| peer.outbox) {
-            return id;
+        match self.peers.get(peer.0).and_then(|peer| peer.outbox) {
+            Some(id) if self.outboxes.get(id.0).is_some_and(|outbox| !outbox.closing) => id,
+            _ => self.begin_stream(peer),
         }
-        self.begin_stream(peer)
     }
 
     #[cold]
     fn begin_stream(&mut self, peer: PeerId) -> OutboxId {
+        self.leave_closing(peer);
         let name = self.peers.get(peer.0).map(|peer| peer.name.clone()).unwrap_or_default();
         let epoch = self.fresh_epoch(&name);
         self.make_outbox(peer, epoch)

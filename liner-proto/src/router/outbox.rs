@@ -140,9 +140,9 @@ pub(super) struct Outbox {
     pub(super) told_littered: bool,
     /// The last number that was queued here first, and not moved here from another queue.
     pub(super) own_through: u64,
-    /// Bytes of what it holds, for quotas: exact for queues that are moved, a bound for streams until they are weighed.
+    /// Bytes of what it holds, for quotas: a bound until they are weighed.
     pub(super) bytes: u64,
-    /// Messages that the bytes of a stream are those of.
+    /// Messages that the bytes are those of.
     pub(super) counted: u64,
     /// Messages acknowledged since the start, in epochs that are over.
     acked_before: u64,
@@ -287,11 +287,11 @@ impl Outbox {
         Ok(number)
     }
 
-    /// Takes what has left a stream out of the count of its bytes. Nobody has read it again: it is taken to have been of the
-    /// average size.
-    fn weigh(&mut self) {
+    /// Takes what has left the queue out of the count of its bytes. Nobody has read it again: it is taken to have been of the
+    /// average size. What is moved was read, and is taken out as it is.
+    pub(super) fn weigh(&mut self) {
         let waiting = self.out.waiting();
-        if !self.is_moved() && waiting < self.counted {
+        if waiting < self.counted {
             let share = u128::from(self.bytes) * u128::from(waiting) / u128::from(self.counted);
             self.bytes = u64::try_from(share).unwrap_or(u64::MAX);
         }
@@ -382,9 +382,13 @@ impl Outbox {
     /// Whether it owes the store anything.
     pub(super) fn owes_store(&self, urgent: bool) -> bool {
         if self.closing {
-            return !self.close_asked;
+            return self.owes_close();
         }
         (self.rotation.is_some() && !self.rotation_asked) || self.owes_aside() || self.out.owes_store(urgent)
+    }
+
+    pub(super) const fn owes_close(&self) -> bool {
+        self.closing && !self.close_asked
     }
 
     fn owes_aside(&self) -> bool {

@@ -38,6 +38,10 @@ impl Own {
 impl Router {
     /// Whether [`hand_own`](Self::hand_own) has something to do.
     pub fn has_own(&self) -> bool {
+        if self.own.receipts.fill(&self.config.limits) {
+            // The application has to settle some of what it has.
+            return false;
+        }
         let outbox = self.own.queue.and_then(|id| self.outboxes.get(id.0));
         let Some(outbox) = outbox.filter(|outbox| outbox.may_send() && !self.own.is_blocked) else {
             return false;
@@ -49,12 +53,13 @@ impl Router {
         }
     }
 
-    /// Hands to the application what is queued for the node itself, until it is full: messages that it had failed at in an earlier
-    /// life, and that were queued again. They are marked as perhaps handed over before.
+    /// Hands to the application what is queued for the node itself, until it is full, or has a window of messages that it has not
+    /// settled: messages that it had failed at in an earlier life, and that were queued again. They are marked as perhaps handed over
+    /// before.
     pub fn hand_own(&mut self, now: Instant, application: &mut dyn Application) {
         self.tick(now);
         let Some(id) = self.own.queue else { return };
-        while !application.is_full() {
+        while !application.is_full() && !self.own.receipts.fill(&self.config.limits) {
             let Some(outbox) = self.outboxes.get(id.0).filter(|outbox| outbox.may_send()) else { return };
             let number = outbox.out.sent();
             let end = match outbox.out.next_piece(u64::MAX - 1, usize::MAX) {

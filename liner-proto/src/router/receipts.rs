@@ -14,6 +14,7 @@ use super::peer::Peer;
 use super::storage::Staged;
 use super::tally::Loss;
 use super::{PeerId, Router, TopicId};
+use crate::config::Limits;
 use crate::effect::DeadReason;
 use crate::id::Predecessor;
 use crate::planted::Fault;
@@ -112,9 +113,12 @@ impl Receipts {
         self.entries.is_empty() && self.gone.is_empty()
     }
 
-    /// Bytes of messages that the application has and that no cursor can cover yet, or ever.
-    pub(super) const fn bytes(&self) -> u64 {
-        self.bytes
+    /// Whether the application has a window of messages that no cursor can cover yet, or ever.
+    pub(super) fn fill(&self, limits: &Limits) -> bool {
+        let messages = (self.entries.len() + self.gone.len()) as u64;
+        let is_full =
+            || self.bytes >= u64::from(limits.window_bytes) || messages >= u64::from(limits.window_messages);
+        messages > 0 && is_full()
     }
 
     /// How far a cursor may go, and the bytes that the session had brought by then: to before the first message that is not

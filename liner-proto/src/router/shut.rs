@@ -23,7 +23,7 @@ impl Router {
     fn is_stuffed(&self, state: &Peer) -> bool {
         let window = u64::from(self.config.limits.window_bytes);
         let is_unstored = self.storage.taken < state.unstored_taken && state.unstored >= window;
-        is_unstored || state.receipts.bytes() >= window
+        is_unstored || state.receipts.fill(&self.config.limits)
     }
 
     /// A session of a peer ends: what it brought counts against the next one.

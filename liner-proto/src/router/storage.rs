@@ -135,6 +135,11 @@ impl Storage {
         self.staged.push_back(staged);
     }
 
+    /// Whether a message of the node's queue is a dead letter that is not committed.
+    fn has_letter_of(&self, name: &str) -> bool {
+        self.staged.iter().any(|staged| matches!(staged, Staged::Dead { peer, .. } if **peer == *name))
+    }
+
     pub(super) fn stage(&mut self, staged: Staged) -> bool {
         if self.staged.len() >= STAGED_MAX {
             return false;
@@ -263,7 +268,10 @@ impl Router {
         let ready = |(from, to): &(OutboxId, OutboxId)| {
             plain(*to) && outboxes.get(from.0).is_some_and(|outbox| outbox.opened == Opened::Yes)
         };
-        if self.storage.moves.is_empty() || !self.storage.moves.iter().all(ready) {
+        // What a queue is moved to may have the name of one that is to be closed first.
+        let closes = |id: &OutboxId| outboxes.get(id.0).is_some_and(Outbox::owes_close);
+        let is_due = !self.storage.moves.is_empty() && !self.storage.outboxes.iter().any(closes);
+        if !is_due || !self.storage.moves.iter().all(ready) {
             return None;
         }
         let id = self.storage.last + 1;
@@ -351,9 +359,10 @@ impl Router {
             return true;
         }
         // The trims of a queue that is moved belong with the rows that it was moved to, those of the node's own queue with the letters
-        // that its messages have become.
-        let is_early = outbox.opened == Opened::Yes && outbox.rotation.is_none();
-        if !is_early || outbox.is_moved() || self.own.is_queue(id) {
+        // that its messages have become, if there are such.
+        let is_early = outbox.opened == Opened::Yes && outbox.rotation.is_none() && !outbox.is_moved();
+        let own_name = &*self.config.name;
+        if !is_early || (self.own.is_queue(id) && self.storage.has_letter_of(own_name)) {
             return false;
         }
         outbox.emit_owed(batch_id, urgent, false, batch);

@@ -14,6 +14,8 @@ pub(super) struct Topics {
     free: Vec<TopicId>,
     /// Topics that something is kept for.
     kept: BTreeSet<TopicId>,
+    /// How many rows there are of a peer that only others speak of, if there are any.
+    heard: BTreeMap<PeerId, usize>,
     /// The topic that was looked up last: applications send many messages to one.
     last: Option<TopicId>,
 }
@@ -153,6 +155,7 @@ impl Topics {
         if let Some(row) = topic.rows.iter_mut().find(|row| row.peer == peer) {
             if core::mem::take(&mut row.heard) {
                 row.address = address.into();
+                self.forget_heard(peer, 1);
                 return Subscribed::Confirmed;
             }
             if &*row.address == address {
@@ -175,7 +178,22 @@ impl Topics {
             return false;
         }
         topic.rows.push(Row { peer, address: address.into(), heard: true });
+        *self.heard.entry(peer).or_default() += 1;
         true
+    }
+
+    /// How many rows there are of a peer that only others speak of.
+    pub(super) fn heard_rows(&self, peer: PeerId) -> usize {
+        self.heard.get(&peer).copied().unwrap_or(0)
+    }
+
+    fn forget_heard(&mut self, peer: PeerId, count: usize) {
+        if let Some(heard) = self.heard.get_mut(&peer) {
+            *heard -= count;
+            if *heard == 0 {
+                self.heard.remove(&peer);
+            }
+        }
     }
 
     /// Nobody says any more that the peer takes other topics than those to `keep` and those that it has told itself. Says how many
@@ -189,6 +207,7 @@ impl Topics {
                 removed += 1;
             }
         }
+        self.forget_heard(peer, removed);
         removed
     }
 
@@ -201,7 +220,9 @@ impl Topics {
     pub(super) fn unsubscribe(&mut self, id: TopicId, peer: PeerId) -> Option<Row> {
         let rows = &mut self.topics.get_mut(id.0)?.rows;
         let index = rows.iter().position(|row| row.peer == peer)?;
-        Some(rows.remove(index))
+        let row = rows.remove(index);
+        self.forget_heard(peer, row.heard.into());
+        Some(row)
     }
 
     /// Takes a peer out of every topic but those to `keep`.
@@ -215,6 +236,7 @@ impl Topics {
                 removed.push((TopicId(index), topic.rows.remove(row)));
             }
         }
+        self.forget_heard(peer, removed.iter().filter(|(_, row)| row.heard).count());
         removed
     }
 

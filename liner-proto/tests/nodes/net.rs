@@ -11,6 +11,9 @@ use super::{NOW, Node};
 /// A connection: the dialler's index and end, and the other one's.
 type Link = [(usize, ConnId); 2];
 
+/// In place of an end that is lost without that the other one has heard of it.
+const LOST: usize = usize::MAX;
+
 /// Nodes by their index. Each is found at the address that it says, but for `nowhere:1`.
 #[derive(Default)]
 pub(crate) struct Net {
@@ -64,7 +67,8 @@ impl Net {
         panic!("they never come to rest");
     }
 
-    fn turn(&mut self, index: usize) -> bool {
+    /// A node does what there is to do.
+    pub(crate) fn turn(&mut self, index: usize) -> bool {
         if self.down.contains(&index) {
             return false;
         }
@@ -93,7 +97,9 @@ impl Net {
                     let bytes = self.nodes[index].give(from.1);
                     self.bytes += bytes.len();
                     more |= !bytes.is_empty();
-                    self.nodes[to.0].take(to.1, bytes);
+                    if to.0 != LOST {
+                        self.nodes[to.0].take(to.1, bytes);
+                    }
                 }
             }
         }
@@ -112,7 +118,7 @@ impl Net {
 
     fn close(&mut self, end: (usize, ConnId)) {
         let Some(at) = self.links.iter().position(|link| link.contains(&end)) else { return };
-        for (index, conn) in self.links.remove(at) {
+        for (index, conn) in self.links.remove(at).into_iter().filter(|end| end.0 != LOST) {
             let node = &mut self.nodes[index];
             node.router.handle_closed(node.now, conn);
         }
@@ -134,11 +140,19 @@ impl Net {
         self.settle();
     }
 
+    /// The machine of a node loses its power: nobody hears that its connections are gone.
+    pub(crate) fn silence(&mut self, index: usize) {
+        for end in self.links.iter_mut().flatten().filter(|end| end.0 == index) {
+            end.0 = LOST;
+        }
+        self.down.insert(index);
+    }
+
     fn cut_all_but_hear(&mut self, index: usize) {
         let gone: Vec<Link> =
             self.links.iter().filter(|link| link.iter().any(|end| end.0 == index)).copied().collect();
         self.links.retain(|link| link.iter().all(|end| end.0 != index));
-        for (other, conn) in gone.into_iter().flatten().filter(|end| end.0 != index) {
+        for (other, conn) in gone.into_iter().flatten().filter(|end| end.0 != index && end.0 != LOST) {
             let node = &mut self.nodes[other];
             node.router.handle_closed(node.now, conn);
         }

@@ -40,11 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LIVE_EVERY: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    let class = class(args)?;
     let mut watch = Watch::new(Stop::on_signals()?)?;
-    let class = match args.durability {
-        Durability::Power => Class::Power,
-        Durability::Process => Class::Process,
-    };
     let folder = match &args.store {
         Some(StoreUrl::Ram) => None,
         Some(StoreUrl::Sqlite(path)) => Some(Folder::make(path.clone())?),
@@ -62,6 +59,18 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let outcome = bench.measure(&mut out);
     let stopped = bench.node.stop(PATIENCE, &mut ignore).map_err(|error| stop_failure(&error));
     outcome.and(stopped).and(echo.end())
+}
+
+/// What is asked of files.
+fn class(args: &BenchArgs) -> Result<Class, Failure> {
+    match (&args.store, args.durability) {
+        (Some(StoreUrl::Ram), Some(_)) => Err(Failure::Usage(
+            "ram: survives nothing: leave --durability away, or give --store a new folder, as sqlite:PATH"
+                .to_owned(),
+        )),
+        (_, Some(Durability::Power)) => Ok(Class::Power),
+        (_, Some(Durability::Process) | None) => Ok(Class::Process),
+    }
 }
 
 const fn ignore(_: &Message<'_>) {}
@@ -112,7 +121,7 @@ impl Bench<'_> {
         let payload = vec![b'.'; self.args.size as usize];
         let most = (QUEUED_BYTES_MAX / size).clamp(16, QUEUED_MAX);
         let count = self.args.count.unwrap_or(u64::MAX);
-        let (clock, mut sent) = (Clock::start(), 0);
+        let (clock, mut sent, mut passes) = (Clock::start(), 0, false);
         loop {
             let is_over = sent == count || clock.elapsed() >= self.args.time;
             let room = most.saturating_sub(self.node.queued()).min(count - sent).min(SENDS_PER_TURN);
@@ -128,6 +137,10 @@ impl Bench<'_> {
             }
             self.turn(&mut |_| {}, if sent > before { Duration::ZERO } else { LIVE_EVERY })?;
             let rate = Rate { messages: sent - self.node.queued().min(sent), time: clock.elapsed(), size };
+            if !passes && rate.messages > 0 {
+                passes = true;
+                tracing::debug!("the first message is acknowledged");
+            }
             if self.watch.is_stopped() || is_over && self.node.is_idle() {
                 return Ok(rate);
             }

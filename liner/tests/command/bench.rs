@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -46,16 +45,17 @@ fn a_bench_gives_figures_and_cleans_up() {
 fn a_signal_shows_what_there_is() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let bench = Liner::start(folder, &["bench", "--time", "1000m", "--json"]);
+    let bench = Liner::start(folder, &["bench", "--time", "1000m", "--json", "--log", "liner::bench=debug"]);
     assert_eq!(bench.json()["event"], "store");
-    // Nothing says from outside that messages pass; before that it says that nothing was measured.
-    assert_eq!(bench.line_within(Duration::from_millis(300)), None);
+    bench.error_with("the first message is acknowledged");
+    assert_eq!(bench.line_now(), None);
     bench.signal(Signal::INT);
     let ended = bench.end();
-    assert_eq!(ended.code, Some(4), "{:?}", ended.errors);
-    assert!(ended.errors[0].starts_with("liner: stopped"), "{:?}", ended.errors);
-    let was_begun = ended.errors[0].contains("the figures are of what was done by then");
-    assert_eq!(ended.lines.len(), usize::from(was_begun), "{:?}", ended.lines);
+    assert_eq!((ended.code, ended.lines.len()), (Some(4), 1), "{:?} {:?}", ended.lines, ended.errors);
+    let rate: Value = serde_json::from_str(&ended.lines[0]).unwrap();
+    assert_eq!(rate["event"], "rate");
+    assert!(rate["messages"].as_u64().unwrap() > 0 && rate["seconds"].as_f64().unwrap() < 60.0, "{rate}");
+    assert_eq!(ended.errors, ["liner: stopped: the figures are of what was done by then"]);
     assert!(is_empty(folder));
 }
 

@@ -32,6 +32,16 @@ fn what_makes_no_sense_is_refused_with_words_that_help() {
         (&["gateway", "--store", "sqlite:"], &["path is missing"]),
         (&["gateway", "--store", "sqlite:there"], &["`there` is a directory", "sqlite:there/liner.db"]),
         (&["sub", "t", "--store", "ram:x"], &["ram:", "sqlite:x"]),
+        (
+            &["gateway", "--store", "sqlite:a.db?durability=process"],
+            &["sqlite:a.db?durability=process", "--durability"],
+        ),
+        (&["gateway", "--store", "sqlite:a.db?durabilty=process"], &["`durabilty`", "--durability"]),
+        (
+            &["bench", "--store", "sqlite:x?durability=process"],
+            &["sqlite:x?durability=process", "--durability"],
+        ),
+        (&["bench", "--store", "ram:", "--durability", "power"], &["ram:", "--durability"]),
         (&["gateway", "--listen", "0.0.0.0:0"], &["0.0.0.0:0", "--insecure", "127.0.0.1"]),
         (&["gateway", "--listen", "127.0.0.1:0", "--device-listen", "[::]:0"], &["--insecure"]),
         (&["sub", "t", "--listen", "0.0.0.0:0"], &["--insecure"]),
@@ -66,6 +76,11 @@ fn what_makes_no_sense_is_refused_with_words_that_help() {
     for (args, words) in table {
         assert_refused(&run(folder.path(), args), 2, words);
     }
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "nothing was made beside the folder that was there"
+    );
 }
 
 #[test]

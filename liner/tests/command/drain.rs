@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use liner::{Class, Message, Mode, Node};
+use liner::{Builder, Class, Message, Mode, Node};
 use liner_store_sqlite::{Options, SqliteStore};
 use rustix::process::Signal;
 
@@ -14,6 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Messages of the node `edge` for whoever answers at an address, in `edge.db`.
 fn store(folder: &Path, address: &str, count: u32) {
+    store_for(folder, |builder| builder.peer(address), count);
+}
+
+/// The same for whomever the node is told of.
+fn store_for(folder: &Path, tell: impl FnOnce(Builder) -> Builder, count: u32) {
     let options = Options {
         name: "edge".to_owned(),
         durability: Class::Process,
@@ -21,7 +26,7 @@ fn store(folder: &Path, address: &str, count: u32) {
         boot_id: String::new(),
     };
     let store = SqliteStore::open(folder.join("edge.db"), &options).unwrap();
-    let mut node = Node::builder("edge").store(Box::new(store)).peer(address).build().unwrap();
+    let mut node = tell(Node::builder("edge").store(Box::new(store))).build().unwrap();
     let mut handler = |_: &Message<'_>| {};
     for number in 1..=count {
         node.send_stored("numbers", number.to_string().as_bytes(), Mode::All, PATIENCE, &mut handler)
@@ -66,6 +71,23 @@ fn what_an_edge_has_kept_is_delivered_in_order() {
         (ended.code, &ended.errors[..]),
         (Some(0), &["liner: edge has nothing to deliver".to_owned()][..])
     );
+}
+
+#[test]
+fn another_node_at_the_address_of_the_right_one_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let address = format!("127.0.0.1:{}", free_port());
+    store_for(folder, |builder| builder.receiver("numbers", &address, "right"), 1);
+    let sub = ["sub", "numbers", "--name", "other", "--store", "ram:", "--listen", &address];
+    let sub = Liner::start(folder, &sub);
+    sub.error_with("listening on");
+    let draining = Liner::start(folder, &drain("sqlite:edge.db", &["--log", "warn"]));
+    draining.error_with(&format!("other answers at {address}, where right was said to be"));
+    draining.signal(Signal::TERM);
+    let ended = draining.end();
+    assert_eq!(ended.code, Some(4));
+    assert!(ended.errors.join("\n").contains("a message of edge not delivered"), "{:?}", ended.errors);
 }
 
 #[test]

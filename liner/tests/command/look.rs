@@ -1,11 +1,13 @@
 //! What is in a store, seen from outside while its node runs; and what was put aside, which is read, sent again or dropped.
 
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::path::gateway;
-use crate::process::{Ended, Liner, run};
+use crate::process::{Ended, Liner, run, run_with};
 
 const STORE: &str = "sqlite:liner-gateway.db";
 
@@ -73,8 +75,11 @@ fn put_aside(folder: &Path) {
     let (gateway, peers, _) = gateway(folder, &[]);
     subscribe(folder, &peers, "w", "alarms");
     for payload in ["a", "b", "c"] {
-        publish(folder, &peers, &["alarms", payload, "--ttl", "1ms"]);
+        publish(folder, &peers, &["alarms", payload, "--ttl", "300ms"]);
     }
+    // They get too old at the gateway, and not on their way to it.
+    let (_sender, nothing) = channel::<()>();
+    assert_eq!(nothing.recv_timeout(Duration::from_millis(300)), Err(RecvTimeoutError::Timeout));
     let sub = Liner::start(folder, &["sub", "alarms", "--name", "w", "--peer", &peers, "--store", "ram:"]);
     while lines(folder, &["dlq", "list"]).len() < 3 {}
     drop((sub, gateway));
@@ -118,6 +123,29 @@ fn what_was_put_aside_is_read_dropped_and_sent_again() {
         ["c", "a"],
         "in the order in which they were named"
     );
+}
+
+#[test]
+fn a_long_payload_does_not_fill_a_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (gateway, peers, _) = gateway(folder, &[]);
+    subscribe(folder, &peers, "w", "alarms");
+    let payload = [&[0, 0xff][..], &[7; 999_998]].concat();
+    let ended = run_with(folder, &["pub", "alarms", "-", "--peer", &peers], &payload);
+    assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
+    // It takes another topic when it comes back.
+    let sub = Liner::start(folder, &["sub", "news", "--name", "w", "--peer", &peers, "--store", "ram:"]);
+    while lines(folder, &["dlq", "list"]).is_empty() {}
+    drop((sub, gateway));
+    let line = lines(folder, &["dlq", "list"]).remove(0);
+    assert!(
+        line.contains(" unsubscribed alarms - base64:AP8HBwcH") && line.ends_with("… (1000000 bytes)"),
+        "{line}"
+    );
+    assert!(line.len() < 300, "{}", line.len());
+    let whole = objects(folder, &["dlq", "list"]).remove(0);
+    assert_eq!(whole["payload"].as_str().unwrap().len(), 1_333_336, "programs are given all of it");
 }
 
 #[test]

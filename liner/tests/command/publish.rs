@@ -1,11 +1,12 @@
 //! One message at a time: to a device, to a topic, and to nobody.
 
+use std::collections::VecDeque;
 use std::io::Write as _;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 
 use liner::proto::router::NodeConfig;
-use liner::{Framing, Message, Node};
+use liner::{Framing, Handler, Message, Node, Receipt, Settle};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -237,6 +238,57 @@ fn whoever_hands_nothing_on_is_no_gateway() {
     assert_eq!(ended.code, Some(0), "{:?}", ended.errors);
     assert!(ended.lines[0].ends_with("(processed)"), "{:?}", ended.lines);
     assert_eq!(sub.line().unwrap(), "t panel#1 x");
+}
+
+/// Settles the messages that it is given one by one, the next one when it is told to.
+struct Slow {
+    receipts: VecDeque<Receipt>,
+}
+
+impl Handler for Slow {
+    fn message(&mut self, _: &Message<'_>) {}
+
+    fn take(&mut self, message: &Message<'_>) -> Settle {
+        self.receipts.push_back(message.receipt);
+        Settle::Later
+    }
+}
+
+#[test]
+fn the_patience_is_for_the_next_acknowledgement_and_the_rest_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::builder("r").listen("127.0.0.1:0", Framing::Length).subscribe("t").settles_later(true);
+    let mut node = node.build().unwrap();
+    let peer = node.listen_addrs()[0].to_string();
+    let args = ["pub", "t", "x", "--count", "10", "--wait", "2s", "--peer", &peer];
+    let publishing = Liner::start(folder.path(), &args);
+    let mut slow = Slow { receipts: VecDeque::new() };
+    while slow.receipts.len() < 10 {
+        node.drive(Some(Duration::from_millis(10)), &mut slow).unwrap();
+    }
+    // All of them take longer than the patience, and none of them does.
+    let (_sender, nothing) = channel::<()>();
+    for _ in 0..6 {
+        assert_eq!(nothing.recv_timeout(Duration::from_millis(500)), Err(RecvTimeoutError::Timeout));
+        assert!(node.settle(slow.receipts.pop_front().unwrap()));
+        // The commit, and then the acknowledgement.
+        for _ in 0..3 {
+            node.drive(Some(Duration::from_millis(10)), &mut slow).unwrap();
+        }
+    }
+    let (end, ended) = channel();
+    std::thread::spawn(move || end.send(publishing.end()));
+    let ended = loop {
+        node.drive(Some(Duration::from_millis(10)), &mut slow).unwrap();
+        match ended.try_recv() {
+            Ok(ended) => break ended,
+            Err(error) => assert_eq!(error, TryRecvError::Empty),
+        }
+    };
+    let errors = ended.errors.join("\n");
+    assert_eq!(ended.code, Some(5), "{errors}");
+    let told = "6 of 10 messages to t acknowledged, 4 may have arrived: send the others again";
+    assert!(errors.contains(told), "{errors}");
 }
 
 #[test]

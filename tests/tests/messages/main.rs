@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "so a test ends")]
 #![expect(clippy::disallowed_methods, reason = "a test that waits in vain has to end")]
 
+mod directory;
 mod killed;
 mod links;
 
@@ -12,9 +13,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use liner_mio::{
-    Class, Client, Event, Failures, Mode, Reliability, SendError, SendOptions, Status, Store, Taken,
+    Class, Client, ClientSendError, Event, Failures, Mode, Quota, Reliability, SendError, SendOptions,
+    Status, Store, Taken,
 };
-use liner_store_sqlite::{Look, Options, SqliteStore};
+use liner_store_sqlite::{Look, OpenError, Options, SqliteStore};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const KEPT: Reliability = Reliability::AtLeastOnce;
@@ -26,16 +28,30 @@ fn client(path: &Path, name: &str, topic: &str) -> Client {
 
 /// The same at an address of its own.
 fn client_at(path: &Path, name: &str, topic: &str, listen: &str) -> Client {
-    let path = PathBuf::from(path);
-    let options = Options {
+    let (path, options) = (PathBuf::from(path), options(name));
+    let open = move || open(&path, &options).map(|store| Box::new(store) as Box<dyn Store + Send>);
+    Client::new(name, topic, listen, open).unwrap()
+}
+
+fn open(path: &Path, options: &Options) -> Result<SqliteStore, OpenError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match SqliteStore::open(path, options) {
+            // A process that another test is just starting has this one's locks, too, until it has begun.
+            Err(OpenError::NameInUse { .. }) if Instant::now() < end => std::thread::yield_now(),
+            opened => return opened,
+        }
+    }
+}
+
+/// How clients open their files.
+fn options(name: &str) -> Options {
+    Options {
         name: name.to_owned(),
         durability: Class::Process,
         limit_bytes: None,
         boot_id: "this one".to_owned(),
-    };
-    let open =
-        move || SqliteStore::open(&path, &options).map(|store| Box::new(store) as Box<dyn Store + Send>);
-    Client::new(name, topic, listen, open).unwrap()
+    }
 }
 
 type Told = (String, Vec<u8>);
@@ -68,6 +84,14 @@ fn wait_for(client: &Client, topic: &str, count: usize, up: bool) {
     }
 }
 
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < end, "waited in vain");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn m01_several_replicas_are_listed_by_address() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,7 +113,11 @@ fn m01_several_replicas_are_listed_by_address() {
     workers[0].stop().unwrap();
     wait_for(&one, "jobs", 2, true);
     assert_eq!(one.list_addresses("jobs").unwrap().len(), 3);
-    assert_eq!(workers[0].list_addresses("jobs").unwrap().len(), 3, "a stopped one reads the file");
+    assert_eq!(
+        workers[0].list_addresses("jobs").unwrap().len(),
+        2,
+        "a stopped one reads the file: the others"
+    );
 }
 
 /// A node that looks anew, or is started, has to find whoever runs.
@@ -135,6 +163,42 @@ fn m06_a_message_to_all_reaches_each_replica_once() {
     assert!(news.iter().all(|told| told.try_recv().is_err()), "nothing came twice");
 }
 
+/// As much is queued for one of them as may be, each of them in turn.
+#[test]
+fn m06_a_message_to_all_is_queued_for_all_or_for_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let one = client(&file, "one", "to-one");
+    one.set_queue_quota(Quota { messages: 2, bytes: u64::MAX });
+    let _told = run(&one);
+    let workers = ["w1", "w2", "w3"].map(|name| client(&file, name, "news"));
+    let mut news = workers.each_ref().map(run);
+    let send = |payload: &[u8]| one.send_all("news", payload, KEPT);
+    for away in 0..3 {
+        wait_for(&one, "news", 3, true);
+        workers[away].stop().unwrap();
+        wait_for(&one, "news", 2, true);
+        let waits = |name: &str| one.pending_by_peer().unwrap().iter().any(|it| it.name == name);
+        let others = || workers.iter().filter(|worker| worker.unique_name() != workers[away].unique_name());
+        for payload in [b"first", b"other"] {
+            send(payload).unwrap();
+            wait_until(|| !others().any(|worker| waits(&worker.unique_name())));
+        }
+        assert_eq!(send(b"refused"), Err(ClientSendError::Busy { sent: 0 }));
+        assert_eq!(one.pending_count().unwrap(), 2, "for the one that is away, and nothing for the others");
+        // It gets what was sent to all when it is back.
+        news[away] = run(&workers[away]);
+        assert!(one.wait_until_acknowledged(PATIENCE).unwrap());
+        send(b"third").unwrap();
+        assert!(one.wait_until_acknowledged(PATIENCE).unwrap());
+        for told in &news {
+            let had: Vec<Vec<u8>> = told.try_iter().map(|told| told.1).collect();
+            assert_eq!(had, [b"first", b"other", b"third"]);
+        }
+    }
+}
+
+/// Those who come dial nobody: they are found by a look at the file.
 #[test]
 fn m08_a_new_peer_on_the_same_file_is_found_without_a_refresh() {
     let folder = tempfile::tempdir().unwrap();
@@ -147,19 +211,24 @@ fn m08_a_new_peer_on_the_same_file_is_found_without_a_refresh() {
         }
     });
     let told = run(&one);
+    let mut waited = Vec::new();
     for name in ["w1", "w2", "w3"] {
         let worker = client(&file, name, "jobs");
+        worker.configure(|builder| builder.configure(|config| config.dials = false));
         let _jobs = run(&worker);
         let begin = Instant::now();
         let (found, at) = found.recv_timeout(PATIENCE).unwrap();
-        println!("{found} was found after {} ms", at.saturating_duration_since(begin).as_millis());
         assert_eq!(found, name);
+        waited.push(at.saturating_duration_since(begin));
         // Both can send now.
         one.send_to("jobs", name.as_bytes(), KEPT).unwrap();
         worker.send_to("to-one", name.as_bytes(), KEPT).unwrap();
         assert_eq!(next(&told).1, name.as_bytes());
         assert!(one.wait_until_acknowledged(PATIENCE).unwrap());
     }
+    // A machine that is busy with something else may hold up one of them.
+    waited.sort();
+    assert!(waited[1] < Duration::from_secs(3), "they were found after {waited:?}");
 }
 
 #[test]
@@ -300,31 +369,6 @@ fn m18_receivers_that_are_known_from_the_start_are_kept_in_the_file() {
     assert_eq!((listed(&again, "t"), listed(&again, "u")), (two.clone(), two));
     assert_eq!(again.pending_by_peer().unwrap(), pending, "of a stopped one, from the file");
     assert_eq!(again.pending_count().unwrap(), 2);
-}
-
-#[test]
-fn m19_many_that_begin_with_the_same_topic_at_once_lose_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("shared.db");
-    let one = client(&file, "one", "to-one");
-    let told = run(&one);
-    std::thread::scope(|scope| {
-        for number in 0..16 {
-            let file = &file;
-            scope.spawn(move || {
-                let worker = client(file, &format!("w{number}"), "jobs");
-                let _jobs = run(&worker);
-                wait_for(&worker, "to-one", 1, false);
-                worker.send_to("to-one", b"here", KEPT).unwrap();
-                assert!(worker.wait_until_acknowledged(PATIENCE).unwrap());
-            });
-        }
-    });
-    let had: BTreeSet<String> = (0..16).map(|_| next(&told).0).collect();
-    assert_eq!(had.len(), 16);
-    let names: BTreeSet<String> =
-        one.list_addresses("jobs").unwrap().into_iter().map(|known| known.name).collect();
-    assert_eq!(names.len(), 16, "{names:?}");
 }
 
 #[test]
