@@ -120,6 +120,28 @@ fn m01_several_replicas_are_listed_by_address() {
     );
 }
 
+/// A node that looks anew, or is started, has to find whoever runs.
+#[test]
+fn the_row_of_a_replica_that_runs_comes_back_after_another_one_has_cleared_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.db");
+    let workers = ["w1", "w2"].map(|name| client(&file, name, "jobs"));
+    let _jobs = workers.each_ref().map(run);
+    wait_for(&workers[0], "jobs", 1, true);
+    workers[0].stop().unwrap();
+    workers[0].clear_addresses_of_topic().unwrap();
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let rows = Look::open(&file).unwrap().subscriptions().unwrap();
+        let names: Vec<&str> = rows.iter().map(|row| &*row.name).collect();
+        if names == ["w2"] {
+            return;
+        }
+        assert!(names.is_empty() && Instant::now() < end, "{rows:?}");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn m06_a_message_to_all_reaches_each_replica_once() {
     let folder = tempfile::tempdir().unwrap();
