@@ -136,7 +136,7 @@ impl World {
     }
 
     /// Something is on its way to an end of a link, behind what is on its way there already.
-    fn reach_end(&mut self, link: usize, end: usize, step: Step) {
+    fn deliver(&mut self, link: usize, end: usize, step: Step) {
         let at = self.after(self.slow).max(self.links[link].arrives[end]);
         self.links[link].arrives[end] = at;
         self.at(at, step);
@@ -189,7 +189,7 @@ impl World {
                         let (nodes, conns) = ([from, to], [None, Some(conn)]);
                         self.links.push(Link { nodes, conns, arrives: [self.now; 2], broken: false });
                         let link = self.links.len() - 1;
-                        self.reach_end(link, 0, Step::Dialed(link, life, dial));
+                        self.deliver(link, 0, Step::Dialed(link, life, dial));
                         self.drain(to);
                     }
                     None if life == self.lives[from] => {
@@ -202,7 +202,7 @@ impl World {
             Step::Dialed(link, life, dial) => {
                 let from = self.links[link].nodes[0];
                 if life != self.lives[from] {
-                    return self.reach_end(link, 1, Step::Closed(link, 1));
+                    return self.deliver(link, 1, Step::Closed(link, 1));
                 }
                 let conn = self.nodes[from].router.handle_dialed(self.now, dial, Framing::Length);
                 self.links[link].conns[0] = Some(conn);
@@ -223,8 +223,8 @@ impl World {
                 let link = self.links.iter().position(|other| other.conns == link && !other.broken);
                 let link = link.expect("counted");
                 self.links[link].broken = true;
-                self.reach_end(link, 0, Step::Closed(link, 0));
-                self.reach_end(link, 1, Step::Closed(link, 1));
+                self.deliver(link, 0, Step::Closed(link, 0));
+                self.deliver(link, 1, Step::Closed(link, 1));
             }
         }
     }
@@ -248,7 +248,7 @@ impl World {
         for link in 0..self.links.len() {
             for end in 0..2 {
                 if self.links[link].nodes[end] == index && self.links[link].conns[end].take().is_some() {
-                    self.reach_end(link, 1 - end, Step::Closed(link, 1 - end));
+                    self.deliver(link, 1 - end, Step::Closed(link, 1 - end));
                 }
             }
         }
@@ -286,7 +286,7 @@ impl World {
                     if !bytes.is_empty() {
                         more = true;
                         if !broken {
-                            self.reach_end(link, 1 - end, Step::Bytes(link, 1 - end, bytes));
+                            self.deliver(link, 1 - end, Step::Bytes(link, 1 - end, bytes));
                         }
                     }
                 }
@@ -318,7 +318,7 @@ impl World {
         self.links[link].conns[end] = None;
         self.nodes[index].router.handle_closed(self.now, conn);
         if !self.links[link].broken {
-            self.reach_end(link, 1 - end, Step::Closed(link, 1 - end));
+            self.deliver(link, 1 - end, Step::Closed(link, 1 - end));
         }
     }
 
