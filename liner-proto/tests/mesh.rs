@@ -372,53 +372,6 @@ fn a_node_that_nobody_finds_is_taken_for_an_invention() {
     assert_eq!(node.router.send(node.now, "u", b"", Mode::One), Err(SendError::NoAddress));
 }
 
-/// The sender starts anew before what was invented is refuted, and nobody repeats it.
-#[test]
-fn what_was_queued_for_an_invention_returns_after_a_restart() {
-    let mut net = Net::default();
-    replicas(&mut net, 1);
-    let teller = net.add("teller", |_| {});
-    let invention = unreachable(&mut net, "x");
-    net.subscribe(invention, "t");
-    net.name(invention, "teller:1");
-    let sender = net.add("sender", |_| {});
-    net.name(0, "sender:1");
-    net.name(teller, "sender:1");
-    net.pass(SECOND);
-    net.kill(0);
-    send(&mut net, sender, "t", 10, Mode::One);
-    let queued = |net: &Net| ["r0", "x"].map(|name| net.nodes[sender].router.queued_for(name));
-    assert_eq!(queued(&net), [5, 5]);
-    net.kill(teller);
-    net.kill(sender);
-    net.revive(sender, &[]);
-    assert_eq!(queued(&net), [5, 5]);
-    net.pass(Duration::from_secs(20));
-    assert_eq!(queued(&net), [10, 0]);
-    assert_eq!(net.nodes[sender].held().queues.get("x"), None, "its name is forgotten");
-}
-
-/// It leaves no more in the store than what was invented does.
-#[test]
-fn what_is_queued_for_a_gateway_stays_queued_for_it_after_a_restart() {
-    let mut net = Net::default();
-    let gateway = net.add("gateway", |config| config.takes_custody = true);
-    let sender = net.add("sender", |_| {});
-    net.name(sender, "gateway:1");
-    net.pass(SECOND);
-    net.silence(gateway);
-    send(&mut net, sender, "q", 2, Mode::All);
-    assert_eq!(net.nodes[sender].router.queued_for("gateway"), 2);
-    net.kill(sender);
-    net.revive(sender, &[]);
-    net.name(sender, "gateway:1");
-    net.pass(Duration::from_secs(60));
-    assert_eq!(net.nodes[sender].router.queued_for("gateway"), 2);
-    net.revive(gateway, &[]);
-    net.pass(SECOND);
-    assert_eq!(net.nodes[gateway].router.queued(), 2);
-}
-
 #[test]
 fn topics_that_others_take_no_more_are_not_known_any_more() {
     let mut net = Net::default();

@@ -187,12 +187,6 @@ impl Dials {
         self.targets.iter().any(|target| target.named && &*target.address == address)
     }
 
-    /// Whether the node may be where somebody is dialled whoever he is.
-    pub(super) fn may_lead_to(&self, peer: PeerId) -> bool {
-        let mut dialled = self.targets.iter().filter(|target| target.named || target.outbox.is_some());
-        dialled.any(|target| target.peer.is_none_or(|other| other == peer))
-    }
-
     /// Notes whether another node than the right one answers at an address, and says whether that is news.
     pub(super) fn note_wrong(&mut self, id: DialId, is_wrong: bool) -> bool {
         let Some(target) = self.get_mut(id) else { return false };

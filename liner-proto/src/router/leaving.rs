@@ -66,25 +66,10 @@ impl Router {
                 self.set_lease(peer);
             } else if is_given_up {
                 self.depart(peer);
-            } else if self.is_unknown(peer) {
-                // Who answers at an address that is named may be it.
-                if self.dials.may_lead_to(peer) { self.set_lease(peer) } else { self.depart(peer) }
             } else {
                 self.return_or_forget(peer);
             }
         }
-    }
-
-    /// Whether nothing is known of a node but a queue of an earlier life from which it has never taken anything: others had spoken of it,
-    /// and nobody does any more. Of one that was named by its address, and only hands on what it takes, no more may be known.
-    fn is_unknown(&self, peer: PeerId) -> bool {
-        let Some(state) = self.peers.get(peer.0) else { return false };
-        let is_new = |outbox: &super::Outbox| {
-            let out = &outbox.out;
-            out.queued() > 0 && out.acked() == 0 && out.predecessor().is_none() && outbox.forgetting.is_none()
-        };
-        let outbox = state.outbox.and_then(|id| self.outboxes.get(id.0));
-        !self.is_met(peer) && state.has_left_nothing() && outbox.is_some_and(is_new)
     }
 
     /// A subscriber is gone, and what was queued for it goes where it belongs.

@@ -58,9 +58,8 @@ impl Router {
         waiting
     }
 
-    /// Forgets who takes a topic, in the store too. What is queued for them stays queued, but after a restart for one that is away, has no
-    /// other row, and has never sent or taken anything: it is taken for one that others had invented. Those who are connected, or connect
-    /// later, are known again as soon as they say anew what they take. Returns how many there were. Those stay that the store cannot be told of
+    /// Forgets who takes a topic, in the store too. What is queued for them stays queued; those who are connected, or connect later,
+    /// are known again as soon as they say anew what they take. Returns how many there were. Those stay that the store cannot be told of
     /// now, because too much waits for it: call it again then.
     pub fn clear_topic_rows(&mut self, now: Instant, topic: &str) -> usize {
         self.tick(now);
