@@ -31,7 +31,8 @@ pub(super) struct Blocked {
     topics: HashMap<Box<str>, usize>,
     /// Posted ones that have left, of all that have ever come.
     left: u64,
-    calls: VecDeque<Begun>,
+    /// Calls, and how many posted messages have to leave before each.
+    calls: VecDeque<(u64, Begun)>,
     /// Those who wait for what was posted before them, and for how many that is.
     waits: Vec<(u64, Begun)>,
 }
@@ -44,18 +45,27 @@ impl Blocked {
             return !self.posted.is_empty();
         }
         let topic = &begun.job.topic;
-        self.topics.contains_key(topic) || self.calls.iter().any(|call| call.job.topic == *topic)
+        self.topics.contains_key(topic) || self.calls.iter().any(|(_, call)| call.job.topic == *topic)
     }
 
     pub(super) fn push(&mut self, begun: Begun) {
         if begun.is_posted() {
             *self.topics.entry(begun.job.topic.clone()).or_default() += 1;
             self.posted.push_back(begun);
-        } else if begun.job.end == JobEnd::Sent {
-            self.calls.push_back(begun);
-        } else {
-            self.waits.push((self.left + self.posted.len() as u64, begun));
+            return;
         }
+        let behind = self.left + self.posted.len() as u64;
+        if begun.job.end == JobEnd::Sent {
+            let behind = if self.topics.contains_key(&begun.job.topic) { behind } else { 0 };
+            self.calls.push_back((behind, begun));
+        } else {
+            self.waits.push((behind, begun));
+        }
+    }
+
+    /// Back where it was, as there is no room yet: what was posted since does not go before it.
+    pub(super) fn push_tried(&mut self, call: Begun) {
+        self.calls.push_back((0, call));
     }
 
     /// Back where it came from.
@@ -77,11 +87,19 @@ impl Blocked {
         Some(begun)
     }
 
-    /// Calls that may find room now, and those that nothing posted is before any more.
-    pub(super) fn take_calls(&mut self) -> Vec<Begun> {
+    /// Calls that nothing posted is before any more, and those that have waited for long enough.
+    pub(super) fn take_calls(&mut self, now: Instant) -> Vec<Begun> {
         let left = self.left;
-        let calls = self.calls.drain(..);
-        calls.chain(self.waits.extract_if(.., |(behind, _)| *behind <= left).map(|(_, wait)| wait)).collect()
+        let is_due = |(behind, call): &(u64, Begun)| *behind <= left || call.until <= now;
+        let (due, held) = core::mem::take(&mut self.calls).into_iter().partition(is_due);
+        self.calls = held;
+        VecDeque::into_iter(due).map(|(_, call)| call).collect()
+    }
+
+    /// Those who wait for what was posted before them, and all of that has left.
+    pub(super) fn take_waits(&mut self) -> Vec<Begun> {
+        let left = self.left;
+        self.waits.extract_if(.., |(behind, _)| *behind <= left).map(|(_, wait)| wait).collect()
     }
 
     /// Those who have waited for too long for what was posted before them.
@@ -95,13 +113,13 @@ impl Blocked {
 
     /// When the first of them has waited for long enough.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let waits = self.waits.iter().map(|(_, wait)| wait);
-        self.posted.front().into_iter().chain(&self.calls).chain(waits).map(|begun| begun.until).min()
+        let behind = self.calls.iter().chain(&self.waits).map(|(_, begun)| begun);
+        self.posted.front().into_iter().chain(behind).map(|begun| begun.until).min()
     }
 
     /// Any of them: what was posted in its order, and whoever waits for it behind it.
     pub(super) fn pop(&mut self) -> Option<Begun> {
-        let begun = self.pop_posted().or_else(|| self.calls.pop_front());
+        let begun = self.pop_posted().or_else(|| self.calls.pop_front().map(|(_, call)| call));
         begun.or_else(|| self.waits.pop().map(|(_, wait)| wait))
     }
 }
@@ -113,15 +131,18 @@ mod tests {
     use super::super::command::Ticket;
     use super::*;
 
+    const UNTIL: core::time::Duration = core::time::Duration::from_secs(1);
+
     fn begun(topic: &str, end: Option<JobEnd>) -> Begun {
         let promise = end.map(|_| Ticket::new(1).1);
         let job = Job::new(topic, vec![Box::from(*b"x")], SendOptions::default(), promise);
         let job = Job { end: end.unwrap_or(JobEnd::Sent), ..job };
-        Begun { job, next: 0, until: Instant::ZERO, has_looked: false }
+        Begun { job, next: 0, until: Instant::ZERO + UNTIL, has_looked: false }
     }
 
     #[test]
     fn what_is_posted_keeps_its_order_and_calls_wait_for_their_topic() {
+        let (early, until) = (Instant::ZERO, Instant::ZERO + UNTIL);
         let mut blocked = Blocked::default();
         assert!(!blocked.holds_up(&begun("a", None)));
         blocked.push(begun("a", None));
@@ -136,11 +157,18 @@ mod tests {
         blocked.push(begun("c", None));
         let topics =
             |calls: Vec<Begun>| -> Vec<Box<str>> { calls.into_iter().map(|call| call.job.topic).collect() };
-        assert_eq!(topics(blocked.take_calls()), [Box::from("b")]);
+        blocked.push(begun("a", Some(JobEnd::Sent)));
+        assert_eq!(topics(blocked.take_calls(early)), [Box::from("b")]);
         let first = blocked.pop_posted();
         first.into_iter().for_each(|first| blocked.push_front_posted(first));
-        assert_eq!(topics(blocked.take_calls()), [] as [Box<str>; 0], "it has not left");
+        blocked.push(begun("a", None));
+        assert_eq!(topics(blocked.take_calls(early)), [] as [Box<str>; 0], "it has not left");
+        assert_eq!(topics(blocked.take_waits()), [] as [Box<str>; 0]);
         let _ = blocked.pop_posted();
-        assert_eq!(topics(blocked.take_calls()), [Box::from("")], "what came later is not waited for");
+        assert_eq!(topics(blocked.take_waits()), [Box::from("")], "what came later is not waited for");
+        let _ = blocked.pop_posted();
+        assert_eq!(topics(blocked.take_calls(early)), [Box::from("a")], "nor by a call");
+        blocked.push(begun("a", Some(JobEnd::Sent)));
+        assert_eq!(topics(blocked.take_calls(until)), [Box::from("a")], "and none is held for too long");
     }
 }

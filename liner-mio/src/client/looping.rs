@@ -206,12 +206,18 @@ impl Loop {
                 break;
             }
         }
-        for begun in self.blocked.take_calls() {
-            match begun.job.end {
-                JobEnd::Sent => self.begin(begun),
-                // What was posted since is not waited for.
-                JobEnd::Flushed | JobEnd::Acknowledged(_) => self.sent(begun.job, begun.until),
-            }
+        // What was posted since is not waited for.
+        let now = self.clock.now();
+        let mut held: Vec<Box<str>> = Vec::new();
+        for begun in self.blocked.take_calls(now) {
+            // Those that were handed over after a call to the same topic that has no room come after it.
+            let is_behind = begun.until > now && held.contains(&begun.job.topic);
+            let Some(begun) = (if is_behind { Some(begun) } else { self.send(begun) }) else { continue };
+            held.push(begun.job.topic.clone());
+            self.blocked.push_tried(begun);
+        }
+        for begun in self.blocked.take_waits() {
+            self.sent(begun.job, begun.until);
         }
         self.note_posted();
     }

@@ -173,14 +173,22 @@ impl Client {
         let dispatcher = spawn("liner-dispatch", move || dispatcher.run())?;
         let (tell, begun) = sync_channel(1);
         // Nothing is written before both threads are there: of a run that cannot begin nothing remains.
-        let begun = spawn("liner-loop", move || looping.run(&tell)).and_then(|thread| match begun.recv() {
-            Ok(begun) => begun.map(|()| thread).map_err(RunError::Drive),
-            Err(_) => Err(RunError::Panicked),
+        let begun = spawn("liner-loop", move || looping.run(&tell)).and_then(|thread| {
+            let error = match begun.recv() {
+                Ok(Ok(())) => return Ok(thread),
+                Ok(Err(error)) => RunError::Drive(error),
+                Err(_) => RunError::Panicked,
+            };
+            // Its store and its sockets are free again before anybody is told.
+            let _ = thread.join();
+            Err(error)
         });
         let loop_thread = match begun {
             Ok(thread) => thread,
             Err(error) => {
                 dispatch.end();
+                // A status callback may ask for the client meanwhile.
+                drop(running);
                 let _ = dispatcher.join();
                 return Err(error);
             }
