@@ -56,16 +56,17 @@ impl Blocked {
         }
         let behind = self.left + self.posted.len() as u64;
         if begun.job.end == JobEnd::Sent {
-            let behind = if self.topics.contains_key(&begun.job.topic) { behind } else { 0 };
             self.calls.push_back((behind, begun));
         } else {
             self.waits.push((behind, begun));
         }
     }
 
-    /// Back where it was, as there is no room yet: what was posted since does not go before it.
-    pub(super) fn push_tried(&mut self, call: Begun) {
-        self.calls.push_back((0, call));
+    /// Back to the front, in their order, as there is no room yet: nothing posted is before them any more.
+    pub(super) fn put_back_calls(&mut self, calls: Vec<Begun>) {
+        for call in calls.into_iter().rev() {
+            self.calls.push_front((0, call));
+        }
     }
 
     /// Back where it came from.
@@ -87,10 +88,12 @@ impl Blocked {
         Some(begun)
     }
 
-    /// Calls that nothing posted is before any more, and those that have waited for long enough.
+    /// Calls that nothing posted to their topic is before any more, and those that have waited for long enough.
     pub(super) fn take_calls(&mut self, now: Instant) -> Vec<Begun> {
-        let left = self.left;
-        let is_due = |(behind, call): &(u64, Begun)| *behind <= left || call.until <= now;
+        let (left, topics) = (self.left, &self.topics);
+        let is_due = |(behind, call): &(u64, Begun)| {
+            *behind <= left || !topics.contains_key(&call.job.topic) || call.until <= now
+        };
         let (due, held) = core::mem::take(&mut self.calls).into_iter().partition(is_due);
         self.calls = held;
         VecDeque::into_iter(due).map(|(_, call)| call).collect()
@@ -167,7 +170,12 @@ mod tests {
         let _ = blocked.pop_posted();
         assert_eq!(topics(blocked.take_waits()), [Box::from("")], "what came later is not waited for");
         let _ = blocked.pop_posted();
-        assert_eq!(topics(blocked.take_calls(early)), [Box::from("a")], "nor by a call");
+        let due = blocked.take_calls(early);
+        assert_eq!(due.len(), 1, "nor by a call");
+        // It finds no room, and is before a call that came after it.
+        blocked.push(begun("b", Some(JobEnd::Sent)));
+        blocked.put_back_calls(due);
+        assert_eq!(topics(blocked.take_calls(early)), ["a", "b"].map(Box::from));
         blocked.push(begun("a", Some(JobEnd::Sent)));
         assert_eq!(topics(blocked.take_calls(until)), [Box::from("a")], "and none is held for too long");
     }

@@ -208,14 +208,14 @@ impl Loop {
         }
         // What was posted since is not waited for.
         let now = self.clock.now();
-        let mut held: Vec<Box<str>> = Vec::new();
+        let mut held: Vec<Begun> = Vec::new();
         for begun in self.blocked.take_calls(now) {
-            // Those that were handed over after a call to the same topic that has no room come after it.
-            let is_behind = begun.until > now && held.contains(&begun.job.topic);
-            let Some(begun) = (if is_behind { Some(begun) } else { self.send(begun) }) else { continue };
-            held.push(begun.job.topic.clone());
-            self.blocked.push_tried(begun);
+            // It comes after those that were handed over before it to the same topic, if there is no room for them.
+            let is_behind =
+                begun.until > now && held.iter().any(|before| before.job.topic == begun.job.topic);
+            held.extend(if is_behind { Some(begun) } else { self.send(begun) });
         }
+        self.blocked.put_back_calls(held);
         for begun in self.blocked.take_waits() {
             self.sent(begun.job, begun.until);
         }
