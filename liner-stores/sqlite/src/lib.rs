@@ -21,7 +21,6 @@
 //! hand. `docs/operators.md` has what to ask them.
 
 mod ballast;
-mod check;
 mod deliveries;
 mod directory;
 mod error;
@@ -30,7 +29,6 @@ mod inbox;
 mod inserted;
 mod look;
 mod names;
-mod numbers;
 mod open;
 mod orphans;
 mod queues;

@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 
 use liner_proto::effect::{DeadReason, Queue};
 use liner_proto::wire::record::{self, Record};
+use liner_store::byhand::PAYLOAD_MAX;
+use liner_store::checksums;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::deliveries;
-use crate::directory::{dead_letter_checksum, each_row};
+use crate::directory::each_row;
 use crate::error::{OpenError, is_damage, is_locked};
 use crate::open::{PATIENCE, sqlite};
 use crate::queues::next_key;
 use crate::row::{QUEUES, QueueRow};
 use crate::schema::{self, Verdict};
 use crate::turn::Failure;
-use crate::view::PAYLOAD_MAX;
 use crate::{file, inserted, names, reading};
 
 /// Of dead letters that are read at a time no more than this is in memory, and one beyond it.
@@ -408,7 +409,7 @@ fn letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<DeadLetter> {
     let (id, owner, peer, topic) = (row.get(0)?, text(1), text(2), text(3));
     let (reason, record, crc) = (number(4), bytes(5), number(6));
     let sound = reason
-        .is_some_and(|reason| crc == Some(dead_letter_checksum([&owner, &peer, &topic], reason, record)));
+        .is_some_and(|reason| crc == Some(checksums::dead_letter([&owner, &peer, &topic], reason, record)));
     let payload = match record::decode(record) {
         Ok(Record::Message { payload, .. }) if sound => Some(payload.to_vec()),
         _ => None,
