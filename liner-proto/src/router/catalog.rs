@@ -54,6 +54,12 @@ pub enum Standing {
     Unleased,
 }
 
+impl Catalog {
+    pub(super) const fn is_asked(&self) -> bool {
+        self.is_asked
+    }
+}
+
 impl DirectoryRows {
     /// Takes a row of the store.
     pub fn push(&mut self, topic: &str, address: &str, name: &str) {
@@ -94,6 +100,7 @@ impl Router {
         }
         self.catalog.is_asked = true;
         self.catalog.due = self.now + pause;
+        self.note_asked(true);
         true
     }
 
@@ -138,10 +145,12 @@ impl Router {
         self.catalog.own_version = self.rows_version;
     }
 
-    /// The store has told its directory: nothing if that has not changed since the node asked last.
+    /// The store has told its directory, because it was asked or because word has come that others have changed it: nothing if that is
+    /// as it was when it was told last.
     pub fn handle_directory(&mut self, now: Instant, told: Result<Option<DirectoryRows>, StoreFault>) {
         self.tick(now);
         self.catalog.is_asked = false;
+        self.note_answered();
         // What cannot be read now is asked for again.
         let Ok(Some(DirectoryRows { mut rows, standings: _ })) = told else { return };
         self.miss_own_rows(&rows);

@@ -45,7 +45,7 @@ use std::path::PathBuf;
 use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::Class;
 use liner_proto::router::DirectoryRows;
-use liner_proto::store::Store;
+use liner_proto::store::{Capabilities, Store};
 use rusqlite::Connection;
 
 pub use error::OpenError;
@@ -196,8 +196,8 @@ impl Store for SqliteStore {
         self.guarded(Self::count_inbox).map(Some)
     }
 
-    fn is_shared(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { shared: true, inbox: true, ..Capabilities::NONE }
     }
 
     fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {
