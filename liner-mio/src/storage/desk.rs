@@ -143,3 +143,38 @@ impl Desk {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With a request always there.
+    #[test]
+    fn a_worker_that_is_never_idle_hears_of_changes_too() {
+        let (desk, clock) = (Desk::new(Some(Box::new(|| {}))), Clock::start());
+        let mut news = true;
+        while news || clock.now() < Instant::ZERO + Duration::from_secs(20) {
+            desk.put(Request::ReadDirectory);
+            match desk.next(&clock) {
+                Next::Request(_) => {}
+                Next::Listen(patience) => {
+                    assert_eq!(patience, Duration::ZERO, "the request waits");
+                    desk.note_heard(&clock, core::mem::take(&mut news));
+                }
+                Next::Look => return assert!(!news, "nobody has told it"),
+                Next::End => panic!("nobody has ended it"),
+            }
+        }
+        panic!("it has heard, and does not look");
+    }
+
+    #[test]
+    fn without_notices_nothing_is_listened_for_and_what_is_here_is_done_before_the_end() {
+        let (desk, clock) = (Desk::new(None), Clock::start());
+        desk.put(Request::ReadDirectory);
+        desk.end();
+        assert!(matches!(desk.next(&clock), Next::Request(_)));
+        assert!(matches!(desk.next(&clock), Next::End));
+        assert!(!desk.pause(&clock, clock.now() + Duration::from_secs(3600)), "it has ended");
+    }
+}

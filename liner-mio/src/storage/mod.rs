@@ -71,8 +71,15 @@ enum Done {
     Read(Result<Option<DirectoryRows>, StoreFault>),
     /// Nobody knows yet what became of the commit that was asked for.
     Unresolved,
-    Committed { id: BatchId, outcome: Outcome },
-    Loaded { request: LoadRequest, result: Result<Loaded, StoreFault>, bytes: Vec<u8> },
+    Committed {
+        id: BatchId,
+        outcome: Outcome,
+    },
+    Loaded {
+        request: LoadRequest,
+        result: Result<Loaded, StoreFault>,
+        bytes: Vec<u8>,
+    },
 }
 
 /// What was done for the store.

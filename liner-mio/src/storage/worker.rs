@@ -12,7 +12,7 @@ use std::time::Duration;
 use liner_proto::effect::{Batch, Outcome, StoreFault};
 use liner_proto::rng::Rng;
 use liner_proto::router::StoreRequest;
-use liner_proto::store::{Notices, Store, apply};
+use liner_proto::store::{Notices, Store, apply, resolved};
 use liner_proto::timer::BackOff;
 use mio::Waker;
 
@@ -199,9 +199,8 @@ impl Work<'_> {
         let begun = self.clock.now();
         let (mut back_off, mut is_told) = (BackOff::new(begun), false);
         loop {
-            match self.store.resolve() {
-                Err(StoreFault::Unavailable) => {}
-                known => return Some(known),
+            if let Some(known) = resolved(self.store.resolve()) {
+                return Some(known);
             }
             let now = self.clock.now();
             if !is_told && now.since(begun) >= UNRESOLVED_AFTER {

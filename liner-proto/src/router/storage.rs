@@ -3,10 +3,10 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::absence::Absence;
 use super::dead::topics_of;
 use super::event::Event;
 use super::inbox::Asked;
-use super::absence::Absence;
 use super::loads::{LoadRequest, Loads};
 use super::outbox::{Aside, Opened, Outbox};
 use super::{OutboxId, PeerId, Router};

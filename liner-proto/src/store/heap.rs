@@ -5,9 +5,9 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{Capabilities, Store};
 use super::head::Head;
 use super::run::{Copied, Measure, Walk, copy_above, measure};
+use super::{Capabilities, Store};
 use crate::effect::{DeadReason, InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use crate::id::{Class, Epoch};
 

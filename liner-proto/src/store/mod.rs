@@ -56,7 +56,8 @@ pub trait Store {
     ///
     /// # Errors
     /// [`StoreFault::Unavailable`] if that cannot be said yet: ask again. [`StoreFault::Unknown`] if it never will. After any other
-    /// fault nothing of the turn remains.
+    /// fault nothing of the turn remains: [`StoreFault::Refused`] if there is no other reason than that the commit did not come to pass.
+    /// What was asked for is asked for again then.
     fn resolve(&mut self) -> Result<(), StoreFault> {
         Err(StoreFault::Unknown)
     }
@@ -182,6 +183,16 @@ pub fn apply<S: Store + ?Sized>(store: &mut S, batch: &crate::effect::Batch) -> 
     crate::effect::Outcome { groups, fault }
 }
 
+/// What has become of a commit, as [`Store::resolve`] says; nothing if that cannot be said yet.
+pub const fn resolved(answer: Result<(), StoreFault>) -> Option<Result<(), StoreFault>> {
+    match answer {
+        Err(StoreFault::Unavailable) => None,
+        // As if the store had been away.
+        Err(StoreFault::Refused) => Some(Err(StoreFault::Unavailable)),
+        known => Some(known),
+    }
+}
+
 /// Executes a batch on a store, as a shell does in place: it cannot wait for a store that is away.
 ///
 /// Every group that was applied is committed, also when a later one failed. What became of a commit that nobody knows the outcome of
@@ -193,10 +204,7 @@ pub fn execute<S: Store + ?Sized>(store: &mut S, batch: &crate::effect::Batch) -
         return applied;
     }
     let ended = match store.commit() {
-        Err(StoreFault::Unknown) => match store.resolve() {
-            Err(StoreFault::Unavailable) => Err(StoreFault::Unknown),
-            known => known,
-        },
+        Err(StoreFault::Unknown) => resolved(store.resolve()).unwrap_or(Err(StoreFault::Unknown)),
         known => known,
     };
     applied.ended(ended)
