@@ -49,6 +49,7 @@ mod receivers;
 mod rival;
 mod shut;
 mod slots;
+mod standing;
 mod storage;
 mod sweep;
 mod tally;
@@ -60,7 +61,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 pub use admission::Source;
-pub use catalog::{DirectoryRows, Standing};
+pub use catalog::DirectoryRows;
 pub use config::{NAME_BYTES_MAX, NodeConfig};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
@@ -72,6 +73,7 @@ pub use looking::{Address, QueuedFor};
 pub use options::SendOptions;
 pub use quota::{QueuePolicy, QueueRule, QueueRules, Quota};
 pub use receipts::{PutAsideError, Receipt, Settle};
+pub use standing::Standing;
 pub use storage::StoreRequest;
 
 use crate::config::HEAD_BYTES_MAX;

@@ -27,6 +27,7 @@ mod error;
 mod file;
 mod inbox;
 mod inserted;
+mod lease;
 mod look;
 mod names;
 mod open;
@@ -121,6 +122,8 @@ pub struct SqliteStore {
     version: i64,
     /// The same for the directory that was told last.
     directory_version: Option<i64>,
+    /// What it said of leases.
+    leases: lease::Leases,
     /// Whether messages were deleted by hand, as of that version.
     cleared: bool,
     counted: deliveries::Counted,
@@ -197,7 +200,7 @@ impl Store for SqliteStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { shared: true, inbox: true, ..Capabilities::NONE }
+        Capabilities { shared: true, inbox: true, leases: true, ..Capabilities::NONE }
     }
 
     fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {
