@@ -1,6 +1,8 @@
 //! A look at a store from outside, beside the nodes that use it: what waits, who has subscribed, what was put aside.
 
-use liner_proto::effect::{DeadReason, Queue};
+use liner_proto::effect::{DeadReason, Delivery, Queue};
+use liner_proto::id::Epoch;
+use liner_proto::wire::record::Mode;
 
 use crate::byhand::PAYLOAD_MAX;
 
@@ -52,6 +54,19 @@ pub trait Look {
     /// # Errors
     /// If there is none, or what the store says.
     fn dead_letter(&mut self, id: i64) -> Result<DeadLetter, LookError>;
+
+    /// The same as they are stored, of one node: what another store needs to have them, too.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn stored_letters(&mut self, owner: &str, after: i64, limit: u32)
+    -> Result<Vec<StoredLetter>, LookError>;
+
+    /// What the inbox of a node holds, from the oldest on, in the same way.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn deliveries(&mut self, owner: &str, after: i64, limit: u32) -> Result<Vec<StoredDelivery>, LookError>;
 
     /// Deletes those with these ids, all or none. Returns how many they were.
     ///
@@ -135,6 +150,62 @@ pub struct DeadLetter {
     pub reason: Option<DeadReason>,
     /// What was sent; nothing if the record is damaged.
     pub payload: Option<Vec<u8>>,
+}
+
+/// A dead letter as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredLetter {
+    /// Names it in this store.
+    pub id: i64,
+    /// As [`DeadLetter::peer`].
+    pub peer: String,
+    /// The topic it was sent to.
+    pub topic: String,
+    /// Why, and the record; nothing if it is damaged.
+    pub content: Option<(DeadReason, Vec<u8>)>,
+}
+
+/// A message in an inbox as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredDelivery {
+    /// Names it in this store.
+    pub id: i64,
+    /// What was delivered; nothing if it is damaged.
+    pub content: Option<Delivered>,
+}
+
+/// A message that owns its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// The node that first sent it.
+    pub from: String,
+    /// The epoch of the stream of its first hop.
+    pub epoch: Epoch,
+    /// Its number in that stream.
+    pub number: u64,
+    /// The topic it was sent to.
+    pub topic: String,
+    /// Whether it was sent to one node or to all.
+    pub mode: Mode,
+    /// Whether it may have been delivered before.
+    pub maybe_redelivered: bool,
+    /// What was sent.
+    pub payload: Vec<u8>,
+}
+
+impl Delivered {
+    /// The same for a store.
+    pub fn lend(&self) -> Delivery<'_> {
+        Delivery {
+            from: &self.from,
+            epoch: self.epoch,
+            number: self.number,
+            topic: &self.topic,
+            mode: self.mode,
+            maybe_redelivered: self.maybe_redelivered,
+            payload: &self.payload,
+        }
+    }
 }
 
 /// Of the directory: rows of a node, and how many of them are of the topic that is asked about.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use liner_proto::effect::{DeadReason, Queue};
 use liner_proto::wire::record::{self, Record};
 use liner_store::checksums;
-use liner_store::look::{DeadLetter, Pending, Rows, Subscription, Target};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
+use liner_store::look::{DeadLetter, Pending, Rows, StoredLetter, Subscription, Target};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Params, Row, TransactionBehavior, params};
 
 use crate::deliveries;
 use crate::directory::each_row;
@@ -152,7 +152,7 @@ impl Look {
         let condition = "(?1 IS NULL OR owner = ?1) AND owner <> '' ORDER BY owner, kind, name";
         let columns = QUEUES.replace(" FROM", ", owner FROM");
         let mut select = self.said(self.conn.prepare(&format!("{columns} {condition}")))?;
-        let queue = |row: &rusqlite::Row<'_>| {
+        let queue = |row: &Row<'_>| {
             Ok((QueueRow::read(row)?, row.get::<_, u8>(14)?, row.get::<_, String>(15)?, row.get(16)?))
         };
         let rows = self.said(select.query_map([owner], queue))?;
@@ -220,17 +220,28 @@ impl Look {
     ) -> Result<Vec<DeadLetter>, LookError> {
         let sql = "SELECT id, owner, peer, topic, reason, record, crc FROM dead_letters \
              WHERE id > ?1 AND (?2 IS NULL OR topic = ?2) ORDER BY id LIMIT ?3";
+        self.page(sql, (after, topic, limit), letter, |letter| letter.payload.as_ref().map_or(0, Vec::len))
+    }
+
+    /// Rows of a query, until they are as long as a page is.
+    pub(crate) fn page<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+        bytes_of: impl Fn(&T) -> usize,
+    ) -> Result<Vec<T>, LookError> {
         let mut select = self.said(self.conn.prepare_cached(sql))?;
-        let mut rows = self.said(select.query(params![after, topic, limit]))?;
-        let (mut letters, mut bytes) = (Vec::new(), 0);
+        let mut rows = self.said(select.query(params))?;
+        let (mut page, mut bytes) = (Vec::new(), 0);
         while bytes < PAGE_BYTES
             && let Some(row) = self.said(rows.next())?
         {
-            let letter = self.said(letter(row))?;
-            bytes += letter.payload.as_ref().map_or(0, Vec::len);
-            letters.push(letter);
+            let item = self.said(read(row))?;
+            bytes += bytes_of(&item);
+            page.push(item);
         }
-        Ok(letters)
+        Ok(page)
     }
 
     /// One of them.
@@ -351,22 +362,46 @@ fn find(conn: &Connection, id: i64) -> rusqlite::Result<Option<DeadLetter>> {
     conn.prepare_cached(sql)?.query_row([id], letter).optional()
 }
 
-/// Whatever a damaged row has in its columns, it can be listed, and dropped.
-fn letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<DeadLetter> {
-    let bytes = |column: usize| {
-        row.get_ref(column).ok().and_then(|value| value.as_bytes_or_null().ok().flatten()).unwrap_or_default()
-    };
-    let text = |column| String::from_utf8_lossy(bytes(column)).into_owned();
-    let number = |column: usize| row.get_ref(column).ok().and_then(|value| value.as_i64().ok());
-    let (id, owner, peer, topic) = (row.get(0)?, text(1), text(2), text(3));
-    let (reason, record, crc) = (number(4), bytes(5), number(6));
-    let sound = reason
-        .is_some_and(|reason| crc == Some(checksums::dead_letter([&owner, &peer, &topic], reason, record)));
-    let payload = match record::decode(record) {
-        Ok(Record::Message { payload, .. }) if sound => Some(payload.to_vec()),
+/// A row of the dead letters. Whatever a damaged one has in its columns, it can be listed, and dropped.
+struct LetterRow {
+    id: i64,
+    owner: String,
+    peer: String,
+    topic: String,
+    /// Nothing if a newer release knows.
+    reason: Option<DeadReason>,
+    /// Nothing if it does not pass its check.
+    record: Option<Vec<u8>>,
+}
+
+impl LetterRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let bytes = |column: usize| {
+            let value = row.get_ref(column).ok();
+            value.and_then(|value| value.as_bytes_or_null().ok().flatten()).unwrap_or_default()
+        };
+        let text = |column| String::from_utf8_lossy(bytes(column)).into_owned();
+        let number = |column: usize| row.get_ref(column).ok().and_then(|value| value.as_i64().ok());
+        let (id, owner, peer, topic) = (row.get(0)?, text(1), text(2), text(3));
+        let (reason, record, crc) = (number(4), bytes(5), number(6));
+        let is_sound = |reason| crc == Some(checksums::dead_letter([&owner, &peer, &topic], reason, record));
+        let record = reason.is_some_and(is_sound).then(|| record.to_vec());
+        let reason = reason.and_then(|reason| u8::try_from(reason).ok()).and_then(DeadReason::from_number);
+        Ok(Self { id, owner, peer, topic, reason, record })
+    }
+}
+
+pub(crate) fn stored_letter(row: &Row<'_>) -> rusqlite::Result<StoredLetter> {
+    let LetterRow { id, peer, topic, reason, record, .. } = LetterRow::read(row)?;
+    Ok(StoredLetter { id, peer, topic, content: reason.zip(record) })
+}
+
+fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    let LetterRow { id, owner, peer, topic, reason, record } = LetterRow::read(row)?;
+    let payload = record.and_then(|record| match record::decode(&record) {
+        Ok(Record::Message { payload, .. }) => Some(payload.to_vec()),
         _ => None,
-    };
-    let reason = reason.and_then(|reason| u8::try_from(reason).ok()).and_then(DeadReason::from_number);
+    });
     Ok(DeadLetter { id, owner, peer, topic, reason, payload })
 }
 

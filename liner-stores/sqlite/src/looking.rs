@@ -1,9 +1,12 @@
 //! The file as a store that is looked at, whatever its kind.
 
-use liner_store::look::{self, DeadLetter, Pending, Subscription};
+use liner_store::look::{self, DeadLetter, Delivered, Pending, StoredDelivery, StoredLetter, Subscription};
+use rusqlite::Row;
 
+use crate::deliveries;
 use crate::error::{OpenError, is_damage};
-use crate::look::{Look, LookError};
+use crate::inbox::InboxMessage;
+use crate::look::{Look, LookError, stored_letter};
 
 impl look::Look for Look {
     fn is_running(&mut self, name: &str) -> bool {
@@ -39,6 +42,36 @@ impl look::Look for Look {
         Ok(Self::dead_letter(self, id)?)
     }
 
+    fn stored_letters(
+        &mut self,
+        owner: &str,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<StoredLetter>, look::LookError> {
+        let sql = "SELECT id, owner, peer, topic, reason, record, crc FROM dead_letters
+             WHERE owner = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+        Ok(self.page(sql, (owner, after, limit), stored_letter, |letter| {
+            letter.content.as_ref().map_or(0, |(_, record)| record.len())
+        })?)
+    }
+
+    fn deliveries(
+        &mut self,
+        owner: &str,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<StoredDelivery>, look::LookError> {
+        let sql = "SELECT id, sender, epoch, number, topic, mode, maybe_redelivered, failures, payload, crc
+             FROM inbox WHERE owner = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+        let read = |row: &Row<'_>| {
+            let (id, message) = deliveries::read(owner, row)?;
+            Ok(StoredDelivery { id, content: message.map(delivered) })
+        };
+        Ok(self.page(sql, (owner, after, limit), read, |delivery| {
+            delivery.content.as_ref().map_or(0, |it| it.payload.len())
+        })?)
+    }
+
     fn drop_dead_letters(&mut self, ids: &[i64]) -> Result<u64, look::LookError> {
         Ok(Self::drop_dead_letters(self, ids)?)
     }
@@ -50,6 +83,11 @@ impl look::Look for Look {
     fn redrive(&mut self, ids: &[i64]) -> Result<u64, look::LookError> {
         Ok(Self::redrive(self, ids)?)
     }
+}
+
+fn delivered(message: InboxMessage) -> Delivered {
+    let InboxMessage { from, epoch, number, topic, mode, maybe_redelivered, failures: _, payload } = message;
+    Delivered { from, epoch, number, topic, mode, maybe_redelivered, payload }
 }
 
 impl From<LookError> for look::LookError {
