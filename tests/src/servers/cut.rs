@@ -126,7 +126,10 @@ impl Cutter {
             self.shared.close();
             return Ok(());
         }
-        let mut state = self.shared.lock();
+        let state = self.shared.lock();
+        // A cut may be about to close the listener.
+        let waited = self.shared.changed.wait_while(state, |state| !state.open && state.listening);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         if !state.open {
             let listener = TcpListener::bind(self.address())?;
             state.open = true;
@@ -192,7 +195,8 @@ impl Shared {
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         let ends = [client.try_clone()?, server.try_clone()?];
-        let streams = [(Way::Request, [client.try_clone()?, server.try_clone()?]), (Way::Reply, [server, client])];
+        let streams =
+            [(Way::Request, [client.try_clone()?, server.try_clone()?]), (Way::Reply, [server, client])];
         let mut state = self.lock();
         state.accepted += 1;
         let id = state.accepted;

@@ -90,7 +90,8 @@ fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')).map(|(id, _)| id);
+        let process =
+            name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')).map(|(id, _)| id);
         if process.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
             forget(&entry.path());
         }
@@ -121,7 +122,8 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 /// start on the same data takes them over: this is for data that is never started again.
 fn remove_shared_memory(data: &Path) {
     let Ok(lock) = fs::read_to_string(data.join("postmaster.pid")) else { return };
-    let Some((key, id)) = lock.lines().nth(6).and_then(|line| line.trim().split_once(char::is_whitespace)) else {
+    let Some((key, id)) = lock.lines().nth(6).and_then(|line| line.trim().split_once(char::is_whitespace))
+    else {
         return;
     };
     let id = id.trim();

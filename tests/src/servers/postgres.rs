@@ -236,7 +236,12 @@ fn configure(
     let data = folder.join("data");
     let socket = folder.make("socket", account)?;
     let mut settings = fs::File::options().append(true).open(data.join("postgresql.conf"))?;
-    writeln!(settings, "{SETTINGS}port = {}\nunix_socket_directories = '{}'", port.number(), socket.display())?;
+    writeln!(
+        settings,
+        "{SETTINGS}port = {}\nunix_socket_directories = '{}'",
+        port.number(),
+        socket.display()
+    )?;
     if let Some(tls) = &options.tls {
         for (from, name) in [
             (&tls.identity.certificate, "server.crt"),

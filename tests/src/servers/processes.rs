@@ -39,7 +39,6 @@ impl Family {
         }
     }
 
-
     /// Waits until none is left. `patience` is for each of them.
     pub(super) fn wait(&self, patience: Duration) -> io::Result<()> {
         let patience = Timespec::try_from(patience).map_err(io::Error::other)?;

@@ -20,7 +20,10 @@ pub(super) fn build_root() -> PathBuf {
 /// A program, with links followed: the folder that a link stands in may be closed to the user who runs it.
 pub(super) fn find(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path).map_err(|error| {
-        io::Error::new(error.kind(), format!("{} is not there ({error}): run scripts/servers", path.display()))
+        io::Error::new(
+            error.kind(),
+            format!("{} is not there ({error}): run scripts/servers", path.display()),
+        )
     })
 }
 

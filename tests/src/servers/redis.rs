@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::os::unix::net::UnixStream;
@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 
+use super::Tls;
 use super::folder::Folder;
 use super::port::Port;
 use super::programs;
 use super::server::{Launch, PATIENCE, Server, on_a_free_port};
-use super::Tls;
 
 const PROGRAM: &str = "/usr/bin/redis-server";
 
