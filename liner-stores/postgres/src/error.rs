@@ -34,7 +34,9 @@ pub enum OpenError {
         words: String,
     },
     /// The server takes no encrypted connections, and the URL asks for one.
-    #[error("{server} does not encrypt, and sslmode={mode} wants it to: set up its ssl, or say sslmode=disable")]
+    #[error(
+        "{server} does not encrypt, and sslmode={mode} wants it to: set up its ssl, or say sslmode=disable"
+    )]
     NoTls {
         /// The server.
         server: String,
@@ -66,7 +68,9 @@ pub enum OpenError {
         words: String,
     },
     /// The role may not do what it has to.
-    #[error("{words}: run the script of permissions (`liner_store_postgres::GRANTS`), or open the store once as the owner of the schema")]
+    #[error(
+        "{words}: run the script of permissions (`liner_store_postgres::GRANTS`), or open the store once as the owner of the schema"
+    )]
     Permission {
         /// What the server says.
         words: String,
@@ -78,19 +82,25 @@ pub enum OpenError {
         found: String,
     },
     /// The server is a standby.
-    #[error("{server} is a standby, on which nothing can be written: name the primary, or target_session_attrs=read-write with all of them")]
+    #[error(
+        "{server} is a standby, on which nothing can be written: name the primary, or target_session_attrs=read-write with all of them"
+    )]
     Standby {
         /// The server.
         server: String,
     },
     /// The database cannot keep every text.
-    #[error("the database has the encoding {found}: liner needs UTF8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)")]
+    #[error(
+        "the database has the encoding {found}: liner needs UTF8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+    )]
     Encoding {
         /// Its encoding.
         found: String,
     },
     /// A newer release has made the tables.
-    #[error("the tables have schema {found} and this release knows up to {known}: use the release that made them")]
+    #[error(
+        "the tables have schema {found} and this release knows up to {known}: use the release that made them"
+    )]
     NewerSchema {
         /// Their schema.
         found: i32,

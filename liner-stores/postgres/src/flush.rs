@@ -76,9 +76,10 @@ fn begin<'a>(link: &'a Link, mark: &'a Mark<'_>, next: &'a i64, frame: Frame<'a>
     if let Some(begin) = frame.begin {
         steps.push(link.plain(begin));
         let Mark { name, token, turn, .. } = mark;
-        steps.push(
-            link.step(FENCE, [of(name, Type::TEXT), of(token, Type::INT8), of(turn, Type::INT8), of(next, Type::INT8)]),
-        );
+        steps.push(link.step(
+            FENCE,
+            [of(name, Type::TEXT), of(token, Type::INT8), of(turn, Type::INT8), of(next, Type::INT8)],
+        ));
     }
 }
 

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use liner_proto::id::{Class, Epoch};
 use liner_store::checksums;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::columns::of;
@@ -26,7 +27,8 @@ const IDENTITY: &str = "SELECT (SELECT system_identifier FROM pg_control_system(
   || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
 
 /// Takes the name: the older instance of it can do nothing more.
-const TAKE_NAME: &str = "INSERT INTO liner_node AS n(name, token, turn, class, clean, instance, system, started)
+const TAKE_NAME: &str =
+    "INSERT INTO liner_node AS n(name, token, turn, class, clean, instance, system, started)
 VALUES($1, 1, 0, $2, FALSE, $3, $4, $5)
 ON CONFLICT(name) DO UPDATE SET token = n.token + 1, class = excluded.class, clean = FALSE,
   instance = excluded.instance, system = excluded.system, started = excluded.started
@@ -50,12 +52,12 @@ pub(crate) struct Server {
 pub(crate) fn doing(doing: &'static str) -> impl Fn(Failure) -> OpenError {
     move |failure| {
         let words = failure.words().unwrap_or_else(|| failure.fault().to_string());
-        match &failure {
-            Failure::Postgres(error) if error.code().is_some_and(|code| code.code() == "42501") => {
-                OpenError::Permission { words }
-            }
-            _ => OpenError::Server { doing, words },
+        if let Failure::Postgres(error) = &failure
+            && error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
+        {
+            return OpenError::Permission { words };
         }
+        OpenError::Server { doing, words }
     }
 }
 
@@ -113,7 +115,10 @@ fn examine(link: &Link, target: &Target) -> Result<Server, OpenError> {
         Some((number, text(1)?, standby, text(3)?, text(4)?, text(5)?, text(6)?))
     };
     let Some((number, version, standby, encoding, commit, fsync, started)) = read() else {
-        return Err(OpenError::Server { doing: "ask the server for its settings", words: "no answer".to_owned() });
+        return Err(OpenError::Server {
+            doing: "ask the server for its settings",
+            words: "no answer".to_owned(),
+        });
     };
     if number < SERVER_MIN {
         return Err(OpenError::Old { found: version });
@@ -211,7 +216,8 @@ fn read_queues(link: &Link, owner: &str, name: &String) -> Result<(Rows, u64), F
 fn read_cursors(link: &Link, owner: &str, name: &String) -> Result<(Cursors, u64), Failure> {
     let (mut cursors, mut damaged) = (Cursors::default(), 0);
     for row in link.query(CURSORS, &[of(name, Type::TEXT)])? {
-        let (peer, epoch, through) = (from_column(row.try_get(0)?), row.try_get(1)?, row.try_get::<_, i64>(2)?);
+        let (peer, epoch, through) =
+            (from_column(row.try_get(0)?), row.try_get(1)?, row.try_get::<_, i64>(2)?);
         if through >= 0 && checksums::cursor(owner, &peer, epoch, through) == row.try_get::<_, i64>(3)? {
             cursors.insert(peer.into_owned(), Epoch(epoch.cast_unsigned()), through.cast_unsigned());
         } else {

@@ -36,12 +36,15 @@ RETURNING connection_key"
 pub(crate) const SENDERS: &str = "INSERT INTO conn_sender SELECT k, '' FROM unnest($1) AS k
 ON CONFLICT(connection_key) DO UPDATE SET sender_topic = ''";
 
-pub(crate) const APPEND: &str = "INSERT INTO conn_messages(connection_key, payload, epoch, number, covers, crc, head, composite)
+pub(crate) const APPEND: &str =
+    "INSERT INTO conn_messages(connection_key, payload, epoch, number, covers, crc, head, composite)
 SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)";
 
-pub(crate) const FORGET: &str = "DELETE FROM conn_messages WHERE connection_key = $1 AND number <= $2 AND epoch = $3";
+pub(crate) const FORGET: &str =
+    "DELETE FROM conn_messages WHERE connection_key = $1 AND number <= $2 AND epoch = $3";
 
-pub(crate) const TOPICS: &str = "INSERT INTO stream_topic(composite, number, topic, crc) SELECT * FROM unnest($1, $2, $3, $4)
+pub(crate) const TOPICS: &str =
+    "INSERT INTO stream_topic(composite, number, topic, crc) SELECT * FROM unnest($1, $2, $3, $4)
 ON CONFLICT(composite, number) DO UPDATE SET topic = excluded.topic, crc = excluded.crc";
 
 pub(crate) const CURSORS: &str = "INSERT INTO inbound_cursor(owner, peer, epoch, through, crc)
@@ -59,7 +62,8 @@ pub(crate) const QUEUES: &str = "WITH changed AS (
   WHERE m.connection_key = u.key RETURNING 1)
 SELECT 1 / (count(*) = cardinality($1))::int FROM changed";
 
-pub(crate) const ACKNOWLEDGED: &str = "INSERT INTO conn_mess_number(connection_key, v) SELECT * FROM unnest($1, $2)
+pub(crate) const ACKNOWLEDGED: &str =
+    "INSERT INTO conn_mess_number(connection_key, v) SELECT * FROM unnest($1, $2)
 ON CONFLICT(connection_key) DO UPDATE SET v = excluded.v";
 
 pub(crate) const INBOX: &str = "UPDATE liner_node SET inbox = $2 WHERE name = $1";
@@ -67,7 +71,8 @@ pub(crate) const INBOX: &str = "UPDATE liner_node SET inbox = $2 WHERE name = $1
 pub(crate) const LETTERS: &str = "INSERT INTO dead_letters(owner, peer, topic, reason, crc, record)
 SELECT $1, * FROM unnest($2, $3, $4, $5, $6)";
 
-pub(crate) const DELIVERED: &str = "INSERT INTO inbox(owner, sender, epoch, number, topic, mode, maybe_redelivered, bytes, crc, payload)
+pub(crate) const DELIVERED: &str =
+    "INSERT INTO inbox(owner, sender, epoch, number, topic, mode, maybe_redelivered, bytes, crc, payload)
 SELECT $1, * FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 /// Whoever changes the directory does it behind this one, so that nobody waits for another one in a circle.
@@ -80,21 +85,24 @@ ON CONFLICT(topic, addr) DO UPDATE SET client_name = excluded.client_name";
 pub(crate) fn number_topic() -> String {
     format!(
         "WITH topic AS (SELECT $1 AS topic WHERE NOT EXISTS(SELECT 1 FROM topic_key WHERE topic = $1)),
-  most AS ({MOST}, topic), given AS ({NEXT_KEY})
+  most AS (SELECT most FROM ({MOST}) AS most, topic), given AS ({NEXT_KEY})
 INSERT INTO topic_key(topic, k) SELECT $1, v FROM given ON CONFLICT(topic) DO NOTHING"
     )
 }
 
-pub(crate) const LISTENER: &str = "INSERT INTO sender_listener(sender_key, addr, listener_topic, client_name) VALUES($1, $2, $3, $4)
+pub(crate) const LISTENER: &str =
+    "INSERT INTO sender_listener(sender_key, addr, listener_topic, client_name) VALUES($1, $2, $3, $4)
 ON CONFLICT(sender_key, addr) DO UPDATE
 SET listener_topic = excluded.listener_topic, client_name = excluded.client_name";
 
-pub(crate) const UNSUBSCRIBE: &str = "DELETE FROM topic_addr WHERE topic = $1 AND addr = $2 AND client_name = $3";
+pub(crate) const UNSUBSCRIBE: &str =
+    "DELETE FROM topic_addr WHERE topic = $1 AND addr = $2 AND client_name = $3";
 
 pub(crate) const NO_LISTENER: &str = "DELETE FROM sender_listener
 WHERE sender_key = $1 AND addr = $2 AND listener_topic = $3 AND client_name = $4";
 
 /// The node may take other topics at the same address.
-pub(crate) const OTHER_LISTENER: &str = "INSERT INTO sender_listener(sender_key, addr, listener_topic, client_name)
+pub(crate) const OTHER_LISTENER: &str =
+    "INSERT INTO sender_listener(sender_key, addr, listener_topic, client_name)
 SELECT $1, addr, topic, client_name FROM topic_addr WHERE addr = $2 AND client_name <> $3
 ORDER BY topic DESC LIMIT 1 ON CONFLICT DO NOTHING";

@@ -18,8 +18,7 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn parse(url: &str) -> Result<Self, OpenError> {
-        let config: Config =
-            url.parse().map_err(|error| OpenError::Url { words: words(&error) })?;
+        let config: Config = url.parse().map_err(|error| OpenError::Url { words: words(&error) })?;
         Ok(Self {
             config,
             server: "the server".to_owned(),
@@ -50,8 +49,7 @@ impl Target {
     }
 
     pub(crate) async fn connect(&self) -> Result<Client, OpenError> {
-        let (client, connection) =
-            self.config.connect(NoTls).await.map_err(|error| self.sorted(&error))?;
+        let (client, connection) = self.config.connect(NoTls).await.map_err(|error| self.sorted(&error))?;
         drop(tokio::spawn(connection));
         Ok(client)
     }

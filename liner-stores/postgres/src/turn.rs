@@ -246,7 +246,8 @@ impl PostgresStore {
         self.linked().map_err(fallen)?;
         let buffer = core::mem::take(&mut self.buffer);
         let mut outcome = self.send(&buffer, opens, commits);
-        if opens && let Err(Fallen { failure, is_at_commit: false }) = &outcome
+        if opens
+            && let Err(Fallen { failure, is_at_commit: false }) = &outcome
             && failure.is_contention()
         {
             // Another transaction was in the way, and is not any more.
