@@ -349,6 +349,9 @@ pub enum StoreFault {
     /// Another instance has taken this node's name.
     #[error("another instance has taken over this node's name")]
     Superseded,
+    /// It lacks what it had committed: another server stands in its place, or somebody has emptied it. The node has to be built anew.
+    #[error("the store has lost what it had committed")]
+    Regressed,
     /// The request breaks the contract, for instance an append that leaves a hole.
     #[error("the store refused a request that breaks its contract")]
     Refused,

@@ -39,6 +39,19 @@ pub(super) struct Catalog {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DirectoryRows {
     rows: BTreeMap<Place, Box<str>>,
+    standings: BTreeMap<Box<str>, Standing>,
+}
+
+/// Whether a node of a shared directory runs, as its lease says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Its lease runs.
+    Up,
+    /// Its lease is over, or was given up.
+    Away,
+    /// It has none: its rows were written by hand, or by another program.
+    #[default]
+    Unleased,
 }
 
 impl DirectoryRows {
@@ -46,6 +59,13 @@ impl DirectoryRows {
     pub fn push(&mut self, topic: &str, address: &str, name: &str) {
         if self.rows.len() < ROWS_MAX {
             self.rows.insert((topic.into(), address.into()), name.into());
+        }
+    }
+
+    /// Takes what the store knows of a node's lease. Without a word it has none.
+    pub fn set_standing(&mut self, name: &str, standing: Standing) {
+        if self.standings.len() < ROWS_MAX {
+            self.standings.insert(name.into(), standing);
         }
     }
 }
@@ -123,7 +143,7 @@ impl Router {
         self.tick(now);
         self.catalog.is_asked = false;
         // What cannot be read now is asked for again.
-        let Ok(Some(DirectoryRows { mut rows })) = told else { return };
+        let Ok(Some(DirectoryRows { mut rows, standings: _ })) = told else { return };
         self.miss_own_rows(&rows);
         rows.retain(|_, name| **name != *self.config.name);
         let before = core::mem::take(&mut self.catalog.rows);

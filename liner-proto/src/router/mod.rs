@@ -59,7 +59,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 pub use admission::Source;
-pub use catalog::DirectoryRows;
+pub use catalog::{DirectoryRows, Standing};
 pub use config::{NAME_BYTES_MAX, NodeConfig};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};

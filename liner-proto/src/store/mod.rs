@@ -48,8 +48,18 @@ pub trait Store {
     /// Makes everything that was applied survive what the class names.
     ///
     /// # Errors
-    /// Nothing applied since the last commit remains; after [`StoreFault::Unknown`] it may.
+    /// Nothing applied since the last commit remains, now or later; after [`StoreFault::Unknown`] it may: then
+    /// [`resolve`](Self::resolve) comes next.
     fn commit(&mut self) -> Result<(), StoreFault>;
+
+    /// Asks what became of the commit that ended with [`StoreFault::Unknown`]. Nothing else is asked of the store until it is known.
+    ///
+    /// # Errors
+    /// [`StoreFault::Unavailable`] if that cannot be said yet: ask again. [`StoreFault::Unknown`] if it never will. After any other
+    /// fault nothing of the turn remains.
+    fn resolve(&mut self) -> Result<(), StoreFault> {
+        Err(StoreFault::Unknown)
+    }
 
     /// Copies whole records with numbers above `after` into `into`, at least one, as many as fit or as the store finds
     /// handy. The range dropped by policy is skipped. A queue that does not exist holds nothing.
@@ -73,7 +83,7 @@ pub trait Store {
     }
 
     /// The directory's rows, with what was applied; nothing if they are the same as when this was asked last, or if nobody shares the
-    /// store.
+    /// store. A store with leases renews the node's own one on this occasion, when a third of [`LEASE`] has passed.
     ///
     /// # Errors
     /// [`StoreFault::Unavailable`] or [`StoreFault::Corrupt`].
@@ -82,10 +92,32 @@ pub trait Store {
         Ok(None)
     }
 
+    /// Where word comes from that other nodes have changed the directory, on a connection of its own; nothing if the store has no such
+    /// means, or it was asked before. Whoever has it asks for the [`directory`](Self::directory) after each word, and now and then
+    /// without.
+    #[cfg(feature = "alloc")]
+    fn notices(&mut self) -> Option<alloc::boxed::Box<dyn Notices + Send>> {
+        None
+    }
+
     /// The backend's own words about the latest fault, for logs.
     fn last_error(&self) -> Option<&str> {
         None
     }
+}
+
+/// How long a row of a shared directory counts as up after its node was last heard of. A node that runs renews it in time.
+pub const LEASE: core::time::Duration = core::time::Duration::from_secs(15);
+
+/// Word that other nodes have changed the directory of a shared store.
+#[cfg(feature = "alloc")]
+pub trait Notices {
+    /// Waits until there is word, but no longer than `patience`, and not after an [interruption](Self::interrupter). Says whether
+    /// the directory may have changed; a connection that was lost and is there again means that it may. Without a connection it waits.
+    fn wait(&mut self, patience: core::time::Duration) -> bool;
+
+    /// Ends a wait from any thread. Called while nobody waits, it ends the next one.
+    fn interrupter(&self) -> alloc::boxed::Box<dyn Fn() + Send + Sync>;
 }
 
 pub mod head;

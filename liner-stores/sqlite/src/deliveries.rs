@@ -2,11 +2,11 @@
 
 use liner_proto::effect::{DeadReason, Delivery, InboxHeld};
 use liner_proto::id::Epoch;
-use liner_proto::wire::record::{self, Header, Mode, Origin, Record, Topic};
+use liner_proto::wire::record::{self, Header, Origin, Record, Topic};
+use liner_store::checksums::{self, mode_number, mode_of};
 use rusqlite::{Connection, Row, params};
 
 use crate::SqliteStore;
-use crate::check::Check;
 use crate::directory::insert_dead_letter;
 use crate::inbox::InboxMessage;
 use crate::names;
@@ -61,35 +61,10 @@ pub(crate) fn insert(conn: &Connection, owner: &str, delivery: &Delivery<'_>) ->
         mode_number(mode),
         maybe_redelivered,
         delivery.bytes().cast_signed(),
-        checksum(owner, delivery),
+        checksums::delivery(owner, delivery),
         payload,
     ])?;
     Ok(())
-}
-
-/// The checksum of a message in the inbox of `owner`.
-fn checksum(owner: &str, delivery: &Delivery<'_>) -> i64 {
-    let Delivery { from, epoch, number, topic, mode, maybe_redelivered, payload } = *delivery;
-    let check = [owner, from, topic].into_iter().fold(Check::default(), Check::text);
-    let numbers = [epoch.0.cast_signed(), number.cast_signed(), mode_number(mode), maybe_redelivered.into()];
-    numbers.into_iter().fold(check, Check::number).bytes(payload).value()
-}
-
-const fn mode_number(mode: Mode) -> i64 {
-    match mode {
-        Mode::One => 0,
-        Mode::All => 1,
-        Mode::BestEffort => 2,
-    }
-}
-
-const fn mode_of(number: i64) -> Option<Mode> {
-    Some(match number {
-        0 => Mode::One,
-        1 => Mode::All,
-        2 => Mode::BestEffort,
-        _ => return None,
-    })
 }
 
 /// Finds the oldest message of ?1 behind the row ?2, of none of the senders in the JSON array ?3. [`read`] wants these columns.
@@ -114,7 +89,7 @@ fn sound(owner: &str, row: &Row<'_>) -> Option<InboxMessage> {
         failures: u32::try_from(number(7)?).unwrap_or(u32::MAX),
         payload: row.get(8).ok()?,
     };
-    (number(9)? == checksum(owner, &message.lend())).then_some(message)
+    (number(9)? == checksums::delivery(owner, &message.lend())).then_some(message)
 }
 
 /// Takes a damaged row out, and keeps a copy of it.

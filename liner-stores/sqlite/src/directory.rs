@@ -3,12 +3,12 @@
 use liner_proto::effect::DeadReason;
 use liner_proto::id::Epoch;
 use liner_proto::router::DirectoryRows;
+use liner_store::checksums;
+use liner_store::numbers::column;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::SqliteStore;
-use crate::check::Check;
 use crate::names;
-use crate::numbers::column;
 use crate::queues::next_key;
 use crate::turn::Failure;
 
@@ -28,7 +28,7 @@ impl SqliteStore {
         let known: Option<i64> =
             select.query_row(params![self.owner, peer, number], |row| row.get(0)).optional()?;
         let through = column(through)?.max(known.unwrap_or(0));
-        let crc = cursor_checksum(&self.owner, peer, number, through);
+        let crc = checksums::cursor(&self.owner, peer, number, through);
         self.conn
             .prepare_cached(
                 "INSERT OR REPLACE INTO inbound_cursor(owner, peer, epoch, through, crc) VALUES(?1, ?2, ?3, ?4, ?5)",
@@ -160,17 +160,6 @@ pub(crate) fn complete(conn: &Connection, owner: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The checksum of a cursor.
-pub(crate) fn cursor_checksum(owner: &str, peer: &str, epoch: i64, through: i64) -> i64 {
-    Check::default().text(owner).text(peer).number(epoch).number(through).value()
-}
-
-/// The checksum of a dead letter of `[owner, peer, topic]`.
-pub(crate) fn dead_letter_checksum(whose: [&str; 3], reason: i64, record: &[u8]) -> i64 {
-    let check = whose.into_iter().fold(Check::default().number(reason), Check::text);
-    check.bytes(record).value()
-}
-
 /// Adds a dead letter of `[owner, peer, topic]`, with a check over all of it.
 pub(crate) fn insert_dead_letter(
     conn: &Connection,
@@ -179,7 +168,7 @@ pub(crate) fn insert_dead_letter(
     record: &[u8],
 ) -> rusqlite::Result<()> {
     let [owner, peer, topic] = whose;
-    let crc = dead_letter_checksum(whose, reason as i64, record);
+    let crc = checksums::dead_letter(whose, reason as i64, record);
     conn.prepare_cached(
         "INSERT INTO dead_letters(owner, peer, topic, reason, crc, record) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
     )?

@@ -8,20 +8,18 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use liner_proto::effect::{DeadReason, GapReason, StoreFault};
 use liner_proto::id::Epoch;
-use liner_proto::memory::SEGMENT_BYTES;
 use liner_proto::wire::TEXT_MAX;
-use liner_proto::wire::record::{GAP_LEN_MAX, Header, Mode, Topic, encode_gap, encode_message, message_len};
-use liner_proto::wire::varint::put_varint;
+use liner_proto::wire::record::{GAP_LEN_MAX, encode_gap};
+use liner_store::byhand::{PAYLOAD_MAX, put, record};
+use liner_store::look::{Pending, Target};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::directory::insert_dead_letter;
 use crate::error::classify;
-use crate::look::{Pending, Target};
 use crate::names;
 use crate::queues::create;
 use crate::row::{QUEUES, QueueRow};
 use crate::turn::Failure;
-use crate::view::PAYLOAD_MAX;
 
 /// What became of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -200,27 +198,6 @@ impl Stream {
             }
         }
     }
-}
-
-/// The record of a message: it is for the node whose queue it stands in, and nobody else has a copy.
-fn record(topic: &str, payload: &[u8]) -> Vec<u8> {
-    let topic = if topic.len() <= TEXT_MAX { topic } else { "" };
-    let header = Header::new(Mode::One, Topic::Text(topic));
-    let mut record = vec![0; message_len(&header, payload.len())];
-    encode_message(&header, payload, &mut record);
-    record
-}
-
-/// Adds a record to a run, unless that would be more than a segment holds. A run without records takes any.
-fn put(run: &mut Vec<u8>, record: &[u8]) -> bool {
-    let mut prefix = [0; 10];
-    let len = put_varint(&mut prefix, record.len() as u64).unwrap_or(0);
-    if !run.is_empty() && run.len() + len + record.len() > SEGMENT_BYTES {
-        return false;
-    }
-    run.extend_from_slice(prefix.get(..len).unwrap_or_default());
-    run.extend_from_slice(record);
-    true
 }
 
 /// Appends a run behind everything that the queue has held, and behind what was reserved: numbers that a process took along may

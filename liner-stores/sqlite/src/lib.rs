@@ -21,7 +21,6 @@
 //! hand. `docs/operators.md` has what to ask them.
 
 mod ballast;
-mod check;
 mod deliveries;
 mod directory;
 mod error;
@@ -29,8 +28,8 @@ mod file;
 mod inbox;
 mod inserted;
 mod look;
+mod looking;
 mod names;
-mod numbers;
 mod open;
 mod orphans;
 mod queues;
@@ -52,7 +51,8 @@ use rusqlite::Connection;
 
 pub use error::OpenError;
 pub use inbox::{Failed, Inbox, InboxError, InboxMessage, Taken};
-pub use look::{DeadLetter, Look, LookError, Pending, Subscription, Target};
+pub use liner_store::look::{DeadLetter, Pending, Subscription, Target};
+pub use look::{Look, LookError};
 
 /// The release that [`Inbox`] lends its transactions of.
 pub use rusqlite;

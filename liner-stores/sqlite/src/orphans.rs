@@ -4,11 +4,12 @@
 use liner_proto::effect::DeadReason;
 use liner_proto::store::run::Walk;
 use liner_proto::wire::record::{Record, Topic, decode};
+use liner_store::checksums;
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 
-use crate::directory::{complete, cursor_checksum, insert_dead_letter};
+use crate::directory::{complete, insert_dead_letter};
 use crate::names;
-use crate::row::{QUEUES, QueueRow, checksum, topic_checksum};
+use crate::row::{QUEUES, QueueRow};
 
 const ORPHANS: &str = "SELECT s.id, s.composite, s.epoch, s.first, s.last, s.crc, s.records FROM segments s
      LEFT JOIN conn_key_map m ON m.connection_key = s.connection_key
@@ -71,7 +72,7 @@ fn topics_are_sound(conn: &Connection, queue: &QueueRow) -> rusqlite::Result<boo
     while let Some(row) = rows.next()? {
         let read = || Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?));
         let read: rusqlite::Result<_> = read();
-        if !read.is_ok_and(|(number, text, crc)| crc == topic_checksum(&queue.composite, number, &text)) {
+        if !read.is_ok_and(|(number, text, crc)| crc == checksums::topic(&queue.composite, number, &text)) {
             return Ok(false);
         }
     }
@@ -87,7 +88,7 @@ fn delete_damaged_cursors(conn: &Connection, owner: &str) -> rusqlite::Result<u6
         let read = || Ok((row.get(1)?, row.get(2)?, row.get::<_, i64>(3)?));
         let read: rusqlite::Result<_> = read();
         let sound = peer.as_str().is_ok_and(|peer| {
-            read.is_ok_and(|(epoch, through, crc)| crc == cursor_checksum(owner, peer, epoch, through))
+            read.is_ok_and(|(epoch, through, crc)| crc == checksums::cursor(owner, peer, epoch, through))
         });
         if !sound {
             damaged.push(peer.as_bytes().unwrap_or_default().to_owned());
@@ -112,7 +113,7 @@ fn bury(transaction: &Connection, owner: &str) -> rusqlite::Result<u64> {
         let (id, composite, epoch): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let (first, last, crc): (i64, i64, i64) = (row.get(3)?, row.get(4)?, row.get(5)?);
         let records = row.get_ref(6)?.as_bytes().unwrap_or_default();
-        let sound = crc == checksum(&composite, epoch, first, last, records);
+        let sound = crc == checksums::records(&composite, epoch, first, last, records);
         done.push((id, sound));
         if !sound {
             continue;

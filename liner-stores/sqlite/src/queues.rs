@@ -2,11 +2,12 @@
 
 use liner_proto::effect::{GapReason, Queue, StoreFault, StoreOp};
 use liner_proto::id::{Epoch, Predecessor};
+use liner_store::checksums;
 use rusqlite::{Connection, params};
 
 use crate::SqliteStore;
 use crate::names;
-use crate::row::{QueueRow, topic_checksum};
+use crate::row::QueueRow;
 use crate::turn::Failure;
 
 impl SqliteStore {
@@ -80,7 +81,7 @@ impl SqliteStore {
             .prepare_cached(
                 "INSERT OR REPLACE INTO stream_topic(composite, number, topic, crc) VALUES(?1, ?2, ?3, ?4)",
             )?
-            .execute(params![row.composite, number, text, topic_checksum(&row.composite, number, text)])?;
+            .execute(params![row.composite, number, text, checksums::topic(&row.composite, number, text)])?;
         Ok(())
     }
 

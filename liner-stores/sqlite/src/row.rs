@@ -6,11 +6,11 @@ use liner_proto::effect::{GapReason, Queue, StoreFault};
 use liner_proto::id::{Epoch, Predecessor};
 use liner_proto::store::head::Head;
 use liner_proto::store::run::measure;
+use liner_store::checksums;
+use liner_store::numbers::{Numbers, column};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use crate::check::Check;
 use crate::names;
-use crate::numbers::{Numbers, column};
 use crate::turn::Failure;
 
 /// One queue.
@@ -146,15 +146,7 @@ impl QueueRow {
 
     /// The checksum of the row.
     pub(crate) fn check(&self) -> i64 {
-        let Head { epoch, predecessor, trimmed, dropped, last, reserved } = self.numbers.head;
-        let (before, old, new) = predecessor.map_or((0, 0, 0), |it| (it.epoch.0, it.old_first, it.count));
-        let (through, reason) = dropped.map_or((0, 0), |(through, reason)| (through, reason as u64));
-        let rest = [epoch.0, before, old, new, trimmed, through, reason, last, reserved];
-        let mut check = Check::default().text(&self.composite).number(self.key);
-        for number in rest.into_iter().chain([self.numbers.shift, self.stored_epoch.0]) {
-            check = check.number(number.cast_signed());
-        }
-        check.value()
+        checksums::queue(&self.composite, self.key, &self.numbers, self.stored_epoch)
     }
 
     /// Writes the row.
@@ -219,17 +211,6 @@ impl QueueRow {
 
     /// The checksum of one of its segments: whose it is, its numbers and its bytes.
     pub(crate) fn checksum(&self, first: i64, last: i64, records: &[u8]) -> i64 {
-        checksum(&self.composite, self.stored_epoch.0.cast_signed(), first, last, records)
+        checksums::records(&self.composite, self.stored_epoch.0.cast_signed(), first, last, records)
     }
-}
-
-/// The checksum of a segment of any queue.
-pub(crate) fn checksum(composite: &str, epoch: i64, first: i64, last: i64, records: &[u8]) -> i64 {
-    let whose = Check::default().text(composite).number(epoch);
-    whose.number(first).number(last).bytes(records).value()
-}
-
-/// The checksum of a topic number.
-pub(crate) fn topic_checksum(composite: &str, number: u32, text: &str) -> i64 {
-    Check::default().text(composite).number(number.into()).text(text).value()
 }

@@ -5,11 +5,11 @@ use core::time::Duration;
 use std::path::Path;
 
 use liner_proto::effect::{StoreFault, StoreOp};
+use liner_store::numbers::{Demand, Trial};
 use rusqlite::Connection;
 
 use crate::SqliteStore;
 use crate::error::{classify, classify_commit};
-use crate::numbers::{Demand, Trial};
 use crate::open::{PATIENCE, fit_log};
 
 /// How far the turn's transaction is.

@@ -3,11 +3,10 @@
 //! The view walks over the records in plain SQL, so that it works in any SQLite shell. A byte's value is found by its place in
 //! a text of all bytes; a length is a number of variable length, of at most five bytes here.
 
+use liner_store::byhand::PAYLOAD_MAX;
+
 /// Ids of messages that were inserted by hand are above all others, so that they come last: they are queued behind the rest.
 const INSERTED: &str = "(1 << 62)";
-
-/// The longest payload that may be inserted by hand: the longest that a node sends unless it was told otherwise.
-pub(crate) const PAYLOAD_MAX: usize = 1 << 20;
 
 /// The statements that create the view with its triggers, in the place of those of another schema: it holds nothing of its own.
 ///

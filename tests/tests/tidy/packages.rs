@@ -13,12 +13,25 @@ const CORE: [&str; 9] =
     ["cobs", "crc32c", "defmt", "embedded-io", "heapless", "log", "postcard", "serde", "thiserror"];
 
 /// Which packages of the workspace a package may depend on, test dependencies left aside.
-const EDGES: [(&str, &[&str]); 6] = [
+const EDGES: [(&str, &[&str]); 9] = [
     ("liner-proto", &[]),
     ("liner-mio", &["liner-proto"]),
-    ("liner-store-sqlite", &["liner-proto"]),
-    ("liner", &["liner-mio", "liner-proto", "liner-store-sqlite"]),
-    ("liner-tests", &["liner", "liner-mio", "liner-proto", "liner-store-sqlite"]),
+    ("liner-store", &["liner-proto"]),
+    ("liner-store-sqlite", &["liner-proto", "liner-store"]),
+    ("liner-store-redis", &["liner-proto", "liner-store"]),
+    ("liner-store-postgres", &["liner-proto", "liner-store"]),
+    (
+        "liner",
+        &[
+            "liner-mio",
+            "liner-proto",
+            "liner-store",
+            "liner-store-postgres",
+            "liner-store-redis",
+            "liner-store-sqlite",
+        ],
+    ),
+    ("liner-tests", &["liner", "liner-mio", "liner-proto", "liner-store", "liner-store-sqlite"]),
     ("readings", &[]),
 ];
 

@@ -13,20 +13,21 @@ const NUMBER_MAX: u64 = i64::MAX.cast_unsigned();
 /// Segments keep the numbers and the epoch that they were stored with; a rotation changes the queue's row only. Every method
 /// that fails leaves the numbers as they were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Numbers {
-    pub(crate) head: Head,
+pub struct Numbers {
+    /// The numbers as the node has them.
+    pub head: Head,
     /// The present number of a record is the one in its segment plus this, in wrapping arithmetic.
-    pub(crate) shift: u64,
+    pub shift: u64,
 }
 
 impl Numbers {
     /// Those of an empty queue.
-    pub(crate) const fn new(epoch: Epoch) -> Self {
+    pub const fn new(epoch: Epoch) -> Self {
         Self { head: Head::new(epoch), shift: 0 }
     }
 
     /// Whether they can be those of a queue.
-    pub(crate) fn are_sound(&self) -> bool {
+    pub fn are_sound(&self) -> bool {
         let Head { last, reserved, .. } = self.head;
         let stored = [self.head.floor(), last].into_iter().all(|number| self.stored(number).is_ok());
         last <= NUMBER_MAX && reserved <= NUMBER_MAX && self.head.floor() <= last && stored
@@ -36,34 +37,30 @@ impl Numbers {
     ///
     /// # Errors
     /// `Refused` if the database has no such number.
-    pub(crate) fn stored(&self, number: u64) -> Result<i64, StoreFault> {
+    pub fn stored(&self, number: u64) -> Result<i64, StoreFault> {
         column(number.wrapping_sub(self.shift))
     }
 
     /// Takes the numbers of a run that covers so many; gives those of the segment.
-    pub(crate) fn append(&mut self, first: u64, last: u64, numbers: u64) -> Result<(i64, i64), StoreFault> {
+    pub fn append(&mut self, first: u64, last: u64, numbers: u64) -> Result<(i64, i64), StoreFault> {
         self.change(|it| it.head.append(first, last, numbers))?;
         Ok((self.stored(first)?, self.stored(last)?))
     }
 
     /// Forgets numbers; gives the last one that no segment needs any more, if that changed anything.
-    pub(crate) fn trim(&mut self, through: u64) -> Result<Option<i64>, StoreFault> {
+    pub fn trim(&mut self, through: u64) -> Result<Option<i64>, StoreFault> {
         let changed = self.change(|it| Ok(it.head.trim(through)))?;
         if changed { self.forgotten().map(Some) } else { Ok(None) }
     }
 
     /// Drops numbers; gives what [`trim`](Self::trim) gives.
-    pub(crate) fn drop_through(
-        &mut self,
-        through: u64,
-        reason: GapReason,
-    ) -> Result<Option<i64>, StoreFault> {
+    pub fn drop_through(&mut self, through: u64, reason: GapReason) -> Result<Option<i64>, StoreFault> {
         let changed = self.change(|it| it.head.drop_through(through, reason))?;
         if changed { self.forgotten().map(Some) } else { Ok(None) }
     }
 
     /// Moves all numbers; gives the last one that no segment needs any more.
-    pub(crate) fn rotate(&mut self, epoch: Epoch, predecessor: Predecessor) -> Result<i64, StoreFault> {
+    pub fn rotate(&mut self, epoch: Epoch, predecessor: Predecessor) -> Result<i64, StoreFault> {
         self.change(|it| {
             let shift = it.head.rotate(epoch, predecessor)?;
             it.shift = it.shift.wrapping_add(shift);
@@ -72,7 +69,11 @@ impl Numbers {
         self.forgotten()
     }
 
-    pub(crate) fn reserve(&mut self, through: u64) -> Result<(), StoreFault> {
+    /// Reserves numbers.
+    ///
+    /// # Errors
+    /// `Refused` for what the database cannot keep.
+    pub fn reserve(&mut self, through: u64) -> Result<(), StoreFault> {
         self.change(|it| {
             it.head.reserve(through);
             Ok(())
@@ -101,21 +102,21 @@ impl Numbers {
 ///
 /// # Errors
 /// `Refused` for one that it cannot keep.
-pub(crate) fn column(number: u64) -> Result<i64, StoreFault> {
+pub fn column(number: u64) -> Result<i64, StoreFault> {
     i64::try_from(number).map_err(|_| StoreFault::Refused)
 }
 
 /// What a group asks for in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Demand {
+pub struct Demand {
     /// Bytes of records.
     bytes: u64,
     /// Rows that hold them.
-    pub(crate) rows: u64,
+    pub rows: u64,
     /// It also gives up something.
     gives: bool,
     /// It may need room for something else, a name for instance.
-    pub(crate) grows: bool,
+    pub grows: bool,
 }
 
 /// What one row takes beside its bytes, generously.
@@ -123,12 +124,12 @@ const ROW_BYTES: u64 = 1 << 10;
 
 impl Demand {
     /// Whether it takes no more than `most`, and gives up something for it: it passes a store that is full.
-    pub(crate) const fn is_move(self, most: u64) -> bool {
+    pub const fn is_move(self, most: u64) -> bool {
         self.gives && self.bytes() <= most
     }
 
     /// Bytes of the database that it takes, roughly.
-    pub(crate) const fn bytes(self) -> u64 {
+    pub const fn bytes(self) -> u64 {
         self.bytes.saturating_add(self.rows.saturating_mul(ROW_BYTES))
     }
 }
@@ -136,14 +137,15 @@ impl Demand {
 /// A group on trial. What passes it cannot be refused when it is executed, so that nothing has to be taken back unless the
 /// database itself fails.
 #[derive(Debug, Default)]
-pub(crate) struct Trial<'a> {
+pub struct Trial<'a> {
     queues: Vec<(Queue<'a>, Option<Numbers>)>,
-    pub(crate) demand: Demand,
+    /// What the requests so far ask for.
+    pub demand: Demand,
 }
 
 impl<'a> Trial<'a> {
     /// Tries one request. `lookup` gives the numbers that a queue has before the group.
-    pub(crate) fn step<E: From<StoreFault>>(
+    pub fn step<E: From<StoreFault>>(
         &mut self,
         op: &StoreOp<'a>,
         lookup: impl FnOnce(Queue<'a>) -> Result<Option<Numbers>, E>,

@@ -1,0 +1,8 @@
+//! What liner's stores on hosts have in common: how their queues are named, numbered and checked.
+
+pub mod byhand;
+pub mod check;
+pub mod checksums;
+pub mod look;
+pub mod names;
+pub mod numbers;
