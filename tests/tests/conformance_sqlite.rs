@@ -46,3 +46,33 @@ mod power {
 
     liner_tests::conformance_tests!(|| place(Class::Power), CAPS);
 }
+
+mod shared {
+    use super::*;
+
+    fn open(path: &str, name: &str) -> Result<Box<dyn Store>, String> {
+        let boot_id = "this run".to_owned();
+        let options =
+            Options { name: name.to_owned(), durability: Class::Process, limit_bytes: None, boot_id };
+        let store = SqliteStore::open(path, &options).map_err(|error| error.to_string())?;
+        Ok(Box::new(store))
+    }
+
+    fn place() -> impl FnMut(&str) -> Result<Box<dyn Store>, String> {
+        let folder = tempfile::tempdir().expect("a folder for the file");
+        move |name| open(&folder.path().join("liner.db").to_string_lossy(), name)
+    }
+
+    liner_tests::shared_conformance_tests!(place);
+
+    #[test]
+    fn whoever_is_killed_leaves_whole_commits() {
+        let folder = tempfile::tempdir().expect("a folder for the file");
+        liner_tests::conformance::killed::whoever_is_killed_leaves_whole_commits(
+            "shared::whoever_is_killed_leaves_whole_commits",
+            &folder.path().join("liner.db").to_string_lossy(),
+            |path, name| open(path, name).expect("the store opens"),
+            CAPS,
+        );
+    }
+}

@@ -22,8 +22,8 @@ fn fill(place: &mut Place<'_>, queue: Queue<'_>) -> u64 {
     let records = piece(place.caps);
     for number in 1..100 {
         let append = StoreOp::Append { queue, first: number, last: number, records: &records };
-        match place.store().apply(&[append]) {
-            Ok(()) => place.done(&[]),
+        match place.try_done(&[append]) {
+            Ok(()) => {}
             Err(StoreFault::Full) if number > 5 => return number - 1,
             Err(other) => panic!("record {number}: {other}"),
         }
@@ -33,6 +33,9 @@ fn fill(place: &mut Place<'_>, queue: Queue<'_>) -> u64 {
 
 /// A group that does not fit is refused as a whole, as often as it is tried.
 pub fn full_leaves_no_trace(open: Open<'_>, caps: Capabilities) {
+    if !caps.is_bounded() {
+        return;
+    }
     let mut place = Place::new(open, caps);
     place.done(&[OPEN, CURSOR]);
     let count = fill(&mut place, NODE);
@@ -43,7 +46,7 @@ pub fn full_leaves_no_trace(open: Open<'_>, caps: Capabilities) {
     let append = StoreOp::Append { queue: NODE, first: next, last: next, records: &records };
     let cursor = StoreOp::Cursor { peer: "p", epoch: EPOCH, through: 9 };
     for group in [&[cursor, append][..], &[append, cursor], &[append]] {
-        assert_eq!(place.store().apply(group), Err(StoreFault::Full));
+        assert_eq!(place.try_done(group), Err(StoreFault::Full));
         assert_eq!(place.view(), before);
     }
     let mut into = vec![0; records.len()];
@@ -57,6 +60,9 @@ pub fn full_leaves_no_trace(open: Open<'_>, caps: Capabilities) {
 
 /// Trims, cursors and closing succeed in a full store, and what they free can be used again.
 pub fn acks_go_on_when_it_is_full(open: Open<'_>, caps: Capabilities) {
+    if !caps.is_bounded() {
+        return;
+    }
     let mut place = Place::new(open, caps);
     place.done(&[OPEN, CURSOR]);
     for round in 0..3 {
@@ -85,6 +91,9 @@ pub fn acks_go_on_when_it_is_full(open: Open<'_>, caps: Capabilities) {
 
 /// Records move from one queue to another in one group, piece by piece, in a store that has no room for both copies.
 pub fn a_move_within_a_full_store_succeeds(open: Open<'_>, caps: Capabilities) {
+    if !caps.is_bounded() {
+        return;
+    }
     let mut place = Place::new(open, caps);
     if caps.queues < 2 {
         return;

@@ -76,7 +76,7 @@ pub fn a_failed_group_delivers_nothing(open: Open<'_>, caps: Capabilities) {
 /// A full store takes nothing more into the inbox, and cursors all the same.
 pub fn a_full_store_delivers_nothing(open: Open<'_>, caps: Capabilities) {
     let mut place = Place::new(open, caps);
-    if !caps.inbox {
+    if !caps.inbox || !caps.is_bounded() {
         return;
     }
     let large = vec![7; caps.bytes_max / 8];
@@ -84,10 +84,9 @@ pub fn a_full_store_delivers_nothing(open: Open<'_>, caps: Capabilities) {
     let fault = loop {
         number += 1;
         assert!(number < 100, "it is never full");
-        if let Err(fault) = place.store().apply(&[delivery(number, &large), cursor(number)]) {
+        if let Err(fault) = place.try_done(&[delivery(number, &large), cursor(number)]) {
             break fault;
         }
-        assert_eq!(place.store().commit(), Ok(()));
     };
     assert_eq!(fault, StoreFault::Full);
     let before = held(&mut place);

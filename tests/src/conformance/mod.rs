@@ -3,17 +3,19 @@
 //! Each rule gets a place of its own, empty at first. [`conformance_tests!`](crate::conformance_tests) makes one test of
 //! each rule for a store.
 
-use liner_proto::effect::StoreOp;
+use liner_proto::effect::{StoreFault, StoreOp};
 use liner_proto::store::Store;
 
 pub mod atomic;
 pub mod full;
 pub mod inbox;
+pub mod killed;
 pub mod model;
 pub mod numbers;
 pub mod queues;
 pub mod reading;
 pub mod records;
+pub mod shared;
 mod view;
 
 pub use view::{View, ViewedQueue};
@@ -38,6 +40,13 @@ pub struct Capabilities {
     pub name_max: usize,
     /// Records of more than so many bytes in all cannot be kept; it is tried out where that is less than 64 MiB.
     pub bytes_max: usize,
+}
+
+impl Capabilities {
+    /// Whether it can be filled within a test.
+    pub const fn is_bounded(&self) -> bool {
+        self.bytes_max < 64 << 20
+    }
 }
 
 /// A store under test, with the means to open it again.
@@ -70,11 +79,18 @@ impl<'a> Place<'a> {
     /// Applies a group of which every request is right, and commits it.
     #[expect(clippy::panic, reason = "a test may fail")]
     pub fn done(&mut self, group: &[StoreOp<'_>]) {
-        let outcome = self.store().apply(group).and_then(|()| self.store().commit());
-        if let Err(fault) = outcome {
+        if let Err(fault) = self.try_done(group) {
             let words = self.store().last_error().unwrap_or_default().to_owned();
             panic!("{group:?}: {fault} ({words})");
         }
+    }
+
+    /// Applies a group and commits it. A store may find out at either that it has no room.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn try_done(&mut self, group: &[StoreOp<'_>]) -> Result<(), StoreFault> {
+        self.store().apply(group).and_then(|()| self.store().commit())
     }
 
     /// Closes the store and opens it again, if it is one that persists.

@@ -32,6 +32,37 @@ pub fn any_groups_do_what_the_model_does(open: Open<'_>, caps: Capabilities) {
     }
 }
 
+/// Groups that follow from a seed, and what a store has after them.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    caps: Capabilities,
+    run: Run,
+    commits: u64,
+}
+
+impl Groups {
+    /// Those of this seed.
+    pub fn new(seed: u64, caps: Capabilities) -> Self {
+        Self { caps, run: Run { dice: Dice::new(seed), model: Model::default(), seed }, commits: 0 }
+    }
+
+    /// Gives the groups of the next commit, wrong ones among them.
+    pub fn next_turn(&mut self, mut apply: impl FnMut(&[StoreOp<'_>])) {
+        for _ in 0..=self.run.dice.below(3) {
+            self.run.next_group(self.caps, |group, _| apply(group));
+        }
+        self.commits += 1;
+    }
+
+    /// What a store has that has taken all groups of so many commits, no fewer than before.
+    pub fn view_after(&mut self, commits: u64) -> View {
+        while self.commits < commits {
+            self.next_turn(|_| ());
+        }
+        self.run.model.view()
+    }
+}
+
 /// The queue as a list of records, each with the first number it covers, which is below 1 if a rotation took it there.
 #[derive(Clone, Debug, Default)]
 struct ModelQueue {
@@ -72,6 +103,7 @@ const PEERS: [&str; 4] = ["p", "q", "p:q", ""];
 const TEXTS: [&str; 3] = ["x", "y/z", "ü"];
 const REASONS: [GapReason; 3] = [GapReason::Dropped, GapReason::Expired, GapReason::Missing];
 
+#[derive(Clone, Debug)]
 struct Run {
     dice: Dice,
     model: Model,
@@ -79,27 +111,40 @@ struct Run {
 }
 
 impl Run {
-    fn group(&mut self, place: &mut Place<'_>, step: u64) {
+    /// The next group, with what a store has to say to it, and what the model has then if the store takes it.
+    fn next_group(&mut self, caps: Capabilities, apply: impl FnOnce(&[StoreOp<'_>], Result<(), StoreFault>)) {
         let mut after = self.model.clone();
         let mut ops = Vec::new();
         let mut expected = Ok(());
         for _ in 0..=self.dice.below(4) {
-            let op = self.op(&after, place.caps);
+            let op = self.op(&after, caps);
             expected = expected.and_then(|()| after.step(&op));
             ops.push(op);
         }
         let bytes: Vec<_> = ops.iter().map(Op::bytes).collect();
         let group: Vec<_> = ops.iter().zip(&bytes).map(|(op, bytes)| op.lend(bytes)).collect();
-        let outcome = place.store().apply(&group);
-        if outcome == Err(StoreFault::Full) && expected.is_ok() {
-            let more: usize = bytes.iter().map(Vec::len).sum();
-            let held: u64 = self.model.queues.values().map(|queue| queue.told.bytes).sum();
-            assert!(held + more as u64 > place.caps.bytes_max as u64, "full with {held} and {more}");
-            return;
-        }
-        assert_eq!(outcome, expected, "seed {}, group {step}: {ops:?}", self.seed);
+        apply(&group, expected);
         if expected.is_ok() {
             self.model = after;
+        }
+    }
+
+    fn group(&mut self, place: &mut Place<'_>, step: u64) {
+        let (before, seed) = (self.model.clone(), self.seed);
+        let mut is_full = false;
+        self.next_group(place.caps, |group, expected| {
+            let outcome = place.store().apply(group);
+            if outcome == Err(StoreFault::Full) && expected.is_ok() {
+                let more: usize = group.iter().map(record_bytes).sum();
+                let held: u64 = before.queues.values().map(|queue| queue.told.bytes).sum();
+                assert!(held + more as u64 > place.caps.bytes_max as u64, "full with {held} and {more}");
+                is_full = true;
+                return;
+            }
+            assert_eq!(outcome, expected, "seed {seed}, group {step}: {group:?}");
+        });
+        if is_full {
+            self.model = before;
         }
     }
 
@@ -168,6 +213,14 @@ impl Run {
         }
         assert_eq!(place.view(), self.model.view(), "seed {}", self.seed);
     }
+}
+
+/// Bytes of records that a request has.
+fn record_bytes(op: &StoreOp<'_>) -> usize {
+    if let StoreOp::Append { records, .. } | StoreOp::DeadLetter { record: records, .. } = op {
+        return records.len();
+    }
+    0
 }
 
 /// A few records, and how many numbers they cover.
