@@ -6,6 +6,7 @@ use liner_proto::store::run::{Copied, Walk, copy_above};
 use crate::client::Failure;
 use crate::element::{self, Element};
 use crate::keys;
+use crate::resp::Reply;
 use crate::row::QueueRow;
 use crate::scan::{Scan, mend};
 use crate::RedisStore;
@@ -74,19 +75,34 @@ impl RedisStore {
         Err(Failure::Server("somebody else keeps changing the list of this queue".to_owned()))
     }
 
-    /// The elements of the list that may have numbers above `after`, as many as there may be room for.
+    /// The elements of the list that may have numbers above `after`, as many as there is room for, and one more.
     fn fetch(&mut self, queue: Queue<'_>, after: u64, room: u64) -> Result<Vec<Vec<u8>>, Failure> {
         let Some(row) = self.rows.find(queue) else { return Ok(Vec::new()) };
-        let index = row.list.count_through(after).max(row.cut);
-        let left = row.list.len().saturating_sub(index);
-        let Some(key) = row.key.filter(|_| left > 0) else { return Ok(Vec::new()) };
-        let count = (room / row.average + 1).clamp(1, COUNT_MAX).min(left);
-        let (from, to) = (index.to_string(), (index + count - 1).to_string());
+        let (mut index, len) = (row.list.count_through(after).max(row.cut), row.list.len());
+        let Some(key) = row.key.filter(|_| index < len) else { return Ok(Vec::new()) };
         let list = keys::of_queue(key, "messages");
-        let reply =
-            self.connected()?.command(&[b"LRANGE", list.as_bytes(), from.as_bytes(), to.as_bytes()])?;
-        let elements = reply.list().ok_or_else(Failure::nonsense)?;
-        Ok(elements.iter().map(|element| element.bytes().unwrap_or_default().to_vec()).collect())
+        let (mut elements, mut bytes, mut average) = (Vec::new(), 0, row.average);
+        while index < len && bytes <= room {
+            let record = average.saturating_sub(element::HEAD as u64 + 6).max(1);
+            let count = ((room - bytes) / record + 2).clamp(8, COUNT_MAX).min(len - index);
+            let (from, to) = (index.to_string(), (index + count - 1).to_string());
+            let words = [b"LRANGE", list.as_bytes(), from.as_bytes(), to.as_bytes()];
+            let Reply::List(more) = self.connected()?.command(&words)? else { return Err(Failure::nonsense()) };
+            if more.is_empty() {
+                break;
+            }
+            index += more.len() as u64;
+            for element in more {
+                let Reply::Bytes(element) = element else { return Err(Failure::nonsense()) };
+                bytes += element::run_len(element.get(element::HEAD..).unwrap_or_default());
+                elements.push(element);
+            }
+            average = bytes / elements.len() as u64 + element::HEAD as u64 + 6;
+        }
+        if let Some(row) = self.rows.find_mut(queue) {
+            row.average = average;
+        }
+        Ok(elements)
     }
 
     /// Looks over the list of a queue again, and sets right what is wrong with it.
@@ -151,8 +167,7 @@ fn gather(row: &QueueRow, after: u64, elements: &[Vec<u8>]) -> Found {
             _ => return Found::Moved,
         }
     }
-    let at_end = index + elements.len() as u64 >= row.list.len();
-    if !at_end {
+    if index + (elements.len() as u64) < row.list.len() {
         return if run.records.is_empty() { Found::Moved } else { Found::Run(run) };
     }
     for waiting in row.tail.left().iter().filter(|waiting| waiting.last > after) {

@@ -15,11 +15,6 @@ pub(crate) struct Words {
 }
 
 impl Words {
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.count = 0;
-    }
-
     pub(crate) fn word(&mut self, word: &[u8]) {
         put_word(&mut self.bytes, word);
         self.count += 1;
