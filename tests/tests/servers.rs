@@ -58,7 +58,8 @@ fn assert_gone(processes: &[u32], folder: &Path) {
 
 fn kill_and_see(server: &Server, address: SocketAddr) {
     let processes = server.processes();
-    assert!(processes.iter().all(|process| alive(*process)), "{processes:?}");
+    // Some may have ended meanwhile by themselves.
+    assert!(processes.iter().any(|process| alive(*process)), "{processes:?}");
     server.kill().unwrap();
     assert!(!processes.iter().any(|process| alive(*process)), "{processes:?}");
     assert_eq!(dial(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
@@ -381,7 +382,8 @@ fn servers_of_a_killed_process_end_and_their_folders_are_swept_up() {
         let lines: Vec<String> = lines.by_ref().take(4).map(Result::unwrap).collect();
         let numbers = lines.iter().flat_map(|line| line.split(' ').skip(1));
         let processes: Vec<u32> = numbers.map(|number| number.parse().unwrap()).collect();
-        assert!(processes.len() > 14 && processes.iter().all(|process| alive(*process)), "{lines:?}");
+        // Some may have ended meanwhile by themselves.
+        assert!(processes.iter().filter(|process| alive(**process)).count() > 14, "{lines:?}");
         (child, processes)
     };
     let (mut killed, processes) = start();

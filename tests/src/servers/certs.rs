@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::folder::Folder;
 use super::programs;
@@ -21,6 +22,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Certs {
     folder: Folder,
+    clients: AtomicU64,
     /// The certificate of the authority that signed all but what is called foreign.
     pub ca: PathBuf,
     /// The certificate of another authority.
@@ -81,6 +83,7 @@ impl Certs {
             elsewhere: sign("elsewhere", "DNS:elsewhere.example", VALID)?,
             expired: sign("expired", LOCALHOST, OVER)?,
             folder,
+            clients: AtomicU64::new(0),
         })
     }
 
@@ -89,8 +92,7 @@ impl Certs {
     /// # Errors
     /// If `openssl` fails.
     pub fn client(&self, common_name: &str) -> io::Result<Identity> {
-        let host = format!("DNS:{common_name}");
-        sign(self.folder.path(), CA, &format!("client-{common_name}"), common_name, &host, VALID)
+        self.sign_client(CA, common_name)
     }
 
     /// The same, signed by the authority that nobody trusts.
@@ -98,8 +100,13 @@ impl Certs {
     /// # Errors
     /// If `openssl` fails.
     pub fn foreign_client(&self, common_name: &str) -> io::Result<Identity> {
-        let (name, host) = (format!("foreign-client-{common_name}"), format!("DNS:{common_name}"));
-        sign(self.folder.path(), FOREIGN_CA, &name, common_name, &host, VALID)
+        self.sign_client(FOREIGN_CA, common_name)
+    }
+
+    fn sign_client(&self, authority: &str, common_name: &str) -> io::Result<Identity> {
+        let name = format!("client-{}", self.clients.fetch_add(1, Ordering::Relaxed));
+        let host = format!("DNS:{common_name}");
+        sign(self.folder.path(), authority, &name, common_name, &host, VALID)
     }
 }
 

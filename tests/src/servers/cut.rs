@@ -5,8 +5,11 @@
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::port::Port;
 
@@ -55,9 +58,9 @@ struct State {
     requested: u64,
     replied: u64,
     cuts: u64,
-    /// Whether there is to be a listener.
-    open: bool,
-    /// Whether there is one.
+    /// The thread that listens ends when this is dropped.
+    listener: Option<UnixStream>,
+    /// Whether there is such a thread.
     listening: bool,
     /// Both sides of every connection.
     connections: HashMap<u64, [TcpStream; 2]>,
@@ -127,21 +130,25 @@ impl Cutter {
             return Ok(());
         }
         let state = self.shared.lock();
-        // A cut may be about to close the listener.
-        let waited = self.shared.changed.wait_while(state, |state| !state.open && state.listening);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        if !state.open {
-            let listener = TcpListener::bind(self.address())?;
-            state.open = true;
-            state.listening = true;
-            let shared = Arc::clone(&self.shared);
-            std::thread::spawn(move || {
-                shared.accept(&listener);
-                drop(listener);
-                shared.lock().listening = false;
-                shared.changed.notify_all();
-            });
+        // A cut may be about to end it.
+        let ending = |state: &mut State| state.listener.is_none() && state.listening;
+        let mut state = self.shared.changed.wait_while(state, ending).unwrap_or_else(PoisonError::into_inner);
+        if state.listener.is_some() {
+            return Ok(());
         }
+        let listener = TcpListener::bind(self.address())?;
+        listener.set_nonblocking(true)?;
+        let (held, dropped) = UnixStream::pair()?;
+        state.listener = Some(held);
+        state.listening = true;
+        let shared = Arc::clone(&self.shared);
+        std::thread::spawn(move || {
+            // It fails only if the kernel has no memory left: then nobody listens, as clients will see.
+            let _ = shared.accept(&listener, &dropped);
+            drop(listener);
+            shared.lock().listening = false;
+            shared.changed.notify_all();
+        });
         Ok(())
     }
 
@@ -180,14 +187,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn accept(self: &Arc<Self>, listener: &TcpListener) {
-        for client in listener.incoming() {
-            if !self.lock().open {
-                break;
+    fn accept(self: &Arc<Self>, listener: &TcpListener, dropped: &UnixStream) -> io::Result<()> {
+        loop {
+            let mut events = [PollFd::new(listener, PollFlags::IN), PollFd::new(dropped, PollFlags::IN)];
+            poll(&mut events, None)?;
+            let over = !events[1].revents().is_empty();
+            // Who has dialled before the end is served.
+            while let Ok((client, _)) = listener.accept() {
+                // A client of a server that is down sees its connection end.
+                let _ = TcpStream::connect(self.to).and_then(|server| self.connect(client, server));
             }
-            // A client of a server that is down sees its connection end.
-            let Ok(client) = client else { continue };
-            let _ = TcpStream::connect(self.to).and_then(|server| self.connect(client, server));
+            if over {
+                return Ok(());
+            }
         }
     }
 
@@ -249,14 +261,7 @@ impl Shared {
     /// Waits until nobody listens.
     fn close(&self) {
         let mut state = self.lock();
-        state.open = false;
-        if !state.listening {
-            return;
-        }
-        drop(state);
-        // The thread that listens looks whether it still should when somebody comes.
-        let _ = TcpStream::connect(self.port.address());
-        let state = self.lock();
+        state.listener = None;
         drop(self.changed.wait_while(state, |state| state.listening));
     }
 }

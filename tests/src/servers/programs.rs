@@ -17,14 +17,19 @@ pub(super) fn build_root() -> PathBuf {
     }
 }
 
-/// A program, with links followed: the folder that a link stands in may be closed to the user who runs it.
+/// A program, with the links of its folder followed: what they stand in may be closed to the user who runs it. A link in place of the
+/// program itself stays, since some are told by their name what they are.
 pub(super) fn find(path: &Path) -> io::Result<PathBuf> {
-    fs::canonicalize(path).map_err(|error| {
+    let missing = |error: io::Error| {
         io::Error::new(
             error.kind(),
             format!("{} is not there ({error}): run scripts/servers", path.display()),
         )
-    })
+    };
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let program = fs::canonicalize(folder).map_err(missing)?.join(path.file_name().unwrap_or_default());
+    fs::metadata(&program).map_err(missing)?;
+    Ok(program)
 }
 
 /// Another user than the one of this process.
