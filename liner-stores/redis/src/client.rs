@@ -31,8 +31,14 @@ impl From<StoreFault> for Failure {
 impl Failure {
     /// A reply that makes no sense.
     pub(crate) fn nonsense() -> Self {
-        let error = io::Error::new(io::ErrorKind::InvalidData, "the server's reply is not what was asked for");
+        let error =
+            io::Error::new(io::ErrorKind::InvalidData, "the server's reply is not what was asked for");
         Self::Io { error, sent: true }
+    }
+
+    /// The same of something that came before the turn was sent.
+    pub(crate) fn before_the_turn(self) -> Self {
+        if let Self::Io { error, .. } = self { Self::Io { error, sent: false } } else { self }
     }
 
     /// What can be done about it.
@@ -124,7 +130,10 @@ impl Client {
     /// The same; an error among the replies is one.
     pub(crate) fn all(&mut self, request: &Request) -> Result<Vec<Reply>, Failure> {
         let replies = self.pipeline(request)?;
-        match replies.iter().find_map(|reply| if let Reply::Error(words) = reply { Some(words) } else { None }) {
+        match replies
+            .iter()
+            .find_map(|reply| if let Reply::Error(words) = reply { Some(words) } else { None })
+        {
             Some(words) => Err(Failure::Server(words.clone())),
             None => Ok(replies),
         }
@@ -143,7 +152,13 @@ impl Client {
     }
 
     /// Runs the script of a turn. `body` are its arguments as words.
-    pub(crate) fn turn(&mut self, key: &str, is_full: bool, words: usize, body: &[u8]) -> Result<Reply, Failure> {
+    pub(crate) fn turn(
+        &mut self,
+        key: &str,
+        is_full: bool,
+        words: usize,
+        body: &[u8],
+    ) -> Result<Reply, Failure> {
         for _ in 0..2 {
             let hash = if is_full { &self.hashes.turn_when_full } else { &self.hashes.turn };
             if hash.is_empty() {
@@ -171,10 +186,7 @@ impl Client {
             request.command(&[b"SCRIPT", b"LOAD", script::turn(allow_oom).as_bytes()]);
         }
         // A connection that fails here has not been given the turn.
-        let replies = self.all(&request).map_err(|failure| match failure {
-            Failure::Io { error, .. } => Failure::Io { error, sent: false },
-            other => other,
-        })?;
+        let replies = self.all(&request).map_err(Failure::before_the_turn)?;
         let hash = |index: usize| replies.get(index).and_then(Reply::text).unwrap_or_default().to_owned();
         self.hashes = Hashes { turn: hash(0), turn_when_full: hash(1) };
         Ok(())

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use liner_proto::router::{DirectoryRows, Standing};
 use liner_proto::store::LEASE;
 
+use crate::RedisStore;
 use crate::client::{Client, Failure};
 use crate::keys;
 use crate::resp::{Reply, Request};
 use crate::script;
-use crate::RedisStore;
 
 /// Keys that the server looks at in one step of the search for rows that were written by hand.
 const STEP: &[u8] = b"1000";

@@ -45,7 +45,9 @@ pub enum OpenError {
         words: String,
     },
     /// The user may not do what the store has to do.
-    #[error("{url}: the user lacks a permission: {words}; what it needs is: ACL SETUSER NAME on >PASSWORD {acl}")]
+    #[error(
+        "{url}: the user lacks a permission: {words}; what it needs is: ACL SETUSER NAME on >PASSWORD {acl}"
+    )]
     Permission {
         /// The URL.
         url: Box<Url>,
@@ -63,7 +65,9 @@ pub enum OpenError {
         version: String,
     },
     /// The server would throw messages away when its memory is used up.
-    #[error("{url} throws keys away when its memory is used up (maxmemory-policy {policy}): CONFIG SET maxmemory-policy noeviction")]
+    #[error(
+        "{url} throws keys away when its memory is used up (maxmemory-policy {policy}): CONFIG SET maxmemory-policy noeviction"
+    )]
     Evicting {
         /// The URL.
         url: Box<Url>,
@@ -77,7 +81,9 @@ pub enum OpenError {
         url: Box<Url>,
     },
     /// A newer release has used the node's row.
-    #[error("{url}: the row of this node has format {found} and this release knows up to {known}; use the release that wrote it")]
+    #[error(
+        "{url}: the row of this node has format {found} and this release knows up to {known}; use the release that wrote it"
+    )]
     NewerFormat {
         /// The URL.
         url: Box<Url>,
@@ -128,9 +134,10 @@ impl OpenError {
                 _ if words.contains("no password is set") => Self::Login { url, words },
                 _ => Self::Server { url, words },
             },
-            Failure::Fault(StoreFault::Superseded) => {
-                Self::Server { url, words: "another instance took this node's name at the same time".to_owned() }
-            }
+            Failure::Fault(StoreFault::Superseded) => Self::Server {
+                url,
+                words: "another instance took this node's name at the same time".to_owned(),
+            },
             Failure::Fault(fault) => Self::Server { url, words: fault.to_string() },
         }
     }

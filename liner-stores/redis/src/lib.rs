@@ -22,6 +22,8 @@ mod element;
 mod error;
 mod keys;
 mod link;
+#[cfg(unix)]
+mod notices;
 mod open;
 mod reading;
 mod recover;
@@ -39,7 +41,7 @@ use std::collections::HashMap;
 use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::{Class, Epoch};
 use liner_proto::router::DirectoryRows;
-use liner_proto::store::Store;
+use liner_proto::store::{Notices, Store};
 
 pub use error::OpenError;
 pub use url::{Place, TlsFiles, Url, UrlError};
@@ -97,6 +99,8 @@ pub struct RedisStore {
     /// The server was full: what grows is refused once, so that what gives up something gets through.
     refuses_growth: bool,
     catalog: directory::Catalog,
+    /// Somebody has the notices already.
+    has_notices: bool,
     last_error: Option<String>,
 }
 
@@ -197,6 +201,14 @@ impl Store for RedisStore {
 
     fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {
         self.guarded(Self::read_directory)
+    }
+
+    #[cfg(unix)]
+    fn notices(&mut self) -> Option<Box<dyn Notices + Send>> {
+        if core::mem::replace(&mut self.has_notices, true) {
+            return None;
+        }
+        Some(Box::new(notices::Subscriber::new(self.url.clone()).ok()?))
     }
 
     fn last_error(&self) -> Option<&str> {

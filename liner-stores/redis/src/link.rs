@@ -4,7 +4,10 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 #[cfg(unix)]
-use std::os::unix::net::UnixStream;
+use std::os::{
+    fd::{AsRawFd as _, RawFd},
+    unix::net::UnixStream,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +69,26 @@ impl Link {
         }
     }
 
+    /// Has reads and writes return at once.
+    pub(crate) fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(true),
+            Self::Tls(stream) => stream.sock.set_nonblocking(true),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.set_nonblocking(true),
+        }
+    }
+
+    /// Its descriptor.
+    #[cfg(unix)]
+    pub(crate) fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => stream.sock.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+
     /// How long one call may wait.
     pub(crate) fn set_patience(&self, patience: Duration) -> io::Result<()> {
         let patience = Some(patience);
@@ -102,10 +125,7 @@ impl Write for Link {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Tls(stream) => stream.flush(),
-            _ => Ok(()),
-        }
+        if let Self::Tls(stream) = self { stream.flush() } else { Ok(()) }
     }
 }
 

@@ -86,11 +86,7 @@ impl RedisStore {
         let regressed = row.text("run_id").is_some_and(|run_id| {
             run_id != server.identity.run_id || row.text("replid") != Some(&server.identity.replid)
         });
-        let opened = Opened {
-            unclean: row.text("clean") == Some("0"),
-            regressed,
-            ..Opened::default()
-        };
+        let opened = Opened { unclean: row.text("clean") == Some("0"), regressed, ..Opened::default() };
         let mut store = Self {
             url: url.clone(),
             owner: options.name.clone(),
@@ -107,6 +103,7 @@ impl RedisStore {
             turn: Turn::Open,
             refuses_growth: false,
             catalog: Catalog::default(),
+            has_notices: false,
             last_error: None,
         };
         store.load_all(regressed).map_err(|failure| OpenError::of(&url, failure))?;
@@ -203,11 +200,8 @@ impl RedisStore {
     pub(crate) fn connected(&mut self) -> Result<&mut Client, Failure> {
         if self.client.is_none() {
             let mut client = Client::connect(&self.url)?;
-            self.prove(&mut client).map_err(|failure| match failure {
-                // Nothing that anybody asked for was sent.
-                Failure::Io { error, .. } => Failure::Io { error, sent: false },
-                other => other,
-            })?;
+            // Nothing that anybody asked for was sent.
+            self.prove(&mut client).map_err(Failure::before_the_turn)?;
             self.client = Some(client);
         }
         self.client.as_mut().ok_or_else(Failure::nonsense)
@@ -220,7 +214,9 @@ impl RedisStore {
         let number = |index: usize| reply.list()?.get(index)?.number();
         match (number(0), number(1)) {
             (Some(token), _) if token > self.token => Err(Superseded.into()),
-            (Some(token), Some(turn)) if token == self.token && turn == self.number => self.note_identity(client),
+            (Some(token), Some(turn)) if token == self.token && turn == self.number => {
+                self.note_identity(client)
+            }
             _ => Err(Regressed.into()),
         }
     }

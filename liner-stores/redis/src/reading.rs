@@ -3,13 +3,13 @@
 use liner_proto::effect::{GapReason, Loaded, Queue};
 use liner_proto::store::run::{Copied, Walk, copy_above};
 
+use crate::RedisStore;
 use crate::client::Failure;
 use crate::element::{self, Element};
 use crate::keys;
 use crate::resp::Reply;
 use crate::row::QueueRow;
 use crate::scan::{Scan, mend};
-use crate::RedisStore;
 
 /// Elements that are asked for at a time.
 const COUNT_MAX: u64 = 1024;
@@ -64,10 +64,9 @@ impl RedisStore {
                             len,
                         },
                         Copied::TooSmall { needed } => Loaded::TooSmall { needed },
-                        Copied::Nothing | Copied::Malformed => Loaded::Corrupt {
-                            first: after + 1,
-                            last: run.last.wrapping_add(shift),
-                        },
+                        Copied::Nothing | Copied::Malformed => {
+                            Loaded::Corrupt { first: after + 1, last: run.last.wrapping_add(shift) }
+                        }
                     });
                 }
             }
@@ -87,7 +86,9 @@ impl RedisStore {
             let count = ((room - bytes) / record + 2).clamp(8, COUNT_MAX).min(len - index);
             let (from, to) = (index.to_string(), (index + count - 1).to_string());
             let words = [b"LRANGE", list.as_bytes(), from.as_bytes(), to.as_bytes()];
-            let Reply::List(more) = self.connected()?.command(&words)? else { return Err(Failure::nonsense()) };
+            let Reply::List(more) = self.connected()?.command(&words)? else {
+                return Err(Failure::nonsense());
+            };
             if more.is_empty() {
                 break;
             }
@@ -157,14 +158,20 @@ fn gather(row: &QueueRow, after: u64, elements: &[Vec<u8>]) -> Found {
             return Found::Run(run);
         }
         match element::read(row.whose, row.stored_epoch, element) {
-            Element::Sound { number, last, record, .. } if (number, last) == (expected.first, expected.last) => {
+            Element::Sound { number, last, record, .. }
+                if (number, last) == (expected.first, expected.last) =>
+            {
                 run.add(after, number, last, record);
             }
             _ if !is_first => return Found::Run(run),
             Element::Hollow { number } if number == expected.first => {
                 return Found::Corrupt { first: expected.first.max(after + 1), last: expected.last };
             }
-            _ => return Found::Moved,
+            Element::Sound { .. }
+            | Element::Hollow { .. }
+            | Element::Damaged
+            | Element::Stale
+            | Element::Foreign => return Found::Moved,
         }
     }
     if index + (elements.len() as u64) < row.list.len() {

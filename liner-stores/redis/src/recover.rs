@@ -3,13 +3,13 @@
 use liner_proto::effect::{Recovered, StoreFault};
 use liner_proto::id::Epoch;
 
+use crate::RedisStore;
 use crate::client::Failure;
 use crate::keys;
 use crate::resp::{Reply, Request};
 use crate::row::{QueueRow, Tail};
 use crate::scan::Scan;
 use crate::words::topic_text;
-use crate::RedisStore;
 
 impl RedisStore {
     /// Tells everything, in the order of the contract.

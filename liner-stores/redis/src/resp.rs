@@ -194,7 +194,9 @@ impl Inbound {
         let mut searched = 0;
         loop {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
-            if let Some(end) = rest.get(searched..).and_then(|rest| rest.iter().position(|&byte| byte == b'\n')) {
+            if let Some(end) =
+                rest.get(searched..).and_then(|rest| rest.iter().position(|&byte| byte == b'\n'))
+            {
                 let line = rest.get(..searched + end).unwrap_or_default();
                 let line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
                 self.at += searched + end + 1;

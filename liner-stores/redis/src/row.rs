@@ -181,7 +181,12 @@ impl QueueRow {
             let record = records.get(step.body..step.end).unwrap_or_default();
             element::put(&mut self.tail.bytes, self.whose, self.stored_epoch, step.first, record);
             let end = self.tail.bytes.len();
-            self.tail.elements.push(Waiting { end, first: step.first, last: step.last, record: record.len() });
+            self.tail.elements.push(Waiting {
+                end,
+                first: step.first,
+                last: step.last,
+                record: record.len(),
+            });
         }
         Ok(())
     }

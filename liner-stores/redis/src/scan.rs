@@ -65,7 +65,9 @@ impl Scan {
 
     fn take(&mut self, row: &QueueRow, index: u64, element: &[u8]) {
         match element::read(row.whose, row.stored_epoch, element) {
-            Element::Sound { number, last, is_message, record } if number > self.last || self.is_below(row, last) => {
+            Element::Sound { number, last, is_message, record }
+                if number > self.last || self.is_below(row, last) =>
+            {
                 self.end_hollow(number.saturating_sub(1));
                 self.list.push(number, last);
                 self.last = self.last.max(last);

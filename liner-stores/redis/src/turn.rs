@@ -5,13 +5,13 @@ use liner_proto::id::Epoch;
 use liner_store::checksums::{self, mode_number};
 use liner_store::numbers::Trial;
 
+use crate::RedisStore;
 use crate::client::{Client, Failure};
 use crate::keys;
 use crate::resp::Reply;
 use crate::row::QueueRow;
 use crate::script;
 use crate::words::Words;
-use crate::RedisStore;
 
 /// Bytes that a full server takes for what is given up in the same group.
 const MOVE_MAX: u64 = 2 << 20;
@@ -220,9 +220,11 @@ impl RedisStore {
     fn new_keys(&mut self, count: usize) -> Result<Vec<u64>, Failure> {
         let arguments = count.to_string();
         let client = self.connected()?;
-        let reply = client.eval(script::KEYS, keys::UNIQUE, &[arguments.as_bytes()]).map_err(not_the_turn)?;
+        let reply = client
+            .eval(script::KEYS, keys::UNIQUE, &[arguments.as_bytes()])
+            .map_err(Failure::before_the_turn)?;
         let keys: Option<Vec<_>> = reply.list().unwrap_or_default().iter().map(Reply::number).collect();
-        keys.filter(|keys| keys.len() == count).ok_or_else(|| not_the_turn(Failure::nonsense()))
+        keys.filter(|keys| keys.len() == count).ok_or_else(|| Failure::nonsense().before_the_turn())
     }
 
     fn settle(&mut self) {
@@ -384,14 +386,6 @@ impl RedisStore {
         words.command(&[b"HINCRBY", self.node.as_bytes(), b"inbox_bytes", bytes.as_bytes()]);
         self.applied.inbox.messages += 1;
         self.applied.inbox.bytes += delivery.bytes();
-    }
-}
-
-/// A failure of something that came before the turn was sent.
-fn not_the_turn(failure: Failure) -> Failure {
-    match failure {
-        Failure::Io { error, .. } => Failure::Io { error, sent: false },
-        other => other,
     }
 }
 

@@ -255,7 +255,8 @@ fn duration(text: &str) -> Result<Duration, UrlError> {
 }
 
 fn decode(text: &str, part: &'static str) -> Result<String, UrlError> {
-    let wrong = || UrlError::Part { part, wanted: "what is no plain text there is written as % and two digits" };
+    let wrong =
+        || UrlError::Part { part, wanted: "what is no plain text there is written as % and two digits" };
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
