@@ -25,6 +25,7 @@ mod publish;
 mod reading;
 mod store;
 mod sub;
+mod upkeep;
 mod watch;
 
 use std::ffi::OsString;

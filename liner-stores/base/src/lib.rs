@@ -3,5 +3,6 @@
 pub mod byhand;
 pub mod check;
 pub mod checksums;
+pub mod look;
 pub mod names;
 pub mod numbers;

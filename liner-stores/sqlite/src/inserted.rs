@@ -11,11 +11,11 @@ use liner_proto::id::Epoch;
 use liner_proto::wire::TEXT_MAX;
 use liner_proto::wire::record::{GAP_LEN_MAX, encode_gap};
 use liner_store::byhand::{PAYLOAD_MAX, put, record};
+use liner_store::look::{Pending, Target};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::directory::insert_dead_letter;
 use crate::error::classify;
-use crate::look::{Pending, Target};
 use crate::names;
 use crate::queues::create;
 use crate::row::{QUEUES, QueueRow};

@@ -29,6 +29,7 @@ mod inbox;
 mod inserted;
 mod lease;
 mod look;
+mod looking;
 mod names;
 mod open;
 mod orphans;
@@ -51,7 +52,8 @@ use rusqlite::Connection;
 
 pub use error::OpenError;
 pub use inbox::{Failed, Inbox, InboxError, InboxMessage, Taken};
-pub use look::{DeadLetter, Look, LookError, Pending, Subscription, Target};
+pub use liner_store::look::{DeadLetter, Pending, Subscription, Target};
+pub use look::{Look, LookError};
 
 /// The release that [`Inbox`] lends its transactions of.
 pub use rusqlite;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use liner_proto::effect::{DeadReason, Queue};
 use liner_proto::wire::record::{self, Record};
-use liner_store::byhand::PAYLOAD_MAX;
 use liner_store::checksums;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
+use liner_store::look::{DeadLetter, Pending, Rows, StoredLetter, Subscription, Target};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Params, Row, TransactionBehavior, params};
 
 use crate::deliveries;
 use crate::directory::each_row;
@@ -29,68 +29,6 @@ const PAGE_BYTES: usize = 1 << 20;
 pub struct Look {
     conn: Connection,
     path: PathBuf,
-}
-
-/// What a queue holds that is not acknowledged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// The node whose queue it is.
-    pub owner: String,
-    /// Whom or what it is for.
-    pub target: Target,
-    /// Messages.
-    pub messages: u64,
-    /// Bytes of their records.
-    pub bytes: u64,
-}
-
-/// What a queue is for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
-    /// A node.
-    Node(String),
-    /// Whoever subscribes to this topic first.
-    Topic(String),
-    /// Whoever answers at this address.
-    Address(String),
-}
-
-impl Target {
-    pub(crate) fn of(queue: Queue<'_>) -> Self {
-        match queue {
-            Queue::Node(name) => Self::Node(name.to_owned()),
-            Queue::Topic(topic) => Self::Topic(topic.to_owned()),
-            Queue::Address(address) => Self::Address(address.to_owned()),
-        }
-    }
-}
-
-/// That a node takes a topic.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Subscription {
-    /// The topic.
-    pub topic: String,
-    /// The node.
-    pub name: String,
-    /// Where it listens, as the table has it: `@name` for a node that only connects to others.
-    pub address: String,
-}
-
-/// A message that was put aside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// Names it in this file.
-    pub id: i64,
-    /// The node that has put it aside.
-    pub owner: String,
-    /// The node that it was for; if it was on a topic that `owner` does not take, or `owner` has failed at it, the one that it came from.
-    pub peer: String,
-    /// The topic it was sent to.
-    pub topic: String,
-    /// Why; nothing if a newer release knows.
-    pub reason: Option<DeadReason>,
-    /// What was sent; nothing if the record is damaged.
-    pub payload: Option<Vec<u8>>,
 }
 
 /// Why something could not be looked at, or done.
@@ -173,6 +111,20 @@ impl Look {
         }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The nodes that have used the file, sorted.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn nodes(&self) -> Result<Vec<String>, LookError> {
+        let mut select = self.said(self.conn.prepare("SELECT name FROM node ORDER BY name"))?;
+        let rows = self.said(select.query_map([], |row| row.get(0)))?;
+        self.said(rows.collect())
+    }
+
     fn find_node(&self, name: &str) -> Result<(), LookError> {
         let checked = self.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
         if self.said(checked)? != "ok" {
@@ -200,7 +152,7 @@ impl Look {
         let condition = "(?1 IS NULL OR owner = ?1) AND owner <> '' ORDER BY owner, kind, name";
         let columns = QUEUES.replace(" FROM", ", owner FROM");
         let mut select = self.said(self.conn.prepare(&format!("{columns} {condition}")))?;
-        let queue = |row: &rusqlite::Row<'_>| {
+        let queue = |row: &Row<'_>| {
             Ok((QueueRow::read(row)?, row.get::<_, u8>(14)?, row.get::<_, String>(15)?, row.get(16)?))
         };
         let rows = self.said(select.query_map([owner], queue))?;
@@ -268,17 +220,28 @@ impl Look {
     ) -> Result<Vec<DeadLetter>, LookError> {
         let sql = "SELECT id, owner, peer, topic, reason, record, crc FROM dead_letters \
              WHERE id > ?1 AND (?2 IS NULL OR topic = ?2) ORDER BY id LIMIT ?3";
+        self.page(sql, (after, topic, limit), letter, |letter| letter.payload.as_ref().map_or(0, Vec::len))
+    }
+
+    /// Rows of a query, until they are as long as a page is.
+    pub(crate) fn page<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+        bytes_of: impl Fn(&T) -> usize,
+    ) -> Result<Vec<T>, LookError> {
         let mut select = self.said(self.conn.prepare_cached(sql))?;
-        let mut rows = self.said(select.query(params![after, topic, limit]))?;
-        let (mut letters, mut bytes) = (Vec::new(), 0);
+        let mut rows = self.said(select.query(params))?;
+        let (mut page, mut bytes) = (Vec::new(), 0);
         while bytes < PAGE_BYTES
             && let Some(row) = self.said(rows.next())?
         {
-            let letter = self.said(letter(row))?;
-            bytes += letter.payload.as_ref().map_or(0, Vec::len);
-            letters.push(letter);
+            let item = self.said(read(row))?;
+            bytes += bytes_of(&item);
+            page.push(item);
         }
-        Ok(letters)
+        Ok(page)
     }
 
     /// One of them.
@@ -399,22 +362,46 @@ fn find(conn: &Connection, id: i64) -> rusqlite::Result<Option<DeadLetter>> {
     conn.prepare_cached(sql)?.query_row([id], letter).optional()
 }
 
-/// Whatever a damaged row has in its columns, it can be listed, and dropped.
-fn letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<DeadLetter> {
-    let bytes = |column: usize| {
-        row.get_ref(column).ok().and_then(|value| value.as_bytes_or_null().ok().flatten()).unwrap_or_default()
-    };
-    let text = |column| String::from_utf8_lossy(bytes(column)).into_owned();
-    let number = |column: usize| row.get_ref(column).ok().and_then(|value| value.as_i64().ok());
-    let (id, owner, peer, topic) = (row.get(0)?, text(1), text(2), text(3));
-    let (reason, record, crc) = (number(4), bytes(5), number(6));
-    let sound = reason
-        .is_some_and(|reason| crc == Some(checksums::dead_letter([&owner, &peer, &topic], reason, record)));
-    let payload = match record::decode(record) {
-        Ok(Record::Message { payload, .. }) if sound => Some(payload.to_vec()),
+/// A row of the dead letters. Whatever a damaged one has in its columns, it can be listed, and dropped.
+struct LetterRow {
+    id: i64,
+    owner: String,
+    peer: String,
+    topic: String,
+    /// Nothing if a newer release knows.
+    reason: Option<DeadReason>,
+    /// Nothing if it does not pass its check.
+    record: Option<Vec<u8>>,
+}
+
+impl LetterRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let bytes = |column: usize| {
+            let value = row.get_ref(column).ok();
+            value.and_then(|value| value.as_bytes_or_null().ok().flatten()).unwrap_or_default()
+        };
+        let text = |column| String::from_utf8_lossy(bytes(column)).into_owned();
+        let number = |column: usize| row.get_ref(column).ok().and_then(|value| value.as_i64().ok());
+        let (id, owner, peer, topic) = (row.get(0)?, text(1), text(2), text(3));
+        let (reason, record, crc) = (number(4), bytes(5), number(6));
+        let is_sound = |reason| crc == Some(checksums::dead_letter([&owner, &peer, &topic], reason, record));
+        let record = reason.is_some_and(is_sound).then(|| record.to_vec());
+        let reason = reason.and_then(|reason| u8::try_from(reason).ok()).and_then(DeadReason::from_number);
+        Ok(Self { id, owner, peer, topic, reason, record })
+    }
+}
+
+pub(crate) fn stored_letter(row: &Row<'_>) -> rusqlite::Result<StoredLetter> {
+    let LetterRow { id, peer, topic, reason, record, .. } = LetterRow::read(row)?;
+    Ok(StoredLetter { id, peer, topic, content: reason.zip(record) })
+}
+
+fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    let LetterRow { id, owner, peer, topic, reason, record } = LetterRow::read(row)?;
+    let payload = record.and_then(|record| match record::decode(&record) {
+        Ok(Record::Message { payload, .. }) => Some(payload.to_vec()),
         _ => None,
-    };
-    let reason = reason.and_then(|reason| u8::try_from(reason).ok()).and_then(DeadReason::from_number);
+    });
     Ok(DeadLetter { id, owner, peer, topic, reason, payload })
 }
 
@@ -426,33 +413,21 @@ fn delete(conn: &Connection, id: i64) -> Result<(), Refusal> {
 /// The row goes where rows go that are inserted into `conn_messages`; an empty payload, which the view refuses, is none that
 /// somebody has forgotten here.
 fn queue_again(conn: &Connection, id: i64) -> Result<(), Refusal> {
-    let DeadLetter { owner, peer, topic, reason, payload, .. } = find(conn, id)?.ok_or(Refusal::Gone)?;
-    let has_failed = payload.is_some() && reason == Some(DeadReason::Failed);
-    if has_failed && is_back_in_inbox(conn, [&owner, &peer], id)? {
+    let letter = find(conn, id)?.ok_or(Refusal::Gone)?;
+    let has_failed = letter.has_failed();
+    if has_failed && is_back_in_inbox(conn, [&letter.owner, &letter.peer], id)? {
         return delete(conn, id);
     }
-    // What the node's own application has failed at comes to it again.
-    let to = if has_failed { &owner } else { &peer };
-    let composite = names::composite(&owner, Queue::Node(to));
+    let composite = names::composite(&letter.owner, Queue::Node(letter.next()));
     let sql = "SELECT connection_key FROM conn_key_map WHERE composite = ?1";
     let key: Option<i64> = conn.prepare_cached(sql)?.query_row([&composite], |row| row.get(0)).optional()?;
     let key = if has_failed { Some(key.map_or_else(|| begin_queue(conn, &composite), Ok)?) } else { key };
-    let why = match (&payload, key) {
-        (None, _) => "its record is damaged".to_owned(),
-        (Some(payload), _) if payload.len() > PAYLOAD_MAX => format!("it has more than {PAYLOAD_MAX} bytes"),
-        (Some(_), _) if owner == peer && !has_failed => "it is for the node itself".to_owned(),
-        (Some(_), None) => format!("nothing was ever sent to it by {owner}"),
-        (Some(_), Some(_)) if !has_failed && !may_take(conn, &peer, &topic, reason)? => {
-            format!("it has not subscribed to {topic}")
-        }
-        (Some(payload), Some(key)) => {
-            let sql =
-                "INSERT INTO inserted(connection_key, composite, topic, payload) VALUES(?1, ?2, ?3, ?4)";
-            conn.prepare_cached(sql)?.execute(params![key, composite, topic, payload])?;
-            return delete(conn, id);
-        }
-    };
-    Err(Refusal::NotQueued { peer, why })
+    if let Some(why) = letter.refusal(key.is_some(), rows_of(conn, &letter)?) {
+        return Err(Refusal::NotQueued { peer: letter.peer, why });
+    }
+    let sql = "INSERT INTO inserted(connection_key, composite, topic, payload) VALUES(?1, ?2, ?3, ?4)";
+    conn.prepare_cached(sql)?.execute(params![key, composite, letter.topic, letter.payload])?;
+    delete(conn, id)
 }
 
 /// Puts a message that its application had failed at back into the inbox. Says whether it came from there.
@@ -470,21 +445,13 @@ fn begin_queue(conn: &Connection, composite: &str) -> rusqlite::Result<i64> {
     Ok(key)
 }
 
-/// Whether the message may have been for `peer`. One that nobody takes, or that finds no room, may have come from it: it must not
-/// go back there. A node that hands on what it takes has no rows for that.
-fn may_take(
-    conn: &Connection,
-    peer: &str,
-    topic: &str,
-    reason: Option<DeadReason>,
-) -> rusqlite::Result<bool> {
-    if !matches!(reason, Some(DeadReason::Unsubscribed | DeadReason::Quota)) || peer == topic {
-        return Ok(true);
-    }
+/// The rows of the node that the letter was for.
+fn rows_of(conn: &Connection, letter: &DeadLetter) -> rusqlite::Result<Rows> {
     let sql = "SELECT count(*), coalesce(sum(topic = ?2), 0) FROM topic_addr WHERE client_name = ?1";
-    let (rows, of_topic): (i64, i64) =
-        conn.prepare_cached(sql)?.query_row([peer, topic], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(of_topic > 0 || rows == 0 && reason == Some(DeadReason::Quota))
+    conn.prepare_cached(sql)?.query_row([&letter.peer, &letter.topic], |row| {
+        let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
+        Ok(Rows { all: number(0)?, of_topic: number(1)? })
+    })
 }
 
 fn opened(path: &Path, source: rusqlite::Error) -> OpenError {

@@ -1,45 +1,29 @@
-//! Two clients in processes of their own, each with an SQLite file of its own, send to each other and are killed again and again:
-//! nothing is lost, nothing new is taken for a repetition, and every repetition is marked.
-//!
-//! `LINER_E2E_BOTH_WAYS=20` is the long form: so often each of them is killed.
-#![expect(clippy::unwrap_used, reason = "so a test ends")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a test that waits in vain has to end, and kills come at random times"
-)]
+//! Two clients in processes of their own, which send to each other with blocking sends and say what they sent and had.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use liner_mio::{Class, Client, Reliability, Store, Taken};
-use liner_store_sqlite::{Options, SqliteStore};
+use liner::{ClientSendError, Reliability, Taken};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a process of a pair is told.
 const ROLE: &str = "LINER_TEST_ROLE";
 
-/// The program of each process: `name other life listen peer`. It does nothing where it is not asked to.
+/// What is between the words of that.
+const SEPARATOR: char = '\u{1f}';
+
+/// The program of each process. It does nothing where it is not asked to.
 #[test]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let words: Vec<&str> = role.split(' ').collect();
-    let [name, other, life, listen, peer] = words[..] else { panic!("{role:?}") };
-    let options = Options {
-        name: name.to_owned(),
-        durability: Class::Process,
-        limit_bytes: None,
-        boot_id: "this one".to_owned(),
-    };
-    let path = format!("{name}.db");
-    let open =
-        move || SqliteStore::open(&path, &options).map(|store| Box::new(store) as Box<dyn Store + Send>);
-    let client = Client::new(name, &format!("to-{name}"), listen, open).unwrap();
+    let words: Vec<&str> = role.split(SEPARATOR).collect();
+    let [name, other, life, listen, peer, store] = words[..] else { panic!("{role:?}") };
+    let client = liner::client::open(name, &format!("to-{name}"), listen, store, None).unwrap();
     let peer = peer.to_owned();
     client.configure(move |builder| builder.peer(&peer));
     client
@@ -57,8 +41,12 @@ fn child() {
     let mut number = 0u64;
     while closed.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
         let text = format!("{name}-{life}-{number}");
-        client.send_to(&format!("to-{other}"), text.as_bytes(), Reliability::AtLeastOnce).unwrap();
-        say(&format!("sent {text}"));
+        match client.send_to(&format!("to-{other}"), text.as_bytes(), Reliability::AtLeastOnce) {
+            Ok(_) => say(&format!("sent {text}")),
+            Err(ClientSendError::Unknown { .. }) => say(&format!("doubt {text}")),
+            // A store that is away says so at once.
+            Err(error) => say(&format!("refused {}", error.to_string().replace(' ', "_"))),
+        }
         number += 1;
     }
     assert!(client.wait_until_acknowledged(PATIENCE).unwrap());
@@ -87,26 +75,36 @@ impl Drop for Life {
 }
 
 /// One of the two, over all its lives.
-struct Party {
-    name: &'static str,
+pub(crate) struct Party {
+    pub(crate) name: &'static str,
     other: &'static str,
     listen: String,
     peer: String,
+    store: String,
     lives: u32,
     life: Option<Life>,
-    sent: Vec<String>,
-    had: BTreeMap<String, u32>,
-    marked: u64,
+    /// What was said to be stored.
+    pub(crate) sent: Vec<String>,
+    /// What may be stored.
+    pub(crate) doubtful: Vec<String>,
+    /// How often a send was refused, and in which words.
+    pub(crate) refused: BTreeMap<String, u64>,
+    /// How often each text came.
+    pub(crate) had: BTreeMap<String, u32>,
+    /// How many of them were marked.
+    pub(crate) marked: u64,
 }
 
 impl Party {
-    fn start(&mut self, folder: &Path) {
+    /// Begins another life.
+    pub(crate) fn start(&mut self) {
         self.lives += 1;
-        let role = format!("{} {} {} {} {}", self.name, self.other, self.lives, self.listen, self.peer);
+        let life = self.lives.to_string();
+        let words = [self.name, self.other, &life, &self.listen, &self.peer, &self.store];
+        let role = words.join(&SEPARATOR.to_string());
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture"])
+            .args(["--exact", "party::child", "--nocapture"])
             .env(ROLE, role)
-            .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -127,7 +125,7 @@ impl Party {
     }
 
     /// Takes what the process says, until it is killed after so long or has said the word.
-    fn hear(&mut self, until: Instant, word: Option<&str>) -> bool {
+    pub(crate) fn hear(&mut self, until: Instant, word: Option<&str>) -> bool {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let lines = &self.life.as_ref().unwrap().lines;
@@ -146,6 +144,8 @@ impl Party {
     fn note(&mut self, line: &str) {
         match line.split(' ').collect::<Vec<_>>()[..] {
             ["sent", text] => self.sent.push(text.to_owned()),
+            ["doubt", text] => self.doubtful.push(text.to_owned()),
+            ["refused", words] => *self.refused.entry(words.to_owned()).or_default() += 1,
             ["had", text, mark] => {
                 let times = self.had.entry(text.to_owned()).or_default();
                 *times += 1;
@@ -156,7 +156,8 @@ impl Party {
         }
     }
 
-    fn kill(&mut self) {
+    /// Kills it, and takes what it has said.
+    pub(crate) fn kill(&mut self) {
         let mut life = self.life.take().unwrap();
         life.child.kill().unwrap();
         life.child.wait().unwrap();
@@ -170,10 +171,8 @@ impl Party {
     }
 }
 
-#[test]
-fn bar_2_two_nodes_with_files_of_their_own_are_killed_again_and_again() {
-    let kills = std::env::var("LINER_E2E_BOTH_WAYS").map_or(3, |text| text.parse().unwrap());
-    let folder = tempfile::tempdir().unwrap();
+/// Two parties, each with its store, whose URLs `store` makes from their names.
+pub(crate) fn pair(store: impl Fn(&str) -> String) -> [Party; 2] {
     let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [here, there] = ports.each_ref().map(|port| port.local_addr().unwrap().to_string());
     drop(ports);
@@ -182,31 +181,22 @@ fn bar_2_two_nodes_with_files_of_their_own_are_killed_again_and_again() {
         other,
         listen: listen.to_owned(),
         peer: peer.to_owned(),
+        store: store(name),
         lives: 0,
         life: None,
         sent: Vec::new(),
+        doubtful: Vec::new(),
+        refused: BTreeMap::new(),
         had: BTreeMap::new(),
         marked: 0,
     };
     let mut pair = [party("a", "b", &here, &there), party("b", "a", &there, &here)];
-    pair.iter_mut().for_each(|party| party.start(folder.path()));
-    let mut dice = 0x2545_f491_4f6c_dd1d_u64;
-    let mut roll = || {
-        dice ^= dice << 13;
-        dice ^= dice >> 7;
-        dice ^= dice << 17;
-        Duration::from_millis(100 + dice % 600)
-    };
-    for kill in 0..2 * kills {
-        let until = Instant::now() + roll();
-        pair.iter_mut().for_each(|party| {
-            party.hear(until, None);
-        });
-        let victim = &mut pair[kill % 2];
-        victim.kill();
-        victim.start(folder.path());
-    }
-    // No more is sent, and everything is to arrive.
+    pair.iter_mut().for_each(Party::start);
+    pair
+}
+
+/// No more is sent, and everything is to arrive: what was said to be stored, and nothing that nobody sent.
+pub(crate) fn end(mut pair: [Party; 2]) -> [Party; 2] {
     for party in &mut pair {
         let life = party.life.as_mut().unwrap();
         life.child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
@@ -226,8 +216,37 @@ fn bar_2_two_nodes_with_files_of_their_own_are_killed_again_and_again() {
     let [a, b] = &pair;
     for (from, to) in [(a, b), (b, a)] {
         let lost: Vec<_> = from.sent.iter().filter(|text| !to.had.contains_key(*text)).collect();
-        println!("{} of {} sent, {} had, {} marked", from.sent.len(), from.name, to.had.len(), to.marked);
+        println!(
+            "{} of {} sent, {} in doubt, refused {:?}, {} had, {} marked",
+            from.sent.len(),
+            from.name,
+            from.doubtful.len(),
+            from.refused,
+            to.had.len(),
+            to.marked
+        );
         assert_eq!(lost, Vec::<&String>::new(), "of {}", from.name);
-        assert!(from.sent.len() > kills, "it hardly sent anything");
+    }
+    pair
+}
+
+/// Pauses that follow from nothing but their order.
+#[derive(Debug)]
+pub(crate) struct Pauses(u64);
+
+impl Pauses {
+    pub(crate) const fn new() -> Self {
+        Self(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Lets both work for a while, and takes what they say.
+    pub(crate) fn work(&mut self, pair: &mut [Party; 2]) {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let until = Instant::now() + Duration::from_millis(100 + self.0 % 600);
+        for party in pair {
+            party.hear(until, None);
+        }
     }
 }
