@@ -375,7 +375,7 @@ impl Node {
         self.router.addresses(topic)
     }
 
-    /// Has the next [`drive`](Self::drive) look at the directory of a store that several nodes share, instead of within half a second.
+    /// Has the next [`drive`](Self::drive) look at the directory of a store that several nodes share, instead of when that is due.
     pub fn refresh_directory(&mut self) {
         self.router.refresh_directory();
         self.dirty = true;
