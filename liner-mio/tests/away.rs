@@ -47,7 +47,7 @@ fn told(party: &Party) -> Vec<&Event> {
 }
 
 #[test]
-fn m24_a_commit_whose_reply_is_lost_loses_and_repeats_nothing() {
+fn a_commit_whose_reply_is_lost_loses_and_repeats_nothing() {
     for was_made in [true, false] {
         let mut to = listener("to", "t", How::InPlace);
         let server = Server::default();

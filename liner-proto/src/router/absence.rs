@@ -5,6 +5,7 @@
 //! is asked for again and again, as after any fault.
 
 use super::Router;
+use super::event::Event;
 use crate::effect::StoreFault;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup};
@@ -52,6 +53,21 @@ impl Router {
         self.tick(now);
         if self.waits_for_store() {
             self.miss_store();
+        }
+    }
+
+    /// The store has failed. That is told once, until everything that it failed at has succeeded.
+    pub(super) fn tell_failed(&mut self, fault: StoreFault) {
+        if !core::mem::replace(&mut self.storage.told_failed, true) {
+            self.events.push(Event::StoreFailed(fault));
+        }
+    }
+
+    pub(super) fn tell_recovered(&mut self) {
+        let outboxes = &self.outboxes;
+        self.storage.loads.forget(|id| outboxes.get(id.0).is_none_or(|outbox| outbox.out.queued() == 0));
+        if self.storage.works() && core::mem::take(&mut self.storage.told_failed) {
+            self.events.push(Event::StoreRecovered);
         }
     }
 

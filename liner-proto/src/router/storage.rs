@@ -93,7 +93,7 @@ pub(super) struct Storage {
     pub(super) put_aside: u64,
     retry_at: Option<Instant>,
     failed: bool,
-    told_failed: bool,
+    pub(super) told_failed: bool,
     pub(super) absence: Absence,
 }
 
@@ -104,7 +104,7 @@ impl Storage {
     }
 
     /// Whether the store has failed at nothing that it has not done since.
-    const fn works(&self) -> bool {
+    pub(super) const fn works(&self) -> bool {
         !self.failed && !self.absence.is_silent() && !self.loads.are_failing()
     }
 
@@ -194,21 +194,6 @@ impl Router {
                 self.tell_recovered();
             }
             self.list_conn_of(id);
-        }
-    }
-
-    /// The store has failed. That is told once, until everything that it failed at has succeeded.
-    pub(super) fn tell_failed(&mut self, fault: StoreFault) {
-        if !core::mem::replace(&mut self.storage.told_failed, true) {
-            self.events.push(Event::StoreFailed(fault));
-        }
-    }
-
-    pub(super) fn tell_recovered(&mut self) {
-        let outboxes = &self.outboxes;
-        self.storage.loads.forget(|id| outboxes.get(id.0).is_none_or(|outbox| outbox.out.queued() == 0));
-        if self.storage.works() && core::mem::take(&mut self.storage.told_failed) {
-            self.events.push(Event::StoreRecovered);
         }
     }
 
