@@ -229,7 +229,7 @@ fn a_full_queue_is_waited_for_and_then_refuses() {
     assert_eq!(busy, Err(SendError::Busy));
     let brief = Duration::from_millis(20);
     let refused = node.send_stored("t", &[0; 60_000], Mode::One, brief, &mut ignore).unwrap_err();
-    assert!(matches!(refused, BlockingSendError::NotSent(SendError::Busy)), "{refused}");
+    assert!(matches!(refused, BlockingSendError::NotSent(SendError::StoreFull)), "{refused}");
     switch.fails.store(0, Ordering::Relaxed);
     node.send_stored("t", &[0; 60_000], Mode::One, PATIENCE, &mut ignore).unwrap();
 }

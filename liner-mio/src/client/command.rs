@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use liner_proto::id::SendId;
-use liner_proto::router::{Receipt, SendOptions};
+use liner_proto::router::{Receipt, SendError, SendOptions};
 use liner_proto::wire::record::Mode;
 use mio::Waker;
 
@@ -150,8 +150,8 @@ struct Waiting {
     woken: bool,
     /// The loop takes nothing any more.
     closed: bool,
-    /// What is posted to be stored is refused, as the store is away.
-    refuses: bool,
+    /// Why what is posted to be stored is refused, if it is: the store is away, or full.
+    refusal: Option<SendError>,
 }
 
 /// What waits for the loop.
@@ -193,11 +193,11 @@ impl Commands {
 
     pub(super) fn post(&self, job: Job) -> Result<(), ClientSendError> {
         let (bytes, is_stored) = (job.bytes(), job.options.mode != Mode::BestEffort);
-        let (mut is_full, mut is_sealed, mut is_refused) = (false, false, false);
+        let (mut is_full, mut is_sealed, mut refusal) = (false, false, None);
         self.put(|waiting| {
             is_sealed = waiting.sealed;
-            is_refused = is_stored && waiting.refuses;
-            if is_sealed || is_refused {
+            refusal = waiting.refusal.filter(|_| is_stored);
+            if is_sealed || refusal.is_some() {
                 return;
             }
             is_full = waiting.posted >= POSTED_MESSAGES
@@ -208,11 +208,11 @@ impl Commands {
                 waiting.found.jobs.push(job);
             }
         })?;
-        match (is_sealed, is_refused, is_full) {
+        match (is_sealed, refusal, is_full) {
             (true, ..) => Err(ClientSendError::NotRunning),
-            (false, true, _) => Err(ClientSendError::Unavailable { sent: 0 }),
-            (false, false, true) => Err(ClientSendError::Busy { sent: 0 }),
-            (false, false, false) => Ok(()),
+            (false, Some(refusal), _) => Err(ClientSendError::refused(refusal, 0)),
+            (false, None, true) => Err(ClientSendError::Busy { sent: 0 }),
+            (false, None, false) => Ok(()),
         }
     }
 
@@ -277,9 +277,9 @@ impl Commands {
         lock(&self.waiting).sealed = true;
     }
 
-    /// Whether the store is away.
-    pub(super) fn note_store(&self, is_away: bool) {
-        lock(&self.waiting).refuses = is_away;
+    /// Why what has to be stored is refused, if it is.
+    pub(super) fn note_store(&self, refusal: Option<SendError>) {
+        lock(&self.waiting).refusal = refusal;
     }
 
     /// So many posted messages, with so many bytes, are queued or refused: there is room for others.

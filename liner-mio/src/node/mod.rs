@@ -189,7 +189,9 @@ impl Node {
         let id = loop {
             match self.send(topic, payload, mode) {
                 Ok(id) => break id,
-                Err(SendError::Busy | SendError::Unavailable) if self.clock.now() < until => {
+                Err(SendError::Busy | SendError::Unavailable | SendError::StoreFull)
+                    if self.clock.now() < until =>
+                {
                     let left = until.since(self.clock.now());
                     self.drive(Some(left), handler)
                         .map_err(|source| BlockingSendError::Drive { id: None, source })?;
@@ -419,6 +421,11 @@ impl Node {
     /// and keep what is for this node.
     pub const fn is_store_away(&self) -> bool {
         self.router.is_store_away()
+    }
+
+    /// Why nothing is taken that has to be stored, if nothing is: the store is away, or it has no room.
+    pub const fn store_refusal(&self) -> Option<SendError> {
+        self.router.store_refusal()
     }
 
     /// The store's own words about its latest fault.

@@ -1,11 +1,11 @@
-//! A store that is away: it cannot be reached, or does not answer.
+//! A store that is away, since it cannot be reached or does not answer, and one that is full.
 //!
 //! Nothing changes for peers: their links stay up, what they send is not acknowledged before it is stored, and so their windows close.
 //! What the application sends is refused meanwhile, as nobody knows for how long it would have to stay in memory. What was sent before
 //! is asked for again and again, as after any fault.
 
-use super::Router;
 use super::event::Event;
+use super::{Router, SendError};
 use crate::effect::StoreFault;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup};
@@ -15,6 +15,8 @@ use crate::timer::{Deadline, Wakeup};
 pub(super) struct Absence {
     /// The latest batch has failed, as the store could not be reached.
     is_unreachable: bool,
+    /// The latest batch with something new has failed, as there was no room.
+    is_full: bool,
     /// An answer is late.
     is_silent: bool,
     /// Since when nothing was answered that was asked.
@@ -28,15 +30,19 @@ impl Absence {
 
     pub(super) fn handle_failed(&mut self, fault: StoreFault) {
         self.is_unreachable = fault == StoreFault::Unavailable;
+        self.is_full |= fault == StoreFault::Full;
     }
 
-    pub(super) const fn handle_committed(&mut self) {
+    /// Room for acknowledgements is none for anything new.
+    pub(super) const fn handle_committed(&mut self, has_data: bool) {
         self.is_unreachable = false;
+        self.is_full &= !has_data;
     }
 
     /// There is nothing that could be tried with the store: the next send finds out how it is.
     pub(super) const fn handle_nothing_owed(&mut self) {
         self.is_unreachable = false;
+        self.is_full = false;
     }
 }
 
@@ -45,6 +51,21 @@ impl Router {
     /// stored are refused meanwhile ([`SendError::Unavailable`](super::SendError::Unavailable)).
     pub const fn is_store_away(&self) -> bool {
         self.storage.absence.is_unreachable || self.storage.absence.is_silent
+    }
+
+    /// Whether the store has had no room for what it was to store last, and has that yet to store. Messages that have to be stored are
+    /// refused meanwhile ([`SendError::StoreFull`](super::SendError::StoreFull)); acknowledgements go on.
+    pub const fn is_store_full(&self) -> bool {
+        self.storage.absence.is_full
+    }
+
+    /// Why nothing is taken that has to be stored, if nothing is.
+    pub const fn store_refusal(&self) -> Option<SendError> {
+        match (self.is_store_away(), self.is_store_full()) {
+            (true, _) => Some(SendError::Unavailable),
+            (false, true) => Some(SendError::StoreFull),
+            (false, false) => None,
+        }
     }
 
     /// The shell knows that the store will not answer soon what it was asked: it has lost it. Nobody need say so: without an answer within

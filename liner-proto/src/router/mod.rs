@@ -127,6 +127,9 @@ pub enum SendError {
     /// [`Event::StoreRecovered`] tells.
     #[error("the store is unavailable: drive the node, then try again")]
     Unavailable,
+    /// The store has no room. What is to be stored is not taken before it has stored what waits for that.
+    #[error("the store is full: make room for it, or wait until some of its messages are acknowledged")]
+    StoreFull,
     /// Nobody has subscribed to the topic, and the next hop keeps no more of it.
     #[error(
         "nobody has subscribed to the topic, and the gateway keeps no more of it: try again once somebody has"
@@ -468,8 +471,8 @@ impl Router {
             self.send_loose(topic, &header, payload, None, options.to_one);
             return Ok(self.sends);
         }
-        if self.is_store_away() && self.config.send_mode == SendMode::Stored {
-            return Err(SendError::Unavailable);
+        if let Some(refusal) = self.store_refusal().filter(|_| self.config.send_mode == SendMode::Stored) {
+            return Err(refusal);
         }
         self.route_own(topic, &header, payload)?;
         self.sends.0 += 1;

@@ -471,7 +471,7 @@ impl Router {
             return self.note_answered();
         }
         self.storage.failed = false;
-        self.storage.absence.handle_committed();
+        self.storage.absence.handle_committed(done.iter().any(|flight| flight.data.is_some()));
         self.note_answered();
         if self.storage.told_failed {
             self.tell_recovered();
