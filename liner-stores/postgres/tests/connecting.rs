@@ -132,7 +132,8 @@ fn nobody_is_put_off_with_plain_text_but_who_prefers_only() {
         let refusal = refusal(&url(&server, "postgres", &query));
         assert_says(&refusal, &["does not encrypt, and", &format!("sslmode={mode}"), "sslmode=disable"]);
     }
-    open(&url(&server, "postgres", "sslmode=prefer"), "prefers").expect("it goes on in plain text");
+    let _store =
+        open(&url(&server, "postgres", "sslmode=prefer"), "prefers").expect("it goes on in plain text");
     assert!(!is_encrypted(&server, "prefers"));
 }
 
