@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use liner_proto::id::SendId;
 use liner_proto::router::{Receipt, SendOptions};
+use liner_proto::wire::record::Mode;
 use mio::Waker;
 
 use super::error::ClientSendError;
@@ -149,6 +150,8 @@ struct Waiting {
     woken: bool,
     /// The loop takes nothing any more.
     closed: bool,
+    /// What is posted to be stored is refused, as the store is away.
+    refuses: bool,
 }
 
 /// What waits for the loop.
@@ -189,11 +192,12 @@ impl Commands {
     }
 
     pub(super) fn post(&self, job: Job) -> Result<(), ClientSendError> {
-        let bytes = job.bytes();
-        let (mut is_full, mut is_sealed) = (false, false);
+        let (bytes, is_stored) = (job.bytes(), job.options.mode != Mode::BestEffort);
+        let (mut is_full, mut is_sealed, mut is_refused) = (false, false, false);
         self.put(|waiting| {
             is_sealed = waiting.sealed;
-            if is_sealed {
+            is_refused = is_stored && waiting.refuses;
+            if is_sealed || is_refused {
                 return;
             }
             is_full = waiting.posted >= POSTED_MESSAGES
@@ -204,10 +208,11 @@ impl Commands {
                 waiting.found.jobs.push(job);
             }
         })?;
-        match (is_sealed, is_full) {
-            (true, _) => Err(ClientSendError::NotRunning),
-            (false, true) => Err(ClientSendError::Busy { sent: 0 }),
-            (false, false) => Ok(()),
+        match (is_sealed, is_refused, is_full) {
+            (true, ..) => Err(ClientSendError::NotRunning),
+            (false, true, _) => Err(ClientSendError::Unavailable { sent: 0 }),
+            (false, false, true) => Err(ClientSendError::Busy { sent: 0 }),
+            (false, false, false) => Ok(()),
         }
     }
 
@@ -270,6 +275,11 @@ impl Commands {
     /// What is sent from now on is refused: the loop takes what is here, and then no more.
     pub(super) fn seal(&self) {
         lock(&self.waiting).sealed = true;
+    }
+
+    /// Whether the store is away.
+    pub(super) fn note_store(&self, is_away: bool) {
+        lock(&self.waiting).refuses = is_away;
     }
 
     /// So many posted messages, with so many bytes, are queued or refused: there is room for others.

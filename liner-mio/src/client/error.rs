@@ -99,6 +99,12 @@ pub enum ClientSendError {
         /// How many of the messages before it were sent.
         sent: usize,
     },
+    /// The store is away: it cannot be reached, or does not answer. Nothing of the message is queued.
+    #[error("the store is unavailable: try again when it is back")]
+    Unavailable {
+        /// How many of the messages before it were sent.
+        sent: usize,
+    },
     /// The message was refused, for good. Nothing of it is queued.
     #[error("{why}")]
     Refused {
@@ -122,7 +128,8 @@ impl ClientSendError {
     /// How many of several messages were sent before this error: whoever goes on with those behind them sends none twice.
     pub const fn sent(&self) -> usize {
         match self {
-            Self::Busy { sent } | Self::Refused { sent, .. } | Self::Unknown { sent, .. } => *sent,
+            Self::Busy { sent } | Self::Unavailable { sent } => *sent,
+            Self::Refused { sent, .. } | Self::Unknown { sent, .. } => *sent,
             Self::NotRunning | Self::Empty => 0,
         }
     }

@@ -145,6 +145,7 @@ impl Loop {
                 self.failed = Some(error.to_string());
                 break End::Failed(error);
             }
+            self.commands.note_store(self.node.is_store_away() && self.node.send_mode() == SendMode::Stored);
             self.tell_events();
             self.retry_blocked();
         }
@@ -241,6 +242,7 @@ impl Loop {
             match self.node.send_with(&begun.job.topic, payload, &begun.job.options) {
                 Ok(_) => begun.next += 1,
                 Err(SendError::Busy) if self.waits_for_room(begun.until) => return Some(begun),
+                Err(SendError::Unavailable) if self.clock.now() < begun.until => return Some(begun),
                 Err(SendError::NoAddress) if !begun.has_looked && self.stopping.is_none() => {
                     // Somebody may have come to a shared directory just now.
                     begun.has_looked = true;
@@ -270,6 +272,8 @@ impl Loop {
         let error = if why == SendError::Busy {
             self.dispatch.tell(Status::Busy { topic: begun.job.topic.clone() });
             ClientSendError::Busy { sent }
+        } else if why == SendError::Unavailable {
+            ClientSendError::Unavailable { sent }
         } else {
             ClientSendError::Refused { sent, why }
         };
@@ -375,6 +379,7 @@ impl Loop {
     fn refuse_blocked(&mut self) {
         while let Some(begun) = self.blocked.pop() {
             match begun.job.end {
+                JobEnd::Sent if self.node.is_store_away() => self.refuse(begun, SendError::Unavailable),
                 JobEnd::Sent => self.refuse(begun, SendError::Busy),
                 // Everything before it is done with.
                 JobEnd::Flushed | JobEnd::Acknowledged(_) => self.sent(begun.job, begun.until),

@@ -171,6 +171,7 @@ fn what_was_sent_before_an_error_is_stored_when_the_error_is_told() {
     let huge = vec![1; 1024 * 1024 + 1];
     let payloads: [&[u8]; 2] = [b"a", &huge];
     let options = SendOptions::new(Mode::One);
+    switch.is_full.store(true, Ordering::Relaxed);
     switch.fails.store(u32::MAX, Ordering::Relaxed);
     let sent = one.send_many("t", payloads, options);
     // How many are queued is told, as the others were not.
