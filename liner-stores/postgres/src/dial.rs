@@ -115,9 +115,9 @@ async fn encrypt(
     // One byte and no more: what follows it belongs to the handshake.
     let answer = stream.read_u8().await.map_err(broken)?;
     if answer != b'S' {
-        return match mode {
-            SslMode::Prefer if answer == b'N' => Ok(Box::new(stream)),
-            _ if answer == b'N' => Err(OpenError::NoTls { server: host.to_string(), mode: mode.name() }),
+        return match (answer, mode) {
+            (b'N', SslMode::Prefer) => Ok(Box::new(stream)),
+            (b'N', _) => Err(OpenError::NoTls { server: host.to_string(), mode: mode.name() }),
             _ => Err(unreachable(host, "what answers there is no PostgreSQL")),
         };
     }

@@ -10,23 +10,23 @@ use liner_tests::conformance::View;
 use liner_tests::conformance::records::numbered;
 use liner_tests::servers::Postgres;
 
-pub const QUEUE: Queue<'_> = Queue::Node("peer");
+pub(crate) const QUEUE: Queue<'_> = Queue::Node("peer");
 
 /// So many messages stay queued.
 const KEPT: u64 = 3;
 
-pub fn open(url: &str, name: &str) -> Result<PostgresStore, OpenError> {
+pub(crate) fn open(url: &str, name: &str) -> Result<PostgresStore, OpenError> {
     PostgresStore::open(&url.parse()?, &Options { name: name.to_owned() })
 }
 
-pub fn begin(store: &mut dyn Store) {
+pub(crate) fn begin(store: &mut dyn Store) {
     let opening = StoreOp::Open { queue: QUEUE, epoch: Epoch(7) };
     let inbox = StoreOp::Inbox { epoch: Epoch(9) };
     store.apply(&[opening, inbox]).and_then(|()| store.commit()).expect("the queue is made");
 }
 
 /// A turn with a bit of all: a message more, one less, a cursor, a delivery.
-pub fn turn(store: &mut dyn Store, number: u64) -> Result<(), StoreFault> {
+pub(crate) fn turn(store: &mut dyn Store, number: u64) -> Result<(), StoreFault> {
     let records = numbered(number, number);
     let delivery = Delivery {
         from: "peer",
@@ -48,7 +48,7 @@ pub fn turn(store: &mut dyn Store, number: u64) -> Result<(), StoreFault> {
 }
 
 /// Carries a turn out however often its connection breaks. Says how it was known to be done.
-pub fn persist(store: &mut dyn Store, number: u64) {
+pub(crate) fn persist(store: &mut dyn Store, number: u64) {
     for _ in 0..1000 {
         match turn(store, number) {
             Ok(()) => return,
@@ -65,7 +65,7 @@ pub fn persist(store: &mut dyn Store, number: u64) {
 }
 
 /// Asks until it is known.
-pub fn resolve(store: &mut dyn Store) -> Result<(), StoreFault> {
+pub(crate) fn resolve(store: &mut dyn Store) -> Result<(), StoreFault> {
     for _ in 0..1000 {
         match store.resolve() {
             Err(StoreFault::Unavailable) => {}
@@ -76,7 +76,7 @@ pub fn resolve(store: &mut dyn Store) -> Result<(), StoreFault> {
 }
 
 /// All that so many turns leave, each of them once.
-pub fn check(server: &Postgres, store: &mut dyn Store, turns: u64) {
+pub(crate) fn check(server: &Postgres, store: &mut dyn Store, turns: u64) {
     let view = View::of(store);
     let queue = view.queue(QUEUE);
     assert_eq!((queue.last, queue.trimmed), (turns, turns.saturating_sub(KEPT)));
