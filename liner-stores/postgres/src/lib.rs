@@ -14,21 +14,25 @@
 //! It drives its connection itself, in the calling thread, which must not be one of a tokio runtime.
 
 mod buffer;
+mod clock;
 mod columns;
+mod dial;
 mod directory;
 mod error;
 mod flush;
 mod fullness;
 mod link;
 mod open;
+mod pool;
 mod reading;
 mod recover;
 mod rows;
 mod schema;
 mod statements;
-mod target;
 mod text;
+mod tls;
 mod turn;
+mod url;
 
 use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::Class;
@@ -38,6 +42,7 @@ use tokio_postgres::types::Type;
 
 pub use error::OpenError;
 pub use schema::GRANTS;
+pub use url::{Host, RootCert, SslMode, TargetSession, Url};
 
 use columns::of;
 
@@ -69,12 +74,13 @@ pub struct Opened {
 /// It blocks: a commit waits for the server, at most as long as `statement_timeout` and `lock_timeout` of the URL say.
 #[derive(Debug)]
 pub struct PostgresStore {
-    target: target::Target,
+    pool: std::sync::Arc<pool::Pool>,
     /// What begins a turn.
     begin: String,
     owner: String,
     /// The same as columns have it.
     name: String,
+    /// The connection, as long as a turn needs it.
     link: Option<link::Link>,
     class: Class,
     opened: Opened,
@@ -93,6 +99,8 @@ pub struct PostgresStore {
     fullness: fullness::Fullness,
     told: Option<directory::Told>,
     last_error: Option<String>,
+    /// It has been closed.
+    retired: bool,
 }
 
 /// Marks the node as ended by itself, and gives its lease up, unless another instance has the name.
@@ -129,13 +137,17 @@ impl PostgresStore {
     }
 
     fn retire(&mut self) -> Result<(), StoreFault> {
-        let Some(link) = self.link.take().filter(|_| self.turn != turn::Turn::Doubt) else { return Ok(()) };
-        let rolled_back =
-            if self.turn == turn::Turn::Open { link.batch("ROLLBACK").map(drop) } else { Ok(()) };
-        let ended = rolled_back.and_then(|()| {
-            let name = of(&self.name, Type::TEXT);
-            link.query(END, &[name, of(&self.token, Type::INT8), of(&self.last_turn, Type::INT8)])
-        });
+        if self.retired || self.turn == turn::Turn::Doubt {
+            return Ok(());
+        }
+        self.retired = true;
+        if self.turn == turn::Turn::Open {
+            self.lose(StoreFault::Unavailable);
+        }
+        let (name, token, turn) = (self.name.clone(), self.token, self.last_turn);
+        let values = [of(&name, Type::TEXT), of(&token, Type::INT8), of(&turn, Type::INT8)];
+        let ended = self.linked().and_then(|link| link.query(END, &values));
+        self.let_go();
         ended.map(drop).map_err(|failure| failure.fault())
     }
 }
@@ -161,11 +173,15 @@ impl Store for PostgresStore {
     }
 
     fn commit(&mut self) -> Result<(), StoreFault> {
-        self.commit_turn()
+        let outcome = self.commit_turn();
+        self.let_go();
+        outcome
     }
 
     fn resolve(&mut self) -> Result<(), StoreFault> {
-        self.resolve_turn()
+        let outcome = self.resolve_turn();
+        self.let_go();
+        outcome
     }
 
     fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault> {
