@@ -15,11 +15,15 @@
 
 mod buffer;
 mod columns;
+mod deliveries;
 mod directory;
 mod error;
 mod flush;
 mod fullness;
+mod inbox;
+mod letters;
 mod link;
+mod look;
 mod open;
 mod reading;
 mod recover;
@@ -37,6 +41,11 @@ use liner_proto::store::Store;
 use tokio_postgres::types::Type;
 
 pub use error::OpenError;
+pub use inbox::{Failed, Inbox, InboxError, InboxMessage, Taken};
+pub use look::Look;
+
+/// The release that [`Inbox`] lends its transactions of.
+pub use postgres;
 pub use schema::GRANTS;
 
 use columns::of;

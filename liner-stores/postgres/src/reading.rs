@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 use crate::PostgresStore;
 use crate::columns::of;
 use crate::error::Failure;
+use crate::link::Link;
 use crate::rows::QueueRow;
 use crate::turn::Turn;
 
@@ -25,7 +26,7 @@ const PUT_ASIDE: &str = "WITH aside AS (
   INSERT INTO quarantine(connection_key, epoch, first, last, crc, composite, bytes)
   SELECT connection_key, epoch, number, number, crc, composite, coalesce(head, '') || payload
   FROM conn_messages WHERE id = $1)
-UPDATE conn_messages SET head = '', payload = '' WHERE id = $1";
+UPDATE conn_messages SET head = '', payload = '', covers = coalesce(covers, 1) WHERE id = $1";
 
 /// Messages and bytes of all queues of a node, by their keys. A length before a record has one to five bytes.
 const COUNTS: &str = "SELECT connection_key, count(*) FILTER (WHERE covers IS NULL),
@@ -34,7 +35,7 @@ const COUNTS: &str = "SELECT connection_key, count(*) FILTER (WHERE covers IS NU
 FROM (SELECT q.connection_key, m.covers, (octet_length(m.head) + octet_length(m.payload))::bigint AS len
   FROM conn_key_map q JOIN conn_messages m ON m.connection_key = q.connection_key AND m.epoch = q.stored_epoch
     AND m.number > greatest(q.trimmed, coalesce(q.dropped_through, 0)) - q.shift
-  WHERE q.owner = $1 AND ($2 = 0 OR q.connection_key = $2)) AS held GROUP BY connection_key";
+  WHERE ($1 IS NULL OR q.owner = $1) AND ($2 = 0 OR q.connection_key = $2)) AS held GROUP BY connection_key";
 
 /// A message as the database has it.
 struct Message<'a> {
@@ -123,14 +124,23 @@ impl PostgresStore {
     /// Messages and bytes of all queues, or of one, by their keys.
     pub(crate) fn count(&mut self, key: i32) -> Result<Vec<(i32, u64, u64)>, Failure> {
         let name = self.name.clone();
-        let rows = self.linked()?.query(COUNTS, &[of(&name, Type::TEXT), of(&key, Type::INT4)])?;
-        rows.iter()
-            .map(|row| {
-                let (messages, bytes): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
-                Ok((row.try_get(0)?, messages.unsigned_abs(), bytes.unsigned_abs()))
-            })
-            .collect()
+        count_queues(self.linked()?, Some(&name), key)
     }
+}
+
+/// The same of any node, or of all.
+pub(crate) fn count_queues(
+    link: &Link,
+    owner: Option<&String>,
+    key: i32,
+) -> Result<Vec<(i32, u64, u64)>, Failure> {
+    let rows = link.query(COUNTS, &[of(&owner, Type::TEXT), of(&key, Type::INT4)])?;
+    rows.iter()
+        .map(|row| {
+            let (messages, bytes): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
+            Ok((row.try_get(0)?, messages.unsigned_abs(), bytes.unsigned_abs()))
+        })
+        .collect()
 }
 
 /// Copies what was found behind `after`, as far as it is whole and there is room for it.
