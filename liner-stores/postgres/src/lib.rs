@@ -14,6 +14,7 @@
 //! It drives its connection itself, in the calling thread, which must not be one of a tokio runtime.
 
 mod buffer;
+mod byhand;
 mod columns;
 mod deliveries;
 mod directory;
@@ -24,7 +25,9 @@ mod inbox;
 mod letters;
 mod link;
 mod look;
+mod mend;
 mod open;
+mod orphans;
 mod reading;
 mod recover;
 mod rows;
@@ -71,6 +74,9 @@ pub struct Opened {
     pub orphaned: u64,
     /// Messages that were inserted by hand and are queued now.
     pub inserted: u64,
+    /// Messages that were inserted by hand and wait for the next start: there was no room to queue them, or commits may be
+    /// missing, so that their numbers may have been used.
+    pub waiting: u64,
 }
 
 /// A store in a PostgreSQL database.

@@ -9,7 +9,9 @@ use tokio_postgres::types::Type;
 
 use crate::columns::of;
 use crate::error::{Failure, OpenError};
+use crate::flush::Mark;
 use crate::link::Link;
+use crate::mend::{Mended, Opening};
 use crate::rows::{Cursors, QUEUES, QueueRow, Rows};
 use crate::target::Target;
 use crate::text::{from_column, to_column};
@@ -81,10 +83,12 @@ impl PostgresStore {
         let begun = Begun::take(&link, &target, &name, instance, &server);
         let Begun { token, turn, unclean, regressed } = begun.map_err(doing("take the node's name"))?;
         opened.unclean = unclean;
-        let reading = doing("read the node's queues");
-        let (rows, damaged) = read_queues(&link, &options.name, &name).map_err(&reading)?;
-        let (cursors, more) = read_cursors(&link, &options.name, &name).map_err(&reading)?;
-        opened.damaged = (damaged.len() + more.len()) as u64;
+        let mark = Mark { owner: &options.name, name: &name, token, turn };
+        let opening = Opening { link: &link, begin: &target.begin(), mark };
+        let mended = opening.mend().map_err(doing("set right what is wrong"))?;
+        let Mended { rows, cursors, .. } = mended;
+        (opened.damaged, opened.orphaned) = (mended.damaged, mended.orphaned);
+        (opened.inserted, opened.waiting) = (mended.inserted, mended.waiting);
         Ok(Self {
             begin: target.begin(),
             target,

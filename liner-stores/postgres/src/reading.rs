@@ -1,7 +1,8 @@
 //! Reading records back, and putting aside what does not pass its check.
 
-use liner_proto::effect::{Loaded, Queue};
+use liner_proto::effect::{GapReason, Loaded, Queue};
 use liner_proto::store::run::{Copied, Walk, copy_above};
+use liner_proto::wire::record::{GAP_LEN_MAX, encode_gap};
 use liner_proto::wire::varint::put_varint;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -63,16 +64,11 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// Appends the record with its length, if it passes its check.
-    fn put(&self, queue: &QueueRow, run: &mut Vec<u8>) -> bool {
-        let mut prefix = [0; 10];
-        let len = put_varint(&mut prefix, (self.head.len() + self.payload.len()) as u64).unwrap_or(0);
-        run.extend_from_slice(prefix.get(..len).unwrap_or_default());
-        let start = run.len();
-        run.extend_from_slice(self.head);
-        run.extend_from_slice(self.payload);
-        let record = run.get(start..).unwrap_or_default();
-        self.first >= 0 && !record.is_empty() && self.crc == queue.checksum(self.first, self.last, record)
+    /// The record, if it passes its check.
+    fn record(&self, queue: &QueueRow) -> Option<Vec<u8>> {
+        let record = [self.head, self.payload].concat();
+        let is_sound = self.first >= 0 && !record.is_empty();
+        (is_sound && self.crc == queue.checksum(self.first, self.last, &record)).then_some(record)
     }
 }
 
@@ -143,35 +139,55 @@ pub(crate) fn count_queues(
         .collect()
 }
 
-/// Copies what was found behind `after`, as far as it is whole and there is room for it.
+/// Copies what was found behind `after`, as far as it is whole and there is room for it. Numbers without a row were deleted by hand:
+/// they are a gap.
 fn copy(queue: &QueueRow, rows: &[Row], after: i64, into: &mut [u8]) -> Result<Found, Failure> {
     let mut run = Vec::with_capacity(into.len());
+    let mut expected = after + 1;
     let mut begin = None;
-    let mut expected = 0;
     for (index, row) in rows.iter().enumerate() {
         let message = Message::read(row)?;
-        if begin.is_some() && message.first != expected {
-            break;
-        }
-        let end = run.len();
-        if !message.put(queue, &mut run) {
-            run.truncate(end);
+        let Some(record) = message.record(queue) else {
             if begin.is_none() {
                 let next = rows.get(index + 1).map(Message::read).transpose()?.map(|next| next.first);
                 return Ok(damaged(queue, &message, after, next));
             }
             break;
+        };
+        if begin.is_some() && message.first < expected {
+            break;
         }
-        begin.get_or_insert(message.first);
+        put_gap(&mut run, expected, message.first - 1);
+        put(&mut run, &record);
+        begin.get_or_insert(message.first.min(expected));
         expected = message.last.saturating_add(1);
     }
-    let Some(first) = begin else { return Ok(Found::Loaded(Loaded::Nothing)) };
-    let walk = Walk::new(&run, first.cast_unsigned());
+    if rows.is_empty() {
+        put_gap(&mut run, expected, queue.numbers.stored(queue.numbers.head.last)?);
+    }
+    let walk = Walk::new(&run, begin.unwrap_or(expected).cast_unsigned());
     Ok(Found::Loaded(match copy_above(walk, after.cast_unsigned(), into) {
         Copied::Records { first, last, len } => Loaded::Records { first, last, len },
         Copied::TooSmall { needed } => Loaded::TooSmall { needed },
         Copied::Nothing | Copied::Malformed => Loaded::Nothing,
     }))
+}
+
+/// Appends a record with its length.
+fn put(run: &mut Vec<u8>, record: &[u8]) {
+    let mut prefix = [0; 10];
+    let len = put_varint(&mut prefix, record.len() as u64).unwrap_or(0);
+    run.extend_from_slice(prefix.get(..len).unwrap_or_default());
+    run.extend_from_slice(record);
+}
+
+/// Appends a gap over these numbers, if there are any.
+fn put_gap(run: &mut Vec<u8>, first: i64, last: i64) {
+    let mut gap = [0; GAP_LEN_MAX];
+    let count = u64::try_from(last - first + 1).unwrap_or(0);
+    if let Some(len) = encode_gap(GapReason::Cleared, count, &mut gap) {
+        put(run, gap.get(..len).unwrap_or_default());
+    }
 }
 
 /// The numbers of a damaged message are as doubtful as its bytes: it begins where the one before it ended, and ends at the latest where
