@@ -12,7 +12,7 @@ use postgres::{Client, IsolationLevel, NoTls, Row, Transaction};
 use crate::buffer::Letter;
 use crate::columns::of;
 use crate::deliveries;
-use crate::error::{OpenError, words};
+use crate::error::{OpenError, breaks, words};
 use crate::recover;
 use crate::text::to_column;
 
@@ -48,6 +48,8 @@ SELECT epoch, number, number, crc, $2 || sender, payload FROM gone";
 /// application takes them. Of several that take from the same inbox one waits for the other.
 pub struct Inbox {
     client: Client,
+    /// How to connect again, if it was the inbox that connected.
+    config: Option<postgres::Config>,
     owner: String,
     /// The same as columns have it.
     column: String,
@@ -188,7 +190,7 @@ impl Inbox {
         name.hash(&mut hasher);
         // Two inboxes with the same number would wait for each other now and then, which harms nobody.
         let lock = (hasher.finish() as i32).saturating_abs().max(2);
-        Ok(Self { client, owner: name.to_owned(), column, lock, failures_max: FAILURES_MAX })
+        Ok(Self { client, config: None, owner: name.to_owned(), column, lock, failures_max: FAILURES_MAX })
     }
 
     /// After so many failures a message becomes a dead letter; 20 without this, and one at least.
@@ -203,12 +205,24 @@ impl Inbox {
         &mut self.client
     }
 
+    /// Asks something about the node's part. If the connection turns out to be lost, and the inbox has made it, another one is made.
+    fn ask(&mut self, sql: &str) -> Result<Vec<Row>, postgres::Error> {
+        let of_node = [of(&self.column, Type::TEXT)];
+        match (self.client.query_typed(sql, &of_node), &self.config) {
+            (Err(error), Some(config)) if breaks(&error) => {
+                self.client = config.connect(NoTls)?;
+                self.client.query_typed(sql, &of_node)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
     /// What waits to be taken.
     ///
     /// # Errors
     /// What the server says.
     pub fn waiting(&mut self) -> Result<InboxHeld, InboxError> {
-        let rows = self.client.query_typed(recover::INBOX, &[of(&self.column, Type::TEXT)])?;
+        let rows = self.ask(recover::INBOX)?;
         let Some(row) = rows.first() else { return Ok(InboxHeld::default()) };
         let number = |index| row.try_get::<_, i64>(index).map(i64::unsigned_abs);
         Ok(InboxHeld { messages: number(0)?, bytes: number(1)? })
@@ -232,8 +246,7 @@ impl Inbox {
         mut process: impl FnMut(&mut Transaction<'_>, &InboxMessage) -> Result<(), E>,
     ) -> Result<Taken<E>, InboxError> {
         let mut taken = Taken { messages: 0, failed: Vec::new(), damaged: 0 };
-        let sql = "SELECT 1 FROM inbox WHERE owner = $1 LIMIT 1";
-        if self.client.query_typed(sql, &[of(&self.column, Type::TEXT)])?.is_empty() {
+        if self.ask("SELECT 1 FROM inbox WHERE owner = $1 LIMIT 1")?.is_empty() {
             // Nobody has to wait for the lock.
             return Ok(taken);
         }

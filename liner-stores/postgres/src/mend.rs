@@ -41,11 +41,10 @@ const FORGET_CURSORS: &str = "DELETE FROM inbound_cursor WHERE owner = $1 AND pe
 const TOPICS: &str = "SELECT t.composite, t.number, t.topic, t.crc FROM stream_topic t
   JOIN conn_key_map q USING(composite) WHERE q.owner = $1";
 
-/// Queues that have no topics, although their messages name some by number: a record's first byte says whether the topic is written out.
+/// Queues some of whose topics are gone, although their messages may name them by number.
 const WITHOUT_TOPICS: &str = "SELECT q.connection_key FROM conn_key_map q WHERE q.owner = $1
-  AND NOT EXISTS(SELECT 1 FROM stream_topic t WHERE t.composite = q.composite)
-  AND EXISTS(SELECT 1 FROM conn_messages m WHERE m.connection_key = q.connection_key AND m.epoch = q.stored_epoch
-    AND m.covers IS NULL AND octet_length(m.head) > 0 AND get_byte(m.head, 0) & 4 = 0)";
+  AND topics <> (SELECT count(*) FROM stream_topic t WHERE t.composite = q.composite)
+  AND EXISTS(SELECT 1 FROM conn_messages m WHERE m.connection_key = q.connection_key AND m.epoch = q.stored_epoch)";
 
 const NUMBER_TOPICS: &str = "given AS (
   INSERT INTO seq AS s(id, v) SELECT 1, most + n FROM most

@@ -18,7 +18,7 @@ use crate::turn::Turn;
 const ABOVE: &str = "SELECT id, number, covers, crc, head, payload FROM (
   SELECT *, sum(octet_length(head) + octet_length(payload) + 1) OVER (ORDER BY number) AS through,
     octet_length(head) + octet_length(payload) + 1 AS len FROM (
-    SELECT id, number, covers, crc, head, payload FROM conn_messages
+    SELECT id, number, covers, crc, coalesce(head, '') AS head, payload FROM conn_messages
     WHERE connection_key = $1 AND number > $2 AND epoch = $3 ORDER BY number LIMIT $4) AS next) AS sized
 WHERE through - len <= 0 OR through <= $5 ORDER BY number";
 
@@ -33,7 +33,7 @@ UPDATE conn_messages SET head = '', payload = '', covers = coalesce(covers, 1) W
 const COUNTS: &str = "SELECT connection_key, count(*) FILTER (WHERE covers IS NULL),
   sum(len + CASE WHEN len < 128 THEN 1 WHEN len < 16384 THEN 2 WHEN len < 2097152 THEN 3 WHEN len < 268435456 THEN 4
     ELSE 5 END)::bigint
-FROM (SELECT q.connection_key, m.covers, (octet_length(m.head) + octet_length(m.payload))::bigint AS len
+FROM (SELECT q.connection_key, m.covers, (coalesce(octet_length(m.head), 0) + octet_length(m.payload))::bigint AS len
   FROM conn_key_map q JOIN conn_messages m ON m.connection_key = q.connection_key AND m.epoch = q.stored_epoch
     AND m.number > greatest(q.trimmed, coalesce(q.dropped_through, 0)) - q.shift
   WHERE ($1 IS NULL OR q.owner = $1) AND ($2 = 0 OR q.connection_key = $2)) AS held GROUP BY connection_key";
