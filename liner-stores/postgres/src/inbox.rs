@@ -7,14 +7,16 @@ use liner_proto::id::Epoch;
 use liner_proto::wire::record::Mode;
 use postgres::error::SqlState;
 use postgres::types::Type;
-use postgres::{Client, IsolationLevel, NoTls, Row, Transaction};
+use postgres::{Client, IsolationLevel, Row, Transaction};
 
 use crate::buffer::Letter;
 use crate::columns::of;
 use crate::deliveries;
 use crate::error::{OpenError, breaks, words};
+use crate::lend::Lender;
 use crate::recover;
 use crate::text::to_column;
+use crate::url::Url;
 
 /// How often the processing of a message may fail before it becomes a dead letter, unless somebody says otherwise.
 const FAILURES_MAX: u32 = 20;
@@ -48,8 +50,8 @@ SELECT epoch, number, number, crc, $2 || sender, payload FROM gone";
 /// application takes them. Of several that take from the same inbox one waits for the other.
 pub struct Inbox {
     client: Client,
-    /// How to connect again, if it was the inbox that connected.
-    config: Option<postgres::Config>,
+    /// Connects again, if it was the inbox that connected.
+    lender: Option<Lender>,
     owner: String,
     /// The same as columns have it.
     column: String,
@@ -165,11 +167,12 @@ impl Inbox {
     ///
     /// # Errors
     /// Why it cannot be opened. Nothing is made or changed then.
-    pub fn open(url: &str, name: &str) -> Result<Self, InboxError> {
-        let connect = || url.parse::<postgres::Config>()?.connect(NoTls);
-        let client =
-            connect().map_err(|error| OpenError::Server { doing: "open the inbox", words: words(&error) })?;
-        Self::with_client(client, name)
+    pub fn open(url: &Url, name: &str) -> Result<Self, InboxError> {
+        let lender = Lender::new(url, name)?;
+        let client = lender
+            .connect()
+            .map_err(|error| OpenError::Connect { server: url.to_string(), words: words(&error) })?;
+        Ok(Self { lender: Some(lender), ..Self::with_client(client, name)? })
     }
 
     /// Takes a connection that the application has made to the node's database.
@@ -190,7 +193,7 @@ impl Inbox {
         name.hash(&mut hasher);
         // Two inboxes with the same number would wait for each other now and then, which harms nobody.
         let lock = (hasher.finish() as i32).saturating_abs().max(2);
-        Ok(Self { client, config: None, owner: name.to_owned(), column, lock, failures_max: FAILURES_MAX })
+        Ok(Self { client, lender: None, owner: name.to_owned(), column, lock, failures_max: FAILURES_MAX })
     }
 
     /// After so many failures a message becomes a dead letter; 20 without this, and one at least.
@@ -208,9 +211,9 @@ impl Inbox {
     /// Asks something about the node's part. If the connection turns out to be lost, and the inbox has made it, another one is made.
     fn ask(&mut self, sql: &str) -> Result<Vec<Row>, postgres::Error> {
         let of_node = [of(&self.column, Type::TEXT)];
-        match (self.client.query_typed(sql, &of_node), &self.config) {
-            (Err(error), Some(config)) if breaks(&error) => {
-                self.client = config.connect(NoTls)?;
+        match (self.client.query_typed(sql, &of_node), &self.lender) {
+            (Err(error), Some(lender)) if breaks(&error) => {
+                self.client = lender.connect()?;
                 self.client.query_typed(sql, &of_node)
             }
             (outcome, _) => outcome,
@@ -332,7 +335,7 @@ fn give<E>(
         Ok(()) => savepoint.commit().map(|()| Given::Taken).map_err(ended),
         Err(error) => match savepoint.rollback() {
             Ok(()) => Ok(Given::Failed(error)),
-            Err(lost) if lost.is_closed() => Ok(Given::Lost(error)),
+            Err(lost) if breaks(&lost) => Ok(Given::Lost(error)),
             Err(other) => Err(ended(other)),
         },
     }

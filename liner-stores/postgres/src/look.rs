@@ -15,8 +15,8 @@ use crate::error::{Failure, OpenError};
 use crate::letters::{self, Refusal};
 use crate::link::{Link, Param};
 use crate::rows::{QUEUES, QueueRow};
-use crate::target::Target;
 use crate::text::{from_column, to_column};
+use crate::url::Url;
 use crate::{deliveries, open, reading, schema};
 
 /// Of what is read at a time no more than this is in memory, and one beyond it.
@@ -46,9 +46,8 @@ impl Look {
     ///
     /// # Errors
     /// Why it cannot be looked at. Nothing is made or changed then.
-    pub fn open(url: &str) -> Result<Self, LookError> {
-        let target = Target::parse(url).map_err(unreadable)?;
-        let link = Link::open(&target).map_err(|error| {
+    pub fn open(url: &Url) -> Result<Self, LookError> {
+        let link = Link::open(url, "look", None).map_err(|error| {
             let is_away = matches!(error, OpenError::Connect { .. });
             if is_away { LookError::Failed(error.to_string()) } else { unreadable(error) }
         })?;
@@ -64,7 +63,7 @@ impl Look {
             }
             Some(found) => return Err(unreadable(OpenError::NewerSchema { found, known: schema::VERSION })),
         }
-        Ok(Self { link, begin: target.begin(), place: "this database".to_owned() })
+        Ok(Self { link, begin: open::begin(url), place: url.to_string() })
     }
 
     fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, LookError> {

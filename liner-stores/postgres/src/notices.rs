@@ -1,5 +1,8 @@
 //! Word of other nodes: `LISTEN` on a connection of its own, which is driven by whoever waits.
 
+use core::future::{Future as _, poll_fn};
+use core::pin::pin;
+use core::task::Poll;
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -9,7 +12,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_postgres::{Client, Error};
 
-use crate::target::Target;
+use crate::dial;
+use crate::url::Url;
 
 /// The first pause before it connects again, and the longest one.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -29,7 +33,9 @@ pub(crate) struct Listener {
     told: Arc<Notify>,
     interrupted: Arc<Notify>,
     pause: Duration,
-    target: Target,
+    url: Url,
+    name: String,
+    /// Nothing while it waits.
     runtime: Option<Runtime>,
 }
 
@@ -43,16 +49,17 @@ enum State {
 }
 
 impl Listener {
-    pub(crate) fn new(target: Target) -> Self {
-        let runtime = Builder::new_current_thread().enable_all().build().ok();
-        Self {
+    pub(crate) fn new(url: &Url, name: &str) -> Option<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build().ok()?;
+        Some(Self {
             state: State::Apart(None),
             told: Arc::default(),
             interrupted: Arc::default(),
             pause: PAUSE,
-            target,
-            runtime,
-        }
+            url: url.clone(),
+            name: name.to_owned(),
+            runtime: Some(runtime),
+        })
     }
 
     /// Waits until there is something to say. Says whether there is.
@@ -66,7 +73,7 @@ impl Listener {
                     }
                     self.state = State::Apart(None);
                 }
-                State::Apart(at) | State::Apart(at @ None) => {
+                State::Apart(at) => {
                     let at = at.unwrap_or_else(Instant::now);
                     tokio::time::sleep_until(at.min(until)).await;
                     if at >= until {
@@ -108,7 +115,7 @@ impl Listener {
     }
 
     async fn listen(&self) -> Option<State> {
-        let client = self.target.hear(self.told.clone()).await.ok()?;
+        let client = dial::connect_and_hear(&self.url, &self.name, Some(self.told.clone())).await.ok()?;
         if self.is_pooled(&client).await? {
             return Some(State::Pooled(Instant::now() + LEASE));
         }
@@ -120,7 +127,7 @@ impl Listener {
     /// the one that this one has had, and this one must still have it.
     async fn is_pooled(&self, client: &Client) -> Option<bool> {
         let before = pid(client).await.ok()?;
-        let other = self.target.connect().await.ok()?;
+        let other = dial::connect(&self.url, &self.name).await.ok()?;
         other.batch_execute("BEGIN").await.ok()?;
         let taken = pid(&other).await.ok()?;
         let after = pid(client).await.ok()?;
@@ -135,19 +142,16 @@ async fn pid(client: &Client) -> Result<i32, Error> {
 
 impl Notices for Listener {
     fn wait(&mut self, patience: Duration) -> bool {
-        let Some(runtime) = self.runtime.take() else {
-            // Without a runtime nothing is heard, and nobody can end the wait.
-            std::thread::sleep(patience.min(Duration::from_millis(100)));
-            return false;
-        };
+        let Some(runtime) = self.runtime.take() else { return false };
         let interrupted = self.interrupted.clone();
         let heard = runtime.block_on(async {
             let until = Instant::now() + patience;
-            tokio::select! {
-                biased;
-                () = interrupted.notified() => false,
-                heard = self.hear(until) => heard,
-            }
+            let (mut interruption, mut heard) = (pin!(interrupted.notified()), pin!(self.hear(until)));
+            poll_fn(|context| match interruption.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(false),
+                Poll::Pending => heard.as_mut().poll(context),
+            })
+            .await
         });
         self.runtime = Some(runtime);
         heard

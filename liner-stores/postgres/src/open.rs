@@ -8,17 +8,18 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::columns::of;
-use crate::error::{Failure, OpenError};
+use crate::error::{Failure, OpenError, grant};
 use crate::flush::Mark;
 use crate::link::Link;
 use crate::mend::{Mended, Opening};
+use crate::pool::Pool;
 use crate::rows::{Cursors, QUEUES, QueueRow, Rows};
-use crate::target::Target;
 use crate::text::{from_column, to_column};
+use crate::url::Url;
 use crate::{Opened, Options, PostgresStore, schema};
 
 /// The oldest release of the server, as it numbers itself.
-const SERVER_MIN: i32 = 130_000;
+pub(crate) const SERVER_MIN: i32 = 130_000;
 
 const SERVER: &str = "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
   pg_is_in_recovery(), current_setting('server_encoding'), current_setting('synchronous_commit'),
@@ -62,7 +63,7 @@ pub(crate) fn doing(doing: &'static str) -> impl Fn(Failure) -> OpenError {
         if let Failure::Postgres(error) = &failure
             && error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
         {
-            return OpenError::Permission { words };
+            return OpenError::Permission { grant: grant(error), words };
         }
         OpenError::Server { doing, words }
     }
@@ -73,28 +74,30 @@ impl PostgresStore {
     ///
     /// # Errors
     /// Why it cannot be opened.
-    pub fn open(url: &str, options: &Options) -> Result<Self, OpenError> {
-        let target = Target::parse(url)?;
-        let link = Link::open(&target)?;
-        let server = examine(&link, &target)?;
+    pub fn open(url: &Url, options: &Options) -> Result<Self, OpenError> {
+        let pool = Pool::of(url);
+        let link = pool.take(&options.name)?;
+        let server = examine(&link, url)?;
         let mut opened = Opened { created: schema::upgrade(&link)?, ..Opened::default() };
         let name = to_column(&options.name).into_owned();
         let instance = RandomState::new().hash_one(&name).cast_signed();
-        let begun = Begun::take(&link, &target, &name, instance, &server);
+        let begun = Begun::take(&link, &begin(url), &name, instance, &server);
         let Begun { token, turn, unclean, regressed } = begun.map_err(doing("take the node's name"))?;
         opened.unclean = unclean;
         let mark = Mark { owner: &options.name, name: &name, token, turn };
-        let opening = Opening { link: &link, begin: &target.begin(), mark };
+        let opening = Opening { link: &link, begin: &begin(url), mark };
         let mended = opening.mend().map_err(doing("set right what is wrong"))?;
         let Mended { rows, cursors, .. } = mended;
         (opened.damaged, opened.orphaned) = (mended.damaged, mended.orphaned);
         (opened.inserted, opened.waiting) = (mended.inserted, mended.waiting);
+        pool.put(link);
+        pool.fill(&options.name)?;
         Ok(Self {
-            begin: target.begin(),
-            target,
+            begin: begin(url),
+            pool,
             owner: options.name.clone(),
             name,
-            link: Some(link),
+            link: None,
             class: server.class,
             opened,
             regressed,
@@ -109,12 +112,23 @@ impl PostgresStore {
             fullness: crate::fullness::Fullness::default(),
             told: None,
             last_error: None,
+            retired: false,
+            listens: false,
         })
     }
 }
 
+/// Begins a turn: nothing in it waits for ever.
+pub(crate) fn begin(url: &Url) -> String {
+    format!(
+        "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
+        url.lock_timeout().as_millis(),
+        url.statement_timeout().as_millis()
+    )
+}
+
 /// Whether the server will do, and what a commit on it survives.
-fn examine(link: &Link, target: &Target) -> Result<Server, OpenError> {
+fn examine(link: &Link, url: &Url) -> Result<Server, OpenError> {
     let asking = doing("ask the server for its settings");
     let rows = link.query(SERVER, &[]).map_err(&asking)?;
     let read = || {
@@ -133,7 +147,7 @@ fn examine(link: &Link, target: &Target) -> Result<Server, OpenError> {
         return Err(OpenError::Old { found: version });
     }
     if standby {
-        return Err(target.standby());
+        return Err(OpenError::Standby { server: url.to_string() });
     }
     if encoding != "UTF8" {
         return Err(OpenError::Encoding { found: encoding });
@@ -160,12 +174,12 @@ struct Begun {
 impl Begun {
     fn take(
         link: &Link,
-        target: &Target,
+        begin: &str,
         name: &String,
         instance: i64,
         server: &Server,
     ) -> Result<Self, Failure> {
-        link.batch(&target.begin())?;
+        link.batch(begin)?;
         let taken = Self::take_within(link, name, instance, server);
         link.batch(if taken.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         taken

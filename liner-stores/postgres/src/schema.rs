@@ -4,18 +4,30 @@ use crate::error::{Failure, OpenError};
 use crate::link::Link;
 use crate::open::doing;
 
-/// What a role needs that uses the tables but does not own them. `ROLE` and `SCHEMA` are to be replaced.
+/// What a role needs that uses the tables but does not own them. `ROLE` and `SCHEMA` are to be replaced; [`grants`] does it.
 ///
 /// Such a role cannot make or upgrade the tables: whoever owns the schema opens the store once after an installation or an
-/// upgrade.
-pub const GRANTS: &str = "\
-GRANT USAGE ON SCHEMA SCHEMA TO ROLE;
+/// upgrade. It is to find the schema by its `search_path`.
+pub const GRANTS: &str = r#"
+GRANT USAGE ON SCHEMA "SCHEMA" TO "ROLE";
 GRANT SELECT, INSERT, UPDATE, DELETE ON
-  topic_addr, topic_key, conn_key_map, conn_messages, conn_mess_number, conn_sender, sender_listener, seq,
-  liner_node, liner_lease, liner_directory, stream_topic, inbound_cursor, dead_letters, inbox, quarantine TO ROLE;
-GRANT SELECT ON liner_schema TO ROLE;
-GRANT USAGE ON SEQUENCE conn_messages_id_seq, dead_letters_id_seq, inbox_id_seq, quarantine_id_seq TO ROLE;
-";
+  "SCHEMA".topic_addr, "SCHEMA".topic_key, "SCHEMA".conn_key_map, "SCHEMA".conn_messages, "SCHEMA".conn_mess_number,
+  "SCHEMA".conn_sender, "SCHEMA".sender_listener, "SCHEMA".seq, "SCHEMA".liner_node, "SCHEMA".liner_lease,
+  "SCHEMA".liner_directory, "SCHEMA".stream_topic, "SCHEMA".inbound_cursor, "SCHEMA".dead_letters, "SCHEMA".inbox,
+  "SCHEMA".quarantine TO "ROLE";
+GRANT SELECT ON "SCHEMA".liner_schema TO "ROLE";
+GRANT USAGE ON SEQUENCE "SCHEMA".conn_messages_id_seq, "SCHEMA".dead_letters_id_seq, "SCHEMA".inbox_id_seq,
+  "SCHEMA".quarantine_id_seq TO "ROLE";
+"#;
+
+/// [`GRANTS`] for this schema and role, whatever their names are.
+pub fn grants(schema: &str, role: &str) -> String {
+    let quoted = |name: &str| name.replace('"', "\"\"");
+    let (schema, role) = (quoted(schema), quoted(role));
+    let parts: Vec<_> =
+        GRANTS.split("\"ROLE\"").map(|part| part.replace("SCHEMA\"", &format!("{schema}\""))).collect();
+    parts.join(&format!("\"{role}\""))
+}
 
 /// Each entry leads from the schema of its index to the next one. Entries are never changed once they were released.
 pub(crate) const MIGRATIONS: [&str; 1] = [TABLES];
@@ -26,8 +38,9 @@ pub(crate) const VERSION: i32 = MIGRATIONS.len() as i32;
 /// Held while the tables are looked at or changed: "lnr" and a number of ours.
 pub(crate) const LOCK: &str = "SELECT pg_advisory_xact_lock(7106162, 1)";
 
-/// Whether the tables are there.
-pub(crate) const EXISTS: &str = "SELECT to_regclass('liner_schema') IS NOT NULL";
+/// Whether the tables are there. `to_regclass` would say what this session has known before it waited for the lock.
+pub(crate) const EXISTS: &str = "SELECT EXISTS(
+  SELECT 1 FROM pg_class WHERE relname = 'liner_schema' AND relkind = 'r' AND pg_table_is_visible(oid))";
 
 /// Names and columns that operators know come first in their tables; what follows them is the store's own. A table that
 /// liner_broker made gets those columns. All of it can be run again, so that a table which somebody has dropped or emptied comes back.

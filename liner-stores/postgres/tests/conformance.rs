@@ -37,8 +37,9 @@ fn database() -> String {
 }
 
 fn open(url: &str, name: &str) -> Result<Box<dyn Store>, String> {
+    let url = url.parse().expect("the harness makes good URLs");
     let store =
-        PostgresStore::open(url, &Options { name: name.to_owned() }).map_err(|error| error.to_string())?;
+        PostgresStore::open(&url, &Options { name: name.to_owned() }).map_err(|error| error.to_string())?;
     assert_eq!(store.class(), Class::Power);
     assert_eq!((store.opened().damaged, store.opened().orphaned), (0, 0));
     Ok(Box::new(store))

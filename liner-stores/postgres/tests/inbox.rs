@@ -255,7 +255,7 @@ const CHILD: &str = "LINER_TEST_TAKER";
 #[test]
 fn whoever_takes_is_killed_and_every_message_is_there_once() {
     if let Ok(url) = std::env::var(CHILD) {
-        let mut inbox = Inbox::open(&url, "sensor").expect("it opens");
+        let mut inbox = Inbox::open(&url.parse().expect("a URL"), "sensor").expect("it opens");
         while inbox.waiting().expect("it works").messages > 0 {
             take(&mut inbox, 3);
         }
@@ -270,7 +270,7 @@ fn whoever_takes_is_killed_and_every_message_is_there_once() {
         number += 30;
         let mut child = Command::new(std::env::current_exe().expect("the test knows its file"));
         child.args(["whoever_takes_is_killed_and_every_message_is_there_once", "--exact"]);
-        let mut child = child.env(CHILD, database.url()).stdout(Stdio::null()).spawn().expect("it starts");
+        let mut child = child.env(CHILD, database.text()).stdout(Stdio::null()).spawn().expect("it starts");
         // At some point of what it does: the server says when it has begun to.
         let enough = format!("SELECT count(*) >= {} FROM taken", number - 29 + kill * 3 % 20);
         while database.one(&enough) != "t" {}
@@ -317,7 +317,7 @@ fn an_inbox_is_opened_where_there_is_one() {
     assert!(matches!(Inbox::open(&database.url(), "sensor"), Err(InboxError::Missing)));
     drop(database.open("sensor"));
     assert!(matches!(Inbox::open(&database.url(), "w"), Err(InboxError::NoSuchNode { .. })));
-    let client = postgres::Client::connect(&database.url(), postgres::NoTls).expect("it connects");
+    let client = postgres::Client::connect(&database.text(), postgres::NoTls).expect("it connects");
     let mut inbox = Inbox::with_client(client, "sensor").expect("it is the node's database");
     deliver(&mut database.open("sensor"), "a", 1..=1);
     assert_eq!(inbox.take(9, |_, _| Ok::<(), ()>(())).expect("it works").messages, 1);

@@ -9,7 +9,7 @@ use liner_proto::effect::{Loaded, Queue, Recovered, RecoveredQueue, StoreOp};
 use liner_proto::id::Epoch;
 use liner_proto::store::Store as _;
 use liner_proto::wire::record::{Header, Mode, Topic, encode_message};
-use liner_store_postgres::{Options, PostgresStore};
+use liner_store_postgres::{Options, PostgresStore, Url};
 use liner_tests::servers::{Postgres, PostgresOptions, Version};
 
 pub(crate) const NODE: Queue<'static> = Queue::Node("gateway");
@@ -38,7 +38,11 @@ impl Database {
         Self(name)
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> Url {
+        self.text().parse().expect("it is a URL")
+    }
+
+    pub(crate) fn text(&self) -> String {
         format!("postgres://postgres@{}/{}", server().address(), self.0)
     }
 
@@ -58,7 +62,7 @@ impl Database {
     }
 }
 
-pub(crate) fn open(url: &str, name: &str) -> PostgresStore {
+pub(crate) fn open(url: &Url, name: &str) -> PostgresStore {
     PostgresStore::open(url, &Options { name: name.to_owned() }).expect("the store opens")
 }
 
@@ -162,7 +166,8 @@ pub(crate) fn told(store: &mut PostgresStore) -> Told {
         Recovered::Subscription { topic, address, name } => {
             told.rows.push((topic.to_owned(), address.to_owned(), name.to_owned()));
         }
-        _ => {}
+        Recovered::Topic { .. } => {}
+        other => panic!("{other:?} is not known"),
     });
     outcome.expect("it is told");
     told.queues.sort_by(|one, other| one.0.cmp(&other.0));
