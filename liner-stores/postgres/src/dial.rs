@@ -1,5 +1,6 @@
 //! Makes connections: to the servers of a URL one after the other, encrypted as it says.
 
+use core::future::poll_fn;
 use core::time::Duration;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -9,8 +10,9 @@ use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 use tokio_rustls::TlsConnector;
 
 use crate::error::{OpenError, grant, words};
@@ -29,10 +31,19 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// Connects to the first server that will do, for the node of this name.
 pub(crate) async fn connect(url: &Url, name: &str) -> Result<Client, OpenError> {
+    connect_and_hear(url, name, None).await
+}
+
+/// The same. `told` is woken when the server says something unasked, and when the connection is lost.
+pub(crate) async fn connect_and_hear(
+    url: &Url,
+    name: &str,
+    told: Option<Arc<Notify>>,
+) -> Result<Client, OpenError> {
     let mut first = None;
     for host in url.hosts() {
         let patience = url.connect_timeout();
-        let tried = tokio::time::timeout(patience, connect_to(url, host, name)).await;
+        let tried = tokio::time::timeout(patience, connect_to(url, host, name, told.clone())).await;
         let refused = match tried {
             Ok(Ok(client)) => return Ok(client),
             Ok(Err(refused)) => refused,
@@ -48,7 +59,12 @@ fn unreachable(host: &Host, words: &str) -> OpenError {
     OpenError::Connect { server: host.to_string(), words: words.to_owned() }
 }
 
-async fn connect_to(url: &Url, host: &Host, name: &str) -> Result<Client, OpenError> {
+async fn connect_to(
+    url: &Url,
+    host: &Host,
+    name: &str,
+    told: Option<Arc<Notify>>,
+) -> Result<Client, OpenError> {
     let broken = |error: io::Error| unreachable(host, &error.to_string());
     let wire: Box<dyn Wire> = match host {
         // As libpq has it, a socket of this machine is never encrypted.
@@ -78,7 +94,10 @@ async fn connect_to(url: &Url, host: &Host, name: &str) -> Result<Client, OpenEr
     if major.is_some_and(|major: i32| major < SERVER_MIN / 10_000) {
         return Err(OpenError::Old { found: version });
     }
-    drop(tokio::spawn(connection));
+    match told {
+        None => drop(tokio::spawn(connection)),
+        Some(told) => drop(tokio::spawn(hear(connection, told))),
+    }
     if url.target_session() == TargetSession::ReadWrite {
         let rows = client.query_typed(WRITABLE, &[]).await.map_err(|error| sorted(url, host, &error))?;
         if rows.first().and_then(|row| row.try_get::<_, String>(0).ok()).as_deref() != Some("off") {
@@ -86,6 +105,18 @@ async fn connect_to(url: &Url, host: &Host, name: &str) -> Result<Client, OpenEr
         }
     }
     Ok(client)
+}
+
+/// Drives a connection to its end.
+async fn hear<S: Wire, T: Wire>(mut connection: Connection<S, T>, told: Arc<Notify>) {
+    while let Some(Ok(said)) = poll_fn(|context| connection.poll_message(context)).await {
+        if matches!(said, AsyncMessage::Notification(_)) {
+            told.notify_one();
+        }
+    }
+    // Its client knows that it is closed only then.
+    drop(connection);
+    told.notify_one();
 }
 
 async fn dial(host: &str, port: u16, keepalive: Option<Duration>) -> io::Result<TcpStream> {

@@ -14,15 +14,24 @@
 //! It drives its connection itself, in the calling thread, which must not be one of a tokio runtime.
 
 mod buffer;
+mod byhand;
 mod clock;
 mod columns;
+mod deliveries;
 mod dial;
 mod directory;
 mod error;
 mod flush;
 mod fullness;
+mod inbox;
+mod lend;
+mod letters;
 mod link;
+mod look;
+mod mend;
+mod notices;
 mod open;
+mod orphans;
 mod pool;
 mod reading;
 mod recover;
@@ -37,11 +46,16 @@ mod url;
 use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::Class;
 use liner_proto::router::DirectoryRows;
-use liner_proto::store::{Capabilities, Store};
+use liner_proto::store::{Capabilities, Notices, Store};
 use tokio_postgres::types::Type;
 
 pub use error::OpenError;
-pub use schema::GRANTS;
+pub use inbox::{Failed, Inbox, InboxError, InboxMessage, Taken};
+pub use look::Look;
+
+/// The release that [`Inbox`] lends its transactions of.
+pub use postgres;
+pub use schema::{GRANTS, grants};
 pub use url::{Host, RootCert, SslMode, TargetSession, Url};
 
 use columns::of;
@@ -67,6 +81,9 @@ pub struct Opened {
     pub orphaned: u64,
     /// Messages that were inserted by hand and are queued now.
     pub inserted: u64,
+    /// Messages that were inserted by hand and wait for the next start: there was no room to queue them, or commits may be
+    /// missing, so that their numbers may have been used.
+    pub waiting: u64,
 }
 
 /// A store in a PostgreSQL database.
@@ -101,6 +118,8 @@ pub struct PostgresStore {
     last_error: Option<String>,
     /// It has been closed.
     retired: bool,
+    /// Somebody has its notices.
+    listens: bool,
 }
 
 /// Marks the node as ended by itself, and gives its lease up, unless another instance has the name.
@@ -199,6 +218,14 @@ impl Store for PostgresStore {
 
     fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {
         self.guarded(Self::read_directory)
+    }
+
+    fn notices(&mut self) -> Option<Box<dyn Notices + Send>> {
+        if core::mem::replace(&mut self.listens, true) {
+            return None;
+        }
+        let listener = notices::Listener::new(self.pool.url(), &self.owner)?;
+        Some(Box::new(listener))
     }
 
     fn last_error(&self) -> Option<&str> {

@@ -9,7 +9,9 @@ use tokio_postgres::types::Type;
 
 use crate::columns::of;
 use crate::error::{Failure, OpenError, grant};
+use crate::flush::Mark;
 use crate::link::Link;
+use crate::mend::{Mended, Opening};
 use crate::pool::Pool;
 use crate::rows::{Cursors, QUEUES, QueueRow, Rows};
 use crate::text::{from_column, to_column};
@@ -36,6 +38,11 @@ ON CONFLICT(name) DO UPDATE SET token = n.token + 1, class = excluded.class, cle
 RETURNING token, turn";
 
 const LAST_USE: &str = "SELECT class, clean, system, started FROM liner_node WHERE name = $1 FOR UPDATE";
+
+/// The lease begins with the node.
+const LEASE: &str =
+    "INSERT INTO liner_lease(name, until) VALUES($1, clock_timestamp() + $2 * interval '1 second')
+ON CONFLICT(name) DO UPDATE SET until = excluded.until";
 
 const SUSPECT: &str = "UPDATE conn_key_map SET suspect = TRUE WHERE owner = $1";
 
@@ -77,10 +84,12 @@ impl PostgresStore {
         let begun = Begun::take(&link, &begin(url), &name, instance, &server);
         let Begun { token, turn, unclean, regressed } = begun.map_err(doing("take the node's name"))?;
         opened.unclean = unclean;
-        let reading = doing("read the node's queues");
-        let (rows, damaged) = read_queues(&link, &options.name, &name).map_err(&reading)?;
-        let (cursors, more) = read_cursors(&link, &options.name, &name).map_err(&reading)?;
-        opened.damaged = damaged + more;
+        let mark = Mark { owner: &options.name, name: &name, token, turn };
+        let opening = Opening { link: &link, begin: &begin(url), mark };
+        let mended = opening.mend().map_err(doing("set right what is wrong"))?;
+        let Mended { rows, cursors, .. } = mended;
+        (opened.damaged, opened.orphaned) = (mended.damaged, mended.orphaned);
+        (opened.inserted, opened.waiting) = (mended.inserted, mended.waiting);
         pool.put(link);
         pool.fill(&options.name)?;
         Ok(Self {
@@ -104,12 +113,13 @@ impl PostgresStore {
             told: None,
             last_error: None,
             retired: false,
+            listens: false,
         })
     }
 }
 
 /// Begins a turn: nothing in it waits for ever.
-fn begin(url: &Url) -> String {
+pub(crate) fn begin(url: &Url) -> String {
     format!(
         "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
         url.lock_timeout().as_millis(),
@@ -189,6 +199,8 @@ impl Begun {
         if regressed {
             link.query(SUSPECT, core::slice::from_ref(&of_name))?;
         }
+        let lease = liner_proto::store::LEASE.as_secs_f64();
+        link.query(LEASE, &[of(name, Type::TEXT), of(&lease, Type::FLOAT8)])?;
         let class = class_number(server.class);
         let taken = link.query(
             TAKE_NAME,
@@ -213,28 +225,32 @@ const fn class_number(class: Class) -> i16 {
     }
 }
 
-/// The node's queues, and how many of them do not pass their check.
-fn read_queues(link: &Link, owner: &str, name: &String) -> Result<(Rows, u64), Failure> {
-    let (mut rows, mut damaged) = (Rows::default(), 0);
+/// The node's queues, and the keys of those that do not pass their check.
+pub(crate) fn read_queues(link: &Link, owner: &str, name: &String) -> Result<(Rows, Vec<i32>), Failure> {
+    let (mut rows, mut damaged) = (Rows::default(), Vec::new());
     for row in link.query(&format!("{QUEUES} owner = $1"), &[of(name, Type::TEXT)])? {
         match QueueRow::read(owner, &row) {
             Some(queue) => drop(rows.insert(queue)),
-            None => damaged += 1,
+            None => damaged.push(row.try_get(0)?),
         }
     }
     Ok((rows, damaged))
 }
 
-/// The node's cursors, and how many of them do not pass their check.
-fn read_cursors(link: &Link, owner: &str, name: &String) -> Result<(Cursors, u64), Failure> {
-    let (mut cursors, mut damaged) = (Cursors::default(), 0);
+/// The node's cursors, and the peers of those that do not pass their check, as columns have them.
+pub(crate) fn read_cursors(
+    link: &Link,
+    owner: &str,
+    name: &String,
+) -> Result<(Cursors, Vec<String>), Failure> {
+    let (mut cursors, mut damaged) = (Cursors::default(), Vec::new());
     for row in link.query(CURSORS, &[of(name, Type::TEXT)])? {
-        let (peer, epoch, through) =
-            (from_column(row.try_get(0)?), row.try_get(1)?, row.try_get::<_, i64>(2)?);
+        let column: &str = row.try_get(0)?;
+        let (peer, epoch, through) = (from_column(column), row.try_get(1)?, row.try_get::<_, i64>(2)?);
         if through >= 0 && checksums::cursor(owner, &peer, epoch, through) == row.try_get::<_, i64>(3)? {
             cursors.insert(peer.into_owned(), Epoch(epoch.cast_unsigned()), through.cast_unsigned());
         } else {
-            damaged += 1;
+            damaged.push(column.to_owned());
         }
     }
     Ok((cursors, damaged))

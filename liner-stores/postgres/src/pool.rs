@@ -123,6 +123,11 @@ impl Pool {
         }
     }
 
+    /// Where its connections lead.
+    pub(crate) const fn url(&self) -> &Url {
+        &self.url
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

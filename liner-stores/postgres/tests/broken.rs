@@ -5,12 +5,12 @@
     reason = "a test may fail, and how long it takes is tested"
 )]
 
-mod common;
+mod turns;
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{QUEUE, begin, check, open, persist, resolve, turn};
+use turns::{QUEUE, begin, check, open, persist, resolve, turn};
 use liner_proto::effect::{Recovered, StoreFault};
 use liner_proto::store::Store;
 use liner_store_postgres::PostgresStore;

@@ -1,9 +1,9 @@
 //! A server whose disk is full: what needs room is refused, acknowledgements go on, and all works again when there is room.
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
-mod common;
+mod turns;
 
-use common::{QUEUE, begin, open, persist};
+use turns::{QUEUE, begin, open, persist};
 use liner_proto::effect::{StoreFault, StoreOp};
 use liner_proto::store::Store as _;
 use liner_tests::conformance::View;

@@ -5,12 +5,12 @@
     reason = "a test may fail, and how long it takes is tested"
 )]
 
-mod common;
+mod turns;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{begin, open, persist};
+use turns::{begin, open, persist};
 use liner_proto::effect::StoreFault;
 use liner_proto::store::Store;
 use liner_tests::servers::{Postgres, PostgresOptions, Version};
