@@ -107,7 +107,7 @@ impl OpenError {
         let url = Box::new(url.clone());
         match failure {
             Failure::Link(LinkError::Tls(error)) => Self::Tls { url, words: tls_words(&error) },
-            Failure::Link(error @ LinkError::File { .. }) => Self::File { words: error.to_string() },
+            Failure::Link(LinkError::File(words)) => Self::File { words },
             Failure::Link(LinkError::Io(error)) | Failure::Io { error, .. } => {
                 let words = error.to_string();
                 let is_broken = matches!(

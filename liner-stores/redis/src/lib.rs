@@ -22,7 +22,6 @@ mod element;
 mod error;
 mod keys;
 mod link;
-#[cfg(unix)]
 mod notices;
 mod open;
 mod reading;
@@ -203,7 +202,6 @@ impl Store for RedisStore {
         self.guarded(Self::read_directory)
     }
 
-    #[cfg(unix)]
     fn notices(&mut self) -> Option<Box<dyn Notices + Send>> {
         if core::mem::replace(&mut self.has_notices, true) {
             return None;
