@@ -7,9 +7,10 @@ use liner_proto::effect::StoreFault;
 use redis::{Connection, RedisError};
 
 use crate::link::{self, LinkError};
-use crate::resp::{Reply, Request};
+use crate::resp::{Reply, Request, put_word};
 use crate::script;
 use crate::url::Url;
+use crate::words::Words;
 
 /// Something went wrong.
 #[derive(Debug)]
@@ -136,6 +137,10 @@ impl Client {
     }
 
     fn exchange(&mut self, request: &Request) -> Result<Vec<Reply>, RedisError> {
+        // The library takes it for a mistake.
+        if request.commands == 0 {
+            return Ok(Vec::new());
+        }
         self.connection.send_packed_command(&request.bytes)?;
         (0..request.commands).map(|_| self.connection.recv_response().map(Reply::from)).collect()
     }
@@ -164,6 +169,17 @@ impl Client {
         self.command(&words)
     }
 
+    /// The same with arguments that are packed already.
+    pub(crate) fn eval_words(&mut self, script: &str, key: &str, words: &Words) -> Result<Reply, Failure> {
+        let mut request = Request::default();
+        request.begin(words.count + 4);
+        for word in [b"EVAL", script.as_bytes(), b"1", key.as_bytes()] {
+            put_word(&mut request.bytes, word);
+        }
+        request.bytes.extend_from_slice(&words.bytes);
+        self.all(&request)?.pop().ok_or_else(Failure::nonsense)
+    }
+
     /// Runs the script of a turn. `body` are its arguments as words.
     pub(crate) fn turn(
         &mut self,
@@ -182,7 +198,7 @@ impl Client {
             request.begin(words + 4);
             request.bytes.reserve(body.len() + 256);
             for word in [b"EVALSHA", hash.as_bytes(), b"1", key.as_bytes()] {
-                crate::resp::put_word(&mut request.bytes, word);
+                put_word(&mut request.bytes, word);
             }
             request.bytes.extend_from_slice(body);
             match self.all(&request) {

@@ -20,6 +20,7 @@ mod client;
 mod directory;
 mod element;
 mod error;
+mod examine;
 mod keys;
 mod link;
 mod notices;
@@ -53,7 +54,7 @@ use turn::{Applied, Turn};
 pub const ACL: &str = "~lnr_* &lnr_directory +@connection +info +config|get +eval +evalsha +script|load \
      +hget +hmget +hgetall +hset +hsetnx +hdel +hexists +hincrby +get +set +del +exists +incr +type \
      +lindex +llen +lrange +lrem +lset +ltrim +rpush +sadd +smembers +scan +time \
-     +xadd +xdel +xlen +xrange +publish +subscribe";
+     +xadd +xdel +xlen +xrange +publish +subscribe +unsubscribe";
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -89,7 +90,7 @@ pub struct RedisStore {
     token: u64,
     /// The last turn that took place.
     number: u64,
-    identity: open::Identity,
+    identity: examine::Identity,
     opened: Opened,
     rows: Rows,
     cursors: HashMap<String, (Epoch, u64)>,

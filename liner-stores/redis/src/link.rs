@@ -72,8 +72,9 @@ fn build(url: &Url, greeting: RedisConnectionInfo) -> Result<redis::Client, Link
         Some(files) => {
             // Whoever else has chosen one in this process may keep it.
             let _ = rustls::crypto::ring::default_provider().install_default();
-            redis::Client::build_with_tls(info, certificates(files)?)
-                .map_err(|error| LinkError::File(format!("the files of ca, cert or key are of no use: {error}")))
+            redis::Client::build_with_tls(info, certificates(files)?).map_err(|error| {
+                LinkError::File(format!("the files of ca, cert or key are of no use: {error}"))
+            })
         }
     }
 }
