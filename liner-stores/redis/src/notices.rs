@@ -84,10 +84,10 @@ async fn listen(url: &Url, word: &Arc<Notify>) -> Result<(), LinkError> {
     let lost = Arc::new(Notify::new());
     let (tell_word, tell_lost) = (Arc::clone(word), Arc::clone(&lost));
     let tell = move |told: PushInfo| {
-        match told.kind {
-            PushKind::Message => tell_word.notify_one(),
-            PushKind::Disconnection => tell_lost.notify_one(),
-            _ => {}
+        if told.kind == PushKind::Message {
+            tell_word.notify_one();
+        } else if told.kind == PushKind::Disconnection {
+            tell_lost.notify_one();
         }
         Ok::<(), redis::aio::SendError>(())
     };

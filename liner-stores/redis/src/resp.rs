@@ -110,6 +110,7 @@ impl Reply {
 }
 
 impl From<Value> for Reply {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are of the protocol's third version")]
     fn from(value: Value) -> Self {
         match value {
             Value::Nil => Self::Nil,
@@ -122,7 +123,6 @@ impl From<Value> for Reply {
                 Some(details) => Self::Error(format!("{} {details}", error.code())),
                 None => Self::Error(error.code().to_owned()),
             },
-            // Kinds of the protocol's third version, which is not spoken here.
             other => Self::Error(format!("ERR {other:?} is not a reply that was asked for")),
         }
     }
