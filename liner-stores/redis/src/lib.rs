@@ -20,9 +20,9 @@ mod client;
 mod directory;
 mod element;
 mod error;
+mod examine;
 mod keys;
 mod link;
-#[cfg(unix)]
 mod notices;
 mod open;
 mod reading;
@@ -54,7 +54,7 @@ use turn::{Applied, Turn};
 pub const ACL: &str = "~lnr_* &lnr_directory +@connection +info +config|get +eval +evalsha +script|load \
      +hget +hmget +hgetall +hset +hsetnx +hdel +hexists +hincrby +get +set +del +exists +incr +type \
      +lindex +llen +lrange +lrem +lset +ltrim +rpush +sadd +smembers +scan +time \
-     +xadd +xdel +xlen +xrange +publish +subscribe";
+     +xadd +xdel +xlen +xrange +publish +subscribe +unsubscribe";
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ pub struct RedisStore {
     token: u64,
     /// The last turn that took place.
     number: u64,
-    identity: open::Identity,
+    identity: examine::Identity,
     opened: Opened,
     rows: Rows,
     cursors: HashMap<String, (Epoch, u64)>,
@@ -204,7 +204,6 @@ impl Store for RedisStore {
         self.guarded(Self::read_directory)
     }
 
-    #[cfg(unix)]
     fn notices(&mut self) -> Option<Box<dyn Notices + Send>> {
         if core::mem::replace(&mut self.has_notices, true) {
             return None;
