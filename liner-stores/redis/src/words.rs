@@ -1,5 +1,6 @@
 //! The commands of a turn, as arguments of its script.
 
+use crate::letters::WHOSE;
 use crate::resp::put_word;
 use crate::row::QueueRow;
 use crate::{element, keys};
@@ -47,6 +48,21 @@ impl Words {
         self.word(&element::place(row.stored_epoch, found.first));
     }
 
+    /// That an element is still the one that was read.
+    pub(crate) fn check_element(&mut self, list: &str, index: u64, element: &[u8]) {
+        self.word(list.as_bytes());
+        self.number(index);
+        let end = element.len().min(element::HEAD);
+        self.word(element.get(5..end).unwrap_or_default());
+    }
+
+    /// That a list has as many elements as it is thought to have, before it is deleted.
+    pub(crate) fn check_length(&mut self, row: &QueueRow) {
+        self.word(keys::of_queue(row.key.unwrap_or(0), "messages").as_bytes());
+        self.word(b"len");
+        self.number(row.list.len());
+    }
+
     /// What the turn does to a queue.
     pub(crate) fn queue(&mut self, queues: &str, row: &QueueRow) {
         let Some(number) = row.key else { return };
@@ -54,7 +70,9 @@ impl Words {
         if row.is_new {
             self.command(&[b"SET", keys::key_of(&row.composite).as_bytes(), key.as_bytes()]);
             self.command(&[b"HSET", keys::CONNECTIONS.as_bytes(), key.as_bytes(), row.composite.as_bytes()]);
-            self.command(&[b"SET", keys::of_queue(number, "sender").as_bytes(), b""]);
+            self.command(&[b"SET", keys::of_queue(number, "sender").as_bytes(), b"", b"NX"]);
+            let topics = keys::of_queue(number, "topics");
+            self.command(&[b"HSET", topics.as_bytes(), WHOSE.as_bytes(), row.composite.as_bytes()]);
         }
         if row.cut > 0 {
             self.command(&[b"LTRIM", list.as_bytes(), row.cut.to_string().as_bytes(), b"-1"]);
@@ -93,7 +111,9 @@ impl Words {
         let [messages, topics, sender, acknowledged, own] = all;
         self.command(&[b"DEL", messages, topics, sender, acknowledged, own]);
         self.command(&[b"HDEL", queues.as_bytes(), row.composite.as_bytes()]);
-        self.command(&[b"HDEL", keys::CONNECTIONS.as_bytes(), key.to_string().as_bytes()]);
+        // What an operator has put there is found by it at the node's next start.
+        let (inserted, orphaned) = (of("inserted"), of("orphaned"));
+        self.command(&[b"release", inserted.as_bytes(), orphaned.as_bytes(), key.to_string().as_bytes()]);
     }
 }
 
