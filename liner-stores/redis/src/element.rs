@@ -115,7 +115,7 @@ pub(crate) enum Kept<'a> {
 
 /// Looks at an element of a queue that has, or had, this composite, and whatever epoch.
 pub(crate) fn kept<'a>(composite: &str, element: &'a [u8]) -> Kept<'a> {
-    if element.first() != Some(&TAG) {
+    if is_foreign(element) {
         return Kept::Foreign;
     }
     let epoch = element.get(5..).and_then(|rest| rest.first_chunk::<8>());
@@ -125,6 +125,11 @@ pub(crate) fn kept<'a>(composite: &str, element: &'a [u8]) -> Kept<'a> {
         Element::Sound { .. } | Element::Hollow { .. } => Kept::Nothing,
         Element::Damaged | Element::Stale | Element::Foreign => Kept::Damaged,
     }
+}
+
+/// Whether it is none that a store has written.
+pub(crate) fn is_foreign(element: &[u8]) -> bool {
+    element.first() != Some(&TAG)
 }
 
 /// The last number that a record covers, and whether it is a message.

@@ -26,6 +26,8 @@ mod keys;
 mod letters;
 mod link;
 mod loading;
+mod look;
+mod looking;
 #[cfg(unix)]
 mod notices;
 mod open;
@@ -50,6 +52,7 @@ use liner_proto::router::DirectoryRows;
 use liner_proto::store::{Notices, Store};
 
 pub use error::OpenError;
+pub use look::Look;
 pub use url::{Place, TlsFiles, Url, UrlError};
 
 use client::{Client, Failure};

@@ -68,7 +68,9 @@ function own.adopt(at)
   while redis.call('LMOVE', a[at], a[at + 1], 'LEFT', 'RIGHT') do end
 end
 function own.release(at)
-  if redis.call('EXISTS', a[at], a[at + 1]) == 0 then redis.call('HDEL', 'lnr_connections', a[at + 2]) end
+  if redis.call('EXISTS', a[at], a[at + 1]) > 0 then return end
+  redis.call('DEL', a[at + 2])
+  redis.call('HDEL', 'lnr_connections', a[at + 3])
 end
 function own.subscribe(at)
   local key, address, name, topic = a[at], a[at + 1], a[at + 2], a[at + 3]
@@ -134,7 +136,8 @@ for i = 1, tonumber(ARGV[1]) do
   local key, free
   repeat
     key = tostring(redis.call('INCR', KEYS[1]))
-    free = redis.call('EXISTS', 'lnr_connection:' .. key .. ':messages', 'lnr_connection:' .. key .. ':sender') == 0
+    local base = 'lnr_connection:' .. key
+    free = redis.call('EXISTS', base .. ':messages', base .. ':inserted', base .. ':sender') == 0
       and redis.call('HEXISTS', 'lnr_connections', key) == 0
   until free
   keys[i] = key
@@ -145,6 +148,36 @@ return keys
 /// Makes the counter no lower than a number. Argument: the number.
 pub(crate) const RAISE: &str = r"#!lua flags=allow-oom
 if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+return 'DONE'
+";
+
+/// Takes entries out of streams, all or none, and executes commands in their place. Arguments: how many entries, and for each the stream and
+/// its id; then for each command how many words, and the words. Gives the index of an entry that is not there.
+pub(crate) const ACT: &str = r"#!lua flags=allow-oom
+local a, n, taken = ARGV, #ARGV, tonumber(ARGV[1])
+for i = 0, taken - 1 do
+  if #redis.call('XRANGE', a[2 + 2 * i], a[3 + 2 * i], a[3 + 2 * i]) == 0 then return i end
+end
+for i = 0, taken - 1 do redis.call('XDEL', a[2 + 2 * i], a[3 + 2 * i]) end
+local at = 2 + 2 * taken
+while at <= n do
+  local words = tonumber(a[at])
+  if a[at + 1] == 'again' then
+    local key = redis.call('GET', a[at + 2])
+    if not key then
+      repeat
+        key = tostring(redis.call('INCR', KEYS[1]))
+        local base = 'lnr_connection:' .. key
+      until redis.call('EXISTS', base .. ':messages', base .. ':inserted', base .. ':sender') == 0
+        and redis.call('HEXISTS', 'lnr_connections', key) == 0
+      redis.call('SET', a[at + 2], key)
+    end
+    redis.call('RPUSH', 'lnr_connection:' .. key .. ':inserted', a[at + 3])
+  else
+    redis.call(unpack(a, at + 1, at + words))
+  end
+  at = at + 1 + words
+end
 return 'DONE'
 ";
 

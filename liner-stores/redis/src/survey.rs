@@ -24,7 +24,7 @@ pub(crate) struct Survey {
     /// The highest number that anything bears.
     highest: u64,
     /// Nodes with dead letters.
-    with_letters: BTreeSet<String>,
+    pub(crate) with_letters: BTreeSet<String>,
 }
 
 impl Survey {

@@ -365,34 +365,38 @@ impl RedisStore {
     }
 
     fn deliver(&mut self, delivery: &Delivery<'_>) {
-        let crc = checksums::delivery(&self.owner, delivery).to_string();
-        let (epoch, number) = (delivery.epoch.0.to_string(), delivery.number.to_string());
-        let (mode, repeat) = (mode_number(delivery.mode).to_string(), u8::from(delivery.maybe_redelivered));
-        let (inbox, repeat) = (keys::of_node(&self.owner, "inbox"), repeat.to_string());
-        let words = &mut self.applied.words;
-        words.number(19);
-        for word in [&b"XADD"[..], inbox.as_bytes(), b"0-*"] {
-            words.word(word);
-        }
-        for (field, value) in [
-            ("from", delivery.from),
-            ("epoch", &*epoch),
-            ("number", &*number),
-            ("topic", delivery.topic),
-            ("mode", &*mode),
-            ("maybe_redelivered", &*repeat),
-            ("crc", &*crc),
-        ] {
-            words.word(field.as_bytes());
-            words.word(value.as_bytes());
-        }
-        words.word(b"payload");
-        words.word(delivery.payload);
-        let bytes = delivery.bytes().to_string();
-        words.command(&[b"HINCRBY", self.node.as_bytes(), b"inbox_bytes", bytes.as_bytes()]);
+        delivery_words(&mut self.applied.words, &self.owner, delivery);
         self.applied.inbox.messages += 1;
         self.applied.inbox.bytes += delivery.bytes();
     }
+}
+
+/// Puts a message behind what the inbox of a node holds.
+pub(crate) fn delivery_words(words: &mut Words, owner: &str, delivery: &Delivery<'_>) {
+    let crc = checksums::delivery(owner, delivery).to_string();
+    let (epoch, number) = (delivery.epoch.0.to_string(), delivery.number.to_string());
+    let (mode, repeat) = (mode_number(delivery.mode).to_string(), u8::from(delivery.maybe_redelivered));
+    let (inbox, repeat) = (keys::of_node(owner, "inbox"), repeat.to_string());
+    words.number(19);
+    for word in [&b"XADD"[..], inbox.as_bytes(), b"0-*"] {
+        words.word(word);
+    }
+    for (field, value) in [
+        ("from", delivery.from),
+        ("epoch", &*epoch),
+        ("number", &*number),
+        ("topic", delivery.topic),
+        ("mode", &*mode),
+        ("maybe_redelivered", &*repeat),
+        ("crc", &*crc),
+    ] {
+        words.word(field.as_bytes());
+        words.word(value.as_bytes());
+    }
+    words.word(b"payload");
+    words.word(delivery.payload);
+    let bytes = delivery.bytes().to_string();
+    words.command(&[b"HINCRBY", keys::node(owner).as_bytes(), b"inbox_bytes", bytes.as_bytes()]);
 }
 
 /// A cursor as it is kept: epoch, number, checksum.

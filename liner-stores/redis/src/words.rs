@@ -31,6 +31,20 @@ impl Words {
         words.iter().for_each(|word| self.word(word));
     }
 
+    /// The words one by one.
+    pub(crate) fn to_vec(&self) -> Vec<Vec<u8>> {
+        let (mut words, mut rest) = (Vec::with_capacity(self.count), &*self.bytes);
+        while let Some(end) = rest.iter().position(|&byte| byte == b'\r') {
+            let len: Option<usize> =
+                rest.get(1..end).and_then(|len| str::from_utf8(len).ok()).and_then(|len| len.parse().ok());
+            let Some(len) = len else { break };
+            let begin = end + 2;
+            words.push(rest.get(begin..begin + len).unwrap_or_default().to_vec());
+            rest = rest.get(begin + len + 2..).unwrap_or_default();
+        }
+        words
+    }
+
     /// All words of another list.
     pub(crate) fn extend(&mut self, other: &Self) {
         self.bytes.extend_from_slice(&other.bytes);
@@ -107,13 +121,16 @@ impl Words {
         let (messages, topics) = (of("messages"), of("topics"));
         let (sender, acknowledged) = (of("sender"), of("mess_number"));
         let own = keys::key_of(&row.composite);
-        let all = [&*messages, &*topics, &*sender, &*acknowledged, &*own].map(str::as_bytes);
-        let [messages, topics, sender, acknowledged, own] = all;
-        self.command(&[b"DEL", messages, topics, sender, acknowledged, own]);
+        let all = [&*messages, &*sender, &*acknowledged, &*own].map(str::as_bytes);
+        let [messages, sender, acknowledged, own] = all;
+        self.command(&[b"DEL", messages, sender, acknowledged, own]);
         self.command(&[b"HDEL", queues.as_bytes(), row.composite.as_bytes()]);
         // What an operator has put there is found by it at the node's next start.
         let (inserted, orphaned) = (of("inserted"), of("orphaned"));
-        self.command(&[b"release", inserted.as_bytes(), orphaned.as_bytes(), key.to_string().as_bytes()]);
+        let number = key.to_string();
+        let all = [&*inserted, &*orphaned, &*topics, &*number].map(str::as_bytes);
+        let [inserted, orphaned, topics, number] = all;
+        self.command(&[b"release", inserted, orphaned, topics, number]);
     }
 }
 
