@@ -72,7 +72,9 @@ impl Look {
     pub(crate) fn failed(&self, failure: Failure) -> LookError {
         match failure {
             Failure::Fault(_) => self.damaged(),
-            other => LookError::Failed(OpenError::of(&self.url, other).to_string()),
+            other @ (Failure::Io { .. } | Failure::Link(_) | Failure::Server(_)) => {
+                LookError::Failed(OpenError::of(&self.url, other).to_string())
+            }
         }
     }
 
