@@ -2,6 +2,7 @@
 
 use liner::client::boot_id;
 use liner_mio::{BuildError, Builder, Class, DriveError, HeapStore, Node, StopError, Store};
+use liner_proto::effect::StoreFault;
 use liner_store_sqlite::{OpenError, Options, SqliteStore};
 
 use crate::failure::Failure;
@@ -62,6 +63,16 @@ pub(crate) fn drive_failure(error: &DriveError) -> Failure {
         DriveError::Handler(error) => {
             Failure::Work(format!("{}: what was not written is not acknowledged", out::failed(error)))
         }
+        DriveError::Store { fault: StoreFault::Regressed, said } => {
+            let said = said.as_ref().map(|said| format!(" ({said})")).unwrap_or_default();
+            Failure::Work(format!(
+                "{}: see whether the store is the right one, then start the program again{said}",
+                StoreFault::Regressed
+            ))
+        }
+        DriveError::Store { fault: StoreFault::Superseded, .. } => {
+            Failure::InUse(format!("{}: give one of the two another name", StoreFault::Superseded))
+        }
         DriveError::Loop(error) => Failure::io("the event loop failed, start the program again", error),
         DriveError::Store { fault, said: Some(said) } => {
             Failure::Work(format!("{fault}: start the program again ({said})"))
@@ -107,8 +118,6 @@ pub(crate) fn build_failure(error: &BuildError) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use liner_proto::effect::StoreFault;
-
     use super::*;
 
     #[test]
@@ -119,6 +128,14 @@ mod tests {
         };
         let told = drive_failure(&store(Some("disk I/O error"))).to_string();
         assert_eq!(told, "the outcome of the commit is not known: start the program again (disk I/O error)");
+        let of = |fault| DriveError::Store { fault, said: Some("at 127.0.0.1:1".to_owned()) };
+        let told = drive_failure(&of(StoreFault::Regressed)).to_string();
+        let expected = "the store has lost what it had committed: see whether the store is the right one, \
+                        then start the program again (at 127.0.0.1:1)";
+        assert_eq!(told, expected);
+        let told = drive_failure(&of(StoreFault::Superseded)).to_string();
+        let expected = "another instance has taken over this node's name: give one of the two another name";
+        assert_eq!(told, expected);
         for error in [store(None), DriveError::StoreWorkerGone, DriveError::Loop(std::io::Error::other("x"))]
         {
             let told = stop_failure(&StopError::Drive(error)).to_string();

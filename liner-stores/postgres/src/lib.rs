@@ -33,7 +33,7 @@ mod turn;
 use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::Class;
 use liner_proto::router::DirectoryRows;
-use liner_proto::store::Store;
+use liner_proto::store::{Capabilities, Store};
 use tokio_postgres::types::Type;
 
 pub use error::OpenError;
@@ -176,8 +176,9 @@ impl Store for PostgresStore {
         self.guarded(Self::count_inbox).map(Some)
     }
 
-    fn is_shared(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        let directory_every = core::time::Duration::from_millis(100);
+        Capabilities { shared: true, inbox: true, leases: true, directory_every }
     }
 
     fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {

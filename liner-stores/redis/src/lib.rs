@@ -49,7 +49,7 @@ use std::collections::HashMap;
 use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::{Class, Epoch};
 use liner_proto::router::DirectoryRows;
-use liner_proto::store::{Notices, Store};
+use liner_proto::store::{Capabilities, Notices, Store};
 
 pub use error::OpenError;
 pub use look::Look;
@@ -210,8 +210,9 @@ impl Store for RedisStore {
         self.guarded(Self::count_inbox).map(Some)
     }
 
-    fn is_shared(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        let directory_every = core::time::Duration::from_millis(100);
+        Capabilities { shared: true, inbox: true, leases: true, directory_every }
     }
 
     fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {
