@@ -10,12 +10,11 @@ use crate::error::OpenError;
 use crate::examine::{Identity, examine, probe};
 use crate::keys;
 use crate::resp::{Reply, Request};
-use crate::row::{QueueRow, Rows};
-use crate::scan::{Scan, mend};
+use crate::row::Rows;
 use crate::script;
-use crate::turn::{Applied, Turn, cursor_of};
+use crate::turn::{Applied, Turn};
 use crate::url::Url;
-use crate::words::{Words, topic_text};
+use crate::words::Words;
 use crate::{Opened, Options, RedisStore};
 
 /// The format of a node's row.
@@ -68,90 +67,11 @@ impl RedisStore {
         Ok(store)
     }
 
-    /// Reads what the node has, and sets right what is wrong with it.
-    fn load_all(&mut self, regressed: bool) -> Result<(), Failure> {
-        let [queues, cursors] = ["queues", "cursors"].map(|what| keys::of_node(&self.owner, what));
-        let mut wrong = Words::default();
-        wrong.word(b"0");
-        let reply = self.connected()?.command(&[b"HGETALL", queues.as_bytes()])?;
-        for (composite, blob) in reply.pairs() {
-            if !self.load_queue(composite, blob, regressed, &mut wrong)? {
-                wrong.command(&[b"HDEL", queues.as_bytes(), composite]);
-                self.opened.damaged += 1;
-            }
-        }
-        let reply = self.connected()?.command(&[b"HGETALL", cursors.as_bytes()])?;
-        for (peer, value) in reply.pairs() {
-            let name = str::from_utf8(peer).ok();
-            match name.and_then(|name| Some((name, cursor_of(&self.owner, name, value)?))) {
-                Some((name, cursor)) => drop(self.cursors.insert(name.to_owned(), cursor)),
-                None => {
-                    wrong.command(&[b"HDEL", cursors.as_bytes(), peer]);
-                    self.opened.damaged += 1;
-                }
-            }
-        }
-        self.identity.keep(&mut wrong, &self.node);
+    /// Keeps which server it is, and what its commits survive.
+    pub(crate) fn keep_identity(&self, words: &mut Words) {
+        self.identity.keep(words, &self.node);
         let class = class_number(self.class).to_string();
-        wrong.command(&[b"HSET", self.node.as_bytes(), b"class", class.as_bytes()]);
-        self.send(&wrong, true)?;
-        Ok(())
-    }
-
-    /// Takes a queue over; says whether it is sound.
-    fn load_queue(
-        &mut self,
-        composite: &[u8],
-        blob: &[u8],
-        regressed: bool,
-        wrong: &mut Words,
-    ) -> Result<bool, Failure> {
-        let Some(composite) = str::from_utf8(composite).ok() else { return Ok(false) };
-        let parsed = liner_store::names::parse(&self.owner, composite);
-        let Some((kind, name)) = parsed else { return Ok(false) };
-        let Some(mut row) = QueueRow::read(composite, blob) else { return Ok(false) };
-        let queue = keys::queue(kind, &name);
-        let (Some(queue), Some(key)) = (queue, row.key) else { return Ok(false) };
-        let topics = keys::of_queue(key, "topics");
-        let mut request = Request::default();
-        request
-            .command(&[b"GET", keys::key_of(composite).as_bytes()])
-            .command(&[b"HGETALL", topics.as_bytes()]);
-        let replies = self.connected()?.all(&request)?;
-        let is_named = replies.first().and_then(Reply::number) == Some(key);
-        let topics_are_sound = replies.get(1).is_some_and(|reply| {
-            reply.pairs().all(|(number, text)| {
-                let number = str::from_utf8(number).ok().and_then(|number| number.parse().ok());
-                number.is_some_and(|number| topic_text(composite, number, text).is_some())
-            })
-        });
-        if !is_named || !topics_are_sound {
-            return Ok(false);
-        }
-        if regressed && !row.suspect {
-            row.suspect = true;
-            let queues = keys::of_node(&self.owner, "queues");
-            wrong.command(&[b"HSET", queues.as_bytes(), composite.as_bytes(), &row.blob()]);
-        }
-        self.take_list(&mut row)?;
-        self.rows.insert(queue, row);
-        Ok(true)
-    }
-
-    /// Looks over the list of a queue, until nothing is wrong with it.
-    fn take_list(&mut self, row: &mut QueueRow) -> Result<(), Failure> {
-        let (node, token) = (self.node.clone(), self.token);
-        let client = self.connected()?;
-        let mut scan = Scan::of(client, row)?;
-        for _ in 0..3 {
-            if scan.is_clean() {
-                break;
-            }
-            mend(client, (&node, token), row, &scan)?;
-            scan = Scan::of(client, row)?;
-        }
-        (row.list, row.average) = (scan.list, scan.average);
-        Ok(())
+        words.command(&[b"HSET", self.node.as_bytes(), b"class", class.as_bytes()]);
     }
 
     /// The connection; a new one if the last one has failed.
