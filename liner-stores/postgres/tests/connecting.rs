@@ -1,19 +1,19 @@
 //! How a connection is made, and the sentence for each reason why there is none.
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
-mod common;
+mod turns;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use common::{begin, open, persist};
 use liner_proto::id::Class;
 use liner_proto::store::Store as _;
 use liner_store_postgres::GRANTS;
 use liner_tests::servers::certs::{Certs, Identity};
 use liner_tests::servers::{Postgres, PostgresOptions, Tls, Version};
+use turns::{begin, open, persist};
 
 fn certs() -> &'static Certs {
     static CERTS: OnceLock<Certs> = OnceLock::new();

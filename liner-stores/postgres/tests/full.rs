@@ -1,14 +1,14 @@
 //! A server whose disk is full: what needs room is refused, acknowledgements go on, and all works again when there is room.
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
-mod common;
+mod turns;
 
-use common::{QUEUE, begin, open, persist};
 use liner_proto::effect::{StoreFault, StoreOp};
 use liner_proto::store::Store as _;
 use liner_tests::conformance::View;
 use liner_tests::conformance::records::numbered;
 use liner_tests::servers::{Postgres, PostgresOptions, Version};
+use turns::{QUEUE, begin, open, persist};
 
 /// The server says what it says when a table cannot be extended; the disk need not be filled for that.
 const FILL: &str = "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS
