@@ -22,13 +22,13 @@ mod directory;
 mod drain;
 mod element;
 mod error;
+mod examine;
 mod keys;
 mod letters;
 mod link;
 mod loading;
 mod look;
 mod looking;
-#[cfg(unix)]
 mod notices;
 mod open;
 mod page;
@@ -63,7 +63,7 @@ use turn::{Applied, Turn};
 pub const ACL: &str = "~lnr_* &lnr_directory +@connection +info +config|get +eval +evalsha +script|load \
      +hget +hmget +hgetall +hset +hsetnx +hdel +hexists +hincrby +get +set +del +exists +incr +type \
      +lindex +llen +lmove +lrange +lrem +lset +ltrim +rename +rpush +sadd +smembers +scan +time \
-     +xadd +xdel +xlen +xrange +xrevrange +xtrim +publish +subscribe";
+     +xadd +xdel +xlen +xrange +xrevrange +xtrim +publish +subscribe +unsubscribe";
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ pub struct RedisStore {
     token: u64,
     /// The last turn that took place.
     number: u64,
-    identity: open::Identity,
+    identity: examine::Identity,
     opened: Opened,
     rows: Rows,
     cursors: HashMap<String, (Epoch, u64)>,
@@ -219,7 +219,6 @@ impl Store for RedisStore {
         self.guarded(Self::read_directory)
     }
 
-    #[cfg(unix)]
     fn notices(&mut self) -> Option<Box<dyn Notices + Send>> {
         if core::mem::replace(&mut self.has_notices, true) {
             return None;

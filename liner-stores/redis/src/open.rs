@@ -7,8 +7,9 @@ use liner_proto::id::Class;
 use crate::client::{Client, Failure};
 use crate::directory::Catalog;
 use crate::error::OpenError;
+use crate::examine::{Identity, examine, probe};
 use crate::keys;
-use crate::resp::{Reply, Request};
+use crate::resp::Reply;
 use crate::row::Rows;
 use crate::script;
 use crate::turn::{Applied, Turn};
@@ -18,51 +19,6 @@ use crate::{Opened, Options, RedisStore};
 
 /// The format of a node's row.
 const FORMAT: u64 = 1;
-
-/// Settings that decide what a commit survives.
-const SETTINGS: [&[u8]; 6] =
-    [b"CONFIG", b"GET", b"appendonly", b"appendfsync", b"maxmemory", b"maxmemory-policy"];
-
-/// Which run of which server this is, and what its commits survive.
-#[derive(Debug)]
-struct Server {
-    identity: Identity,
-    class: Class,
-}
-
-/// Tells one run of a server from another, and one history of its data from another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Identity {
-    run_id: String,
-    replid: String,
-}
-
-impl Identity {
-    /// The identity of the server at the other end.
-    pub(crate) fn of(client: &mut Client) -> Result<Self, Failure> {
-        Ok(Self::read(&info(client)?))
-    }
-
-    fn read(info: &HashMap<String, String>) -> Self {
-        let of = |name: &str| info.get(name).cloned().unwrap_or_default();
-        Self { run_id: of("run_id"), replid: of("master_replid") }
-    }
-
-    /// The command that keeps it.
-    pub(crate) fn keep(&self, words: &mut Words, node: &str) {
-        let (run_id, replid) = (self.run_id.as_bytes(), self.replid.as_bytes());
-        words.command(&[b"HSET", node.as_bytes(), b"run_id", run_id, b"replid", replid]);
-    }
-}
-
-fn info(client: &mut Client) -> Result<HashMap<String, String>, Failure> {
-    let mut request = Request::default();
-    request.command(&[b"INFO", b"server"]).command(&[b"INFO", b"replication"]);
-    let replies = client.all(&request)?;
-    let lines = replies.iter().filter_map(Reply::text).flat_map(str::lines);
-    let fields = lines.filter_map(|line| line.split_once(':'));
-    Ok(fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())
-}
 
 impl RedisStore {
     /// Opens the store of the node `options.name` in the server at `url`. Whoever has opened it under this name before can do nothing more with
@@ -75,6 +31,8 @@ impl RedisStore {
         let wrong = |failure| OpenError::of(&url, failure);
         let mut client = Client::connect(&url).map_err(wrong)?;
         let server = examine(&mut client, &url)?;
+        // Before the name is taken from whoever has it.
+        probe(&mut client, &url, &options.name)?;
         let node = keys::node(&options.name);
         let reply = client.eval(script::TAKE, &node, &[FORMAT.to_string().as_bytes()]).map_err(wrong)?;
         let row = Row::read(&reply).ok_or_else(|| wrong(Failure::nonsense()))?;
@@ -169,32 +127,6 @@ impl Row {
     fn text(&self, field: &str) -> Option<&str> {
         str::from_utf8(self.fields.get(field.as_bytes())?).ok()
     }
-}
-
-/// What the server is, and whether it will do.
-fn examine(client: &mut Client, url: &Url) -> Result<Server, OpenError> {
-    let wrong = |failure| OpenError::of(url, failure);
-    let info = info(client).map_err(wrong)?;
-    let url_of = || Box::new(url.clone());
-    let version = info.get("redis_version").cloned().unwrap_or_default();
-    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-    if major < 7 {
-        return Err(OpenError::OldServer { url: url_of(), version });
-    }
-    if info.get("role").is_some_and(|role| role == "slave") {
-        return Err(OpenError::Replica { url: url_of() });
-    }
-    let reply = client.command(&SETTINGS).map_err(wrong)?;
-    let settings: HashMap<&[u8], &[u8]> = reply.pairs().collect();
-    let is = |name: &str, value: &str| settings.get(name.as_bytes()) == Some(&value.as_bytes());
-    if !is("maxmemory", "0") && !is("maxmemory-policy", "noeviction") {
-        let policy = settings.get(&b"maxmemory-policy"[..]).copied().unwrap_or_default();
-        let policy = String::from_utf8_lossy(policy).into_owned();
-        return Err(OpenError::Evicting { url: url_of(), policy });
-    }
-    let class =
-        if is("appendonly", "yes") && is("appendfsync", "always") { Class::Power } else { Class::Ram };
-    Ok(Server { identity: Identity::read(&info), class })
 }
 
 const fn class_number(class: Class) -> u8 {

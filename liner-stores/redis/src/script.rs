@@ -110,6 +110,23 @@ pub(crate) fn turn(allow_oom: bool) -> String {
     format!("#!lua{flags}{TURN}")
 }
 
+/// Tries commands, and gives the names of those that the user may not run on those keys. Arguments: for each command how many words, and
+/// the words; the first one deletes what the others leave.
+pub(crate) const PROBE: &str = r"#!lua flags=allow-oom
+local denied, at, n = {}, 1, #ARGV
+while at <= n do
+  local words = tonumber(ARGV[at])
+  local reply = redis.pcall(unpack(ARGV, at + 1, at + words))
+  local wrong = type(reply) == 'table' and reply.err
+  if wrong and (string.find(wrong, 'user executing the script', 1, true) or string.find(wrong, 'ACL failure', 1, true)) then
+    denied[#denied + 1] = ARGV[at + 1]
+    if at == 1 then return denied end
+  end
+  at = at + 1 + words
+end
+return denied
+";
+
 /// Takes the name: the next token. Gives the node's row as it was before, and the token. Argument: the format of the row.
 pub(crate) const TAKE: &str = r"#!lua flags=allow-oom
 local before = redis.call('HGETALL', KEYS[1])
