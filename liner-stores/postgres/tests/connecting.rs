@@ -201,8 +201,7 @@ fn permissions_that_are_missing_are_named() {
         &["permission denied for table", "GRANT SELECT, INSERT, UPDATE, DELETE ON liner_"],
     );
     // What is documented is enough.
-    let script = GRANTS.replace("SCHEMA SCHEMA", "SCHEMA public").replace("ROLE", "limited");
-    server.query(&script).expect("the script runs");
+    server.query(&grants("public", "limited")).expect("the script runs");
     let mut store = open(&limited, "node").expect("the store opens");
     begin(&mut store);
     (1..6).for_each(|number| persist(&mut store, number));
