@@ -1,5 +1,6 @@
 //! Bytes that are not what was written, and lists as long as they get.
 #![allow(clippy::expect_used, reason = "a test may fail")]
+#![allow(clippy::disallowed_methods, reason = "a test that waits in vain has to end, and one measures")]
 
 use std::time::{Duration, Instant};
 
