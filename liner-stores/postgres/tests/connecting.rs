@@ -8,12 +8,12 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use turns::{begin, open, persist};
 use liner_proto::id::Class;
 use liner_proto::store::Store as _;
 use liner_store_postgres::GRANTS;
 use liner_tests::servers::certs::{Certs, Identity};
 use liner_tests::servers::{Postgres, PostgresOptions, Tls, Version};
+use turns::{begin, open, persist};
 
 fn certs() -> &'static Certs {
     static CERTS: OnceLock<Certs> = OnceLock::new();

@@ -1,6 +1,6 @@
 //! Keys that an operator deletes while no node runs: that loses what they held and nothing else, and new messages still arrive.
+#![allow(clippy::disallowed_methods, reason = "what waits in vain has to end in time")]
 #![allow(clippy::expect_used, reason = "a test may fail")]
-#![allow(clippy::disallowed_methods, reason = "a test that waits in vain has to end, and one measures")]
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, channel};
