@@ -153,6 +153,10 @@ const TRIED: [&str; 41] = [
     "PUBLISH lnr_directory 0",
     "DEL K",
     "TYPE K",
+    "LMOVE K K LEFT RIGHT",
+    "RENAME K K",
+    "XREVRANGE K + - COUNT 1",
+    "XTRIM K MAXLEN 0",
 ];
 
 /// Makes sure that the user may do all that the store will ever do: what is not permitted must not be found out in the middle of a turn.
