@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use liner_mio::{InDoubt, LineUrl};
+use liner_mio::{Class, InDoubt, LineUrl};
 
 use crate::duration;
 use crate::failure::EXIT_CODES;
@@ -115,11 +115,18 @@ pub(crate) struct GatewayArgs {
     #[arg(long, env = "LINER_NAME", default_value = "gateway", value_parser = name)]
     pub(crate) name: String,
     /// Where messages are kept: sqlite:PATH, or ram: to keep nothing
-    #[arg(long, env = "LINER_STORE", value_name = "URL", default_value = "sqlite:liner-gateway.db")]
+    #[arg(
+        long,
+        env = "LINER_STORE",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "sqlite:liner-gateway.db"
+    )]
     pub(crate) store: StoreUrl,
-    /// What a stored message survives
-    #[arg(long, env = "LINER_DURABILITY", value_enum, default_value_t = Durability::Power)]
-    pub(crate) durability: Durability,
+    /// What a stored message has to survive; a server is refused if its settings fall short of it [default: power for a file, what the
+    /// settings say for a server]
+    #[arg(long, env = "LINER_DURABILITY", value_enum)]
+    pub(crate) durability: Option<Durability>,
     /// Where peers (subscribers, other nodes) connect
     #[arg(long, env = "LINER_LISTEN", value_name = "ADDR", default_value = PEERS_ADDRESS)]
     pub(crate) listen: String,
@@ -192,6 +199,15 @@ pub(crate) enum Durability {
     Process,
 }
 
+impl Durability {
+    pub(crate) const fn class(self) -> Class {
+        match self {
+            Self::Power => Class::Power,
+            Self::Process => Class::Process,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = device_help())]
 pub(crate) struct DeviceArgs {
@@ -255,7 +271,7 @@ pub(crate) struct SubArgs {
     #[arg(long, env = "LINER_NAME", value_parser = name)]
     pub(crate) name: Option<String>,
     /// Where it keeps how far it has come: sqlite:PATH or ram: [default: sqlite:liner-NAME.db with --name, else ram:]
-    #[arg(long, env = "LINER_STORE", value_name = "URL")]
+    #[arg(long, env = "LINER_STORE", hide_env_values = true, value_name = "URL")]
     pub(crate) store: Option<StoreUrl>,
     /// A node that has messages, tried again until it answers; may be given several times, or with commas between them
     /// [default: 127.0.0.1:7420, or none with --listen]
@@ -337,7 +353,7 @@ pub(crate) struct PubArgs {
     #[arg(long, env = "LINER_NAME", value_parser = name)]
     pub(crate) name: Option<String>,
     /// Where the message waits until it is acknowledged: sqlite:PATH, together with --name, or ram:
-    #[arg(long, env = "LINER_STORE", value_name = "URL", default_value = "ram:")]
+    #[arg(long, env = "LINER_STORE", hide_env_values = true, value_name = "URL", default_value = "ram:")]
     pub(crate) store: StoreUrl,
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]
@@ -377,7 +393,7 @@ pub(crate) struct DrainArgs {
     #[arg(long, env = "LINER_NAME", value_parser = name)]
     pub(crate) name: String,
     /// Where they are: sqlite:PATH
-    #[arg(long, env = "LINER_STORE", value_name = "URL")]
+    #[arg(long, env = "LINER_STORE", hide_env_values = true, value_name = "URL")]
     pub(crate) store: StoreUrl,
     /// A node to connect to, beside those whose addresses the store knows; may be given several times, or with commas between them
     /// [default: none]
@@ -427,7 +443,13 @@ pub(crate) struct ForgetArgs {
     #[arg(long, env = "LINER_NAME", value_name = "NAME", default_value = "gateway", value_parser = name)]
     pub(crate) name: String,
     /// Where that one keeps its messages: sqlite:PATH
-    #[arg(long, env = "LINER_STORE", value_name = "URL", default_value = "sqlite:liner-gateway.db")]
+    #[arg(
+        long,
+        env = "LINER_STORE",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "sqlite:liner-gateway.db"
+    )]
     pub(crate) store: StoreUrl,
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]
@@ -501,7 +523,13 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct LookArgs {
     /// The store that is looked at: sqlite:PATH. Its node may run meanwhile
-    #[arg(long, env = "LINER_STORE", value_name = "URL", default_value = "sqlite:liner-gateway.db")]
+    #[arg(
+        long,
+        env = "LINER_STORE",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "sqlite:liner-gateway.db"
+    )]
     pub(crate) store: StoreUrl,
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]

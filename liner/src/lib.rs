@@ -11,6 +11,8 @@
 
 pub mod client;
 pub mod receivers;
+mod server_url;
+pub mod store;
 pub mod store_url;
 
 pub use liner_mio::{

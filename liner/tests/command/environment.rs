@@ -51,7 +51,7 @@ fn what_makes_no_sense_is_named_by_its_variable() {
     let gateway: &[&str] = &["gateway", "--check-config"];
     let device: &[&str] = &["device", "--topic", "t"];
     let table: &[(&[&str], &str, &str, &str)] = &[
-        (gateway, "LINER_STORE", "redis://h", "sqlite:PATH"),
+        (gateway, "LINER_STORE", "mysql://h", "sqlite:PATH"),
         (gateway, "LINER_NAME", "a\nb", "control characters"),
         (gateway, "LINER_PEER", "127.0.0.1:1,nonsense", "HOST:PORT"),
         (gateway, "LINER_DEVICE", "serial:", "serial:///dev/ttyUSB0"),
