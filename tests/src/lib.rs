@@ -1,6 +1,7 @@
-//! What the tests of liner share: the conformance suite of stores, the relay of lines that damage and lose, and the world in
-//! virtual time.
+//! What the tests of liner share: the conformance suite of stores, the relay of lines that damage and lose, private
+//! servers, and the world in virtual time.
 
 pub mod conformance;
 pub mod relay;
+pub mod servers;
 pub mod world;

@@ -1,0 +1,190 @@
+//! liner's store in a PostgreSQL database.
+//!
+//! The database is shared by nodes of any number of processes and machines; everything in it is keyed by the node's own name.
+//!
+//! * **Turns.** What a turn applies is tried out and kept in memory, and is written at its commit, in one transaction and, unless it opens or
+//!   closes queues, in one round trip. A turn that has to see what it has applied writes it earlier, in the same transaction.
+//! * **One writer of a name.** Whoever opens a name takes the next token of its row, and each turn is written only with the newest token. The
+//!   older instance's next turn is [`StoreFault::Superseded`].
+//! * **A connection that breaks** is made anew by the next call. If it broke during a commit, the turn's number in the node's row says what became of it
+//!   ([`Store::resolve`]), and a turn of which nothing was committed is written again.
+//! * **Rows.** `conn_messages` has a row a message, under a CRC-32C that covers whose it is, its number and its bytes, and
+//!   that is checked whenever it is read. A row that fails is kept aside in the table `quarantine`.
+//!
+//! It drives its connection itself, in the calling thread, which must not be one of a tokio runtime.
+
+mod buffer;
+mod columns;
+mod directory;
+mod error;
+mod flush;
+mod fullness;
+mod link;
+mod open;
+mod reading;
+mod recover;
+mod rows;
+mod schema;
+mod statements;
+mod target;
+mod text;
+mod turn;
+
+use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
+use liner_proto::id::Class;
+use liner_proto::router::DirectoryRows;
+use liner_proto::store::Store;
+use tokio_postgres::types::Type;
+
+pub use error::OpenError;
+pub use schema::GRANTS;
+
+use columns::of;
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The name of the node whose store this is.
+    pub name: String,
+}
+
+/// What was found when a store was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Opened {
+    /// The tables are new.
+    pub created: bool,
+    /// The node's last run did not close the store.
+    pub unclean: bool,
+    /// Queues and cursors that did not pass their check, and are gone.
+    pub damaged: u64,
+    /// Messages that were put among the dead letters because their queue is gone.
+    pub orphaned: u64,
+    /// Messages that were inserted by hand and are queued now.
+    pub inserted: u64,
+}
+
+/// A store in a PostgreSQL database.
+///
+/// It blocks: a commit waits for the server, at most as long as `statement_timeout` and `lock_timeout` of the URL say.
+#[derive(Debug)]
+pub struct PostgresStore {
+    target: target::Target,
+    /// What begins a turn.
+    begin: String,
+    owner: String,
+    /// The same as columns have it.
+    name: String,
+    link: Option<link::Link>,
+    class: Class,
+    opened: Opened,
+    regressed: bool,
+    token: i64,
+    /// Names this opening of the store.
+    instance: i64,
+    /// The last turn that is known to be committed.
+    last_turn: i64,
+    turn: turn::Turn,
+    rows: rows::Rows,
+    cursors: rows::Cursors,
+    buffer: buffer::Buffer,
+    /// What the open transaction has been given.
+    written: Vec<buffer::Buffer>,
+    fullness: fullness::Fullness,
+    told: Option<directory::Told>,
+    last_error: Option<String>,
+}
+
+/// Marks the node as ended by itself, and gives its lease up, unless another instance has the name.
+const END: &str = "WITH ended AS (
+  UPDATE liner_node SET clean = TRUE WHERE name = $1 AND token = $2 AND turn = $3 RETURNING name)
+UPDATE liner_lease SET until = '-infinity' WHERE name = (SELECT name FROM ended)";
+
+impl PostgresStore {
+    /// What was found when it was opened.
+    pub const fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// The messages and the bytes that a queue holds.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn queued(&mut self, queue: Queue<'_>) -> Result<(u64, u64), StoreFault> {
+        self.guarded(|store| {
+            let Some((_, row)) = store.rows.find(queue) else { return Ok((0, 0)) };
+            let key = row.key;
+            let counts = store.count(key)?;
+            Ok(counts.first().map_or((0, 0), |&(_, messages, bytes)| (messages, bytes)))
+        })
+    }
+
+    /// Closes the store, so that the next one who opens it knows that nothing is missing. What was not committed is gone.
+    /// Dropping does the same, without a word about its outcome.
+    ///
+    /// # Errors
+    /// Why the mark could not be made. The store is closed all the same.
+    pub fn close(mut self) -> Result<(), StoreFault> {
+        self.retire()
+    }
+
+    fn retire(&mut self) -> Result<(), StoreFault> {
+        let Some(link) = self.link.take().filter(|_| self.turn != turn::Turn::Doubt) else { return Ok(()) };
+        let rolled_back =
+            if self.turn == turn::Turn::Open { link.batch("ROLLBACK").map(drop) } else { Ok(()) };
+        let ended = rolled_back.and_then(|()| {
+            let name = of(&self.name, Type::TEXT);
+            link.query(END, &[name, of(&self.token, Type::INT8), of(&self.last_turn, Type::INT8)])
+        });
+        ended.map(drop).map_err(|failure| failure.fault())
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        // Without the mark the lease runs out by itself.
+        let _ = self.retire();
+    }
+}
+
+impl Store for PostgresStore {
+    fn class(&self) -> Class {
+        self.class
+    }
+
+    fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> Result<(), StoreFault> {
+        self.guarded(|store| store.tell(visit))
+    }
+
+    fn apply(&mut self, group: &[StoreOp<'_>]) -> Result<(), StoreFault> {
+        self.apply_group(group)
+    }
+
+    fn commit(&mut self) -> Result<(), StoreFault> {
+        self.commit_turn()
+    }
+
+    fn resolve(&mut self) -> Result<(), StoreFault> {
+        self.resolve_turn()
+    }
+
+    fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault> {
+        self.guarded(|store| store.read(queue, after, into))
+    }
+
+    fn inbox(&mut self) -> Result<Option<InboxHeld>, StoreFault> {
+        self.guarded(Self::count_inbox).map(Some)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {
+        self.guarded(Self::read_directory)
+    }
+
+    fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+}

@@ -1,0 +1,228 @@
+//! Opening: the server, its tables, the node's token, what became of the node's rows since it used them last.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use liner_proto::id::{Class, Epoch};
+use liner_store::checksums;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use crate::columns::of;
+use crate::error::{Failure, OpenError};
+use crate::link::Link;
+use crate::rows::{Cursors, QUEUES, QueueRow, Rows};
+use crate::target::Target;
+use crate::text::{from_column, to_column};
+use crate::{Opened, Options, PostgresStore, schema};
+
+/// The oldest release of the server, as it numbers itself.
+const SERVER_MIN: i32 = 130_000;
+
+const SERVER: &str = "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
+  pg_is_in_recovery(), current_setting('server_encoding'), current_setting('synchronous_commit'),
+  current_setting('fsync'), pg_postmaster_start_time()::text";
+
+/// The server's identity: it stays the same for as long as the server has all that it ever had.
+const IDENTITY: &str = "SELECT (SELECT system_identifier FROM pg_control_system())::text || ' '
+  || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+
+/// Takes the name: the older instance of it can do nothing more.
+const TAKE_NAME: &str =
+    "INSERT INTO liner_node AS n(name, token, turn, class, clean, instance, system, started)
+VALUES($1, 1, 0, $2, FALSE, $3, $4, $5)
+ON CONFLICT(name) DO UPDATE SET token = n.token + 1, class = excluded.class, clean = FALSE,
+  instance = excluded.instance, system = excluded.system, started = excluded.started
+RETURNING token, turn";
+
+const LAST_USE: &str = "SELECT class, clean, system, started FROM liner_node WHERE name = $1 FOR UPDATE";
+
+const SUSPECT: &str = "UPDATE conn_key_map SET suspect = TRUE WHERE owner = $1";
+
+const CURSORS: &str = "SELECT peer, epoch, through, crc FROM inbound_cursor WHERE owner = $1";
+
+/// What is known of the server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) class: Class,
+    identity: String,
+    started: String,
+}
+
+/// Says what was being done when the server failed.
+pub(crate) fn doing(doing: &'static str) -> impl Fn(Failure) -> OpenError {
+    move |failure| {
+        let words = failure.words().unwrap_or_else(|| failure.fault().to_string());
+        if let Failure::Postgres(error) = &failure
+            && error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
+        {
+            return OpenError::Permission { words };
+        }
+        OpenError::Server { doing, words }
+    }
+}
+
+impl PostgresStore {
+    /// Opens the store of the node `options.name` in the database at `url`; makes the tables if there are none.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub fn open(url: &str, options: &Options) -> Result<Self, OpenError> {
+        let target = Target::parse(url)?;
+        let link = Link::open(&target)?;
+        let server = examine(&link, &target)?;
+        let mut opened = Opened { created: schema::upgrade(&link)?, ..Opened::default() };
+        let name = to_column(&options.name).into_owned();
+        let instance = RandomState::new().hash_one(&name).cast_signed();
+        let begun = Begun::take(&link, &target, &name, instance, &server);
+        let Begun { token, turn, unclean, regressed } = begun.map_err(doing("take the node's name"))?;
+        opened.unclean = unclean;
+        let reading = doing("read the node's queues");
+        let (rows, damaged) = read_queues(&link, &options.name, &name).map_err(&reading)?;
+        let (cursors, more) = read_cursors(&link, &options.name, &name).map_err(&reading)?;
+        opened.damaged = damaged + more;
+        Ok(Self {
+            begin: target.begin(),
+            target,
+            owner: options.name.clone(),
+            name,
+            link: Some(link),
+            class: server.class,
+            opened,
+            regressed,
+            token,
+            instance,
+            last_turn: turn,
+            turn: crate::turn::Turn::Idle,
+            rows,
+            cursors,
+            buffer: crate::buffer::Buffer::default(),
+            written: Vec::new(),
+            fullness: crate::fullness::Fullness::default(),
+            told: None,
+            last_error: None,
+        })
+    }
+}
+
+/// Whether the server will do, and what a commit on it survives.
+fn examine(link: &Link, target: &Target) -> Result<Server, OpenError> {
+    let asking = doing("ask the server for its settings");
+    let rows = link.query(SERVER, &[]).map_err(&asking)?;
+    let read = || {
+        let row = rows.first()?;
+        let text = |index| row.try_get::<_, String>(index).ok();
+        let (number, standby): (i32, bool) = (row.try_get(0).ok()?, row.try_get(2).ok()?);
+        Some((number, text(1)?, standby, text(3)?, text(4)?, text(5)?, text(6)?))
+    };
+    let Some((number, version, standby, encoding, commit, fsync, started)) = read() else {
+        return Err(OpenError::Server {
+            doing: "ask the server for its settings",
+            words: "no answer".to_owned(),
+        });
+    };
+    if number < SERVER_MIN {
+        return Err(OpenError::Old { found: version });
+    }
+    if standby {
+        return Err(target.standby());
+    }
+    if encoding != "UTF8" {
+        return Err(OpenError::Encoding { found: encoding });
+    }
+    let identity = link.query(IDENTITY, &[]).map_err(&asking)?;
+    let identity = identity.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
+    let class = match (&*commit, &*fsync) {
+        ("off", _) => Class::Ram,
+        (_, "off") => Class::Process,
+        _ => Class::Power,
+    };
+    Ok(Server { class, identity, started })
+}
+
+/// A name that was taken.
+struct Begun {
+    token: i64,
+    turn: i64,
+    unclean: bool,
+    /// The node's last commits may be lost.
+    regressed: bool,
+}
+
+impl Begun {
+    fn take(
+        link: &Link,
+        target: &Target,
+        name: &String,
+        instance: i64,
+        server: &Server,
+    ) -> Result<Self, Failure> {
+        link.batch(&target.begin())?;
+        let taken = Self::take_within(link, name, instance, server);
+        link.batch(if taken.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        taken
+    }
+
+    fn take_within(link: &Link, name: &String, instance: i64, server: &Server) -> Result<Self, Failure> {
+        let of_name = of(name, Type::TEXT);
+        let (mut unclean, mut regressed) = (false, false);
+        if let Some(last) = link.query(LAST_USE, core::slice::from_ref(&of_name))?.first() {
+            let (class, clean): (i16, bool) = (last.try_get(0)?, last.try_get(1)?);
+            let (system, started): (&str, &str) = (last.try_get(2)?, last.try_get(3)?);
+            unclean = !clean;
+            // Below Power a server that was started anew may lack the last commits; what a clean end has left is the last of all.
+            let restarted = unclean && class < class_number(Class::Power) && started != server.started;
+            regressed = system != server.identity || restarted;
+        }
+        if regressed {
+            link.query(SUSPECT, core::slice::from_ref(&of_name))?;
+        }
+        let class = class_number(server.class);
+        let taken = link.query(
+            TAKE_NAME,
+            &[
+                of_name,
+                of(&class, Type::INT2),
+                of(&instance, Type::INT8),
+                of(&server.identity, Type::TEXT),
+                of(&server.started, Type::TEXT),
+            ],
+        )?;
+        let row = taken.first().ok_or(liner_proto::effect::StoreFault::Corrupt)?;
+        Ok(Self { token: row.try_get(0)?, turn: row.try_get(1)?, unclean, regressed })
+    }
+}
+
+const fn class_number(class: Class) -> i16 {
+    match class {
+        Class::Ram => 0,
+        Class::Process => 1,
+        Class::Power => 2,
+    }
+}
+
+/// The node's queues, and how many of them do not pass their check.
+fn read_queues(link: &Link, owner: &str, name: &String) -> Result<(Rows, u64), Failure> {
+    let (mut rows, mut damaged) = (Rows::default(), 0);
+    for row in link.query(&format!("{QUEUES} owner = $1"), &[of(name, Type::TEXT)])? {
+        match QueueRow::read(owner, &row) {
+            Some(queue) => drop(rows.insert(queue)),
+            None => damaged += 1,
+        }
+    }
+    Ok((rows, damaged))
+}
+
+/// The node's cursors, and how many of them do not pass their check.
+fn read_cursors(link: &Link, owner: &str, name: &String) -> Result<(Cursors, u64), Failure> {
+    let (mut cursors, mut damaged) = (Cursors::default(), 0);
+    for row in link.query(CURSORS, &[of(name, Type::TEXT)])? {
+        let (peer, epoch, through) =
+            (from_column(row.try_get(0)?), row.try_get(1)?, row.try_get::<_, i64>(2)?);
+        if through >= 0 && checksums::cursor(owner, &peer, epoch, through) == row.try_get::<_, i64>(3)? {
+            cursors.insert(peer.into_owned(), Epoch(epoch.cast_unsigned()), through.cast_unsigned());
+        } else {
+            damaged += 1;
+        }
+    }
+    Ok((cursors, damaged))
+}
