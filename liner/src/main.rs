@@ -16,6 +16,7 @@ mod gaps;
 mod gateway;
 mod line;
 mod line_status;
+mod live;
 mod log;
 mod look;
 mod name;
@@ -62,6 +63,7 @@ fn run() -> Result<(), Failure> {
         Command::Pending(args) => look::pending(&args),
         Command::Topics(args) => look::topics(&args),
         Command::Dlq(args) => look::dlq(&args),
+        Command::Store(args) => upkeep::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

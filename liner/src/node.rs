@@ -62,7 +62,7 @@ fn open_failure(error: &OpenError) -> Failure {
     let words = error.to_string();
     match error {
         OpenError::InUse(_) => Failure::InUse(words),
-        OpenError::Url(_) | OpenError::Weak { .. } => Failure::Usage(words),
+        OpenError::Url(_) | OpenError::BadUrl(_) | OpenError::Weak { .. } => Failure::Usage(words),
         _ => Failure::Work(words),
     }
 }

@@ -304,6 +304,7 @@ fn exclude(options: &mut Options) -> Result<(), Failure> {
         | Command::Pending(_)
         | Command::Topics(_)
         | Command::Dlq(_)
+        | Command::Store(_)
         | Command::Completions(_)
         | Command::Forget(_) => Ok(()),
     }

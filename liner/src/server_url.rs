@@ -40,14 +40,6 @@ impl ServerKind {
         }
     }
 
-    /// Whether it is there.
-    pub const fn is_built(self) -> bool {
-        // With the crates of these stores come features of these names.
-        match self {
-            Self::Redis | Self::Postgres => false,
-        }
-    }
-
     /// What the settings of the server have to be for commits that survive the loss of power.
     pub const fn advice(self) -> &'static str {
         match self {

@@ -4,11 +4,12 @@ use liner_mio::{Class, HeapStore, Store};
 use liner_store_sqlite::{self as sqlite, SqliteStore};
 
 pub use liner_store::look::{
-    DeadLetter, Delivered, Look, LookError, Pending, StoredDelivery, StoredLetter, Subscription, Target,
+    About, DeadLetter, Delivered, Held, Look, LookError, Pending, StoredDelivery, StoredLetter, Subscription,
+    Target,
 };
 
 use crate::client::boot_id;
-use crate::server_url::{ServerKind, ServerUrl};
+use crate::servers;
 use crate::store_url::{StoreUrl, StoreUrlError};
 
 /// What `ram:` holds at most, in bytes of records.
@@ -38,6 +39,13 @@ pub struct Notice {
     pub words: String,
 }
 
+impl Notice {
+    #[cfg(any(feature = "redis", feature = "postgres"))]
+    pub(crate) const fn warning(words: String) -> Self {
+        Self { is_warning: true, words }
+    }
+}
+
 /// Why a store could not be opened. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -45,6 +53,9 @@ pub enum OpenError {
     /// The URL names none.
     #[error(transparent)]
     Url(#[from] StoreUrlError),
+    /// There is something in the URL of a server that it does not know.
+    #[error("{0}")]
+    BadUrl(String),
     /// A node of this name runs on it, or what it needs is in use.
     #[error("{0}")]
     InUse(String),
@@ -94,7 +105,7 @@ pub fn open(url: &StoreUrl, name: &str, asked: Option<Class>) -> Result<Opened, 
             Ok(Opened { store: Box::new(store), notices })
         }
         StoreUrl::Server(server) => {
-            let opened = open_server(server, name)?;
+            let opened = servers::open(server, name)?;
             let (found, wanted) = (opened.store.class(), asked.unwrap_or(Class::Ram));
             if found < wanted {
                 return Err(OpenError::Weak {
@@ -121,7 +132,7 @@ pub fn look(url: &StoreUrl) -> Result<Box<dyn Look>, LookError> {
                 .to_owned(),
         )),
         StoreUrl::Sqlite(path) => Ok(Box::new(sqlite::Look::open(path)?)),
-        StoreUrl::Server(server) => look_at_server(server),
+        StoreUrl::Server(server) => servers::look(server),
     }
 }
 
@@ -139,28 +150,6 @@ pub fn vouch_for(url: &StoreUrl, name: &str) -> Result<(), LookError> {
         outcome => outcome,
     }
 }
-
-// ------------------------------------------------------------------ servers: a kind of store is added here
-
-fn open_server(url: &ServerUrl, _name: &str) -> Result<Opened, OpenError> {
-    match url.kind() {
-        kind @ (ServerKind::Redis | ServerKind::Postgres) => Err(not_built(kind).into()),
-    }
-}
-
-fn look_at_server(url: &ServerUrl) -> Result<Box<dyn Look>, LookError> {
-    match url.kind() {
-        kind @ (ServerKind::Redis | ServerKind::Postgres) => {
-            Err(LookError::Unreadable(not_built(kind).to_string()))
-        }
-    }
-}
-
-const fn not_built(kind: ServerKind) -> StoreUrlError {
-    StoreUrlError::NotBuilt(kind.name(), kind.feature())
-}
-
-// ------------------------------------------------------------------ what a file has to say
 
 impl From<sqlite::OpenError> for OpenError {
     fn from(error: sqlite::OpenError) -> Self {
@@ -202,13 +191,21 @@ fn notices(path: &std::path::Path, opened: &sqlite::Opened) -> Vec<Notice> {
     notices
 }
 
-fn damaged(rows: u64, place: &str) -> String {
+pub(crate) fn damaged(rows: u64, place: &str) -> String {
     format!(
         "{rows} damaged rows were taken out of {place}, which said how far queues and peers had come: \
          messages may come twice, and what is missing is told"
     )
 }
 
-fn orphaned(messages: u64) -> String {
+#[cfg(feature = "redis")]
+pub(crate) fn restarted(place: impl std::fmt::Display) -> String {
+    format!(
+        "{place} is another server than last time, or was started anew: what it may have lost is told, \
+         and what was sent may come twice, marked"
+    )
+}
+
+pub(crate) fn orphaned(messages: u64) -> String {
     format!("{messages} messages whose stream is gone are now dead letters")
 }

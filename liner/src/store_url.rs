@@ -7,6 +7,7 @@ use std::str::FromStr;
 use liner_mio::Class;
 
 pub use crate::server_url::{ServerKind, ServerUrl};
+use crate::servers;
 
 /// The one thing that a URL may say besides the path: what commits are to survive.
 const DURABILITY: &str = "durability";
@@ -42,6 +43,9 @@ pub enum StoreUrlError {
     /// This program was made without this kind.
     #[error("this program was built without {0}: build it with the feature `{1}` of the crate liner")]
     NotBuilt(&'static str, &'static str),
+    /// There is something in the URL of a server that it does not know.
+    #[error("{0}")]
+    Server(String),
     /// It says what commits survive, which a server decides.
     #[error("what commits survive is up to the settings of the server: leave `durability` out of its URL")]
     ServerDurability,
@@ -94,16 +98,14 @@ impl StoreUrl {
     /// Fails early, with better words than a database has, if the path cannot be a file, or if this program cannot use such a server.
     ///
     /// # Errors
-    /// [`StoreUrlError::Directory`] or [`StoreUrlError::NotBuilt`].
+    /// [`StoreUrlError::Directory`], [`StoreUrlError::NotBuilt`] or [`StoreUrlError::Server`].
     pub fn check(&self) -> Result<(), StoreUrlError> {
         match self {
             Self::Sqlite(path) if path.is_dir() => {
                 Err(StoreUrlError::Directory(path.display().to_string().trim_end_matches('/').to_owned()))
             }
-            Self::Server(server) if !server.kind().is_built() => {
-                Err(StoreUrlError::NotBuilt(server.kind().name(), server.kind().feature()))
-            }
-            Self::Sqlite(_) | Self::Ram | Self::Server(_) => Ok(()),
+            Self::Server(server) => servers::check(server),
+            Self::Sqlite(_) | Self::Ram => Ok(()),
         }
     }
 

@@ -12,12 +12,13 @@ use crate::clock::Clock;
 use crate::event;
 use crate::failure::Failure;
 use crate::folder::Folder;
+use crate::live::Live;
 use crate::node::{build, drive_failure, open, stop_failure};
 use crate::out::{self, Out};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
 use echo::Echo;
-use report::{Live, Rate, Trips};
+use report::{Rate, Trips};
 
 const SENDER: &str = "bench-sender";
 const RECEIVER: &str = "bench-receiver";

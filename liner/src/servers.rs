@@ -1,0 +1,111 @@
+//! The stores on servers that this program was built with. Another kind is added here, and in [`ServerKind`].
+
+use crate::server_url::{ServerKind, ServerUrl};
+use crate::store::{Look, LookError, OpenError, Opened};
+use crate::store_url::StoreUrlError;
+
+/// What is wrong with the URL, before the server is asked for anything.
+pub(crate) fn check(url: &ServerUrl) -> Result<(), StoreUrlError> {
+    match url.kind() {
+        #[cfg(feature = "redis")]
+        ServerKind::Redis => redis::check(url).map_err(StoreUrlError::Server),
+        #[cfg(feature = "postgres")]
+        ServerKind::Postgres => Ok(()),
+        #[cfg(not(all(feature = "redis", feature = "postgres")))]
+        kind => Err(not_built(kind)),
+    }
+}
+
+pub(crate) fn open(url: &ServerUrl, name: &str) -> Result<Opened, OpenError> {
+    match url.kind() {
+        #[cfg(feature = "redis")]
+        ServerKind::Redis => redis::open(url, name),
+        #[cfg(feature = "postgres")]
+        ServerKind::Postgres => postgres::open(url, name),
+        #[cfg(not(all(feature = "redis", feature = "postgres")))]
+        kind => Err(not_built(kind).into()),
+    }
+}
+
+pub(crate) fn look(url: &ServerUrl) -> Result<Box<dyn Look>, LookError> {
+    match url.kind() {
+        #[cfg(feature = "redis")]
+        ServerKind::Redis => Err(not_yet(url)),
+        #[cfg(feature = "postgres")]
+        ServerKind::Postgres => Err(not_yet(url)),
+        #[cfg(not(all(feature = "redis", feature = "postgres")))]
+        kind => Err(LookError::Unreadable(not_built(kind).to_string())),
+    }
+}
+
+#[cfg(any(feature = "redis", feature = "postgres"))]
+fn not_yet(url: &ServerUrl) -> LookError {
+    LookError::Unreadable(format!(
+        "{url} cannot be looked at by this release: ask {} itself",
+        url.kind().name()
+    ))
+}
+
+#[cfg(not(all(feature = "redis", feature = "postgres")))]
+const fn not_built(kind: ServerKind) -> StoreUrlError {
+    StoreUrlError::NotBuilt(kind.name(), kind.feature())
+}
+
+#[cfg(feature = "redis")]
+mod redis {
+    use liner_store_redis::{OpenError as RedisError, Options, RedisStore, Url, UrlError};
+
+    use super::ServerUrl;
+    use crate::store::{self, Notice, OpenError, Opened};
+
+    pub(super) fn check(url: &ServerUrl) -> Result<(), String> {
+        url.with_password().parse().map(|_: Url| ()).map_err(|error: UrlError| error.to_string())
+    }
+
+    pub(super) fn open(url: &ServerUrl, name: &str) -> Result<Opened, OpenError> {
+        let options = Options { name: name.to_owned() };
+        let store = RedisStore::open(url.with_password(), &options).map_err(|error| sorted(&error))?;
+        let (opened, mut notices) = (store.opened(), Vec::new());
+        if opened.regressed {
+            notices.push(Notice::warning(store::restarted(url)));
+        }
+        if opened.damaged > 0 {
+            notices.push(Notice::warning(store::damaged(opened.damaged, &url.to_string())));
+        }
+        Ok(Opened { store: Box::new(store), notices })
+    }
+
+    fn sorted(error: &RedisError) -> OpenError {
+        let words = error.to_string();
+        if matches!(error, RedisError::Url(_)) { OpenError::BadUrl(words) } else { OpenError::Failed(words) }
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use liner_store_postgres::{OpenError as PostgresError, Options, PostgresStore};
+
+    use super::ServerUrl;
+    use crate::store::{self, Notice, OpenError, Opened};
+
+    pub(super) fn open(url: &ServerUrl, name: &str) -> Result<Opened, OpenError> {
+        let options = Options { name: name.to_owned() };
+        let store = PostgresStore::open(url.with_password(), &options).map_err(|error| sorted(&error))?;
+        let (opened, mut notices) = (store.opened(), Vec::new());
+        if opened.damaged > 0 {
+            notices.push(Notice::warning(store::damaged(opened.damaged, &url.to_string())));
+        }
+        if opened.orphaned > 0 {
+            notices.push(Notice::warning(store::orphaned(opened.orphaned)));
+        }
+        Ok(Opened { store: Box::new(store), notices })
+    }
+
+    fn sorted(error: &PostgresError) -> OpenError {
+        let words = error.to_string();
+        match error {
+            PostgresError::Url { .. } => OpenError::BadUrl(words),
+            _ => OpenError::Failed(words),
+        }
+    }
+}
