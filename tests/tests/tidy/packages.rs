@@ -78,6 +78,21 @@ fn dependencies<'a>(metadata: &'a Value, package: &str) -> BTreeSet<&'a str> {
         .collect()
 }
 
+/// What is built on a runtime that brings threads and tasks, if asked to: the loop belongs to the host. The client of PostgreSQL is, and
+/// the stores on servers keep it to themselves, on the node's worker.
+const RUNTIMES: [&str; 2] = ["tokio", "tokio-postgres"];
+const MAY_USE_RUNTIMES: [&str; 2] = ["liner-store-postgres", "liner-store-redis"];
+
+fn check_runtimes(metadata: &Value) -> Vec<String> {
+    let ours = packages(metadata).filter(|package| package["source"].is_null());
+    let others = ours.map(|package| text(package, "name")).filter(|name| !MAY_USE_RUNTIMES.contains(name));
+    let uses =
+        |name: &str| RUNTIMES.into_iter().find(|runtime| dependencies(metadata, name).contains(runtime));
+    others
+        .filter_map(|name| uses(name).map(|runtime| format!("`{name}` must not depend on `{runtime}`")))
+        .collect()
+}
+
 fn check_edges(metadata: &Value) -> Vec<String> {
     let mut complaints = Vec::new();
     for package in packages(metadata).filter(|package| package["source"].is_null()) {
@@ -216,6 +231,7 @@ fn the_core_depends_on_what_was_decided() {
     let metadata = metadata();
     assert_eq!(dependencies(&metadata, "liner-proto"), BTreeSet::from(CORE));
     crate::no_complaints(&check_edges(&metadata));
+    crate::no_complaints(&check_runtimes(&metadata));
 }
 
 #[test]
@@ -288,6 +304,8 @@ fn foreign_edges_and_licences_are_found() {
     assert_eq!(check_edges(&bad), ["`liner-proto` must not depend on `liner-mio`"]);
     assert_eq!(check_edges(&metadata(package("attic", "serde", Value::Null))).len(), 1);
     assert!(check_edges(&metadata(package("liner-proto", "liner-mio", Value::from("dev")))).is_empty());
+    assert_eq!(check_runtimes(&metadata(package("liner-mio", "tokio", Value::Null))).len(), 1);
+    assert!(check_runtimes(&metadata(package("liner-store-postgres", "tokio", Value::Null))).is_empty());
     assert_eq!(check_licences(&bad, &names(&["MIT"])).len(), 1);
     assert!(check_licences(&bad, &names(&["GPL-3.0"])).is_empty());
 }
