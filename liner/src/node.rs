@@ -17,7 +17,7 @@ pub(crate) fn open(
     for notice in notices {
         if notice.is_warning { warn(notice.words) } else { tell(notice.words) }
     }
-    tracing::debug!("{url} is open for {name}, at class {}", store.class());
+    tracing::debug!(target: "liner::store", "{url} is open for {name}, at class {}", store.class());
     Ok(store)
 }
 

@@ -15,7 +15,8 @@ impl Look {
     pub fn about(&self) -> Result<About, LookError> {
         self.check_pages()?;
         let nodes = self.said(last_uses(self.conn()))?;
-        let class = nodes.iter().map(|node| node.class).min();
+        // A backup has been used by none yet.
+        let class = nodes.iter().filter(|node| !node.is_backup).map(|node| node.class).min();
         let mut about = About {
             product: format!("SQLite {}", rusqlite::version()),
             schema: Some(schema::VERSION),

@@ -431,7 +431,8 @@ mod tests {
         let mut look = SqliteLook::open(from).unwrap();
         let (mut from, mut to_store) = (open(from), open(to));
         let (facts, half) = (Facts::of(&mut from).unwrap(), Facts::of(&mut to_store).unwrap());
-        let transfer = Transfer::new(&mut from, &mut to_store, &mut |_| ());
+        let mut told = |_| ();
+        let transfer = Transfer::new(&mut from, &mut to_store, &mut told);
         let copied = transfer.run([&facts, &half], &mut look, "n")?;
         drop(to_store);
         compare(&facts, &Facts::of(&mut open(to)).unwrap(), &copied)?;

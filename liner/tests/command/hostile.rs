@@ -167,7 +167,7 @@ fn hostile_inputs() {
         );
     }
     for words in [PUB, &["dlq", "list"]] {
-        let refused = run_in(folder, words, &[("LINER_STORE", "redis://h")]);
+        let refused = run_in(folder, words, &[("LINER_STORE", "mysql://u:secret@h")]);
         assert_one_sentence(&refused, 2, "LINER_STORE: there is no store of the kind `mysql`", "LINER_STORE");
     }
     assert_eq!(contents(folder), before, "what was there is as it was, and nothing has come");

@@ -32,6 +32,7 @@ mod process;
 mod publish;
 mod serial;
 mod signals;
+mod store;
 mod strangers;
 mod unread;
 mod wal;
