@@ -63,7 +63,7 @@ fn open_failure(error: &OpenError) -> Failure {
     match error {
         OpenError::InUse(_) => Failure::InUse(words),
         OpenError::Url(_) | OpenError::BadUrl(_) | OpenError::Weak { .. } => Failure::Usage(words),
-        _ => Failure::Work(words),
+        OpenError::Failed(_) | _ => Failure::Work(words),
     }
 }
 

@@ -16,6 +16,10 @@ pub(crate) fn check(url: &ServerUrl) -> Result<(), StoreUrlError> {
     }
 }
 
+#[cfg_attr(
+    not(any(feature = "redis", feature = "postgres")),
+    expect(unused_variables, reason = "there is no server")
+)]
 pub(crate) fn open(url: &ServerUrl, name: &str) -> Result<Opened, OpenError> {
     match url.kind() {
         #[cfg(feature = "redis")]
@@ -103,9 +107,7 @@ mod postgres {
 
     fn sorted(error: &PostgresError) -> OpenError {
         let words = error.to_string();
-        match error {
-            PostgresError::Url { .. } => OpenError::BadUrl(words),
-            _ => OpenError::Failed(words),
-        }
+        let is_url = matches!(error, PostgresError::Url { .. });
+        if is_url { OpenError::BadUrl(words) } else { OpenError::Failed(words) }
     }
 }

@@ -154,12 +154,9 @@ pub fn vouch_for(url: &StoreUrl, name: &str) -> Result<(), LookError> {
 impl From<sqlite::OpenError> for OpenError {
     fn from(error: sqlite::OpenError) -> Self {
         let words = error.to_string();
-        match error {
-            sqlite::OpenError::NameInUse { .. } | sqlite::OpenError::DamagedInUse { .. } => {
-                Self::InUse(words)
-            }
-            _ => Self::Failed(words),
-        }
+        let is_in_use =
+            matches!(error, sqlite::OpenError::NameInUse { .. } | sqlite::OpenError::DamagedInUse { .. });
+        if is_in_use { Self::InUse(words) } else { Self::Failed(words) }
     }
 }
 

@@ -31,6 +31,7 @@ mod path;
 mod process;
 mod publish;
 mod serial;
+mod servers;
 mod signals;
 mod store;
 mod strangers;

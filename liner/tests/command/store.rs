@@ -103,14 +103,12 @@ fn a_copy_that_was_killed_is_made_anew() {
         let copying = Liner::start(folder, &copy);
         // It is killed as soon as some of it is committed.
         let moved = folder.join("moved.db");
-        let begun = std::time::Instant::now();
-        loop {
-            assert!(begun.elapsed() < PATIENCE, "nothing is copied");
-            if moved.exists() && Connection::open(&moved).is_ok_and(|conn| rows(&conn) > 0) {
-                break;
-            }
+        let has_some = || moved.exists() && Connection::open(&moved).is_ok_and(|conn| rows(&conn) > 0);
+        let mut is_over = false;
+        while !is_over && !has_some() {
+            is_over = copying.line_now().is_some();
         }
-        if copying.kill().is_empty() {
+        if copying.kill().is_empty() && !is_over {
             halves += 1;
         }
     }
