@@ -23,8 +23,11 @@ use crate::storage::{REPEAT_MAX, Stores};
 /// What a node without a store keeps in memory at most, in bytes of records.
 const HEAP_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// How often the directory of a store is looked at that other processes share.
+/// How often the directory of a store is looked at that other processes share, if word comes of its changes.
 const CATALOG_EVERY: Duration = Duration::from_millis(500);
+
+/// Parts the pauses of a store's worker from whatever else is drawn from the node's seed.
+const WORKER_SEED: u64 = 0x73_746f_7265;
 
 /// A change to the configuration.
 type Configure = Box<dyn FnOnce(&mut NodeConfig) + Send>;
@@ -260,7 +263,11 @@ impl Builder {
         config.address = own_address(&listeners);
         config.repeat_max = if self.settles_later { u64::MAX } else { REPEAT_MAX };
         config.wall_ms = clock::wall_ms();
-        config.catalog = self.store.is_shared().then_some(CATALOG_EVERY);
+        let capabilities = self.store.capabilities();
+        let listens = self.on_worker && capabilities.shared;
+        let mut notices = if listens { self.store.notices() } else { None };
+        let every = if notices.is_some() { CATALOG_EVERY } else { capabilities.directory_every };
+        config.catalog = capabilities.shared.then_some(every);
         for configure in self.configure {
             configure(&mut config);
         }
@@ -273,6 +280,10 @@ impl Builder {
             return Err(BuildError::SettlesLaterWithCustody);
         }
         let has_inbox = config.inbox.is_some();
+        if has_inbox && !capabilities.inbox {
+            return Err(BuildError::NoInbox);
+        }
+        notices = notices.filter(|_| config.catalog.is_some());
         let clock = Clock::start();
         let mut router = Router::new(config, clock.now());
         let recovered = self.store.recover(&mut |item| router.restore(&item));
@@ -283,7 +294,7 @@ impl Builder {
         recovered.map_err(|fault| failed(fault, &*self.store))?;
         if has_inbox {
             let held = self.store.inbox().map_err(|fault| failed(fault, &*self.store))?;
-            router.handle_inbox(clock.now(), Ok(held.ok_or(BuildError::NoInbox)?));
+            router.handle_inbox(clock.now(), Ok(held.unwrap_or_default()));
         }
         router.start(clock.now());
         for topic in &self.topics {
@@ -296,7 +307,8 @@ impl Builder {
             router.add_peer(clock.now(), peer);
         }
         let stores = if self.on_worker {
-            Stores::on_worker(self.store, Arc::clone(&waker)).map_err(BuildError::Worker)?
+            let seed = [seed[0] ^ WORKER_SEED, seed[1]];
+            Stores::on_worker(self.store, notices, seed, Arc::clone(&waker)).map_err(BuildError::Worker)?
         } else {
             Stores::in_place(self.store)
         };

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use common::{How, PATIENCE};
 use liner_mio::{BuildError, Class, Framing, HeapStore, Message, Mode, Node, Quota, Store};
 use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
+use liner_proto::store::Capabilities;
 
 /// A store from which the test takes beside the node, as an application does.
 #[derive(Clone)]
@@ -34,6 +35,10 @@ impl Store for Shared {
 
     fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault> {
         self.0.lock().unwrap().load(queue, after, into)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.lock().unwrap().capabilities()
     }
 
     fn inbox(&mut self) -> Result<Option<InboxHeld>, StoreFault> {

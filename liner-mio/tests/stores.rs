@@ -33,7 +33,13 @@ fn a_store_that_fails_for_a_while_loses_and_repeats_nothing(how: How) {
         if number % 100 == 50 {
             switch.fails.store(1, Ordering::Relaxed);
         }
-        from.node.send("t", &number.to_be_bytes(), Mode::One).unwrap();
+        let patience = Patience::new();
+        while let Err(refused) = from.node.send("t", &number.to_be_bytes(), Mode::One) {
+            assert_eq!(refused, SendError::Unavailable);
+            patience.check();
+            from.turn();
+            to.turn();
+        }
         from.turn();
         to.turn();
     }
@@ -217,12 +223,13 @@ fn a_full_queue_is_waited_for_and_then_refuses() {
         .configure(|config| config.queue_bytes = 256 * 1024)
         .build()
         .unwrap();
+    switch.is_full.store(true, Ordering::Relaxed);
     switch.fails.store(u32::MAX, Ordering::Relaxed);
     let busy = (0..10).map(|_| node.send("t", &[0; 60_000], Mode::One)).find(Result::is_err).unwrap();
     assert_eq!(busy, Err(SendError::Busy));
     let brief = Duration::from_millis(20);
     let refused = node.send_stored("t", &[0; 60_000], Mode::One, brief, &mut ignore).unwrap_err();
-    assert!(matches!(refused, BlockingSendError::NotSent(SendError::Busy)), "{refused}");
+    assert!(matches!(refused, BlockingSendError::NotSent(SendError::StoreFull)), "{refused}");
     switch.fails.store(0, Ordering::Relaxed);
     node.send_stored("t", &[0; 60_000], Mode::One, PATIENCE, &mut ignore).unwrap();
 }

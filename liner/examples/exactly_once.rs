@@ -89,7 +89,7 @@ fn send(address: &str, path: &str, count: u64) -> Outcome {
         while sent < count && node.queued() < UNDER_WAY {
             match node.send(TOPIC, (sent + 1).to_string().as_bytes(), Mode::One) {
                 Ok(_) => sent += 1,
-                Err(SendError::Busy) => break,
+                Err(SendError::Busy | SendError::Unavailable | SendError::StoreFull) => break,
                 Err(error) => return Err(error.into()),
             }
         }

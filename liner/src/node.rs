@@ -2,6 +2,7 @@
 
 use liner::store::{self, OpenError, Opened};
 use liner_mio::{BuildError, Builder, Class, DriveError, Node, StopError, Store};
+use liner_proto::effect::StoreFault;
 
 use crate::failure::Failure;
 use crate::out::{self, tell, warn};
@@ -38,6 +39,16 @@ pub(crate) fn drive_failure(error: &DriveError) -> Failure {
     match error {
         DriveError::Handler(error) => {
             Failure::Work(format!("{}: what was not written is not acknowledged", out::failed(error)))
+        }
+        DriveError::Store { fault: StoreFault::Regressed, said } => {
+            let said = said.as_ref().map(|said| format!(" ({said})")).unwrap_or_default();
+            Failure::Work(format!(
+                "{}: see whether the store is the right one, then start the program again{said}",
+                StoreFault::Regressed
+            ))
+        }
+        DriveError::Store { fault: StoreFault::Superseded, .. } => {
+            Failure::InUse(format!("{}: give one of the two another name", StoreFault::Superseded))
         }
         DriveError::Loop(error) => Failure::io("the event loop failed, start the program again", error),
         DriveError::Store { fault, said: Some(said) } => {
@@ -86,8 +97,6 @@ pub(crate) fn build_failure(error: &BuildError) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use liner_proto::effect::StoreFault;
-
     use super::*;
 
     #[test]
@@ -98,6 +107,14 @@ mod tests {
         };
         let told = drive_failure(&store(Some("disk I/O error"))).to_string();
         assert_eq!(told, "the outcome of the commit is not known: start the program again (disk I/O error)");
+        let of = |fault| DriveError::Store { fault, said: Some("at 127.0.0.1:1".to_owned()) };
+        let told = drive_failure(&of(StoreFault::Regressed)).to_string();
+        let expected = "the store has lost what it had committed: see whether the store is the right one, \
+                        then start the program again (at 127.0.0.1:1)";
+        assert_eq!(told, expected);
+        let told = drive_failure(&of(StoreFault::Superseded)).to_string();
+        let expected = "another instance has taken over this node's name: give one of the two another name";
+        assert_eq!(told, expected);
         for error in [store(None), DriveError::StoreWorkerGone, DriveError::Loop(std::io::Error::other("x"))]
         {
             let told = stop_failure(&StopError::Drive(error)).to_string();

@@ -270,7 +270,7 @@ impl Run<'_> {
         for _ in 0..turn {
             match self.node.send_with(&self.args.topic, payload.of(self.sent + 1), &options) {
                 Ok(id) => (self.sent, self.last) = (self.sent + 1, id),
-                Err(SendError::Busy) => break,
+                Err(SendError::Busy | SendError::Unavailable | SendError::StoreFull) => break,
                 Err(SendError::TopicFull) => return Err(self.full()),
                 Err(error) => return Err(Failure::Work(error.to_string())),
             }

@@ -10,7 +10,7 @@ pub(crate) fn check(url: &ServerUrl) -> Result<(), StoreUrlError> {
         #[cfg(feature = "redis")]
         ServerKind::Redis => redis::check(url).map_err(StoreUrlError::Server),
         #[cfg(feature = "postgres")]
-        ServerKind::Postgres => Ok(()),
+        ServerKind::Postgres => postgres::check(url).map_err(StoreUrlError::Server),
         #[cfg(not(all(feature = "redis", feature = "postgres")))]
         kind => Err(not_built(kind)),
     }
@@ -34,20 +34,12 @@ pub(crate) fn open(url: &ServerUrl, name: &str) -> Result<Opened, OpenError> {
 pub(crate) fn look(url: &ServerUrl) -> Result<Box<dyn Look>, LookError> {
     match url.kind() {
         #[cfg(feature = "redis")]
-        ServerKind::Redis => Err(not_yet(url)),
+        ServerKind::Redis => redis::look(url),
         #[cfg(feature = "postgres")]
-        ServerKind::Postgres => Err(not_yet(url)),
+        ServerKind::Postgres => postgres::look(url),
         #[cfg(not(all(feature = "redis", feature = "postgres")))]
         kind => Err(LookError::Unreadable(not_built(kind).to_string())),
     }
-}
-
-#[cfg(any(feature = "redis", feature = "postgres"))]
-fn not_yet(url: &ServerUrl) -> LookError {
-    LookError::Unreadable(format!(
-        "{url} cannot be looked at by this release: ask {} itself",
-        url.kind().name()
-    ))
 }
 
 #[cfg(not(all(feature = "redis", feature = "postgres")))]
@@ -57,13 +49,21 @@ const fn not_built(kind: ServerKind) -> StoreUrlError {
 
 #[cfg(feature = "redis")]
 mod redis {
-    use liner_store_redis::{OpenError as RedisError, Options, RedisStore, Url, UrlError};
+    use liner_store_redis::{Look as RedisLook, OpenError as RedisError, Options, RedisStore, Url, UrlError};
 
     use super::ServerUrl;
-    use crate::store::{self, Notice, OpenError, Opened};
+    use crate::store::{self, Look, LookError, Notice, OpenError, Opened};
+
+    fn read(url: &ServerUrl) -> Result<Url, String> {
+        url.with_password().parse().map_err(|error: UrlError| error.to_string())
+    }
 
     pub(super) fn check(url: &ServerUrl) -> Result<(), String> {
-        url.with_password().parse().map(|_: Url| ()).map_err(|error: UrlError| error.to_string())
+        read(url).map(drop)
+    }
+
+    pub(super) fn look(url: &ServerUrl) -> Result<Box<dyn Look>, LookError> {
+        Ok(Box::new(RedisLook::open(&read(url).map_err(LookError::Unreadable)?)?))
     }
 
     pub(super) fn open(url: &ServerUrl, name: &str) -> Result<Opened, OpenError> {
@@ -87,14 +87,29 @@ mod redis {
 
 #[cfg(feature = "postgres")]
 mod postgres {
-    use liner_store_postgres::{OpenError as PostgresError, Options, PostgresStore};
+    use liner_store_postgres::{
+        Look as PostgresLook, OpenError as PostgresError, Options, PostgresStore, Url,
+    };
 
     use super::ServerUrl;
-    use crate::store::{self, Notice, OpenError, Opened};
+    use crate::store::{self, Look, LookError, Notice, OpenError, Opened};
+
+    fn read(url: &ServerUrl) -> Result<Url, String> {
+        url.with_password().parse().map_err(|error: PostgresError| error.to_string())
+    }
+
+    pub(super) fn check(url: &ServerUrl) -> Result<(), String> {
+        read(url).map(drop)
+    }
+
+    pub(super) fn look(url: &ServerUrl) -> Result<Box<dyn Look>, LookError> {
+        Ok(Box::new(PostgresLook::open(&read(url).map_err(LookError::Unreadable)?)?))
+    }
 
     pub(super) fn open(url: &ServerUrl, name: &str) -> Result<Opened, OpenError> {
         let options = Options { name: name.to_owned() };
-        let store = PostgresStore::open(url.with_password(), &options).map_err(|error| sorted(&error))?;
+        let place = read(url).map_err(OpenError::BadUrl)?;
+        let store = PostgresStore::open(&place, &options).map_err(|error| sorted(&error))?;
         let (opened, mut notices) = (store.opened(), Vec::new());
         if opened.damaged > 0 {
             notices.push(Notice::warning(store::damaged(opened.damaged, &url.to_string())));

@@ -64,15 +64,4 @@ mod shared {
     }
 
     liner_tests::shared_conformance_tests!(place);
-
-    #[test]
-    fn whoever_is_killed_leaves_whole_commits() {
-        let folder = tempfile::tempdir().expect("a folder for the file");
-        liner_tests::conformance::killed::whoever_is_killed_leaves_whole_commits(
-            "shared::whoever_is_killed_leaves_whole_commits",
-            &folder.path().join("liner.db").to_string_lossy(),
-            |path, name| open(path, name).expect("the store opens"),
-            CAPS,
-        );
-    }
 }

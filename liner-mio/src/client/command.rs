@@ -5,7 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use liner_proto::id::SendId;
-use liner_proto::router::{Receipt, SendOptions};
+use liner_proto::router::{Receipt, SendError, SendOptions};
+use liner_proto::wire::record::Mode;
 use mio::Waker;
 
 use super::error::ClientSendError;
@@ -149,6 +150,8 @@ struct Waiting {
     woken: bool,
     /// The loop takes nothing any more.
     closed: bool,
+    /// Why what is posted to be stored is refused, if it is: the store is away, or full.
+    refusal: Option<SendError>,
 }
 
 /// What waits for the loop.
@@ -189,11 +192,12 @@ impl Commands {
     }
 
     pub(super) fn post(&self, job: Job) -> Result<(), ClientSendError> {
-        let bytes = job.bytes();
-        let (mut is_full, mut is_sealed) = (false, false);
+        let (bytes, is_stored) = (job.bytes(), job.options.mode != Mode::BestEffort);
+        let (mut is_full, mut is_sealed, mut refusal) = (false, false, None);
         self.put(|waiting| {
             is_sealed = waiting.sealed;
-            if is_sealed {
+            refusal = waiting.refusal.filter(|_| is_stored);
+            if is_sealed || refusal.is_some() {
                 return;
             }
             is_full = waiting.posted >= POSTED_MESSAGES
@@ -204,10 +208,11 @@ impl Commands {
                 waiting.found.jobs.push(job);
             }
         })?;
-        match (is_sealed, is_full) {
-            (true, _) => Err(ClientSendError::NotRunning),
-            (false, true) => Err(ClientSendError::Busy { sent: 0 }),
-            (false, false) => Ok(()),
+        match (is_sealed, refusal, is_full) {
+            (true, ..) => Err(ClientSendError::NotRunning),
+            (false, Some(refusal), _) => Err(ClientSendError::refused(refusal, 0)),
+            (false, None, true) => Err(ClientSendError::Busy { sent: 0 }),
+            (false, None, false) => Ok(()),
         }
     }
 
@@ -270,6 +275,11 @@ impl Commands {
     /// What is sent from now on is refused: the loop takes what is here, and then no more.
     pub(super) fn seal(&self) {
         lock(&self.waiting).sealed = true;
+    }
+
+    /// Why what has to be stored is refused, if it is.
+    pub(super) fn note_store(&self, refusal: Option<SendError>) {
+        lock(&self.waiting).refusal = refusal;
     }
 
     /// So many posted messages, with so many bytes, are queued or refused: there is room for others.

@@ -99,6 +99,18 @@ pub enum ClientSendError {
         /// How many of the messages before it were sent.
         sent: usize,
     },
+    /// The store is away: it cannot be reached, or does not answer. Nothing of the message is queued.
+    #[error("the store is unavailable: try again when it is back")]
+    Unavailable {
+        /// How many of the messages before it were sent.
+        sent: usize,
+    },
+    /// The store has no room. Nothing of the message is queued.
+    #[error("the store is full: make room for it, or wait until some of its messages are acknowledged")]
+    Full {
+        /// How many of the messages before it were sent.
+        sent: usize,
+    },
     /// The message was refused, for good. Nothing of it is queued.
     #[error("{why}")]
     Refused {
@@ -119,10 +131,22 @@ pub enum ClientSendError {
 }
 
 impl ClientSendError {
+    /// What a node's refusal means for a client.
+    pub(super) fn refused(why: SendError, sent: usize) -> Self {
+        if why == SendError::Busy {
+            return Self::Busy { sent };
+        }
+        if why == SendError::Unavailable {
+            return Self::Unavailable { sent };
+        }
+        if why == SendError::StoreFull { Self::Full { sent } } else { Self::Refused { sent, why } }
+    }
+
     /// How many of several messages were sent before this error: whoever goes on with those behind them sends none twice.
     pub const fn sent(&self) -> usize {
         match self {
-            Self::Busy { sent } | Self::Refused { sent, .. } | Self::Unknown { sent, .. } => *sent,
+            Self::Busy { sent } | Self::Unavailable { sent } | Self::Full { sent } => *sent,
+            Self::Refused { sent, .. } | Self::Unknown { sent, .. } => *sent,
             Self::NotRunning | Self::Empty => 0,
         }
     }

@@ -145,6 +145,8 @@ impl Loop {
                 self.failed = Some(error.to_string());
                 break End::Failed(error);
             }
+            let stores = self.node.send_mode() == SendMode::Stored;
+            self.commands.note_store(self.node.store_refusal().filter(|_| stores));
             self.tell_events();
             self.retry_blocked();
         }
@@ -241,6 +243,9 @@ impl Loop {
             match self.node.send_with(&begun.job.topic, payload, &begun.job.options) {
                 Ok(_) => begun.next += 1,
                 Err(SendError::Busy) if self.waits_for_room(begun.until) => return Some(begun),
+                Err(SendError::Unavailable | SendError::StoreFull) if self.clock.now() < begun.until => {
+                    return Some(begun);
+                }
                 Err(SendError::NoAddress) if !begun.has_looked && self.stopping.is_none() => {
                     // Somebody may have come to a shared directory just now.
                     begun.has_looked = true;
@@ -267,12 +272,10 @@ impl Loop {
 
     fn refuse(&mut self, begun: Begun, why: SendError) {
         let sent = begun.next;
-        let error = if why == SendError::Busy {
+        if why == SendError::Busy {
             self.dispatch.tell(Status::Busy { topic: begun.job.topic.clone() });
-            ClientSendError::Busy { sent }
-        } else {
-            ClientSendError::Refused { sent, why }
-        };
+        }
+        let error = ClientSendError::refused(why, sent);
         match begun.job.promise {
             Some(promise) if sent == 0 || !self.stores(&begun.job.options) => promise.answer(Err(error)),
             // That those before it were sent means that they are stored.
@@ -375,7 +378,10 @@ impl Loop {
     fn refuse_blocked(&mut self) {
         while let Some(begun) = self.blocked.pop() {
             match begun.job.end {
-                JobEnd::Sent => self.refuse(begun, SendError::Busy),
+                JobEnd::Sent => {
+                    let why = self.node.store_refusal().unwrap_or(SendError::Busy);
+                    self.refuse(begun, why);
+                }
                 // Everything before it is done with.
                 JobEnd::Flushed | JobEnd::Acknowledged(_) => self.sent(begun.job, begun.until),
             }

@@ -334,7 +334,8 @@ impl Client {
     /// room: flush first.
     ///
     /// # Errors
-    /// `Busy`, if 16 MiB or 65,536 messages were posted that are not queued yet: flush. `Empty`. `Refused` with
+    /// `Busy`, if 16 MiB or 65,536 messages were posted that are not queued yet: flush. `Unavailable` and `Full`, while the store is known to be
+    /// away, or to have no room. `Empty`. `Refused` with
     /// [`SendError::OwnTopic`]. `NotRunning`, also from the moment on at which a stop stores what was posted.
     pub fn post(&self, topic: &str, payload: &[u8], options: SendOptions) -> Result<(), ClientSendError> {
         let (commands, _) = self.commands()?;

@@ -232,7 +232,7 @@ impl Client {
         Ok(known)
     }
 
-    /// The same after a look at the directory of a store that several nodes share, now instead of within half a second. Sends find those
+    /// The same after a look at the directory of a store that several nodes share, now instead of when it is due. Sends find those
     /// that are known without it, and nodes that share no store tell each other at once.
     ///
     /// # Errors

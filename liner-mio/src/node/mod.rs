@@ -140,7 +140,8 @@ impl Node {
     /// Queues a message for one subscriber of the topic, or for all of them. Never waits.
     ///
     /// `Ok` means queued in memory. It is stored as soon as [`stored_through`](Self::stored_through) has reached the id, which
-    /// takes a [`drive`](Self::drive); before that a crash loses it.
+    /// takes a [`drive`](Self::drive); before that a crash loses it. While the store [is away](Self::is_store_away) nothing is queued that
+    /// it is to have.
     ///
     /// # Errors
     /// See [`SendError`]. Nothing of the message is queued then.
@@ -168,7 +169,8 @@ impl Node {
         Ok(id)
     }
 
-    /// Sends a message and drives the node until it is stored, for `patience` at most. A full queue is waited for, too.
+    /// Sends a message and drives the node until it is stored, for `patience` at most. A full queue is waited for, too, and a store that
+    /// is away.
     /// `Ok` means: stored at [`store_class`](Self::store_class).
     ///
     /// Meanwhile the handler is given what arrives.
@@ -187,7 +189,9 @@ impl Node {
         let id = loop {
             match self.send(topic, payload, mode) {
                 Ok(id) => break id,
-                Err(SendError::Busy) if self.clock.now() < until => {
+                Err(SendError::Busy | SendError::Unavailable | SendError::StoreFull)
+                    if self.clock.now() < until =>
+                {
                     let left = until.since(self.clock.now());
                     self.drive(Some(left), handler)
                         .map_err(|source| BlockingSendError::Drive { id: None, source })?;
@@ -373,7 +377,7 @@ impl Node {
         self.router.addresses(topic)
     }
 
-    /// Has the next [`drive`](Self::drive) look at the directory of a store that several nodes share, instead of within half a second.
+    /// Has the next [`drive`](Self::drive) look at the directory of a store that several nodes share, instead of when that is due.
     pub fn refresh_directory(&mut self) {
         self.router.refresh_directory();
         self.dirty = true;
@@ -410,6 +414,18 @@ impl Node {
     /// What a stored message survives.
     pub fn store_class(&self) -> Class {
         self.router.config().class
+    }
+
+    /// Whether the store is away: it cannot be reached, or does not answer. [`Event::StoreFailed`] has told so, and
+    /// [`Event::StoreRecovered`] tells that it is back; nothing else has to be done for that than to drive the node. Peers stay connected,
+    /// and keep what is for this node.
+    pub const fn is_store_away(&self) -> bool {
+        self.router.is_store_away()
+    }
+
+    /// Why nothing is taken that has to be stored, if nothing is: the store is away, or it has no room.
+    pub const fn store_refusal(&self) -> Option<SendError> {
+        self.router.store_refusal()
     }
 
     /// The store's own words about its latest fault.

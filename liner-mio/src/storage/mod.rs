@@ -1,5 +1,6 @@
 //! Where the router's storage requests are executed: in place, or on one worker thread.
 
+mod desk;
 mod worker;
 
 use std::collections::VecDeque;
@@ -9,14 +10,14 @@ use std::sync::Arc;
 
 use liner_proto::effect::{BatchId, InboxHeld, Loaded, Outcome, StoreFault};
 use liner_proto::router::{DirectoryRows, LoadRequest, Router, StoreRequest};
-use liner_proto::store::{Store, execute, load};
+use liner_proto::store::{Notices, Store, execute, load};
 use liner_proto::wire::batch::NUMBERS_MAX;
 use mio::Waker;
 
 use crate::clock::Clock;
 use crate::error::DriveError;
 use crate::handler::Handed;
-use worker::Worker;
+use worker::{Report, Worker};
 
 /// After so much a turn hands no further frame to the application before it is committed. A frame adds at most as many messages, and
 /// at most a segment or one longer message, so that a crash repeats at most 1,024 messages, and 256 KiB or 128 KiB and a longer
@@ -68,8 +69,17 @@ fn next(router: &mut Router, clock: &Clock) -> Option<Request> {
 enum Done {
     Counted(Result<InboxHeld, StoreFault>),
     Read(Result<Option<DirectoryRows>, StoreFault>),
-    Committed { id: BatchId, outcome: Outcome },
-    Loaded { request: LoadRequest, result: Result<Loaded, StoreFault>, bytes: Vec<u8> },
+    /// Nobody knows yet what became of the commit that was asked for.
+    Unresolved,
+    Committed {
+        id: BatchId,
+        outcome: Outcome,
+    },
+    Loaded {
+        request: LoadRequest,
+        result: Result<Loaded, StoreFault>,
+        bytes: Vec<u8>,
+    },
 }
 
 /// What was done for the store.
@@ -86,8 +96,14 @@ impl Stores {
         Self::new(Executor::InPlace(store))
     }
 
-    pub(crate) fn on_worker(store: Box<dyn Store + Send>, waker: Arc<Waker>) -> io::Result<Self> {
-        Ok(Self::new(Executor::Worker(Worker::start(store, waker)?)))
+    /// With the store's notices, if it has them; `seed` is that of pauses.
+    pub(crate) fn on_worker(
+        store: Box<dyn Store + Send>,
+        notices: Option<Box<dyn Notices + Send>>,
+        seed: [u64; 2],
+        waker: Arc<Waker>,
+    ) -> io::Result<Self> {
+        Ok(Self::new(Executor::Worker(Worker::start(store, notices, seed, waker)?)))
     }
 
     const fn new(executor: Executor) -> Self {
@@ -139,7 +155,7 @@ impl Stores {
     fn settle_on_worker(&mut self, router: &mut Router, clock: &Clock) -> Result<Settled, DriveError> {
         let Executor::Worker(worker) = &mut self.executor else { return Ok(Settled::default()) };
         let mut settled = Settled::default();
-        while let Some((done, said)) = worker.take()? {
+        while let Some(Report { done, said, .. }) = worker.take()? {
             if said.is_some() {
                 self.said = said;
             }
@@ -167,7 +183,7 @@ impl Stores {
                 self.with_worker.push_back((batch.id(), self.handled));
             }
             settled.steps += 1;
-            worker.give(request)?;
+            worker.give(request);
         }
         Ok(settled)
     }
@@ -221,6 +237,7 @@ fn tell(router: &mut Router, clock: &Clock, done: Done) {
     match done {
         Done::Counted(held) => router.handle_inbox(clock.now(), held),
         Done::Read(rows) => router.handle_directory(clock.now(), rows),
+        Done::Unresolved => router.handle_store_away(clock.now()),
         Done::Committed { id, outcome } => router.handle_committed(clock.now(), id, outcome),
         Done::Loaded { request, result, bytes } => {
             router.handle_loaded(clock.now(), &request, result, &bytes);
@@ -236,6 +253,7 @@ impl Done {
             Self::Loaded { result, .. } => matches!(result, Err(_) | Ok(Loaded::Corrupt { .. })),
             Self::Counted(held) => held.is_err(),
             Self::Read(rows) => rows.is_err(),
+            Self::Unresolved => true,
         }
     }
 
@@ -246,9 +264,11 @@ impl Done {
             Self::Loaded { result, .. } => result.err(),
             Self::Counted(held) => held.err(),
             Self::Read(rows) => rows.as_ref().err().copied(),
+            Self::Unresolved => None,
         };
         fault.filter(|fault| {
-            matches!(fault, StoreFault::Unknown | StoreFault::Superseded | StoreFault::Refused)
+            use StoreFault::{Refused, Regressed, Superseded, Unknown};
+            matches!(fault, Unknown | Superseded | Regressed | Refused)
         })
     }
 }

@@ -1,41 +1,68 @@
 //! The one worker thread that a node may have: it executes storage requests in their order.
+//!
+//! A commit whose outcome is not known is resolved before anything else is asked of the store. While there is no request the worker
+//! waits for word that others have changed the directory of a shared store, and reads it then unasked.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use liner_proto::effect::{Outcome, StoreFault};
+use liner_proto::effect::{Batch, Outcome, StoreFault};
+use liner_proto::rng::Rng;
 use liner_proto::router::StoreRequest;
-use liner_proto::store::Store;
+use liner_proto::store::{Notices, Store, apply, resolved};
+use liner_proto::timer::BackOff;
 use mio::Waker;
 
+use super::desk::{Desk, Next};
 use super::{Done, Request, run};
+use crate::clock::Clock;
 use crate::error::DriveError;
 
 /// Requests that may be with the worker. Above what the router gives out at a time, so that handing over never waits.
 const OUTSTANDING_MAX: usize = 16;
 
-/// A request's result, with the store's own words if it failed.
-type Report = (Done, Option<String>);
+/// The longest pause before a store is asked once more what became of a commit, in microseconds.
+const RESOLVE_PAUSE_MAX: u32 = 1_000_000;
+
+/// The loop is told of a commit whose outcome is not known for so long.
+const UNRESOLVED_AFTER: Duration = Duration::from_secs(1);
+
+/// A result that the worker tells.
+pub(super) struct Report {
+    pub(super) done: Done,
+    /// The store's own words, if it failed.
+    pub(super) said: Option<String>,
+    /// It answers a request.
+    is_answer: bool,
+}
 
 /// The loop's side of the worker.
 pub(super) struct Worker {
-    /// Nothing once the worker is to end.
-    requests: Option<SyncSender<Request>>,
+    desk: Arc<Desk>,
     reports: Receiver<Report>,
     thread: Option<JoinHandle<()>>,
     outstanding: usize,
 }
 
 impl Worker {
-    pub(super) fn start(store: Box<dyn Store + Send>, waker: Arc<Waker>) -> io::Result<Self> {
-        let (requests, inbox) = sync_channel(OUTSTANDING_MAX);
+    pub(super) fn start(
+        store: Box<dyn Store + Send>,
+        notices: Option<Box<dyn Notices + Send>>,
+        seed: [u64; 2],
+        waker: Arc<Waker>,
+    ) -> io::Result<Self> {
+        let desk = Arc::new(Desk::new(notices.as_ref().map(|notices| notices.interrupter())));
         let (outbox, reports) = channel();
-        let thread = std::thread::Builder::new()
-            .name("liner-store".to_owned())
-            .spawn(move || work(store, &inbox, outbox, &waker))?;
-        Ok(Self { requests: Some(requests), reports, thread: Some(thread), outstanding: 0 })
+        let (clock, rng) = (Clock::start(), Rng::new(seed));
+        let at = Arc::clone(&desk);
+        let thread = std::thread::Builder::new().name("liner-store".to_owned()).spawn(move || {
+            let alarm = Alarm { waker: &waker, reports: Some(outbox) };
+            Work { store, notices, desk: &at, alarm, clock, rng, failed: None }.run();
+        })?;
+        Ok(Self { desk, reports, thread: Some(thread), outstanding: 0 })
     }
 
     /// Requests that are not answered yet.
@@ -49,18 +76,16 @@ impl Worker {
     }
 
     /// Hands a request over. Only if there [is room](Self::has_room).
-    pub(super) fn give(&mut self, request: Request) -> Result<(), DriveError> {
-        let requests = self.requests.as_ref().ok_or(DriveError::StoreWorkerGone)?;
-        requests.try_send(request).map_err(|_| DriveError::StoreWorkerGone)?;
+    pub(super) fn give(&mut self, request: Request) {
+        self.desk.put(request);
         self.outstanding += 1;
-        Ok(())
     }
 
     /// The next result, if there is one.
     pub(super) fn take(&mut self) -> Result<Option<Report>, DriveError> {
         match self.reports.try_recv() {
             Ok(report) => {
-                self.outstanding -= 1;
+                self.outstanding -= usize::from(report.is_answer);
                 Ok(Some(report))
             }
             Err(TryRecvError::Empty) => Ok(None),
@@ -72,7 +97,7 @@ impl Worker {
 impl Drop for Worker {
     /// Waits for what was handed over, so that the store is closed when the node is gone.
     fn drop(&mut self) {
-        self.requests = None;
+        self.desk.end();
         if let Some(thread) = self.thread.take() {
             // Its panic was already told as `StoreWorkerGone`.
             let _ = thread.join();
@@ -86,6 +111,14 @@ struct Alarm<'w> {
     reports: Option<Sender<Report>>,
 }
 
+impl Alarm<'_> {
+    /// Says whether anybody is there to hear it.
+    fn report(&self, report: Report) -> bool {
+        let is_heard = self.reports.as_ref().is_some_and(|reports| reports.send(report).is_ok());
+        is_heard && self.waker.wake().is_ok()
+    }
+}
+
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         // The loop finds the channel closed only if that happens first.
@@ -94,37 +127,90 @@ impl Drop for Alarm<'_> {
     }
 }
 
-fn work(
-    mut store: Box<dyn Store + Send>,
-    requests: &Receiver<Request>,
-    reports: Sender<Report>,
-    waker: &Waker,
-) {
-    let alarm = Alarm { waker, reports: Some(reports) };
-    // The generation of the latest batch that failed: what follows in it is void.
-    let mut failed: Option<(u64, StoreFault)> = None;
-    while let Ok(request) = requests.recv() {
-        let generation = match &request {
-            Request::Store(StoreRequest::Commit(batch)) => Some(batch.generation()),
-            Request::Store(StoreRequest::Load(_)) | Request::CountInbox | Request::ReadDirectory => None,
-        };
-        let done = match (request, failed) {
-            (Request::Store(StoreRequest::Commit(batch)), Some((void, fault)))
-                if batch.generation() == void =>
-            {
-                Done::Committed { id: batch.id(), outcome: Outcome { groups: 0, fault: Some(fault) } }
+/// What runs on the worker's thread.
+struct Work<'w> {
+    /// Dropped before the loop is told that the worker is gone.
+    store: Box<dyn Store + Send>,
+    notices: Option<Box<dyn Notices + Send>>,
+    desk: &'w Desk,
+    alarm: Alarm<'w>,
+    clock: Clock,
+    rng: Rng,
+    /// The generation of the latest batch that failed: what follows in it is void.
+    failed: Option<(u64, StoreFault)>,
+}
+
+impl Work<'_> {
+    fn run(mut self) {
+        while self.step().is_some() {}
+    }
+
+    /// Nothing once the worker is to end.
+    fn step(&mut self) -> Option<()> {
+        match self.desk.next(&self.clock) {
+            Next::Request(Request::Store(StoreRequest::Commit(batch))) => {
+                let outcome = self.commit(&batch)?;
+                self.tell(Done::Committed { id: batch.id(), outcome }, true)
             }
-            (request, _) => run(&mut *store, request),
-        };
-        if let (Done::Committed { outcome: Outcome { fault: Some(fault), .. }, .. }, Some(generation)) =
-            (&done, generation)
-        {
-            failed = Some((generation, *fault));
+            Next::Request(request) => {
+                let done = run(&mut *self.store, request);
+                self.tell(done, true)
+            }
+            Next::Listen(patience) => {
+                let is_news = self.notices.as_mut().is_some_and(|notices| notices.wait(patience));
+                self.desk.note_heard(&self.clock, is_news);
+                Some(())
+            }
+            Next::Look => {
+                let done = Done::Read(self.store.directory());
+                self.tell(done, false)
+            }
+            Next::End => None,
         }
-        let said = if done.failed() { store.last_error().map(str::to_owned) } else { None };
-        let Some(reports) = &alarm.reports else { return };
-        if reports.send((done, said)).is_err() || waker.wake().is_err() {
-            return;
+    }
+
+    fn tell(&self, done: Done, is_answer: bool) -> Option<()> {
+        let said = if done.failed() { self.store.last_error().map(str::to_owned) } else { None };
+        self.alarm.report(Report { done, said, is_answer }).then_some(())
+    }
+
+    /// Executes a batch; nothing if its outcome is not known when the node ends.
+    fn commit(&mut self, batch: &Batch) -> Option<Outcome> {
+        let generation = batch.generation();
+        if let Some((_, fault)) = self.failed.filter(|(void, _)| *void == generation) {
+            return Some(Outcome { groups: 0, fault: Some(fault) });
+        }
+        let applied = apply(&mut *self.store, batch);
+        let outcome = if applied.groups == 0 {
+            applied
+        } else {
+            let ended = match self.store.commit() {
+                Err(StoreFault::Unknown) => self.resolve()?,
+                known => known,
+            };
+            applied.ended(ended)
+        };
+        self.failed = outcome.fault.map(|fault| (generation, fault)).or(self.failed);
+        Some(outcome)
+    }
+
+    /// Asks what became of a commit until that is known; nothing if the node ends first.
+    fn resolve(&mut self) -> Option<Result<(), StoreFault>> {
+        let begun = self.clock.now();
+        let (mut back_off, mut is_told) = (BackOff::new(begun), false);
+        loop {
+            if let Some(known) = resolved(self.store.resolve()) {
+                return Some(known);
+            }
+            let now = self.clock.now();
+            if !is_told && now.since(begun) >= UNRESOLVED_AFTER {
+                is_told = true;
+                self.tell(Done::Unresolved, false)?;
+            }
+            let again = back_off.fail(now, RESOLVE_PAUSE_MAX, &mut self.rng);
+            if !self.desk.pause(&self.clock, again) {
+                return None;
+            }
         }
     }
 }

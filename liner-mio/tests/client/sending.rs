@@ -171,18 +171,26 @@ fn what_was_sent_before_an_error_is_stored_when_the_error_is_told() {
     let huge = vec![1; 1024 * 1024 + 1];
     let payloads: [&[u8]; 2] = [b"a", &huge];
     let options = SendOptions::new(Mode::One);
+    switch.is_full.store(true, Ordering::Relaxed);
     switch.fails.store(u32::MAX, Ordering::Relaxed);
     let sent = one.send_many("t", payloads, options);
     // How many are queued is told, as the others were not.
     assert!(matches!(sent, Err(ClientSendError::Unknown { sent: 1, .. })), "{sent:?}");
-    one.post("t", b"b", options).unwrap();
-    one.post("t", &huge, options).unwrap();
+    // Nothing more is taken by a store that has no room.
+    assert_eq!(one.post("t", b"b", options), Err(ClientSendError::Full { sent: 0 }));
+    assert_eq!(one.send("t", b"b", options), Err(ClientSendError::Full { sent: 0 }));
     for _ in 0..2 {
         let flushed = one.flush();
         assert!(matches!(flushed, Err(ClientSendError::Unknown { sent: 0, .. })), "{flushed:?}");
     }
     switch.fails.store(0, Ordering::Relaxed);
     one.set_patience(PATIENCE);
+    // Each waits for as long as the run has patience, which may be less than the store's next try is away.
+    let tries = (0..100)
+        .map(|_| one.send("t", b"b", options))
+        .find(|sent| *sent != Err(ClientSendError::Full { sent: 0 }));
+    assert!(matches!(tries, Some(Ok(_))), "{tries:?}");
+    one.post("t", &huge, options).unwrap();
     let told = one.stop();
     let refused = matches!(&told, Err(ClientStopError::Posted(ClientSendError::Refused { .. })));
     assert!(refused, "what no flush has told: {told:?}");
@@ -319,6 +327,10 @@ fn m12_what_the_store_does_not_take_is_kept_and_told() {
     two.set_patience(Duration::from_millis(200));
     let news = statuses(&two);
     let _answers = run(&two);
+    two.send_to("to-one", b"w", KEPT).unwrap();
+    assert!(two.wait_until_acknowledged(PATIENCE).unwrap());
+    assert_eq!(next(&told).2, b"w");
+    // Nothing else has to be stored.
     switch.fails.store(u32::MAX, Ordering::Relaxed);
     let sent = two.send_to("to-one", b"x", KEPT);
     assert!(matches!(sent, Err(ClientSendError::Unknown { .. })), "{sent:?}");

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "so a test ends")]
 #![expect(clippy::disallowed_methods, reason = "a test that waits in vain has to end")]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -139,6 +139,8 @@ pub(crate) struct Faulty {
 pub(crate) struct Switch {
     /// So many commits fail from now on.
     pub(crate) fails: AtomicU32,
+    /// Those say that there is no room, and not that it is away.
+    pub(crate) is_full: AtomicBool,
     /// Whether commits succeed and then say that nobody knows.
     pub(crate) unknown: AtomicU32,
     /// While somebody holds it, commits wait.
@@ -168,7 +170,8 @@ impl Store for Faulty {
         assert!(self.switch.panics.load(Ordering::Relaxed) == 0, "the store was told to panic");
         if self.switch.fails.load(Ordering::Relaxed) > 0 {
             self.switch.fails.fetch_sub(1, Ordering::Relaxed);
-            return Err(StoreFault::Unavailable);
+            let is_full = self.switch.is_full.load(Ordering::Relaxed);
+            return Err(if is_full { StoreFault::Full } else { StoreFault::Unavailable });
         }
         self.inner.apply(group)
     }

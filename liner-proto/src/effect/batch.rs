@@ -22,6 +22,16 @@ pub struct Outcome {
     pub fault: Option<super::StoreFault>,
 }
 
+impl Outcome {
+    /// What has become of the groups that were [applied](crate::store::apply), once their commit has ended.
+    pub const fn ended(self, commit: Result<(), super::StoreFault>) -> Self {
+        match commit {
+            Ok(()) => self,
+            Err(fault) => Self { groups: 0, fault: Some(fault) },
+        }
+    }
+}
+
 /// Atomic groups of store requests, in the order in which they must be executed.
 ///
 /// It owns its bytes, so it can be executed in place or travel to a worker thread.

@@ -1,7 +1,7 @@
 //! The directory of a store that several nodes share: each writes its own rows there, and looks for those of others now and then.
 //!
-//! A row of the store is what its node has said itself, and is believed as that. It needs no lease: whether a node is up is
-//! found by dialling it. A row that comes is dialled at once, so that two nodes that share a store find each other without having
+//! A row of the store is what its node has said itself, and is believed as that. Whether a node is up is found by dialling it; a store
+//! that knows of leases gives a [hint](super::standing). A row that comes is dialled at once, so that two nodes that share a store find each other without having
 //! been told of each other; one that goes while its node is not connected is gone.
 
 use alloc::boxed::Box;
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use super::event::Event;
 use super::storage::Staged;
 use super::topics::Row;
-use super::{PeerId, Router, TopicId, directory};
+use super::{PeerId, Router, Standing, TopicId, directory};
 use crate::effect::StoreFault;
 use crate::time::Instant;
 use crate::timer::{Deadline, Wakeup};
@@ -27,6 +27,8 @@ type Place = (Box<str>, Box<str>);
 pub(super) struct Catalog {
     /// The rows of others, with the names in them.
     rows: BTreeMap<Place, Box<str>>,
+    /// What it said of leases.
+    standings: BTreeMap<Box<str>, Standing>,
     /// The node's own rows there, those of earlier lives among them.
     own: BTreeSet<Place>,
     /// The version of the node's own rows that is there, or on its way.
@@ -42,16 +44,15 @@ pub struct DirectoryRows {
     standings: BTreeMap<Box<str>, Standing>,
 }
 
-/// Whether a node of a shared directory runs, as its lease says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
-    /// Its lease runs.
-    Up,
-    /// Its lease is over, or was given up.
-    Away,
-    /// It has none: its rows were written by hand, or by another program.
-    #[default]
-    Unleased,
+impl Catalog {
+    pub(super) const fn is_asked(&self) -> bool {
+        self.is_asked
+    }
+
+    /// What it says of a node's lease.
+    pub(super) fn standing(&self, name: &str) -> Standing {
+        self.standings.get(name).copied().unwrap_or_default()
+    }
 }
 
 impl DirectoryRows {
@@ -64,9 +65,14 @@ impl DirectoryRows {
 
     /// Takes what the store knows of a node's lease. Without a word it has none.
     pub fn set_standing(&mut self, name: &str, standing: Standing) {
-        if self.standings.len() < ROWS_MAX {
+        if standing != Standing::Unleased && self.standings.len() < ROWS_MAX {
             self.standings.insert(name.into(), standing);
         }
+    }
+
+    /// What the store knows of a node's lease.
+    pub fn standing(&self, name: &str) -> Standing {
+        self.standings.get(name).copied().unwrap_or_default()
     }
 }
 
@@ -94,6 +100,7 @@ impl Router {
         }
         self.catalog.is_asked = true;
         self.catalog.due = self.now + pause;
+        self.note_asked(true);
         true
     }
 
@@ -138,14 +145,17 @@ impl Router {
         self.catalog.own_version = self.rows_version;
     }
 
-    /// The store has told its directory: nothing if that has not changed since the node asked last.
+    /// The store has told its directory, because it was asked or because word has come that others have changed it: nothing if that is
+    /// as it was when it was told last.
     pub fn handle_directory(&mut self, now: Instant, told: Result<Option<DirectoryRows>, StoreFault>) {
         self.tick(now);
         self.catalog.is_asked = false;
+        self.note_answered();
         // What cannot be read now is asked for again.
-        let Ok(Some(DirectoryRows { mut rows, standings: _ })) = told else { return };
+        let Ok(Some(DirectoryRows { mut rows, standings })) = told else { return };
         self.miss_own_rows(&rows);
         rows.retain(|_, name| **name != *self.config.name);
+        let standings_before = core::mem::replace(&mut self.catalog.standings, standings);
         let before = core::mem::take(&mut self.catalog.rows);
         let mut ended = BTreeSet::new();
         for (place, name) in before.iter().filter(|(place, name)| rows.get(*place) != Some(*name)) {
@@ -161,6 +171,11 @@ impl Router {
             }
         }
         self.catalog.rows = rows;
+        let mut begun = self.catalog.standings.clone();
+        begun.retain(|name, standing| {
+            *standing == Standing::Up && standings_before.get(name) != Some(standing)
+        });
+        begun.keys().for_each(|name| self.handle_lease_begun(name));
     }
 
     /// An own row that somebody has taken out is written again; one that is on its way to the store is not there yet. Where another node's
@@ -224,6 +239,10 @@ impl Router {
         self.handle_met(peer);
         self.note_change(peer);
         self.seek(peer);
+        if self.peers.get(peer.0).is_some_and(|state| !state.durable && state.lease.is_none()) {
+            // Whoever has written the row may be gone with it.
+            self.set_lease(peer);
+        }
     }
 
     /// A row is not there any more. A node that is connected speaks for itself.

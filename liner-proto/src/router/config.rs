@@ -84,6 +84,8 @@ pub struct NodeConfig {
     /// How often a directory is looked at that other nodes share, for those that have come or gone; never without it. The node's own
     /// rows are written there.
     pub catalog: Option<Duration>,
+    /// How long the store may leave unanswered what it was asked before it counts as away.
+    pub store_patience: Duration,
     /// How long a subscriber without a name may be away before it is gone.
     pub lease: Duration,
     /// Whether a peer's acknowledgements are taken although they stand for less than this node's class.
@@ -128,6 +130,7 @@ impl NodeConfig {
             mesh_max: 64,
             heard_max: 1024,
             catalog: None,
+            store_patience: Duration::from_secs(3),
             lease: Duration::from_secs(15),
             accept_weak_acks: false,
             in_doubt: InDoubtPolicy::default(),

@@ -4,7 +4,6 @@ use alloc::vec::Vec;
 
 use super::event::Event;
 use super::outbox::Key;
-use super::topics::Row;
 use super::{DialId, OutboxId, PeerId, Router, SendError, TopicId};
 use crate::delivery::{Next, PushError};
 use crate::effect::{DeadReason, GapReason};
@@ -229,24 +228,6 @@ impl Router {
         match error {
             PushError::Full => SendError::Busy,
             PushError::TooLarge => SendError::TooLarge { max: self.payload_max() },
-        }
-    }
-
-    /// The subscriber whose turn it is: among those that are up, else among those that are away.
-    fn pick(&mut self, topic: TopicId, except: Option<PeerId>) -> Option<PeerId> {
-        let turn = self.topics.next_turn(topic);
-        let peers = &self.peers;
-        let lives = |conn| self.conns.get(conn).is_some_and(|conn| !conn.session.is_ending());
-        let is_up = |peer: PeerId| peers.get(peer.0).and_then(|peer| peer.conn).is_some_and(lives);
-        // What this node takes over goes to those that have told it themselves that they take it.
-        let may = |row: &&Row| Some(row.peer) != except && (except.is_none() || !row.heard);
-        let rows = || self.topics.rows(topic).iter().filter(may).map(|row| row.peer);
-        let up = rows().filter(|peer| is_up(*peer)).count();
-        if up > 0 {
-            rows().filter(|peer| is_up(*peer)).nth(turn % up)
-        } else {
-            let away = rows().count();
-            rows().nth(turn.checked_rem(away)?)
         }
     }
 

@@ -294,6 +294,17 @@ impl Dials {
         }
     }
 
+    /// A node that was away runs, as somebody says: wherever it is looked for, or was found, it is dialled now.
+    pub(super) fn hasten(&mut self, peer: PeerId, now: Instant) {
+        for target in self.targets.iter_mut().filter(|target| target.peer == Some(peer)) {
+            target.back_off.reset(now);
+            target.in_vain = false;
+            if let State::Waiting(at) = &mut target.state {
+                *at = now;
+            }
+        }
+    }
+
     /// For how long an address is not dialled that is due, if that is so: its node is connected by another one, or about to be.
     fn pause(&self, index: usize, now: Instant, is_up: impl Fn(PeerId) -> bool) -> Option<Duration> {
         let peer = self.targets.get(index)?.peer?;
@@ -442,6 +453,7 @@ impl Router {
 
     /// A dial, or what came of it, has ended without a session.
     pub(super) fn handle_lost_dial(&mut self, id: DialId) {
+        self.note_missed(id);
         let Some(peer) = self.dials.sought(id) else {
             // Whoever was there may be elsewhere by now.
             return self.dials.peer(id).into_iter().for_each(|peer| self.seek(peer));

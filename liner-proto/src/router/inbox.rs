@@ -199,6 +199,11 @@ impl Inbox {
         self.lines.values_mut().for_each(|line| line.asked = 0);
     }
 
+    /// Whether the store was asked what it has.
+    pub(super) const fn is_asked(&self) -> bool {
+        self.counting
+    }
+
     /// When the store is to be asked what it has.
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let waits = !self.counting && self.asked.messages == 0 && self.is_blocked();
@@ -283,6 +288,7 @@ impl Router {
             return false;
         }
         inbox.counting = true;
+        self.note_asked(true);
         true
     }
 
@@ -290,8 +296,9 @@ impl Router {
     pub fn handle_inbox(&mut self, now: Instant, held: Result<InboxHeld, StoreFault>) {
         self.tick(now);
         let Some(quota) = self.config.inbox else { return };
+        self.inbox_lines.counting = false;
+        self.note_answered();
         let inbox = &mut self.inbox_lines;
-        inbox.counting = false;
         inbox.count_at = Some(self.now + COUNT_EVERY);
         let Ok(held) = held else { return };
         inbox.held = held;

@@ -10,7 +10,7 @@ use super::event::Event;
 use super::forget::Forgetting;
 use super::outbox::Opened;
 use super::storage::Staged;
-use super::{OutboxId, PeerId, Router, TopicId};
+use super::{OutboxId, PeerId, Router, Standing, TopicId};
 use crate::timer::{Deadline, Wakeup};
 
 impl Router {
@@ -61,8 +61,8 @@ impl Router {
             let is_given_up = state.subscribed && !state.durable;
             self.end_lessons(peer);
             self.untell(peer);
-            if self.is_heard_of(peer) {
-                // Others are connected to it.
+            if self.is_heard_of(peer) || (is_given_up && self.standing_of(peer) == Standing::Up) {
+                // Others are connected to it, or its lease runs.
                 self.set_lease(peer);
             } else if is_given_up {
                 self.depart(peer);

@@ -81,6 +81,11 @@ impl Loads {
         self.failing.retain(|failing| !is_done(failing.outbox));
     }
 
+    /// Whether anything is being read.
+    pub(super) const fn are_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
     pub(super) const fn are_failing(&self) -> bool {
         !self.failing.is_empty()
     }
@@ -128,6 +133,7 @@ impl Router {
         self.tick(now);
         let Some(at) = self.storage.loads.asked.iter().position(|(id, _)| *id == request.id) else { return };
         let (_, outbox_id) = self.storage.loads.asked.swap_remove(at);
+        self.note_answered();
         let Some(outbox) = self.outboxes.get_mut(outbox_id.0) else { return };
         if !outbox.out.is_loading() {
             // A new epoch has begun since: the numbers are of the old one.

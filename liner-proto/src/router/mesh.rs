@@ -32,6 +32,8 @@ pub(super) struct Whereabouts {
     is_met: bool,
     /// It was learned of in this life: it is dialled although nothing is queued for it.
     is_fresh: bool,
+    /// It was dialled in vain since it was met, or since its lease has begun.
+    pub(super) is_missed: bool,
     /// By which it is dialled, if it is.
     dial: Option<DialId>,
     /// Those who say something of it that counts.
@@ -374,8 +376,8 @@ impl Router {
     /// A session has begun.
     pub(super) fn handle_met(&mut self, peer: PeerId) {
         if let Some(state) = self.peers.get_mut(peer.0) {
-            state.whereabouts.is_met = true;
-            state.whereabouts.is_fresh = true;
+            let whereabouts = &mut state.whereabouts;
+            (whereabouts.is_met, whereabouts.is_fresh, whereabouts.is_missed) = (true, true, false);
         }
     }
 

@@ -13,6 +13,7 @@
 //! does not matter for what is promised: an acknowledgement that has to wait for a commit is held back in here. Outputs
 //! are derived from state, so a sink that was full is simply asked again when it has room.
 
+mod absence;
 mod admission;
 mod catalog;
 mod config;
@@ -48,6 +49,7 @@ mod receivers;
 mod rival;
 mod shut;
 mod slots;
+mod standing;
 mod storage;
 mod sweep;
 mod tally;
@@ -59,7 +61,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 pub use admission::Source;
-pub use catalog::{DirectoryRows, Standing};
+pub use catalog::DirectoryRows;
 pub use config::{NAME_BYTES_MAX, NodeConfig};
 pub use conn::{Framing, Transmit};
 pub use dial::{Dial, DialId};
@@ -71,6 +73,7 @@ pub use looking::{Address, QueuedFor};
 pub use options::SendOptions;
 pub use quota::{QueuePolicy, QueueRule, QueueRules, Quota};
 pub use receipts::{PutAsideError, Receipt, Settle};
+pub use standing::Standing;
 pub use storage::StoreRequest;
 
 use crate::config::HEAD_BYTES_MAX;
@@ -120,6 +123,13 @@ pub enum SendError {
     /// as may be, and somebody has to take it first.
     #[error("the queue is full: try again after some of its messages are stored, or taken")]
     Busy,
+    /// The store is away: it cannot be reached, or does not answer. What is to be stored is not taken before it is back, which
+    /// [`Event::StoreRecovered`] tells.
+    #[error("the store is unavailable: drive the node, then try again")]
+    Unavailable,
+    /// The store has no room. What is to be stored is not taken before it has stored what waits for that.
+    #[error("the store is full: make room for it, or wait until some of its messages are acknowledged")]
+    StoreFull,
     /// Nobody has subscribed to the topic, and the next hop keeps no more of it.
     #[error(
         "nobody has subscribed to the topic, and the gateway keeps no more of it: try again once somebody has"
@@ -461,6 +471,9 @@ impl Router {
             self.send_loose(topic, &header, payload, None, options.to_one);
             return Ok(self.sends);
         }
+        if let Some(refusal) = self.store_refusal().filter(|_| self.config.send_mode == SendMode::Stored) {
+            return Err(refusal);
+        }
         self.route_own(topic, &header, payload)?;
         self.sends.0 += 1;
         Ok(self.sends)
@@ -520,7 +533,7 @@ impl Router {
         let dials = self.dial_deadline().filter(|_| !self.closing && self.config.dials);
         let waits = self.write_behind_deadline();
         let store = earlier(earlier(waits, self.storage.retry_deadline()), self.inbox_lines.deadline());
-        let store = earlier(store, self.catalog_deadline());
+        let store = earlier(earlier(store, self.catalog_deadline()), self.silence_deadline());
         let rest = earlier(self.lease_deadline(), earlier(self.tally.deadline(), self.strangers.deadline()));
         let rest = earlier(rest, self.telling.deadline());
         earlier(earlier(conns, dials), earlier(store, rest))
@@ -534,6 +547,7 @@ impl Router {
         self.check_leases();
         self.check_telling();
         self.retry_store();
+        self.check_silence();
         self.check_all_written();
         self.tell_losses();
         self.events.extend(self.strangers.told(self.now));

@@ -3,6 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::absence::Absence;
 use super::dead::topics_of;
 use super::event::Event;
 use super::inbox::Asked;
@@ -92,13 +93,19 @@ pub(super) struct Storage {
     pub(super) put_aside: u64,
     retry_at: Option<Instant>,
     failed: bool,
-    told_failed: bool,
+    pub(super) told_failed: bool,
+    pub(super) absence: Absence,
 }
 
 impl Storage {
     pub(super) fn retry_deadline(&self) -> Option<Deadline> {
         let loads = self.loads.retry_at();
         self.retry_at.into_iter().chain(loads).min().map(|at| (at, Wakeup::StoreRetry))
+    }
+
+    /// Whether the store has failed at nothing that it has not done since.
+    pub(super) const fn works(&self) -> bool {
+        !self.failed && !self.absence.is_silent() && !self.loads.are_failing()
     }
 
     /// Whether no batch is with the store.
@@ -156,8 +163,14 @@ impl Router {
         self.retry_store();
         self.write_own_rows();
         // What has to be read for one queue must not keep the others from being stored.
-        let commit = if self.storage.retry_at.is_none() { self.next_commit() } else { None };
-        commit.map(StoreRequest::Commit).or_else(|| self.next_load().map(StoreRequest::Load))
+        let may_commit = self.storage.retry_at.is_none();
+        let commit = if may_commit { self.next_commit() } else { None };
+        if may_commit && commit.is_none() && self.storage.is_settled() {
+            self.storage.absence.handle_nothing_owed();
+        }
+        let request = commit.map(StoreRequest::Commit).or_else(|| self.next_load().map(StoreRequest::Load));
+        self.note_asked(request.is_some());
+        request
     }
 
     fn next_commit(&mut self) -> Option<Batch> {
@@ -181,22 +194,6 @@ impl Router {
                 self.tell_recovered();
             }
             self.list_conn_of(id);
-        }
-    }
-
-    /// The store has failed. That is told once, until everything that it failed at has succeeded.
-    pub(super) fn tell_failed(&mut self, fault: StoreFault) {
-        if !core::mem::replace(&mut self.storage.told_failed, true) {
-            self.events.push(Event::StoreFailed(fault));
-        }
-    }
-
-    pub(super) fn tell_recovered(&mut self) {
-        let outboxes = &self.outboxes;
-        self.storage.loads.forget(|id| outboxes.get(id.0).is_none_or(|outbox| outbox.out.queued() == 0));
-        let works = !self.storage.failed && !self.storage.loads.are_failing();
-        if works && core::mem::take(&mut self.storage.told_failed) {
-            self.events.push(Event::StoreRecovered);
         }
     }
 
@@ -470,9 +467,12 @@ impl Router {
             self.complete(flight, groups);
         }
         if let Some(fault) = outcome.fault {
-            return self.void(fault);
+            self.void(fault);
+            return self.note_answered();
         }
         self.storage.failed = false;
+        self.storage.absence.handle_committed(done.iter().any(|flight| flight.data.is_some()));
+        self.note_answered();
         if self.storage.told_failed {
             self.tell_recovered();
         }
@@ -560,6 +560,7 @@ impl Router {
         self.storage.staged_asked = 0;
         self.storage.retry_at = Some(self.now + self.config.timing.store_retry);
         self.storage.failed = true;
+        self.storage.absence.handle_failed(fault);
         self.tell_failed(fault);
     }
 

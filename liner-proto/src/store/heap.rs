@@ -5,9 +5,9 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::Store;
 use super::head::Head;
 use super::run::{Copied, Measure, Walk, copy_above, measure};
+use super::{Capabilities, Store};
 use crate::effect::{DeadReason, InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use crate::id::{Class, Epoch};
 
@@ -220,6 +220,10 @@ impl Store for HeapStore {
 
     fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault> {
         Ok(self.state.queue(queue).map_or(Loaded::Nothing, |held| held.load(after, into)))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { inbox: self.state.deliveries.is_some(), ..Capabilities::NONE }
     }
 
     fn inbox(&mut self) -> Result<Option<InboxHeld>, StoreFault> {

@@ -26,7 +26,7 @@ use crate::id::Class;
 ///   is read. What fails is reported as [`Loaded::Corrupt`], never handed out and never silently skipped.
 /// * **The inbox** is a queue from which the application takes by means of its own, in whatever order of calls: what a `Deliver` put there
 ///   is there once, behind all that was there before, and nothing but the application takes it out. A store that keeps none refuses
-///   `Deliver`, and says so in [`inbox`](Self::inbox).
+///   `Deliver`, and says so in its [`capabilities`](Self::capabilities).
 /// * **No panic** on whatever it finds in the file or hears from the server.
 pub trait Store {
     /// What a committed record survives: found out, not wished for.
@@ -56,7 +56,8 @@ pub trait Store {
     ///
     /// # Errors
     /// [`StoreFault::Unavailable`] if that cannot be said yet: ask again. [`StoreFault::Unknown`] if it never will. After any other
-    /// fault nothing of the turn remains.
+    /// fault nothing of the turn remains: [`StoreFault::Refused`] if there is no other reason than that the commit did not come to pass.
+    /// What was asked for is asked for again then.
     fn resolve(&mut self) -> Result<(), StoreFault> {
         Err(StoreFault::Unknown)
     }
@@ -77,13 +78,14 @@ pub trait Store {
         Ok(None)
     }
 
-    /// Whether nodes of other processes may use the same store, and are found by its directory.
-    fn is_shared(&self) -> bool {
-        false
+    /// What it can do besides keeping queues. The same at all times.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::NONE
     }
 
-    /// The directory's rows, with what was applied; nothing if they are the same as when this was asked last, or if nobody shares the
-    /// store. A store with leases renews the node's own one on this occasion, when a third of [`LEASE`] has passed.
+    /// The directory's rows, with what was applied and with the standing of their nodes; nothing if all that is the same as when this
+    /// was asked last, or if nobody shares the store. A store whose leases have to be renewed renews the node's own one on this
+    /// occasion, when a third of [`LEASE`] has passed.
     ///
     /// # Errors
     /// [`StoreFault::Unavailable`] or [`StoreFault::Corrupt`].
@@ -104,6 +106,29 @@ pub trait Store {
     fn last_error(&self) -> Option<&str> {
         None
     }
+}
+
+/// What a store can do besides keeping queues: declared, so that nobody has to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Nodes of other processes may use the same store, and are found by its [directory](Store::directory).
+    pub shared: bool,
+    /// It keeps an [inbox](Store::inbox).
+    pub inbox: bool,
+    /// Its directory tells whether a node runs ([`Standing`](crate::router::Standing)).
+    pub leases: bool,
+    /// How often a shared directory is worth a look where no [notices](Store::notices) come.
+    pub directory_every: core::time::Duration,
+}
+
+impl Capabilities {
+    /// Those of a store that one node has for itself.
+    pub const NONE: Self = Self {
+        shared: false,
+        inbox: false,
+        leases: false,
+        directory_every: core::time::Duration::from_millis(500),
+    };
 }
 
 /// How long a row of a shared directory counts as up after its node was last heard of. A node that runs renews it in time.
@@ -146,21 +171,41 @@ pub fn load<S: Store + ?Sized>(
     (loaded, bytes)
 }
 
-/// Executes a batch on a store, as a shell does in place or on its worker.
+/// Applies a batch's groups, as many as succeed. They count after a [commit](Store::commit), as [`Outcome::ended`] says.
 ///
-/// Every group that was applied is committed, also when a later one failed.
+/// [`Outcome::ended`]: crate::effect::Outcome::ended
 #[cfg(feature = "alloc")]
-pub fn execute<S: Store + ?Sized>(store: &mut S, batch: &crate::effect::Batch) -> crate::effect::Outcome {
-    use crate::effect::Outcome;
+pub fn apply<S: Store + ?Sized>(store: &mut S, batch: &crate::effect::Batch) -> crate::effect::Outcome {
     let (groups, fault) = match batch.try_each_group(|group| store.apply(group)) {
         Ok(()) => (batch.groups_len(), None),
         Err((index, fault)) => (index, Some(fault)),
     };
-    if groups == 0 {
-        return Outcome { groups, fault };
+    crate::effect::Outcome { groups, fault }
+}
+
+/// What has become of a commit, as [`Store::resolve`] says; nothing if that cannot be said yet.
+pub const fn resolved(answer: Result<(), StoreFault>) -> Option<Result<(), StoreFault>> {
+    match answer {
+        Err(StoreFault::Unavailable) => None,
+        // As if the store had been away.
+        Err(StoreFault::Refused) => Some(Err(StoreFault::Unavailable)),
+        known => Some(known),
     }
-    match store.commit() {
-        Ok(()) => Outcome { groups, fault },
-        Err(fault) => Outcome { groups: 0, fault: Some(fault) },
+}
+
+/// Executes a batch on a store, as a shell does in place: it cannot wait for a store that is away.
+///
+/// Every group that was applied is committed, also when a later one failed. What became of a commit that nobody knows the outcome of
+/// is asked once.
+#[cfg(feature = "alloc")]
+pub fn execute<S: Store + ?Sized>(store: &mut S, batch: &crate::effect::Batch) -> crate::effect::Outcome {
+    let applied = apply(store, batch);
+    if applied.groups == 0 {
+        return applied;
     }
+    let ended = match store.commit() {
+        Err(StoreFault::Unknown) => resolved(store.resolve()).unwrap_or(Err(StoreFault::Unknown)),
+        known => known,
+    };
+    applied.ended(ended)
 }

@@ -187,6 +187,7 @@ impl<'a> Topics<'a> {
                 of(&self.crc, numbers),
             ];
             steps.push(link.step(sql::TOPICS, values));
+            steps.push(link.step(sql::COUNT_TOPICS, [of(&self.composite, Type::TEXT_ARRAY)]));
         }
     }
 }

@@ -61,6 +61,22 @@ pub enum OpenError {
         /// What the server says.
         words: String,
     },
+    /// There is no such role.
+    #[error("{words}: create it (CREATE ROLE … LOGIN), or name another user in the URL")]
+    NoRole {
+        /// What the server says.
+        words: String,
+    },
+    /// The other nodes of this process have all connections that the URL allows.
+    #[error(
+        "all {most} connections of this process were in use for {waited_ms} ms: raise max_connections or acquire_timeout"
+    )]
+    Busy {
+        /// `max_connections`.
+        most: u32,
+        /// `acquire_timeout`.
+        waited_ms: u128,
+    },
     /// There is no such database.
     #[error("{words}: create it (CREATE DATABASE), or name another one in the URL")]
     NoDatabase {
@@ -69,9 +85,11 @@ pub enum OpenError {
     },
     /// The role may not do what it has to.
     #[error(
-        "{words}: run the script of permissions (`liner_store_postgres::GRANTS`), or open the store once as the owner of the schema"
+        "{words}: {grant} (the script of permissions, `liner_store_postgres::GRANTS`, has all of them), or open the store once as the owner of the schema"
     )]
     Permission {
+        /// The statement that gives the permission.
+        grant: String,
         /// What the server says.
         words: String,
     },
@@ -201,6 +219,24 @@ pub(crate) fn words(error: &tokio_postgres::Error) -> String {
         let _ = write!(words, "; {more}");
     }
     words
+}
+
+/// The statement that gives what the server wants.
+pub(crate) fn grant(error: &tokio_postgres::Error) -> String {
+    let message = error.as_db_error().map(|error| error.message()).unwrap_or_default();
+    let (object, kind) = message.split_once("permission denied for ").map_or(("", ""), |(_, object)| {
+        let (kind, name) = object.split_once(' ').unwrap_or(("", object));
+        (name, kind)
+    });
+    match kind {
+        "database" => format!("GRANT CONNECT ON DATABASE {object} TO ROLE"),
+        "schema" => format!("GRANT USAGE, CREATE ON SCHEMA {object} TO ROLE"),
+        "table" => format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {object} TO ROLE"),
+        "sequence" => format!("GRANT USAGE ON SEQUENCE {object} TO ROLE"),
+        "function" => format!("GRANT EXECUTE ON FUNCTION {object} TO ROLE"),
+        // In another language, or of another kind.
+        _ => "GRANT what is missing".to_owned(),
+    }
 }
 
 /// Whether the session is over, or cannot be trusted any more.

@@ -14,30 +14,49 @@
 //! It drives its connection itself, in the calling thread, which must not be one of a tokio runtime.
 
 mod buffer;
+mod byhand;
+mod clock;
 mod columns;
+mod deliveries;
+mod dial;
 mod directory;
 mod error;
 mod flush;
 mod fullness;
+mod inbox;
+mod lend;
+mod letters;
 mod link;
+mod look;
+mod mend;
+mod notices;
 mod open;
+mod orphans;
+mod pool;
 mod reading;
 mod recover;
 mod rows;
 mod schema;
 mod statements;
-mod target;
 mod text;
+mod tls;
 mod turn;
+mod url;
 
 use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::Class;
 use liner_proto::router::DirectoryRows;
-use liner_proto::store::Store;
+use liner_proto::store::{Capabilities, Notices, Store};
 use tokio_postgres::types::Type;
 
 pub use error::OpenError;
-pub use schema::GRANTS;
+pub use inbox::{Failed, Inbox, InboxError, InboxMessage, Taken};
+pub use look::Look;
+
+/// The release that [`Inbox`] lends its transactions of.
+pub use postgres;
+pub use schema::{GRANTS, grants};
+pub use url::{Host, RootCert, SslMode, TargetSession, Url};
 
 use columns::of;
 
@@ -62,6 +81,9 @@ pub struct Opened {
     pub orphaned: u64,
     /// Messages that were inserted by hand and are queued now.
     pub inserted: u64,
+    /// Messages that were inserted by hand and wait for the next start: there was no room to queue them, or commits may be
+    /// missing, so that their numbers may have been used.
+    pub waiting: u64,
 }
 
 /// A store in a PostgreSQL database.
@@ -69,12 +91,13 @@ pub struct Opened {
 /// It blocks: a commit waits for the server, at most as long as `statement_timeout` and `lock_timeout` of the URL say.
 #[derive(Debug)]
 pub struct PostgresStore {
-    target: target::Target,
+    pool: std::sync::Arc<pool::Pool>,
     /// What begins a turn.
     begin: String,
     owner: String,
     /// The same as columns have it.
     name: String,
+    /// The connection, as long as a turn needs it.
     link: Option<link::Link>,
     class: Class,
     opened: Opened,
@@ -93,6 +116,10 @@ pub struct PostgresStore {
     fullness: fullness::Fullness,
     told: Option<directory::Told>,
     last_error: Option<String>,
+    /// It has been closed.
+    retired: bool,
+    /// Somebody has its notices.
+    listens: bool,
 }
 
 /// Marks the node as ended by itself, and gives its lease up, unless another instance has the name.
@@ -129,13 +156,17 @@ impl PostgresStore {
     }
 
     fn retire(&mut self) -> Result<(), StoreFault> {
-        let Some(link) = self.link.take().filter(|_| self.turn != turn::Turn::Doubt) else { return Ok(()) };
-        let rolled_back =
-            if self.turn == turn::Turn::Open { link.batch("ROLLBACK").map(drop) } else { Ok(()) };
-        let ended = rolled_back.and_then(|()| {
-            let name = of(&self.name, Type::TEXT);
-            link.query(END, &[name, of(&self.token, Type::INT8), of(&self.last_turn, Type::INT8)])
-        });
+        if self.retired || self.turn == turn::Turn::Doubt {
+            return Ok(());
+        }
+        self.retired = true;
+        if self.turn == turn::Turn::Open {
+            self.lose(StoreFault::Unavailable);
+        }
+        let (name, token, turn) = (self.name.clone(), self.token, self.last_turn);
+        let values = [of(&name, Type::TEXT), of(&token, Type::INT8), of(&turn, Type::INT8)];
+        let ended = self.linked().and_then(|link| link.query(END, &values));
+        self.let_go();
         ended.map(drop).map_err(|failure| failure.fault())
     }
 }
@@ -161,11 +192,15 @@ impl Store for PostgresStore {
     }
 
     fn commit(&mut self) -> Result<(), StoreFault> {
-        self.commit_turn()
+        let outcome = self.commit_turn();
+        self.let_go();
+        outcome
     }
 
     fn resolve(&mut self) -> Result<(), StoreFault> {
-        self.resolve_turn()
+        let outcome = self.resolve_turn();
+        self.let_go();
+        outcome
     }
 
     fn load(&mut self, queue: Queue<'_>, after: u64, into: &mut [u8]) -> Result<Loaded, StoreFault> {
@@ -176,12 +211,21 @@ impl Store for PostgresStore {
         self.guarded(Self::count_inbox).map(Some)
     }
 
-    fn is_shared(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        let directory_every = core::time::Duration::from_millis(100);
+        Capabilities { shared: true, inbox: true, leases: true, directory_every }
     }
 
     fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {
         self.guarded(Self::read_directory)
+    }
+
+    fn notices(&mut self) -> Option<Box<dyn Notices + Send>> {
+        if core::mem::replace(&mut self.listens, true) {
+            return None;
+        }
+        let listener = notices::Listener::new(self.pool.url(), &self.owner)?;
+        Some(Box::new(listener))
     }
 
     fn last_error(&self) -> Option<&str> {

@@ -1,5 +1,6 @@
 //! A connection. It is driven by whoever waits for an answer, in a runtime of its own: no thread belongs to it.
 
+use core::cell::Cell;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::Poll;
@@ -9,14 +10,19 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 
+use crate::dial;
 use crate::error::{Failure, OpenError};
-use crate::target::Target;
+use crate::pool::Slot;
+use crate::url::Url;
 
 /// A value and what it is, for a statement that is not prepared by name.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// One statement of several that are sent at once.
 pub(crate) type Step<'a> = Pin<Box<dyn Future<Output = Result<Vec<Row>, Error>> + 'a>>;
+
+/// A server says itself that a statement took too long, a little later than that.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A connection to the server.
 #[derive(Debug)]
@@ -26,6 +32,10 @@ pub(crate) struct Link {
     runtime: Runtime,
     /// How long an answer may take.
     patience: Duration,
+    /// It has failed, or nobody knows in which state its session is.
+    broken: Cell<bool>,
+    /// Its place in the pool: free when the connection is closed.
+    _slot: Option<Slot>,
 }
 
 /// The step that failed, and why.
@@ -36,30 +46,40 @@ pub(crate) struct Stumbled {
 }
 
 impl Link {
-    /// Connects.
-    pub(crate) fn open(target: &Target) -> Result<Self, OpenError> {
+    /// Connects, for the node of this name.
+    pub(crate) fn open(url: &Url, name: &str, slot: Option<Slot>) -> Result<Self, OpenError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| target.unreachable(&error.to_string()))?;
-        let client = runtime.block_on(target.connect())?;
-        Ok(Self { client, runtime, patience: target.patience() })
+            .map_err(|error| OpenError::Connect { server: url.to_string(), words: error.to_string() })?;
+        let client = runtime.block_on(dial::connect(url, name))?;
+        let patience = url.statement_timeout() + url.statement_timeout().min(GRACE);
+        Ok(Self { client, runtime, patience, broken: Cell::new(false), _slot: slot })
+    }
+
+    /// Whether it has failed.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get() || self.client.is_closed()
     }
 
     /// Whether the server has ended the connection, as far as that is known without a word to it.
     pub(crate) fn is_closed(&self) -> bool {
-        // What came in meanwhile is looked at once.
+        // What came in meanwhile is looked at: by the system, by the connection's task, and then here.
         self.runtime.block_on(async {
-            for _ in 0..2 {
-                let _ = tokio::time::timeout(Duration::ZERO, core::future::pending::<()>()).await;
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
             }
         });
-        self.client.is_closed()
+        self.is_broken()
     }
 
     fn run<T>(&self, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let answer = async { tokio::time::timeout(self.patience, answer).await };
-        self.runtime.block_on(answer).unwrap_or(Err(Failure::Silent))
+        let answer = self.runtime.block_on(answer).unwrap_or(Err(Failure::Silent));
+        if answer.as_ref().is_err_and(Failure::breaks) {
+            self.broken.set(true);
+        }
+        answer
     }
 
     /// Runs statements without values or answers.
@@ -106,7 +126,11 @@ impl Link {
         for (step, answer) in answers.into_iter().enumerate() {
             match answer {
                 Some(Ok(answer)) => rows.push(answer),
-                Some(Err(error)) => return Err(Stumbled { step, failure: error.into() }),
+                Some(Err(error)) => {
+                    let failure = Failure::from(error);
+                    self.broken.set(self.broken.get() || failure.breaks());
+                    return Err(Stumbled { step, failure });
+                }
                 None => return Err(Stumbled { step, failure: Failure::Silent }),
             }
         }

@@ -8,15 +8,18 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::columns::of;
-use crate::error::{Failure, OpenError};
+use crate::error::{Failure, OpenError, grant};
+use crate::flush::Mark;
 use crate::link::Link;
+use crate::mend::{Mended, Opening};
+use crate::pool::Pool;
 use crate::rows::{Cursors, QUEUES, QueueRow, Rows};
-use crate::target::Target;
 use crate::text::{from_column, to_column};
+use crate::url::Url;
 use crate::{Opened, Options, PostgresStore, schema};
 
 /// The oldest release of the server, as it numbers itself.
-const SERVER_MIN: i32 = 130_000;
+pub(crate) const SERVER_MIN: i32 = 130_000;
 
 const SERVER: &str = "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
   pg_is_in_recovery(), current_setting('server_encoding'), current_setting('synchronous_commit'),
@@ -35,6 +38,11 @@ ON CONFLICT(name) DO UPDATE SET token = n.token + 1, class = excluded.class, cle
 RETURNING token, turn";
 
 const LAST_USE: &str = "SELECT class, clean, system, started FROM liner_node WHERE name = $1 FOR UPDATE";
+
+/// The lease begins with the node.
+const LEASE: &str =
+    "INSERT INTO liner_lease(name, until) VALUES($1, clock_timestamp() + $2 * interval '1 second')
+ON CONFLICT(name) DO UPDATE SET until = excluded.until";
 
 const SUSPECT: &str = "UPDATE conn_key_map SET suspect = TRUE WHERE owner = $1";
 
@@ -55,7 +63,7 @@ pub(crate) fn doing(doing: &'static str) -> impl Fn(Failure) -> OpenError {
         if let Failure::Postgres(error) = &failure
             && error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
         {
-            return OpenError::Permission { words };
+            return OpenError::Permission { grant: grant(error), words };
         }
         OpenError::Server { doing, words }
     }
@@ -66,26 +74,30 @@ impl PostgresStore {
     ///
     /// # Errors
     /// Why it cannot be opened.
-    pub fn open(url: &str, options: &Options) -> Result<Self, OpenError> {
-        let target = Target::parse(url)?;
-        let link = Link::open(&target)?;
-        let server = examine(&link, &target)?;
+    pub fn open(url: &Url, options: &Options) -> Result<Self, OpenError> {
+        let pool = Pool::of(url);
+        let link = pool.take(&options.name)?;
+        let server = examine(&link, url)?;
         let mut opened = Opened { created: schema::upgrade(&link)?, ..Opened::default() };
         let name = to_column(&options.name).into_owned();
         let instance = RandomState::new().hash_one(&name).cast_signed();
-        let begun = Begun::take(&link, &target, &name, instance, &server);
+        let begun = Begun::take(&link, &begin(url), &name, instance, &server);
         let Begun { token, turn, unclean, regressed } = begun.map_err(doing("take the node's name"))?;
         opened.unclean = unclean;
-        let reading = doing("read the node's queues");
-        let (rows, damaged) = read_queues(&link, &options.name, &name).map_err(&reading)?;
-        let (cursors, more) = read_cursors(&link, &options.name, &name).map_err(&reading)?;
-        opened.damaged = damaged + more;
+        let mark = Mark { owner: &options.name, name: &name, token, turn };
+        let opening = Opening { link: &link, begin: &begin(url), mark };
+        let mended = opening.mend().map_err(doing("set right what is wrong"))?;
+        let Mended { rows, cursors, .. } = mended;
+        (opened.damaged, opened.orphaned) = (mended.damaged, mended.orphaned);
+        (opened.inserted, opened.waiting) = (mended.inserted, mended.waiting);
+        pool.put(link);
+        pool.fill(&options.name)?;
         Ok(Self {
-            begin: target.begin(),
-            target,
+            begin: begin(url),
+            pool,
             owner: options.name.clone(),
             name,
-            link: Some(link),
+            link: None,
             class: server.class,
             opened,
             regressed,
@@ -100,12 +112,23 @@ impl PostgresStore {
             fullness: crate::fullness::Fullness::default(),
             told: None,
             last_error: None,
+            retired: false,
+            listens: false,
         })
     }
 }
 
+/// Begins a turn: nothing in it waits for ever.
+pub(crate) fn begin(url: &Url) -> String {
+    format!(
+        "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
+        url.lock_timeout().as_millis(),
+        url.statement_timeout().as_millis()
+    )
+}
+
 /// Whether the server will do, and what a commit on it survives.
-fn examine(link: &Link, target: &Target) -> Result<Server, OpenError> {
+fn examine(link: &Link, url: &Url) -> Result<Server, OpenError> {
     let asking = doing("ask the server for its settings");
     let rows = link.query(SERVER, &[]).map_err(&asking)?;
     let read = || {
@@ -124,7 +147,7 @@ fn examine(link: &Link, target: &Target) -> Result<Server, OpenError> {
         return Err(OpenError::Old { found: version });
     }
     if standby {
-        return Err(target.standby());
+        return Err(OpenError::Standby { server: url.to_string() });
     }
     if encoding != "UTF8" {
         return Err(OpenError::Encoding { found: encoding });
@@ -151,12 +174,12 @@ struct Begun {
 impl Begun {
     fn take(
         link: &Link,
-        target: &Target,
+        begin: &str,
         name: &String,
         instance: i64,
         server: &Server,
     ) -> Result<Self, Failure> {
-        link.batch(&target.begin())?;
+        link.batch(begin)?;
         let taken = Self::take_within(link, name, instance, server);
         link.batch(if taken.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         taken
@@ -176,6 +199,8 @@ impl Begun {
         if regressed {
             link.query(SUSPECT, core::slice::from_ref(&of_name))?;
         }
+        let lease = liner_proto::store::LEASE.as_secs_f64();
+        link.query(LEASE, &[of(name, Type::TEXT), of(&lease, Type::FLOAT8)])?;
         let class = class_number(server.class);
         let taken = link.query(
             TAKE_NAME,
@@ -200,28 +225,32 @@ const fn class_number(class: Class) -> i16 {
     }
 }
 
-/// The node's queues, and how many of them do not pass their check.
-fn read_queues(link: &Link, owner: &str, name: &String) -> Result<(Rows, u64), Failure> {
-    let (mut rows, mut damaged) = (Rows::default(), 0);
+/// The node's queues, and the keys of those that do not pass their check.
+pub(crate) fn read_queues(link: &Link, owner: &str, name: &String) -> Result<(Rows, Vec<i32>), Failure> {
+    let (mut rows, mut damaged) = (Rows::default(), Vec::new());
     for row in link.query(&format!("{QUEUES} owner = $1"), &[of(name, Type::TEXT)])? {
         match QueueRow::read(owner, &row) {
             Some(queue) => drop(rows.insert(queue)),
-            None => damaged += 1,
+            None => damaged.push(row.try_get(0)?),
         }
     }
     Ok((rows, damaged))
 }
 
-/// The node's cursors, and how many of them do not pass their check.
-fn read_cursors(link: &Link, owner: &str, name: &String) -> Result<(Cursors, u64), Failure> {
-    let (mut cursors, mut damaged) = (Cursors::default(), 0);
+/// The node's cursors, and the peers of those that do not pass their check, as columns have them.
+pub(crate) fn read_cursors(
+    link: &Link,
+    owner: &str,
+    name: &String,
+) -> Result<(Cursors, Vec<String>), Failure> {
+    let (mut cursors, mut damaged) = (Cursors::default(), Vec::new());
     for row in link.query(CURSORS, &[of(name, Type::TEXT)])? {
-        let (peer, epoch, through) =
-            (from_column(row.try_get(0)?), row.try_get(1)?, row.try_get::<_, i64>(2)?);
+        let column: &str = row.try_get(0)?;
+        let (peer, epoch, through) = (from_column(column), row.try_get(1)?, row.try_get::<_, i64>(2)?);
         if through >= 0 && checksums::cursor(owner, &peer, epoch, through) == row.try_get::<_, i64>(3)? {
             cursors.insert(peer.into_owned(), Epoch(epoch.cast_unsigned()), through.cast_unsigned());
         } else {
-            damaged += 1;
+            damaged.push(column.to_owned());
         }
     }
     Ok((cursors, damaged))

@@ -1,7 +1,8 @@
 //! Reading records back, and putting aside what does not pass its check.
 
-use liner_proto::effect::{Loaded, Queue};
+use liner_proto::effect::{GapReason, Loaded, Queue};
 use liner_proto::store::run::{Copied, Walk, copy_above};
+use liner_proto::wire::record::{GAP_LEN_MAX, encode_gap};
 use liner_proto::wire::varint::put_varint;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -9,6 +10,7 @@ use tokio_postgres::types::Type;
 use crate::PostgresStore;
 use crate::columns::of;
 use crate::error::Failure;
+use crate::link::Link;
 use crate::rows::QueueRow;
 use crate::turn::Turn;
 
@@ -16,7 +18,7 @@ use crate::turn::Turn;
 const ABOVE: &str = "SELECT id, number, covers, crc, head, payload FROM (
   SELECT *, sum(octet_length(head) + octet_length(payload) + 1) OVER (ORDER BY number) AS through,
     octet_length(head) + octet_length(payload) + 1 AS len FROM (
-    SELECT id, number, covers, crc, head, payload FROM conn_messages
+    SELECT id, number, covers, crc, coalesce(head, '') AS head, payload FROM conn_messages
     WHERE connection_key = $1 AND number > $2 AND epoch = $3 ORDER BY number LIMIT $4) AS next) AS sized
 WHERE through - len <= 0 OR through <= $5 ORDER BY number";
 
@@ -25,16 +27,16 @@ const PUT_ASIDE: &str = "WITH aside AS (
   INSERT INTO quarantine(connection_key, epoch, first, last, crc, composite, bytes)
   SELECT connection_key, epoch, number, number, crc, composite, coalesce(head, '') || payload
   FROM conn_messages WHERE id = $1)
-UPDATE conn_messages SET head = '', payload = '' WHERE id = $1";
+UPDATE conn_messages SET head = '', payload = '', covers = coalesce(covers, 1) WHERE id = $1";
 
 /// Messages and bytes of all queues of a node, by their keys. A length before a record has one to five bytes.
 const COUNTS: &str = "SELECT connection_key, count(*) FILTER (WHERE covers IS NULL),
   sum(len + CASE WHEN len < 128 THEN 1 WHEN len < 16384 THEN 2 WHEN len < 2097152 THEN 3 WHEN len < 268435456 THEN 4
     ELSE 5 END)::bigint
-FROM (SELECT q.connection_key, m.covers, (octet_length(m.head) + octet_length(m.payload))::bigint AS len
+FROM (SELECT q.connection_key, m.covers, (coalesce(octet_length(m.head), 0) + octet_length(m.payload))::bigint AS len
   FROM conn_key_map q JOIN conn_messages m ON m.connection_key = q.connection_key AND m.epoch = q.stored_epoch
     AND m.number > greatest(q.trimmed, coalesce(q.dropped_through, 0)) - q.shift
-  WHERE q.owner = $1 AND ($2 = 0 OR q.connection_key = $2)) AS held GROUP BY connection_key";
+  WHERE ($1 IS NULL OR q.owner = $1) AND ($2 = 0 OR q.connection_key = $2)) AS held GROUP BY connection_key";
 
 /// A message as the database has it.
 struct Message<'a> {
@@ -62,16 +64,11 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// Appends the record with its length, if it passes its check.
-    fn put(&self, queue: &QueueRow, run: &mut Vec<u8>) -> bool {
-        let mut prefix = [0; 10];
-        let len = put_varint(&mut prefix, (self.head.len() + self.payload.len()) as u64).unwrap_or(0);
-        run.extend_from_slice(prefix.get(..len).unwrap_or_default());
-        let start = run.len();
-        run.extend_from_slice(self.head);
-        run.extend_from_slice(self.payload);
-        let record = run.get(start..).unwrap_or_default();
-        self.first >= 0 && !record.is_empty() && self.crc == queue.checksum(self.first, self.last, record)
+    /// The record, if it passes its check.
+    fn record(&self, queue: &QueueRow) -> Option<Vec<u8>> {
+        let record = [self.head, self.payload].concat();
+        let is_sound = self.first >= 0 && !record.is_empty();
+        (is_sound && self.crc == queue.checksum(self.first, self.last, &record)).then_some(record)
     }
 }
 
@@ -123,45 +120,74 @@ impl PostgresStore {
     /// Messages and bytes of all queues, or of one, by their keys.
     pub(crate) fn count(&mut self, key: i32) -> Result<Vec<(i32, u64, u64)>, Failure> {
         let name = self.name.clone();
-        let rows = self.linked()?.query(COUNTS, &[of(&name, Type::TEXT), of(&key, Type::INT4)])?;
-        rows.iter()
-            .map(|row| {
-                let (messages, bytes): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
-                Ok((row.try_get(0)?, messages.unsigned_abs(), bytes.unsigned_abs()))
-            })
-            .collect()
+        count_queues(self.linked()?, Some(&name), key)
     }
 }
 
-/// Copies what was found behind `after`, as far as it is whole and there is room for it.
+/// The same of any node, or of all.
+pub(crate) fn count_queues(
+    link: &Link,
+    owner: Option<&String>,
+    key: i32,
+) -> Result<Vec<(i32, u64, u64)>, Failure> {
+    let rows = link.query(COUNTS, &[of(&owner, Type::TEXT), of(&key, Type::INT4)])?;
+    rows.iter()
+        .map(|row| {
+            let (messages, bytes): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
+            Ok((row.try_get(0)?, messages.unsigned_abs(), bytes.unsigned_abs()))
+        })
+        .collect()
+}
+
+/// Copies what was found behind `after`, as far as it is whole and there is room for it. Numbers without a row were deleted by hand:
+/// they are a gap.
 fn copy(queue: &QueueRow, rows: &[Row], after: i64, into: &mut [u8]) -> Result<Found, Failure> {
     let mut run = Vec::with_capacity(into.len());
+    let mut expected = after + 1;
     let mut begin = None;
-    let mut expected = 0;
     for (index, row) in rows.iter().enumerate() {
         let message = Message::read(row)?;
-        if begin.is_some() && message.first != expected {
-            break;
-        }
-        let end = run.len();
-        if !message.put(queue, &mut run) {
-            run.truncate(end);
+        let Some(record) = message.record(queue) else {
             if begin.is_none() {
                 let next = rows.get(index + 1).map(Message::read).transpose()?.map(|next| next.first);
                 return Ok(damaged(queue, &message, after, next));
             }
             break;
+        };
+        if begin.is_some() && message.first < expected {
+            break;
         }
-        begin.get_or_insert(message.first);
+        put_gap(&mut run, expected, message.first - 1);
+        put(&mut run, &record);
+        begin.get_or_insert(message.first.min(expected));
         expected = message.last.saturating_add(1);
     }
-    let Some(first) = begin else { return Ok(Found::Loaded(Loaded::Nothing)) };
-    let walk = Walk::new(&run, first.cast_unsigned());
+    if rows.is_empty() {
+        put_gap(&mut run, expected, queue.numbers.stored(queue.numbers.head.last)?);
+    }
+    let walk = Walk::new(&run, begin.unwrap_or(expected).cast_unsigned());
     Ok(Found::Loaded(match copy_above(walk, after.cast_unsigned(), into) {
         Copied::Records { first, last, len } => Loaded::Records { first, last, len },
         Copied::TooSmall { needed } => Loaded::TooSmall { needed },
         Copied::Nothing | Copied::Malformed => Loaded::Nothing,
     }))
+}
+
+/// Appends a record with its length.
+fn put(run: &mut Vec<u8>, record: &[u8]) {
+    let mut prefix = [0; 10];
+    let len = put_varint(&mut prefix, record.len() as u64).unwrap_or(0);
+    run.extend_from_slice(prefix.get(..len).unwrap_or_default());
+    run.extend_from_slice(record);
+}
+
+/// Appends a gap over these numbers, if there are any.
+fn put_gap(run: &mut Vec<u8>, first: i64, last: i64) {
+    let mut gap = [0; GAP_LEN_MAX];
+    let count = u64::try_from(last - first + 1).unwrap_or(0);
+    if let Some(len) = encode_gap(GapReason::Cleared, count, &mut gap) {
+        put(run, gap.get(..len).unwrap_or_default());
+    }
 }
 
 /// The numbers of a damaged message are as doubtful as its bytes: it begins where the one before it ended, and ends at the latest where

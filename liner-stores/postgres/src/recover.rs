@@ -18,7 +18,7 @@ const NODE: &str = "SELECT inbox, (SELECT count(*) FROM dead_letters WHERE owner
 const TOPICS: &str = "SELECT t.composite, t.number, t.topic, t.crc FROM stream_topic t
   JOIN conn_key_map q USING(composite) WHERE q.owner = $1";
 
-const INBOX: &str = "SELECT count(*), coalesce(sum(bytes), 0)::bigint FROM inbox WHERE owner = $1";
+pub(crate) const INBOX: &str = "SELECT count(*), coalesce(sum(bytes), 0)::bigint FROM inbox WHERE owner = $1";
 
 impl PostgresStore {
     /// Tells everything, in the order of the contract.

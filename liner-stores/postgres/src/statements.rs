@@ -28,7 +28,7 @@ pub(crate) fn create() -> String {
 INSERT INTO conn_key_map(composite, connection_key, owner, kind, name, stored_epoch)
 SELECT $1, v, $2, $3, $4, $5 FROM given
 ON CONFLICT(composite) DO UPDATE SET owner = excluded.owner, kind = excluded.kind, name = excluded.name,
-  stored_epoch = excluded.stored_epoch
+  stored_epoch = excluded.stored_epoch, topics = 0
 RETURNING connection_key"
     )
 }
@@ -46,6 +46,10 @@ pub(crate) const FORGET: &str =
 pub(crate) const TOPICS: &str =
     "INSERT INTO stream_topic(composite, number, topic, crc) SELECT * FROM unnest($1, $2, $3, $4)
 ON CONFLICT(composite, number) DO UPDATE SET topic = excluded.topic, crc = excluded.crc";
+
+/// Remembers how many there are, behind [`TOPICS`]: some may be gone when the queue is read again.
+pub(crate) const COUNT_TOPICS: &str = "UPDATE conn_key_map q
+SET topics = (SELECT count(*) FROM stream_topic t WHERE t.composite = q.composite) WHERE composite = ANY($1)";
 
 pub(crate) const CURSORS: &str = "INSERT INTO inbound_cursor(owner, peer, epoch, through, crc)
 SELECT $1, * FROM unnest($2, $3, $4, $5)

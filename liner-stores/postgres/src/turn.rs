@@ -33,7 +33,7 @@ enum Standing {
     Regressed,
 }
 
-const STANDING: &str = "SELECT instance, turn FROM liner_node WHERE name = $1";
+const STANDING: &str = "SELECT instance, turn, token FROM liner_node WHERE name = $1";
 
 /// It waits for the transaction of an older connection; from then on none can commit any more.
 const NEXT_TOKEN: &str =
@@ -162,7 +162,7 @@ impl PostgresStore {
     }
 
     /// Takes back all that was applied since the last commit.
-    fn lose(&mut self, fault: StoreFault) {
+    pub(crate) fn lose(&mut self, fault: StoreFault) {
         if self.turn == Turn::Open
             && let Some(link) = &self.link
             && link.batch("ROLLBACK").is_err()
@@ -214,8 +214,13 @@ impl PostgresStore {
         let name = self.name.clone();
         let rows = self.linked()?.query(STANDING, &[of(&name, Type::TEXT)])?;
         let Some(row) = rows.first() else { return Ok(Standing::Regressed) };
-        let (instance, turn): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(if instance == self.instance { Standing::Ours(turn) } else { Standing::Superseded })
+        let (instance, turn, token): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        Ok(match instance == self.instance {
+            true => Standing::Ours(turn),
+            // Tokens only grow: this is a copy from before the node was opened.
+            false if token < self.token => Standing::Regressed,
+            false => Standing::Superseded,
+        })
     }
 
     /// Takes the next token, unless somebody else has taken one.
@@ -228,13 +233,19 @@ impl PostgresStore {
         Ok(Standing::Ours(turn))
     }
 
-    /// The connection, made anew if there is none.
-    pub(crate) fn linked(&mut self) -> Result<&Link, Failure> {
-        if self.turn == Turn::Idle && self.link.as_ref().is_some_and(Link::is_closed) {
-            self.link = None;
+    /// Lets other nodes have the connection, unless a transaction is open on it.
+    pub(crate) fn let_go(&mut self) {
+        if self.turn != Turn::Open
+            && let Some(link) = self.link.take()
+        {
+            self.pool.put(link);
         }
+    }
+
+    /// The connection; one of the pool's if the turn has none yet.
+    pub(crate) fn linked(&mut self) -> Result<&Link, Failure> {
         if self.link.is_none() {
-            let link = Link::open(&self.target).map_err(|error| Failure::Away(error.to_string()))?;
+            let link = self.pool.take(&self.owner).map_err(|error| Failure::Away(error.to_string()))?;
             self.link = Some(link);
         }
         self.link.as_ref().ok_or_else(|| Failure::Away(String::new()))
@@ -313,7 +324,7 @@ impl PostgresStore {
         read: impl FnOnce(&mut Self) -> Result<T, Failure>,
     ) -> Result<T, StoreFault> {
         self.flush_turn()?;
-        read(self).map_err(|failure| {
+        let outcome = read(self).map_err(|failure| {
             self.note(&failure);
             let fault = failure.fault();
             let breaks = failure.breaks();
@@ -325,7 +336,9 @@ impl PostgresStore {
                 self.lose(fault);
             }
             fault
-        })
+        });
+        self.let_go();
+        outcome
     }
 
     /// Keeps the backend's words.

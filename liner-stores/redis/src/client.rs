@@ -1,20 +1,23 @@
 //! Talking to the server: requests and replies over one connection, and what failures mean.
 
-use std::io::{self, Write as _};
+use core::fmt;
+use std::io;
 
 use liner_proto::effect::StoreFault;
+use redis::{Connection, RedisError};
 
-use crate::link::{Link, LinkError};
-use crate::resp::{Inbound, Reply, Request};
+use crate::link::{self, LinkError};
+use crate::resp::{Reply, Request, put_word};
 use crate::script;
 use crate::url::Url;
+use crate::words::Words;
 
 /// Something went wrong.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// For a reason that the contract has.
     Fault(StoreFault),
-    /// The connection failed. `sent` if the server may have the whole request.
+    /// The connection failed. `sent` if the server may have the request.
     Io { error: io::Error, sent: bool },
     /// There is no connection.
     Link(LinkError),
@@ -72,6 +75,14 @@ fn classify(words: &str) -> StoreFault {
     }
 }
 
+/// The first error among replies.
+fn refused(replies: &[Reply]) -> Result<(), Failure> {
+    replies.iter().try_for_each(|reply| match reply {
+        Reply::Error(words) => Err(Failure::Server(words.clone())),
+        Reply::Status(_) | Reply::Number(_) | Reply::Bytes(_) | Reply::Nil | Reply::List(_) => Ok(()),
+    })
+}
+
 /// The hashes by which the server knows the scripts of turns.
 #[derive(Debug, Default)]
 struct Hashes {
@@ -80,19 +91,27 @@ struct Hashes {
 }
 
 /// A connection that has said who it is.
-#[derive(Debug)]
 pub(crate) struct Client {
-    link: Link,
-    inbound: Inbound,
+    connection: Connection,
     hashes: Hashes,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("hashes", &self.hashes).finish_non_exhaustive()
+    }
 }
 
 impl Client {
     /// Connects, says who it is and chooses the database.
     pub(crate) fn connect(url: &Url) -> Result<Self, Failure> {
-        let link = Link::connect(url).map_err(Failure::Link)?;
-        link.set_patience(url.connect_timeout).map_err(|error| Failure::Io { error, sent: false })?;
-        let mut client = Self { link, inbound: Inbound::default(), hashes: Hashes::default() };
+        let connecting = |error| Failure::Link(LinkError::of(error));
+        let link = link::client(url).map_err(Failure::Link)?;
+        let connection = link.get_connection_with_timeout(url.connect_timeout).map_err(connecting)?;
+        let mut client = Self { connection, hashes: Hashes::default() };
+        client.set_patience(url.connect_timeout).map_err(connecting)?;
+        // The library would do this too, but not say what the server says to it. The last word makes sure that there is an answer: until then
+        // nothing is known of an encrypted connection.
         let mut greeting = Request::default();
         if let Some(password) = &url.password {
             let password = password.as_bytes();
@@ -104,39 +123,38 @@ impl Client {
         if url.db != 0 {
             greeting.command(&[b"SELECT", url.db.to_string().as_bytes()]);
         }
-        client.all(&greeting)?;
-        client.link.set_patience(url.command_timeout).map_err(|error| Failure::Io { error, sent: false })?;
+        greeting.command(&[b"PING"]);
+        let replies = client.exchange(&greeting).map_err(connecting)?;
+        refused(&replies)?;
+        client.set_patience(url.command_timeout).map_err(connecting)?;
         Ok(client)
     }
 
-    /// The connection, for words that come without a question.
-    pub(crate) fn into_parts(self) -> (Link, Inbound) {
-        (self.link, self.inbound)
+    /// How long one call may wait.
+    fn set_patience(&self, patience: core::time::Duration) -> Result<(), RedisError> {
+        self.connection.set_read_timeout(Some(patience))?;
+        self.connection.set_write_timeout(Some(patience))
+    }
+
+    fn exchange(&mut self, request: &Request) -> Result<Vec<Reply>, RedisError> {
+        // The library takes it for a mistake.
+        if request.commands == 0 {
+            return Ok(Vec::new());
+        }
+        self.connection.send_packed_command(&request.bytes)?;
+        (0..request.commands).map(|_| self.connection.recv_response().map(Reply::from)).collect()
     }
 
     /// Sends commands, and gives their replies, errors among them.
     pub(crate) fn pipeline(&mut self, request: &Request) -> Result<Vec<Reply>, Failure> {
-        // What was not taken whole cannot be executed.
-        self.link.write_all(&request.bytes).map_err(|error| Failure::Io { error, sent: false })?;
-        let sent = |error| Failure::Io { error, sent: true };
-        self.link.flush().map_err(sent)?;
-        let mut replies = Vec::with_capacity(request.commands);
-        for _ in 0..request.commands {
-            replies.push(self.inbound.reply(&mut self.link).map_err(sent)?);
-        }
-        Ok(replies)
+        self.exchange(request).map_err(|error| Failure::Io { error: link::io_error(error), sent: true })
     }
 
     /// The same; an error among the replies is one.
     pub(crate) fn all(&mut self, request: &Request) -> Result<Vec<Reply>, Failure> {
         let replies = self.pipeline(request)?;
-        match replies
-            .iter()
-            .find_map(|reply| if let Reply::Error(words) = reply { Some(words) } else { None })
-        {
-            Some(words) => Err(Failure::Server(words.clone())),
-            None => Ok(replies),
-        }
+        refused(&replies)?;
+        Ok(replies)
     }
 
     /// Sends one command.
@@ -149,6 +167,17 @@ impl Client {
         let mut words: Vec<&[u8]> = vec![b"EVAL", script.as_bytes(), b"1", key.as_bytes()];
         words.extend(arguments);
         self.command(&words)
+    }
+
+    /// The same with arguments that are packed already.
+    pub(crate) fn eval_words(&mut self, script: &str, key: &str, words: &Words) -> Result<Reply, Failure> {
+        let mut request = Request::default();
+        request.begin(words.count + 4);
+        for word in [b"EVAL", script.as_bytes(), b"1", key.as_bytes()] {
+            put_word(&mut request.bytes, word);
+        }
+        request.bytes.extend_from_slice(&words.bytes);
+        self.all(&request)?.pop().ok_or_else(Failure::nonsense)
     }
 
     /// Runs the script of a turn. `body` are its arguments as words.
@@ -169,7 +198,7 @@ impl Client {
             request.begin(words + 4);
             request.bytes.reserve(body.len() + 256);
             for word in [b"EVALSHA", hash.as_bytes(), b"1", key.as_bytes()] {
-                crate::resp::put_word(&mut request.bytes, word);
+                put_word(&mut request.bytes, word);
             }
             request.bytes.extend_from_slice(body);
             match self.all(&request) {

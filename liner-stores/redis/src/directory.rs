@@ -17,7 +17,7 @@ const STEP: &[u8] = b"1000";
 const PAUSE: u64 = 1000;
 
 /// Topic, address and name.
-type Row = (String, String, String);
+pub(crate) type Row = (String, String, String);
 
 /// What is known of the directory.
 #[derive(Debug, Default)]
@@ -79,15 +79,7 @@ impl RedisStore {
     pub(crate) fn rows_of_all_topics(&mut self) -> Result<Vec<Row>, Failure> {
         self.connected()?;
         let Self { client: Some(client), catalog, .. } = self else { return Ok(Vec::new()) };
-        catalog.cursor = b"0".to_vec();
-        loop {
-            let found = client.command(&scan(&catalog.cursor))?;
-            if catalog.take_found(&found).ok_or_else(Failure::nonsense)? {
-                break;
-            }
-        }
-        catalog.read_rows(client)?;
-        Ok(catalog.rows.clone())
+        catalog.read_all(client)
     }
 
     /// Lets others know that the node has gone on purpose.
@@ -105,6 +97,19 @@ impl Catalog {
         self.topics.extend(texts.filter(|key| keys::topic_of(key).is_some()).map(str::to_owned));
         self.cursor = cursor.bytes()?.to_vec();
         Some(self.cursor == b"0")
+    }
+
+    /// All rows, also those that were written by hand.
+    pub(crate) fn read_all(&mut self, client: &mut Client) -> Result<Vec<Row>, Failure> {
+        self.cursor = b"0".to_vec();
+        loop {
+            let found = client.command(&scan(&self.cursor))?;
+            if self.take_found(&found).ok_or_else(Failure::nonsense)? {
+                break;
+            }
+        }
+        self.read_rows(client)?;
+        Ok(self.rows.clone())
     }
 
     fn read_rows(&mut self, client: &mut Client) -> Result<(), Failure> {
@@ -151,7 +156,7 @@ fn renew<'a>(
 }
 
 /// The server's time.
-fn milliseconds(time: &Reply) -> Option<u64> {
+pub(crate) fn milliseconds(time: &Reply) -> Option<u64> {
     let [seconds, micros] = time.list()? else { return None };
     seconds.number()?.checked_mul(1000)?.checked_add(micros.number()? / 1000)
 }

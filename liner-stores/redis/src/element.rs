@@ -100,6 +100,38 @@ pub(crate) fn read(whose: Check, epoch: Epoch, element: &[u8]) -> Element<'_> {
     }
 }
 
+/// What an element is that need not be of the queue's present life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept<'a> {
+    /// It passes its check.
+    Message(&'a [u8]),
+    /// It passes its check, and holds no message.
+    Nothing,
+    /// It does not pass its check.
+    Damaged,
+    /// It is not of this form.
+    Foreign,
+}
+
+/// Looks at an element of a queue that has, or had, this composite, and whatever epoch.
+pub(crate) fn kept<'a>(composite: &str, element: &'a [u8]) -> Kept<'a> {
+    if is_foreign(element) {
+        return Kept::Foreign;
+    }
+    let epoch = element.get(5..).and_then(|rest| rest.first_chunk::<8>());
+    let epoch = Epoch(u64::from_le_bytes(epoch.copied().unwrap_or_default()));
+    match read(whose(composite, epoch), epoch, element) {
+        Element::Sound { is_message: true, record, .. } => Kept::Message(record),
+        Element::Sound { .. } | Element::Hollow { .. } => Kept::Nothing,
+        Element::Damaged | Element::Stale | Element::Foreign => Kept::Damaged,
+    }
+}
+
+/// Whether it is none that a store has written.
+pub(crate) fn is_foreign(element: &[u8]) -> bool {
+    element.first() != Some(&TAG)
+}
+
 /// The last number that a record covers, and whether it is a message.
 fn step(record: &[u8], number: u64) -> Option<(u64, bool)> {
     // A record takes more than one number only if it is a gap, and those are short.

@@ -1,5 +1,7 @@
 //! Why a store cannot be opened.
 
+use std::io::ErrorKind;
+
 use crate::client::Failure;
 use crate::link::LinkError;
 use crate::url::{Place, Url, UrlError};
@@ -107,21 +109,26 @@ impl OpenError {
         let url = Box::new(url.clone());
         match failure {
             Failure::Link(LinkError::Tls(error)) => Self::Tls { url, words: tls_words(&error) },
-            Failure::Link(error @ LinkError::File { .. }) => Self::File { words: error.to_string() },
+            Failure::Link(LinkError::File(words)) => Self::File { words },
             Failure::Link(LinkError::Io(error)) | Failure::Io { error, .. } => {
                 let words = error.to_string();
-                let is_broken = matches!(
-                    error.kind(),
-                    std::io::ErrorKind::UnexpectedEof
-                        | std::io::ErrorKind::InvalidData
-                        | std::io::ErrorKind::ConnectionReset
-                );
-                let advice = match (&url.place, is_broken) {
+                let is_tls = matches!(&url.place, Place::Tcp { tls: Some(_), .. });
+                #[expect(clippy::wildcard_enum_match_arm, reason = "most say enough")]
+                let is_other = match error.kind() {
+                    // A server waits for the rest of what it takes for a command.
+                    ErrorKind::TimedOut => is_tls,
+                    ErrorKind::UnexpectedEof
+                    | ErrorKind::InvalidData
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::BrokenPipe => true,
+                    _ => false,
+                };
+                let advice = match (&url.place, is_other) {
                     (Place::Tcp { tls: None, .. }, true) => {
                         "if that port speaks TLS, write rediss:// instead of redis://"
                     }
                     (Place::Tcp { tls: Some(_), .. }, true) => {
-                        "if that port does not speak TLS, write redis:// instead of rediss://"
+                        "if that port does not speak TLS, write redis:// instead of rediss://; if it wants a certificate, name one with cert=FILE&key=FILE"
                     }
                     (Place::Tcp { .. }, false) => "make sure that it runs and that host and port are right",
                     (Place::Unix(_), _) => "make sure that it runs and that this user may use the socket",
@@ -131,7 +138,7 @@ impl OpenError {
             Failure::Server(words) => match words.split(' ').next().unwrap_or_default() {
                 "NOPERM" => Self::Permission { url, words, acl: crate::ACL },
                 "NOAUTH" | "WRONGPASS" => Self::Login { url, words },
-                _ if words.contains("no password is set") => Self::Login { url, words },
+                _ if words.contains("without any password configured") => Self::Login { url, words },
                 _ => Self::Server { url, words },
             },
             Failure::Fault(StoreFault::Superseded) => Self::Server {
@@ -145,15 +152,27 @@ impl OpenError {
 
 /// What rustls says, with what to do about it.
 fn tls_words(error: &rustls::Error) -> String {
+    use rustls::AlertDescription as Alert;
     use rustls::CertificateError::{
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,
     };
-    let rustls::Error::InvalidCertificate(certificate) = error else { return error.to_string() };
+    use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
     #[expect(clippy::wildcard_enum_match_arm, reason = "for the rest the library's words have to do")]
-    let advice = match certificate {
-        UnknownIssuer => "its certificate was not signed by whom ca=FILE names",
-        NotValidForName | NotValidForNameContext { .. } => "its certificate is for another host name",
-        Expired | ExpiredContext { .. } => "its certificate has expired",
+    let advice = match error {
+        InvalidCertificate(UnknownIssuer) => "its certificate was not signed by whom ca=FILE names",
+        InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
+            "its certificate is for another host name"
+        }
+        InvalidCertificate(Expired | ExpiredContext { .. }) => "its certificate has expired",
+        InvalidMessage(_) => "that port does not speak TLS: write redis:// instead of rediss://",
+        // The second one is what older versions of TLS say.
+        AlertReceived(Alert::CertificateRequired | Alert::HandshakeFailure) => {
+            "it wants a certificate: name one that it trusts with cert=FILE&key=FILE"
+        }
+        AlertReceived(Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown) => {
+            "it does not trust the certificate of cert=FILE"
+        }
+        AlertReceived(Alert::CertificateExpired) => "the certificate of cert=FILE has expired",
         _ => return error.to_string(),
     };
     format!("{advice} ({error})")

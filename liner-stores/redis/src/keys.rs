@@ -12,6 +12,8 @@ pub(crate) const UNIQUE: &str = "lnr_unique_key";
 pub(crate) const LEASE: &str = "lnr_lease";
 /// The version of the directory, and the channel on which a change is told.
 pub(crate) const DIRECTORY: &str = "lnr_directory";
+/// The highest id of a dead letter.
+pub(crate) const DEAD_ID: &str = "lnr_dead_id";
 /// What did not pass its check.
 pub(crate) const QUARANTINE: &str = "lnr_quarantine";
 
@@ -57,4 +59,100 @@ pub(crate) fn topic_of(key: &str) -> Option<String> {
 /// Those of whom the node knows where they listen.
 pub(crate) fn listeners(owner: &str) -> String {
     format!("lnr_sender:{}:listener", prefix(owner))
+}
+
+/// A part of a key up to the next `:`, as it was before it was escaped, and what is behind that. liner_broker escapes `:` as `\\c`.
+pub(crate) fn split_part(text: &[u8]) -> Option<(String, &[u8])> {
+    let mut part = Vec::new();
+    let mut at = 0;
+    loop {
+        match *text.get(at)? {
+            b':' => return Some((String::from_utf8(part).ok()?, text.get(at + 1..)?)),
+            b'\\' => {
+                at += 1;
+                part.push(if *text.get(at)? == b'c' { b':' } else { *text.get(at)? });
+            }
+            byte => part.push(byte),
+        }
+        at += 1;
+    }
+}
+
+/// What a key `lnr_connection:{sender}:{sender_topic}:{listener}:key` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) owner: String,
+    pub(crate) kind: u8,
+    pub(crate) name: String,
+    /// The composite under which the store keeps the queue: without the sender's topic.
+    pub(crate) composite: String,
+}
+
+/// Reads such a key. Whoever has written it by hand may have named a topic of the sender's own, as liner_broker does.
+pub(crate) fn named(key: &str) -> Option<Named> {
+    let text = key.strip_prefix("lnr_connection:")?.strip_suffix(":key")?;
+    let owner = liner_store::names::owner(text);
+    let parsed = liner_store::names::parse(&owner, text).or_else(|| {
+        let (_, rest) = split_part(text.as_bytes())?;
+        let (_, rest) = split_part(rest)?;
+        let rest = [rest, b":"].concat();
+        let (name, rest) = split_part(&rest)?;
+        (rest.is_empty() && (1..=255).contains(&name.len())).then_some((0, name))
+    });
+    let owner = split_part(text.as_bytes())?.0;
+    let (kind, name) = parsed.filter(|_| !owner.is_empty())?;
+    let composite = composite(&owner, queue(kind, &name)?);
+    Some(Named { owner, kind, name, composite })
+}
+
+/// The topic whose number stands under this key.
+pub(crate) fn numbered_topic(key: &str) -> Option<String> {
+    let text = key.strip_prefix("lnr_topic:")?.strip_suffix(":key")?;
+    let text = [text.as_bytes(), b":"].concat();
+    let (topic, rest) = split_part(&text)?;
+    rest.is_empty().then_some(topic)
+}
+
+/// The name of the node whose row has this key.
+pub(crate) fn owner_of(key: &str) -> Option<String> {
+    let text = [key.strip_prefix("lnr_node:")?.as_bytes(), b":"].concat();
+    let (owner, rest) = split_part(&text)?;
+    (rest.is_empty() && node(&owner) == key).then_some(owner)
+}
+
+/// The connection key in a key, and what of the queue it is.
+pub(crate) fn queue_of(key: &str) -> Option<(u64, &str)> {
+    let (number, what) = key.strip_prefix("lnr_connection:")?.split_once(':')?;
+    Some((number.parse().ok()?, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_queue_says_whose_it_is() {
+        let named = |key: &str| {
+            let Named { owner, kind, name, .. } = super::named(key)?;
+            Some((owner, kind, name))
+        };
+        let of = |owner: &str, kind, name: &str| Some((owner.to_owned(), kind, name.to_owned()));
+        for (owner, queue) in [
+            ("s", liner_proto::effect::Queue::Node("l")),
+            ("a:b\\", liner_proto::effect::Queue::Topic("t:")),
+            ("7", liner_proto::effect::Queue::Address("messages")),
+        ] {
+            let key = key_of(&composite(owner, queue));
+            assert_eq!(named(&key), of(owner, kind(queue), queue.name()));
+        }
+        assert_eq!(named("lnr_connection:s:topic:l:key"), of("s", 0, "l"));
+        assert_eq!(named("lnr_connection:a\\cb:t\\c:l\\c:key"), of("a:b", 0, "l:"));
+        for key in ["lnr_connection:7:key", "lnr_connection:s:l:key", "lnr_connection:::l:key", "lnr_x"] {
+            assert_eq!(named(key), None, "{key}");
+        }
+        assert_eq!(queue_of("lnr_connection:7:messages"), Some((7, "messages")));
+        assert_eq!(numbered_topic("lnr_topic:a\\:b:key").as_deref(), Some("a:b"));
+        assert_eq!(owner_of("lnr_node:a\\:b").as_deref(), Some("a:b"));
+        assert_eq!(owner_of("lnr_node:a:queues"), None);
+    }
 }

@@ -16,15 +16,22 @@
 //!
 //! Operators find the keys that they know, all of which begin with `lnr_`.
 
+mod byhand;
 mod client;
 mod directory;
+mod drain;
 mod element;
 mod error;
+mod examine;
 mod keys;
+mod letters;
 mod link;
-#[cfg(unix)]
+mod loading;
+mod look;
+mod looking;
 mod notices;
 mod open;
+mod page;
 mod reading;
 mod recover;
 mod resp;
@@ -32,6 +39,7 @@ mod row;
 mod scan;
 mod script;
 mod stretch;
+mod survey;
 mod turn;
 mod url;
 mod words;
@@ -41,9 +49,10 @@ use std::collections::HashMap;
 use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::{Class, Epoch};
 use liner_proto::router::DirectoryRows;
-use liner_proto::store::{Notices, Store};
+use liner_proto::store::{Capabilities, Notices, Store};
 
 pub use error::OpenError;
+pub use look::Look;
 pub use url::{Place, TlsFiles, Url, UrlError};
 
 use client::{Client, Failure};
@@ -53,8 +62,8 @@ use turn::{Applied, Turn};
 /// What a user of the server has to be allowed: the rules of `ACL SETUSER`.
 pub const ACL: &str = "~lnr_* &lnr_directory +@connection +info +config|get +eval +evalsha +script|load \
      +hget +hmget +hgetall +hset +hsetnx +hdel +hexists +hincrby +get +set +del +exists +incr +type \
-     +lindex +llen +lrange +lrem +lset +ltrim +rpush +sadd +smembers +scan +time \
-     +xadd +xdel +xlen +xrange +publish +subscribe";
+     +lindex +llen +lmove +lrange +lrem +lset +ltrim +rename +rpush +sadd +smembers +scan +time \
+     +xadd +xdel +xlen +xrange +xrevrange +xtrim +publish +subscribe +unsubscribe";
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -73,6 +82,12 @@ pub struct Opened {
     pub regressed: bool,
     /// Queues and cursors that did not pass their check, and are gone.
     pub damaged: u64,
+    /// Messages that were put into lists by hand, and are queued now.
+    pub inserted: u64,
+    /// Messages that were put among the dead letters, because there is no such queue, or because they cannot be queued.
+    pub orphaned: u64,
+    /// Messages that were put into lists by hand, and wait for the next start: what is known of their queues is in doubt.
+    pub waiting: u64,
 }
 
 /// A store in a Redis server.
@@ -90,7 +105,7 @@ pub struct RedisStore {
     token: u64,
     /// The last turn that took place.
     number: u64,
-    identity: open::Identity,
+    identity: examine::Identity,
     opened: Opened,
     rows: Rows,
     cursors: HashMap<String, (Epoch, u64)>,
@@ -195,15 +210,15 @@ impl Store for RedisStore {
         self.guarded(Self::count_inbox).map(Some)
     }
 
-    fn is_shared(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        let directory_every = core::time::Duration::from_millis(100);
+        Capabilities { shared: true, inbox: true, leases: true, directory_every }
     }
 
     fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {
         self.guarded(Self::read_directory)
     }
 
-    #[cfg(unix)]
     fn notices(&mut self) -> Option<Box<dyn Notices + Send>> {
         if core::mem::replace(&mut self.has_notices, true) {
             return None;

@@ -1,194 +1,140 @@
-//! A connection to the server: TCP, TCP with encryption, or a socket in the file system.
+//! What the library is told of a server: where it is, and by what both sides know each other. And what it says of failures.
 
+use core::error::Error;
+use core::time::Duration;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs as _};
-#[cfg(unix)]
-use std::os::{
-    fd::{AsRawFd as _, RawFd},
-    unix::net::UnixStream,
-};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
+use redis::{
+    ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo as _, ProtocolVersion,
+    RedisConnectionInfo, RedisError, TlsCertificates,
+};
 
 use crate::url::{Place, TlsFiles, Url};
 
-/// Where systems keep the certificates of those whom they trust.
-const SYSTEM_CA: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+/// A connection on which nothing comes for so long is looked at, and so long again after that.
+const KEEPALIVE: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(5)];
 
-/// An open connection.
-#[derive(Debug)]
-pub(crate) enum Link {
-    Tcp(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
-    #[cfg(unix)]
-    Unix(UnixStream),
-}
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+const KEY: &str = "PRIVATE KEY-----";
 
-/// Why there is none.
+/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A file that encryption needs.
-    #[error("cannot use {}: {words}", path.display())]
-    File { path: PathBuf, words: String },
+    /// Files that encryption needs.
+    #[error("{0}")]
+    File(String),
     /// The server's certificate, or what it says to ours.
     #[error("{0}")]
-    Tls(#[from] rustls::Error),
+    Tls(rustls::Error),
 }
 
-impl Link {
-    /// Connects, and makes sure who the server is.
-    pub(crate) fn connect(url: &Url) -> Result<Self, LinkError> {
-        match &url.place {
-            #[cfg(unix)]
-            Place::Unix(path) => Ok(Self::Unix(UnixStream::connect(path)?)),
-            #[cfg(not(unix))]
-            Place::Unix(_) => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
-            Place::Tcp { host, port, tls } => {
-                let stream = connect_tcp(host, *port, url.connect_timeout)?;
-                stream.set_nodelay(true)?;
-                let link = Self::Tcp(stream);
-                link.set_patience(url.connect_timeout)?;
-                match (link, tls) {
-                    (Self::Tcp(stream), Some(files)) => encrypt(stream, host, files),
-                    (link, _) => Ok(link),
-                }
-            }
-        }
-    }
-
-    /// Has reads and writes return at once.
-    pub(crate) fn set_nonblocking(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_nonblocking(true),
-            Self::Tls(stream) => stream.sock.set_nonblocking(true),
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.set_nonblocking(true),
-        }
-    }
-
-    /// Its descriptor.
-    #[cfg(unix)]
-    pub(crate) fn descriptor(&self) -> RawFd {
-        match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Tls(stream) => stream.sock.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
-        }
-    }
-
-    /// How long one call may wait.
-    pub(crate) fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        let patience = Some(patience);
-        match self {
-            Self::Tcp(stream) => stream.set_read_timeout(patience).and(stream.set_write_timeout(patience)),
-            Self::Tls(stream) => {
-                stream.sock.set_read_timeout(patience).and(stream.sock.set_write_timeout(patience))
-            }
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.set_read_timeout(patience).and(stream.set_write_timeout(patience)),
-        }
-    }
+/// What connects to the server. The login and the database are for whoever has the connection.
+pub(crate) fn client(url: &Url) -> Result<redis::Client, LinkError> {
+    build(url, RedisConnectionInfo::default().set_skip_set_lib_name())
 }
 
-impl Read for Link {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(into),
-            Self::Tls(stream) => stream.read(into),
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.read(into),
+/// The same for notices, which are no replies: with the third version of the protocol, and with the login, which belongs to its greeting.
+pub(crate) fn notified(url: &Url) -> Result<redis::Client, LinkError> {
+    let mut greeting =
+        RedisConnectionInfo::default().set_skip_set_lib_name().set_protocol(ProtocolVersion::RESP3);
+    if let Some(password) = &url.password {
+        greeting = greeting.set_password(password);
+        if let Some(user) = &url.user {
+            greeting = greeting.set_username(user);
         }
     }
+    build(url, greeting)
 }
 
-impl Write for Link {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Tls(stream) => stream.write(bytes),
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if let Self::Tls(stream) = self { stream.flush() } else { Ok(()) }
-    }
-}
-
-fn connect_tcp(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, patience) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-fn encrypt(mut stream: TcpStream, host: &str, files: &TlsFiles) -> Result<Link, LinkError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let config = config.with_root_certificates(roots(files.ca.as_deref())?);
-    let config = match &files.identity {
-        None => config.with_no_client_auth(),
-        Some((cert, key)) => {
-            let chain = certificates(cert)?;
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
-            config.with_client_auth_cert(chain, key)?
+fn build(url: &Url, greeting: RedisConnectionInfo) -> Result<redis::Client, LinkError> {
+    let (address, files) = match &url.place {
+        Place::Unix(path) => (ConnectionAddr::Unix(path.clone()), None),
+        Place::Tcp { host, port, tls: None } => (ConnectionAddr::Tcp(host.clone(), *port), None),
+        Place::Tcp { host, port, tls: Some(files) } => {
+            let address =
+                ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None };
+            (address, Some(files))
         }
     };
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let mut connection = ClientConnection::new(Arc::new(config), name)?;
-    while connection.is_handshaking() {
-        if let Err(error) = connection.complete_io(&mut stream) {
-            // What rustls says about a certificate stands inside the error of the input and output.
-            let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned();
-            return Err(tls.map_or(LinkError::Io(error), LinkError::Tls));
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE[0]).with_interval(KEEPALIVE[1]);
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    let info = address.into_connection_info().map_err(LinkError::of)?;
+    let info = info.set_tcp_settings(settings).set_redis_settings(greeting);
+    match files {
+        None => redis::Client::open(info).map_err(LinkError::of),
+        Some(files) => {
+            // Whoever else has chosen one in this process may keep it.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            redis::Client::build_with_tls(info, certificates(files)?).map_err(|error| {
+                LinkError::File(format!("the files of ca, cert or key are of no use: {error}"))
+            })
         }
     }
-    Ok(Link::Tls(Box::new(StreamOwned::new(connection, stream))))
 }
 
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, LinkError> {
-    let system = || SYSTEM_CA.iter().map(Path::new).find(|path| path.exists());
-    let path = ca.or_else(system).ok_or_else(|| LinkError::File {
-        path: "the system's certificates".into(),
-        words: "there are none where they are looked for; name a file with ca=FILE".to_owned(),
-    })?;
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(certificates(path)?);
-    if added == 0 {
-        return Err(unusable(path, &"no certificate in it is of use"));
+fn certificates(files: &TlsFiles) -> Result<TlsCertificates, LinkError> {
+    let root_cert = files.ca.as_deref().map(|ca| read(ca, CERTIFICATE)).transpose()?;
+    let client_tls = match &files.identity {
+        None => None,
+        Some((cert, key)) => {
+            Some(ClientTlsConfig { client_cert: read(cert, CERTIFICATE)?, client_key: read(key, KEY)? })
+        }
+    };
+    Ok(TlsCertificates { client_tls, root_cert })
+}
+
+/// Reads a file that is to hold such a thing.
+fn read(path: &Path, what: &str) -> Result<Vec<u8>, LinkError> {
+    let unusable = |words: String| LinkError::File(format!("cannot use {}: {words}", path.display()));
+    let bytes = fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    if bytes.windows(what.len()).any(|window| window == what.as_bytes()) {
+        return Ok(bytes);
     }
-    Ok(roots)
+    let what = what.trim_matches('-').trim_start_matches("BEGIN ").to_lowercase();
+    Err(unusable(format!("there is no {what} in it (as PEM)")))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LinkError> {
-    let bytes = fs::read(path).map_err(|error| unusable(path, &error))?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match certificates {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(unusable(path, &"there is no certificate in it")),
-        Err(error) => Err(unusable(path, &error)),
+impl LinkError {
+    /// Sorts what the library says while it connects.
+    pub(crate) fn of(error: RedisError) -> Self {
+        if error.kind() == ErrorKind::InvalidClientConfig {
+            return Self::File(error.detail().map_or_else(|| error.to_string(), str::to_owned));
+        }
+        match tls_error(&error) {
+            Some(error) => Self::Tls(error),
+            None => Self::Io(io_error(error)),
+        }
     }
 }
 
-fn unusable(path: &Path, words: &dyn core::fmt::Display) -> LinkError {
-    LinkError::File { path: path.to_owned(), words: words.to_string() }
+/// What stands inside an error of the library.
+fn inner<E: Error + 'static>(error: &RedisError) -> Option<&E> {
+    error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?.downcast_ref()
+}
+
+/// What rustls says about a certificate stands inside the error of the input and output.
+pub(crate) fn tls_error(error: &RedisError) -> Option<rustls::Error> {
+    let direct = inner::<rustls::Error>(error);
+    let nested = || inner::<io::Error>(error)?.get_ref()?.downcast_ref();
+    direct.or_else(nested).cloned()
+}
+
+/// The failure of a connection, with the system's kind.
+pub(crate) fn io_error(error: RedisError) -> io::Error {
+    if error.is_timeout() {
+        return io::Error::new(io::ErrorKind::TimedOut, "the server does not answer in time");
+    }
+    let kind = match inner::<io::Error>(&error) {
+        Some(error) => error.kind(),
+        None if error.kind() == ErrorKind::Parse => io::ErrorKind::InvalidData,
+        None => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }

@@ -1,132 +1,106 @@
 //! Word that the directory has changed, on a connection of its own.
 
+use core::future::{Future as _, poll_fn};
+use core::pin::pin;
+use core::task::Poll;
 use core::time::Duration;
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 
 use liner_proto::store::Notices;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use redis::{AsyncConnectionConfig, PushInfo, PushKind};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 
-use crate::client::{Client, Failure};
 use crate::keys;
-use crate::link::Link;
-use crate::resp::{Inbound, Reply, Request};
+use crate::link::{LinkError, notified};
 use crate::url::Url;
 
-const WAKER: Token = Token(0);
-const SERVER: Token = Token(1);
 /// How long to wait before the next attempt to connect.
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// A connection that has subscribed.
-#[derive(Debug)]
-struct Subscription {
-    link: Link,
-    inbound: Inbound,
-    /// A sign of life was asked for, and has not come yet.
-    is_asked: bool,
-}
+/// How often what has come is taken, and what waits for it is told, in a wait without patience.
+const STEPS: usize = 4;
 
 /// Waits for word from the server and for an interruption at the same time.
+///
+/// All of it runs on the thread that waits, and while it waits: no other thread is started but for looking up a host's name.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
-    url: Url,
-    poll: Poll,
-    waker: Arc<Waker>,
-    subscription: Option<Subscription>,
+    runtime: Runtime,
+    word: Arc<Notify>,
+    interruption: Arc<Notify>,
 }
 
 impl Subscriber {
     pub(crate) fn new(url: Url) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        Ok(Self { url, poll, waker, subscription: None })
-    }
-
-    fn subscribe(&self) -> Result<Subscription, Failure> {
-        let mut client = Client::connect(&self.url)?;
-        client.command(&[b"SUBSCRIBE", keys::DIRECTORY.as_bytes()])?;
-        let (link, inbound) = client.into_parts();
-        let wrong = |error| Failure::Io { error, sent: false };
-        link.set_nonblocking().map_err(wrong)?;
-        let interest = Interest::READABLE;
-        self.poll.registry().register(&mut SourceFd(&link.descriptor()), SERVER, interest).map_err(wrong)?;
-        Ok(Subscription { link, inbound, is_asked: false })
-    }
-
-    /// Waits for one of both; says which, the interruption first.
-    fn wait_for_any(&mut self, patience: Duration) -> Option<Token> {
-        let mut events = Events::with_capacity(8);
-        // An interrupted call is a short wait.
-        let _ = self.poll.poll(&mut events, Some(patience));
-        events.iter().map(mio::event::Event::token).min()
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .thread_keep_alive(Duration::from_secs(1))
+            .build()?;
+        let word = Arc::new(Notify::new());
+        runtime.spawn(follow(url, Arc::clone(&word)));
+        Ok(Self { runtime, word, interruption: Arc::new(Notify::new()) })
     }
 }
 
 impl Notices for Subscriber {
     fn wait(&mut self, patience: Duration) -> bool {
-        let Some(subscription) = &mut self.subscription else {
-            match self.subscribe() {
-                Ok(subscription) => {
-                    self.subscription = Some(subscription);
-                    // Something may have changed before.
-                    return true;
+        let Self { runtime, word, interruption } = self;
+        runtime.block_on(async {
+            let (mut word, mut interruption) = (pin!(word.notified()), pin!(interruption.notified()));
+            let mut any = poll_fn(|context| {
+                if word.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(true);
                 }
-                Err(_) => {
-                    self.wait_for_any(patience.min(PAUSE));
-                    return false;
+                interruption.as_mut().poll(context).map(|()| false)
+            });
+            if patience.is_zero() {
+                for _ in 0..STEPS {
+                    tokio::task::yield_now().await;
                 }
             }
-        };
-        // What came together with the last word is there already, and no event tells of it.
-        let mut outcome = subscription.take();
-        if matches!(outcome, Ok(false)) {
-            match self.wait_for_any(patience) {
-                Some(WAKER) => return false,
-                Some(_) => outcome = self.subscription.as_mut().map_or(Ok(false), Subscription::take),
-                None => outcome = self.subscription.as_mut().map_or(Ok(false), Subscription::ask),
-            }
-        }
-        outcome.unwrap_or_else(|_| {
-            // Its descriptor leaves the poll when it is closed.
-            self.subscription = None;
-            false
+            tokio::time::timeout(patience, &mut any).await.unwrap_or(false)
         })
     }
 
     fn interrupter(&self) -> Box<dyn Fn() + Send + Sync> {
-        let waker = Arc::clone(&self.waker);
-        // It fails only when the system has no memory; then the wait ends by its patience.
-        Box::new(move || drop(waker.wake()))
+        let interruption = Arc::clone(&self.interruption);
+        Box::new(move || interruption.notify_one())
     }
 }
 
-impl Subscription {
-    /// Takes all that has come; says whether there was word.
-    fn take(&mut self) -> io::Result<bool> {
-        let mut is_word = false;
-        loop {
-            while let Some(reply) = self.inbound.whole()? {
-                let kind = reply.list().and_then(<[Reply]>::first).and_then(Reply::text);
-                is_word |= kind == Some("message");
-                self.is_asked = false;
-            }
-            match self.inbound.fill(&mut self.link) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(is_word),
-                Err(error) => return Err(error),
-            }
-        }
+/// Passes on every word, and connects again for as long as somebody waits.
+async fn follow(url: Url, word: Arc<Notify>) {
+    loop {
+        // What has failed is tried again: the connection for turns says why.
+        let _ = listen(&url, &word).await;
+        tokio::time::sleep(PAUSE).await;
     }
+}
 
-    /// Asks for a sign of life. That the last one has not come yet means that the server is gone.
-    fn ask(&mut self) -> io::Result<bool> {
-        if core::mem::replace(&mut self.is_asked, true) {
-            return Err(io::ErrorKind::TimedOut.into());
+/// Returns when the connection is lost.
+async fn listen(url: &Url, word: &Arc<Notify>) -> Result<(), LinkError> {
+    let lost = Arc::new(Notify::new());
+    let (tell_word, tell_lost) = (Arc::clone(word), Arc::clone(&lost));
+    let tell = move |told: PushInfo| {
+        if told.kind == PushKind::Message {
+            tell_word.notify_one();
+        } else if told.kind == PushKind::Disconnection {
+            tell_lost.notify_one();
         }
-        self.link.write_all(&Request::of(&[b"PING"]).bytes)?;
-        self.link.flush()?;
-        Ok(false)
-    }
+        Ok::<(), redis::aio::SendError>(())
+    };
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(url.connect_timeout))
+        .set_response_timeout(Some(url.command_timeout))
+        .set_push_sender(tell);
+    let client = notified(url)?;
+    let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+    let mut connection = connection.map_err(LinkError::of)?;
+    connection.subscribe(keys::DIRECTORY).await.map_err(LinkError::of)?;
+    // Something may have changed before.
+    word.notify_one();
+    lost.notified().await;
+    Ok(())
 }

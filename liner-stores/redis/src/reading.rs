@@ -7,9 +7,9 @@ use crate::RedisStore;
 use crate::client::Failure;
 use crate::element::{self, Element};
 use crate::keys;
-use crate::resp::Reply;
+use crate::page::page;
 use crate::row::QueueRow;
-use crate::scan::{Scan, mend};
+use crate::scan::{Mender, Scan};
 
 /// Elements that are asked for at a time.
 const COUNT_MAX: u64 = 1024;
@@ -82,19 +82,13 @@ impl RedisStore {
         let list = keys::of_queue(key, "messages");
         let (mut elements, mut bytes, mut average) = (Vec::new(), 0, row.average);
         while index < len && bytes <= room {
-            let record = average.saturating_sub(element::HEAD as u64 + 6).max(1);
-            let count = ((room - bytes) / record + 2).clamp(8, COUNT_MAX).min(len - index);
-            let (from, to) = (index.to_string(), (index + count - 1).to_string());
-            let words = [b"LRANGE", list.as_bytes(), from.as_bytes(), to.as_bytes()];
-            let Reply::List(more) = self.connected()?.command(&words)? else {
-                return Err(Failure::nonsense());
-            };
+            let more =
+                page(self.connected()?, &list, index, len.min(index + COUNT_MAX), room - bytes, average)?;
             if more.is_empty() {
                 break;
             }
             index += more.len() as u64;
             for element in more {
-                let Reply::Bytes(element) = element else { return Err(Failure::nonsense()) };
                 bytes += element::run_len(element.get(element::HEAD..).unwrap_or_default());
                 elements.push(element);
             }
@@ -109,35 +103,38 @@ impl RedisStore {
     /// Looks over the list of a queue again, and sets right what is wrong with it.
     pub(crate) fn resync(&mut self, queue: Queue<'_>) -> Result<(), Failure> {
         let (node, token) = (self.node.clone(), self.token);
-        for _ in 0..TRIES {
-            self.connected()?;
-            let (Some(row), Some(client)) = (self.rows.find(queue), &mut self.client) else { return Ok(()) };
-            // The numbers before the turn are those of the list.
-            let mut committed = QueueRow { tail: crate::row::Tail::default(), ..row.clone() };
-            if let Some((numbers, _)) = row.before {
-                committed.numbers = numbers;
+        self.connected()?;
+        let (Some(row), Some(client)) = (self.rows.find(queue), &mut self.client) else { return Ok(()) };
+        // The numbers before the turn are those of the list.
+        let mut committed = QueueRow { tail: crate::row::Tail::default(), ..row.clone() };
+        if let Some((numbers, _)) = row.before {
+            committed.numbers = numbers;
+        }
+        let scan = Scan::mended(client, Mender { node: &node, token }, &committed)?;
+        if let Some(row) = self.rows.find_mut(queue) {
+            row.list = scan.list;
+            row.average = scan.average;
+            if row.before.is_some() {
+                let forgotten = row.numbers.stored(row.numbers.head.floor())?;
+                row.forget(forgotten);
             }
-            let scan = Scan::of(client, &committed)?;
-            if !scan.is_clean() {
-                // What it is after that is looked up anew.
-                mend(client, (&node, token), &committed, &scan)?;
-                continue;
-            }
-            if let Some(row) = self.rows.find_mut(queue) {
-                row.list = scan.list;
-                row.average = scan.average;
-                if row.before.is_some() {
-                    let forgotten = row.numbers.stored(row.numbers.head.floor())?;
-                    row.forget(forgotten);
-                }
-            }
-            return Ok(());
         }
         Ok(())
     }
 
-    /// Looks over the lists of all queues that the turn changes.
+    /// Looks over the lists of all queues that the turn changes or closes.
     pub(crate) fn look_again(&mut self) -> Result<(), Failure> {
+        let (node, token) = (self.node.clone(), self.token);
+        self.connected()?;
+        if let Some(client) = &mut self.client {
+            for (_, row) in &mut self.rows.closed {
+                let mut committed = row.clone();
+                if let Some((numbers, _)) = row.before {
+                    committed.numbers = numbers;
+                }
+                row.list = Scan::mended(client, Mender { node: &node, token }, &committed)?.list;
+            }
+        }
         for (kind, name) in self.rows.touched.clone() {
             if let Some(queue) = keys::queue(kind, &name) {
                 self.resync(queue)?;

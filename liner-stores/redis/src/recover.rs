@@ -6,10 +6,10 @@ use liner_proto::id::Epoch;
 use crate::RedisStore;
 use crate::client::Failure;
 use crate::keys;
+use crate::letters::Topics;
 use crate::resp::{Reply, Request};
 use crate::row::{QueueRow, Tail};
 use crate::scan::Scan;
-use crate::words::topic_text;
 
 impl RedisStore {
     /// Tells everything, in the order of the contract.
@@ -43,11 +43,12 @@ impl RedisStore {
             let scan = Scan::of(client, &committed)?;
             visit(Recovered::Queue(row.numbers.head.recovered(queue, scan.messages, scan.bytes)));
             let topics = client.command(&[b"HGETALL", keys::of_queue(key, "topics").as_bytes()])?;
-            for (number, value) in topics.pairs() {
-                let number = str::from_utf8(number).ok().and_then(|number| number.parse().ok());
-                let number = number.ok_or(StoreFault::Corrupt)?;
-                let text = topic_text(&row.composite, number, value).ok_or(StoreFault::Corrupt)?;
-                visit(Recovered::Topic { queue, number, text });
+            let topics = Topics::of(&row.composite, &topics);
+            if !topics.are_sound {
+                return Err(StoreFault::Corrupt.into());
+            }
+            for (number, text) in &topics.by_number {
+                visit(Recovered::Topic { queue, number: *number, text });
             }
         }
         Ok(())

@@ -1,15 +1,9 @@
-//! The protocol of Redis (RESP2): commands go out, replies come in. No length is believed before so many bytes have come.
+//! Requests as they are sent, and what the server says to them.
+//!
+//! Requests are packed here and not by the library: a turn's records are words of its request from the moment in which they are applied, and are
+//! copied nowhere else.
 
-use std::io::{self, Read};
-
-/// How deep lists stand in lists in what we ask for.
-const DEPTH_MAX: u8 = 4;
-/// The longest line that a reply begins with.
-const LINE_MAX: usize = 1 << 16;
-/// The longest value that Redis keeps.
-const VALUE_MAX: u64 = 512 << 20;
-/// Bytes read at a time.
-const CHUNK: usize = 1 << 16;
+use redis::Value;
 
 /// Commands on their way, one behind the other.
 #[derive(Clone, Debug, Default)]
@@ -115,122 +109,21 @@ impl Reply {
     }
 }
 
-/// What was read and not used yet.
-#[derive(Debug, Default)]
-pub(crate) struct Inbound {
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-impl Inbound {
-    /// Reads one reply.
-    pub(crate) fn reply(&mut self, from: &mut impl Read) -> io::Result<Reply> {
-        self.compact();
-        self.nested(from, 0)
-    }
-
-    /// A reply of what has been read already; nothing if it is not whole.
-    pub(crate) fn whole(&mut self) -> io::Result<Option<Reply>> {
-        self.compact();
-        let at = self.at;
-        match self.nested(&mut io::empty(), 0) {
-            Ok(reply) => Ok(Some(reply)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                self.at = at;
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Adds what can be read at once.
-    pub(crate) fn fill(&mut self, from: &mut impl Read) -> io::Result<()> {
-        let len = self.bytes.len();
-        self.bytes.resize(len + CHUNK, 0);
-        let read = loop {
-            match from.read(self.bytes.get_mut(len..).unwrap_or_default()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
-        self.bytes.truncate(len + read.as_ref().map_or(0, |read| *read));
-        if read? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(())
-    }
-
-    fn nested(&mut self, from: &mut impl Read, depth: u8) -> io::Result<Reply> {
-        let line = self.line(from)?;
-        let (kind, rest) = line.split_first().ok_or_else(|| broken("an empty line"))?;
-        let text = || String::from_utf8_lossy(rest).into_owned();
-        let number = || str::from_utf8(rest).ok()?.parse::<i64>().ok();
-        let number = || number().ok_or_else(|| broken("no number where one belongs"));
-        match kind {
-            b'+' => Ok(Reply::Status(text())),
-            b'-' => Ok(Reply::Error(text())),
-            b':' => Ok(Reply::Number(number()?)),
-            b'$' => match u64::try_from(number()?) {
-                Ok(len) if len <= VALUE_MAX => self.value(from, len as usize).map(Reply::Bytes),
-                Ok(_) => Err(broken("a value that is longer than any")),
-                Err(_) => Ok(Reply::Nil),
+impl From<Value> for Reply {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are of the protocol's third version")]
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Nil => Self::Nil,
+            Value::Int(number) => Self::Number(number),
+            Value::BulkString(bytes) => Self::Bytes(bytes),
+            Value::Array(list) => Self::List(list.into_iter().map(Self::from).collect()),
+            Value::SimpleString(text) => Self::Status(text),
+            Value::Okay => Self::Status("OK".to_owned()),
+            Value::ServerError(error) => match error.details() {
+                Some(details) => Self::Error(format!("{} {details}", error.code())),
+                None => Self::Error(error.code().to_owned()),
             },
-            b'*' => match u64::try_from(number()?) {
-                Ok(_) if depth == DEPTH_MAX => Err(broken("a list in too many lists")),
-                Ok(len) => {
-                    let mut list = Vec::with_capacity(len.min(1024) as usize);
-                    for _ in 0..len {
-                        list.push(self.nested(from, depth + 1)?);
-                    }
-                    Ok(Reply::List(list))
-                }
-                Err(_) => Ok(Reply::Nil),
-            },
-            _ => Err(broken("a reply of an unknown kind")),
+            other => Self::Error(format!("ERR {other:?} is not a reply that was asked for")),
         }
     }
-
-    fn line(&mut self, from: &mut impl Read) -> io::Result<Vec<u8>> {
-        let mut searched = 0;
-        loop {
-            let rest = self.bytes.get(self.at..).unwrap_or_default();
-            if let Some(end) =
-                rest.get(searched..).and_then(|rest| rest.iter().position(|&byte| byte == b'\n'))
-            {
-                let line = rest.get(..searched + end).unwrap_or_default();
-                let line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
-                self.at += searched + end + 1;
-                return Ok(line);
-            }
-            searched = rest.len();
-            if searched > LINE_MAX {
-                return Err(broken("a line that is longer than any"));
-            }
-            self.fill(from)?;
-        }
-    }
-
-    fn value(&mut self, from: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
-        while self.bytes.len() - self.at < len + 2 {
-            self.fill(from)?;
-        }
-        let value = self.bytes.get(self.at..self.at + len).unwrap_or_default().to_vec();
-        self.at += len + 2;
-        Ok(value)
-    }
-
-    /// Gives up what was used.
-    fn compact(&mut self) {
-        if self.at == self.bytes.len() {
-            self.bytes.clear();
-            self.at = 0;
-        } else if self.at > CHUNK {
-            self.bytes.drain(..self.at);
-            self.at = 0;
-        }
-    }
-}
-
-fn broken(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the server does not speak as Redis does: {what}"))
 }

@@ -1,14 +1,20 @@
 //! Looking over the whole list of a queue: what stands where, and what does not belong there.
+//!
+//! It is done a page at a time, and what is wrong with a page is set right before the next one is read, so that a list of any length takes
+//! as much memory as a page.
+
+use liner_proto::effect::StoreFault;
 
 use crate::client::{Client, Failure};
 use crate::element::{self, Element};
 use crate::keys;
+use crate::page::{PAGE, page};
 use crate::row::QueueRow;
 use crate::script;
 use crate::stretch::Stretches;
 
-/// Bytes that are asked for at a time, roughly.
-const PAGE: u64 = 1 << 20;
+/// How often a list may change while it is looked over.
+const TRIES: usize = 3;
 
 /// What a list holds.
 #[derive(Debug, Default)]
@@ -20,50 +26,86 @@ pub(crate) struct Scan {
     pub(crate) bytes: u64,
     /// Bytes of an element, roughly.
     pub(crate) average: u64,
-    /// Elements that do not pass their check: where they stand, what is there, and the number that belongs there.
-    pub(crate) damaged: Vec<(u64, Vec<u8>, u64)>,
-    /// Elements that an operator or another program has put there.
-    pub(crate) foreign: Vec<(u64, Vec<u8>)>,
-    /// Elements of an earlier queue under the same key.
-    pub(crate) stale: Vec<(u64, Vec<u8>)>,
+    /// Messages that an operator or another program has put there, and their bytes.
+    pub(crate) foreign: (u64, u64),
     /// The last number so far.
     last: u64,
     /// Where a hollow element begins whose end is not known yet.
     hollow: Option<u64>,
 }
 
-impl Scan {
-    /// Reads the list.
-    pub(crate) fn of(client: &mut Client, row: &QueueRow) -> Result<Self, Failure> {
-        let mut scan = Self { last: floor(row), average: row.average, ..Self::default() };
-        let Some(key) = row.key else { return Ok(scan) };
-        let list = keys::of_queue(key, "messages");
-        let (mut index, mut bytes) = (0, 0);
-        loop {
-            let count = (PAGE / scan.average.max(1)).clamp(16, 8192);
-            let (from, to) = (index.to_string(), (index + count - 1).to_string());
-            let reply = client.command(&[b"LRANGE", list.as_bytes(), from.as_bytes(), to.as_bytes()])?;
-            let elements = reply.list().ok_or_else(Failure::nonsense)?;
-            for element in elements.iter().filter_map(|element| element.bytes()) {
-                scan.take(row, index, element);
-                index += 1;
-                bytes += element.len() as u64 + 8;
-            }
-            scan.average = (bytes + 256).checked_div(index + 1).unwrap_or(256).max(1);
-            if (elements.len() as u64) < count {
-                break;
-            }
-        }
-        scan.end_hollow(row.numbers.stored(row.numbers.head.last)?.cast_unsigned());
-        Ok(scan)
-    }
+/// What does not belong on a page, with its place in the list.
+#[derive(Debug, Default)]
+struct Strays {
+    /// Elements that do not pass their check, and the number that belongs there.
+    damaged: Vec<(u64, u64)>,
+    /// Elements that an operator or another program has put there.
+    foreign: Vec<u64>,
+    /// Elements of an earlier queue under the same key.
+    stale: Vec<u64>,
+}
 
-    /// Whether nothing in it has to be taken away or mended.
-    pub(crate) fn is_clean(&self) -> bool {
+impl Strays {
+    fn is_empty(&self) -> bool {
         self.damaged.is_empty() && self.foreign.is_empty() && self.stale.is_empty()
     }
+}
 
-    fn take(&mut self, row: &QueueRow, index: u64, element: &[u8]) {
+/// Who sets a list right.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mender<'a> {
+    /// The key of its node's row.
+    pub(crate) node: &'a str,
+    pub(crate) token: u64,
+}
+
+impl Scan {
+    /// Reads the list as it is.
+    pub(crate) fn of(client: &mut Client, row: &QueueRow) -> Result<Self, Failure> {
+        Self::run(client, row, None)?.ok_or_else(Failure::nonsense)
+    }
+
+    /// Reads the list, and sets right what is wrong with it: what is damaged is put aside, with something hollow in its place; an operator's
+    /// elements go to a list of their own, where they wait for the node's next start, and so does what is left of an earlier queue.
+    pub(crate) fn mended(client: &mut Client, mender: Mender<'_>, row: &QueueRow) -> Result<Self, Failure> {
+        for _ in 0..TRIES {
+            if let Some(scan) = Self::run(client, row, Some(mender))? {
+                return Ok(scan);
+            }
+        }
+        Err(Failure::Server("somebody else keeps changing the list of this queue".to_owned()))
+    }
+
+    /// Nothing if the list changed meanwhile.
+    fn run(client: &mut Client, row: &QueueRow, mender: Option<Mender<'_>>) -> Result<Option<Self>, Failure> {
+        let mut scan = Self { last: floor(row), average: row.average, ..Self::default() };
+        let Some(key) = row.key else { return Ok(Some(scan)) };
+        let list = keys::of_queue(key, "messages");
+        let mut index = 0;
+        loop {
+            let elements = page(client, &list, index, u64::MAX, PAGE, scan.average)?;
+            let bytes: usize = elements.iter().map(Vec::len).sum();
+            let Some(average) = (bytes as u64).checked_div(elements.len() as u64) else { break };
+            scan.average = average.max(1) + 8;
+            let mut strays = Strays::default();
+            for (index, element) in (index..).zip(&elements) {
+                scan.take(row, index, element, &mut strays);
+            }
+            let mut next = index + elements.len() as u64;
+            if let Some(mender) = mender.filter(|_| !strays.is_empty()) {
+                let element = |at: u64| elements.get((at - index) as usize).map_or(&[][..], Vec::as_slice);
+                if !mend(client, mender, row, &strays, element)? {
+                    return Ok(None);
+                }
+                next -= (strays.foreign.len() + strays.stale.len()) as u64;
+            }
+            index = next;
+        }
+        scan.end_hollow(row.numbers.stored(row.numbers.head.last)?.cast_unsigned());
+        Ok(Some(scan))
+    }
+
+    fn take(&mut self, row: &QueueRow, index: u64, element: &[u8], strays: &mut Strays) {
         match element::read(row.whose, row.stored_epoch, element) {
             Element::Sound { number, last, is_message, record }
                 if number > self.last || self.is_below(row, last) =>
@@ -85,10 +127,13 @@ impl Scan {
                 self.end_hollow(self.last);
                 self.last += 1;
                 self.hollow = Some(self.last);
-                self.damaged.push((index, element.to_vec(), self.last));
+                strays.damaged.push((index, self.last));
             }
-            Element::Stale => self.stale.push((index, element.to_vec())),
-            Element::Foreign => self.foreign.push((index, element.to_vec())),
+            Element::Stale => strays.stale.push(index),
+            Element::Foreign => {
+                self.foreign = (self.foreign.0 + 1, self.foreign.1 + element.len() as u64);
+                strays.foreign.push(index);
+            }
         }
     }
 
@@ -111,41 +156,32 @@ fn floor(row: &QueueRow) -> u64 {
     row.numbers.stored(row.numbers.head.floor()).map_or(0, |floor| floor.max(0).cast_unsigned())
 }
 
-/// Puts what is damaged aside and something hollow in its place, and takes away what does not belong there: an operator's elements go to a
-/// list of their own, where they wait for the node's next start. Says whether the list was as the scan found it.
-pub(crate) fn mend(
+/// Sets a page right, at once. Says whether the list was as it was read.
+fn mend<'e>(
     client: &mut Client,
-    (node, token): (&str, u64),
+    mender: Mender<'_>,
     row: &QueueRow,
-    scan: &Scan,
+    strays: &Strays,
+    element: impl Fn(u64) -> &'e [u8],
 ) -> Result<bool, Failure> {
     let Some(key) = row.key else { return Ok(true) };
-    let list = keys::of_queue(key, "messages");
-    let mut arguments: Vec<Vec<u8>> = vec![
-        token.to_string().into_bytes(),
-        list.into_bytes(),
-        keys::of_queue(key, "inserted").into_bytes(),
-        keys::QUARANTINE.as_bytes().to_vec(),
-        row.composite.clone().into_bytes(),
-    ];
-    let mut add = |index: u64, element: &[u8], replacement: Vec<u8>| {
-        arguments.extend([index.to_string().into_bytes(), element.to_vec(), replacement]);
+    let mut arguments: Vec<Vec<u8>> = vec![mender.token.to_string().into_bytes()];
+    arguments.extend(["messages", "inserted", "orphaned"].map(|what| keys::of_queue(key, what).into_bytes()));
+    arguments.extend([keys::QUARANTINE, &row.composite].map(|text| text.as_bytes().to_vec()));
+    let mut add = |index: u64, what: Vec<u8>| {
+        arguments.extend([index.to_string().into_bytes(), element(index).to_vec(), what]);
     };
-    for (index, element, number) in &scan.damaged {
-        add(*index, element, element::damaged(row.whose, row.stored_epoch, *number));
+    for &(index, number) in &strays.damaged {
+        add(index, element::damaged(row.whose, row.stored_epoch, number));
     }
-    for (index, element) in &scan.foreign {
-        add(*index, element, b"inserted".to_vec());
-    }
-    for (index, element) in &scan.stale {
-        add(*index, element, b"stale".to_vec());
-    }
+    strays.foreign.iter().for_each(|&index| add(index, b"inserted".to_vec()));
+    strays.stale.iter().for_each(|&index| add(index, b"orphaned".to_vec()));
     let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-    let reply = client.eval(script::MEND, node, &arguments)?;
+    let reply = client.eval(script::MEND, mender.node, &arguments)?;
     match reply.text() {
         Some(script::DONE) => Ok(true),
         Some(script::MOVED) => Ok(false),
-        Some(script::TAKEN) => Err(liner_proto::effect::StoreFault::Superseded.into()),
+        Some(script::TAKEN) => Err(StoreFault::Superseded.into()),
         _ => Err(Failure::nonsense()),
     }
 }

@@ -10,7 +10,7 @@ pub(crate) const GONE: &str = "GONE";
 pub(crate) const MOVED: &str = "MOVED";
 
 /// Arguments: token, the last turn's number, this turn's; how many checks, and for each a list, an index, and what the bytes 6 to 21 of the
-/// element there are (its epoch and its number); then for each command how many words, and the words.
+/// element there are (its epoch and its number), or `len` and the length of the list; then for each command how many words, and the words.
 ///
 /// There is no work by record in it: records are words of `RPUSH`. Nothing fails in the second half that was not looked for in the first one,
 /// unless somebody takes a permission away meanwhile.
@@ -25,12 +25,16 @@ end
 if had[2] ~= a[2] then return 'GONE' end
 local at = 5
 for _ = 1, tonumber(a[4]) do
-  local element = redis.call('LINDEX', a[at], a[at + 1])
-  if not element or string.sub(element, 6, 21) ~= a[at + 2] then return 'MOVED' end
+  if a[at + 1] == 'len' then
+    if redis.call('LLEN', a[at]) ~= tonumber(a[at + 2]) then return 'MOVED' end
+  else
+    local element = redis.call('LINDEX', a[at], a[at + 1])
+    if not element or string.sub(element, 6, 21) ~= a[at + 2] then return 'MOVED' end
+  end
   at = at + 3
 end
-local kinds = {RPUSH='list', LTRIM='list', HSET='hash', HDEL='hash', HINCRBY='hash', XADD='stream',
-  subscribe='hash', unsubscribe='hash'}
+local kinds = {RPUSH='list', LTRIM='list', HSET='hash', HDEL='hash', HINCRBY='hash', XADD='stream', SADD='set',
+  subscribe='hash', unsubscribe='hash', dead='stream', adopt='list'}
 local first = at
 while at <= n do
   local kind = kinds[a[at + 1]]
@@ -48,6 +52,26 @@ local function number(topic)
   if redis.call('EXISTS', key) == 0 then redis.call('SET', key, redis.call('INCR', 'lnr_unique_key')) end
 end
 local own = {}
+-- Ids go up in the whole server; whoever deletes the counter must not make a turn fail in its middle.
+function own.dead(at, words)
+  local id = redis.pcall('INCR', 'lnr_dead_id')
+  local added = redis.pcall('XADD', a[at], type(id) == 'number' and '0-' .. id or '', unpack(a, at + 1, at + words - 2))
+  if type(added) == 'table' then
+    added = redis.call('XADD', a[at], '0-*', unpack(a, at + 1, at + words - 2))
+    redis.call('SET', 'lnr_dead_id', string.sub(added, 3))
+  end
+end
+-- What was put into the list meanwhile goes behind what waits.
+function own.adopt(at)
+  if redis.call('EXISTS', a[at]) == 0 then return end
+  if redis.call('EXISTS', a[at + 1]) == 0 then return redis.call('RENAME', a[at], a[at + 1]) end
+  while redis.call('LMOVE', a[at], a[at + 1], 'LEFT', 'RIGHT') do end
+end
+function own.release(at)
+  if redis.call('EXISTS', a[at], a[at + 1]) > 0 then return end
+  redis.call('DEL', a[at + 2])
+  redis.call('HDEL', 'lnr_connections', a[at + 3])
+end
 function own.subscribe(at)
   local key, address, name, topic = a[at], a[at + 1], a[at + 2], a[at + 3]
   if redis.call('HGET', key, address) ~= name then
@@ -70,7 +94,7 @@ at = first
 while at <= n do
   local words = tonumber(a[at])
   local special = own[a[at + 1]]
-  if special then special(at + 2) else redis.call(unpack(a, at + 1, at + words)) end
+  if special then special(at + 2, words) else redis.call(unpack(a, at + 1, at + words)) end
   at = at + 1 + words
 end
 if changed then
@@ -85,6 +109,23 @@ pub(crate) fn turn(allow_oom: bool) -> String {
     let flags = if allow_oom { " flags=allow-oom" } else { "" };
     format!("#!lua{flags}{TURN}")
 }
+
+/// Tries commands, and gives the names of those that the user may not run on those keys. Arguments: for each command how many words, and
+/// the words; the first one deletes what the others leave.
+pub(crate) const PROBE: &str = r"#!lua flags=allow-oom
+local denied, at, n = {}, 1, #ARGV
+while at <= n do
+  local words = tonumber(ARGV[at])
+  local reply = redis.pcall(unpack(ARGV, at + 1, at + words))
+  local wrong = type(reply) == 'table' and reply.err
+  if wrong and (string.find(wrong, 'user executing the script', 1, true) or string.find(wrong, 'ACL failure', 1, true)) then
+    denied[#denied + 1] = ARGV[at + 1]
+    if at == 1 then return denied end
+  end
+  at = at + 1 + words
+end
+return denied
+";
 
 /// Takes the name: the next token. Gives the node's row as it was before, and the token. Argument: the format of the row.
 pub(crate) const TAKE: &str = r"#!lua flags=allow-oom
@@ -112,12 +153,49 @@ for i = 1, tonumber(ARGV[1]) do
   local key, free
   repeat
     key = tostring(redis.call('INCR', KEYS[1]))
-    free = redis.call('EXISTS', 'lnr_connection:' .. key .. ':messages', 'lnr_connection:' .. key .. ':sender') == 0
+    local base = 'lnr_connection:' .. key
+    free = redis.call('EXISTS', base .. ':messages', base .. ':inserted', base .. ':sender') == 0
       and redis.call('HEXISTS', 'lnr_connections', key) == 0
   until free
   keys[i] = key
 end
 return keys
+";
+
+/// Makes the counter no lower than a number. Argument: the number.
+pub(crate) const RAISE: &str = r"#!lua flags=allow-oom
+if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+return 'DONE'
+";
+
+/// Takes entries out of streams, all or none, and executes commands in their place. Arguments: how many entries, and for each the stream and
+/// its id; then for each command how many words, and the words. Gives the index of an entry that is not there.
+pub(crate) const ACT: &str = r"#!lua flags=allow-oom
+local a, n, taken = ARGV, #ARGV, tonumber(ARGV[1])
+for i = 0, taken - 1 do
+  if #redis.call('XRANGE', a[2 + 2 * i], a[3 + 2 * i], a[3 + 2 * i]) == 0 then return i end
+end
+for i = 0, taken - 1 do redis.call('XDEL', a[2 + 2 * i], a[3 + 2 * i]) end
+local at = 2 + 2 * taken
+while at <= n do
+  local words = tonumber(a[at])
+  if a[at + 1] == 'again' then
+    local key = redis.call('GET', a[at + 2])
+    if not key then
+      repeat
+        key = tostring(redis.call('INCR', KEYS[1]))
+        local base = 'lnr_connection:' .. key
+      until redis.call('EXISTS', base .. ':messages', base .. ':inserted', base .. ':sender') == 0
+        and redis.call('HEXISTS', 'lnr_connections', key) == 0
+      redis.call('SET', a[at + 2], key)
+    end
+    redis.call('RPUSH', 'lnr_connection:' .. key .. ':inserted', a[at + 3])
+  else
+    redis.call(unpack(a, at + 1, at + words))
+  end
+  at = at + 1 + words
+end
+return 'DONE'
 ";
 
 /// Renews the node's lease, or gives it up. Arguments: the name, and for how many milliseconds it runs. Others are told if that changes
@@ -138,29 +216,48 @@ end
 return 'DONE'
 ";
 
-/// Sets a list right. Arguments: the token, the list, where an operator's elements go, where damaged ones go, whose queue it is; then for
-/// each element its index, what is there, and what is to be there: an element, or `inserted` or `stale` if none is.
+/// Sets a list right. Arguments: the token, the list, where an operator's elements go, where those of an earlier queue go, where damaged ones
+/// go, whose queue it is; then for each element its index, what is there, and what is to be there: an element, or `inserted` or
+/// `orphaned` if none is.
 pub(crate) const MEND: &str = r"#!lua flags=allow-oom
 local a = ARGV
 if redis.call('HGET', KEYS[1], 'token') ~= a[1] then return 'TAKEN' end
-for at = 6, #a, 3 do
+for at = 7, #a, 3 do
   if redis.call('LINDEX', a[2], a[at]) ~= a[at + 1] then return 'MOVED' end
 end
 local gone = 'gone' .. redis.sha1hex(a[1] .. a[2] .. #a)
 local removed = false
-for at = 6, #a, 3 do
+for at = 7, #a, 3 do
   local what = a[at + 2]
-  if what == 'inserted' or what == 'stale' then
-    if what == 'inserted' then redis.call('RPUSH', a[3], a[at + 1]) end
+  if what == 'inserted' or what == 'orphaned' then
+    redis.call('RPUSH', what == 'inserted' and a[3] or a[4], a[at + 1])
     redis.call('LSET', a[2], a[at], gone)
     removed = true
   else
-    redis.call('RPUSH', a[4], a[5] .. '\n' .. a[at + 1])
+    redis.call('RPUSH', a[5], a[6] .. '\n' .. a[at + 1])
     redis.call('LSET', a[2], a[at], what)
   end
 end
 if removed then redis.call('LREM', a[2], 0, gone) end
 return 'DONE'
+";
+
+/// Elements of a list, from one index on, before another, until they are so many bytes; one at least. Arguments: the indexes, the bytes, how
+/// many elements to look at in one step.
+pub(crate) const PAGE: &str = r"#!lua flags=no-writes,allow-oom
+local from, to, room, step = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local page, bytes = {}, 0
+while from < to do
+  local part = redis.call('LRANGE', KEYS[1], from, math.min(from + step, to) - 1)
+  for _, element in ipairs(part) do
+    if bytes > 0 and bytes + #element > room then return page end
+    bytes = bytes + #element + 1
+    page[#page + 1] = element
+  end
+  if #part < step then return page end
+  from = from + step
+end
+return page
 ";
 
 /// Marks the node's row as closed by its owner. Argument: the token.

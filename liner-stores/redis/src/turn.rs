@@ -8,6 +8,7 @@ use liner_store::numbers::Trial;
 use crate::RedisStore;
 use crate::client::{Client, Failure};
 use crate::keys;
+use crate::letters;
 use crate::resp::Reply;
 use crate::row::QueueRow;
 use crate::script;
@@ -38,6 +39,8 @@ pub(crate) struct Applied {
     pub(crate) any: bool,
     /// It takes more than it gives.
     pub(crate) grows: bool,
+    /// What else has to be true before the turn, and how many things that are.
+    pub(crate) checks: (u64, Words),
     /// Commands that have nothing to do with queues.
     pub(crate) words: Words,
     /// What the inbox gains.
@@ -202,8 +205,11 @@ impl RedisStore {
         }
         let queues = keys::of_node(&self.owner, "queues");
         let mut words = Words::default();
-        words.number(self.rows.changed().filter(|row| row.cut > 0).count() as u64);
+        let cuts = self.rows.changed().filter(|row| row.cut > 0).count();
+        words.number((cuts + self.rows.closed.len()) as u64 + self.applied.checks.0);
         self.rows.changed().for_each(|row| words.check(row));
+        self.rows.closed.iter().for_each(|(_, row)| words.check_length(row));
+        words.extend(&self.applied.checks.1);
         self.rows.closed.iter().for_each(|(_, row)| words.close(&queues, row));
         words.extend(&self.applied.words);
         self.rows.changed().for_each(|row| words.queue(&queues, row));
@@ -355,63 +361,42 @@ impl RedisStore {
     }
 
     fn put_aside(&mut self, peer: &str, topic: &str, reason: DeadReason, record: &[u8]) {
-        put_dead_letter(&mut self.applied.words, [&self.owner, peer, topic], reason, record);
+        letters::put(&mut self.applied.words, [&self.owner, peer, topic], reason, record);
     }
 
     fn deliver(&mut self, delivery: &Delivery<'_>) {
-        let crc = checksums::delivery(&self.owner, delivery).to_string();
-        let (epoch, number) = (delivery.epoch.0.to_string(), delivery.number.to_string());
-        let (mode, repeat) = (mode_number(delivery.mode).to_string(), u8::from(delivery.maybe_redelivered));
-        let (inbox, repeat) = (keys::of_node(&self.owner, "inbox"), repeat.to_string());
-        let words = &mut self.applied.words;
-        words.number(19);
-        for word in [&b"XADD"[..], inbox.as_bytes(), b"*"] {
-            words.word(word);
-        }
-        for (field, value) in [
-            ("from", delivery.from),
-            ("epoch", &*epoch),
-            ("number", &*number),
-            ("topic", delivery.topic),
-            ("mode", &*mode),
-            ("maybe_redelivered", &*repeat),
-            ("crc", &*crc),
-        ] {
-            words.word(field.as_bytes());
-            words.word(value.as_bytes());
-        }
-        words.word(b"payload");
-        words.word(delivery.payload);
-        let bytes = delivery.bytes().to_string();
-        words.command(&[b"HINCRBY", self.node.as_bytes(), b"inbox_bytes", bytes.as_bytes()]);
+        delivery_words(&mut self.applied.words, &self.owner, delivery);
         self.applied.inbox.messages += 1;
         self.applied.inbox.bytes += delivery.bytes();
     }
 }
 
-/// Adds a dead letter of `[owner, peer, topic]`, with a check over all of it.
-pub(crate) fn put_dead_letter(words: &mut Words, whose: [&str; 3], reason: DeadReason, record: &[u8]) {
-    let [owner, peer, topic] = whose;
-    let crc = checksums::dead_letter(whose, reason as i64, record).to_string();
-    let (key, reason) = (keys::of_node(owner, "dead"), (reason as u8).to_string());
-    words.number(13);
-    for word in [
-        &b"XADD"[..],
-        key.as_bytes(),
-        b"*",
-        b"peer",
-        peer.as_bytes(),
-        b"topic",
-        topic.as_bytes(),
-        b"reason",
-        reason.as_bytes(),
-        b"crc",
-        crc.as_bytes(),
-        b"record",
-        record,
-    ] {
+/// Puts a message behind what the inbox of a node holds.
+pub(crate) fn delivery_words(words: &mut Words, owner: &str, delivery: &Delivery<'_>) {
+    let crc = checksums::delivery(owner, delivery).to_string();
+    let (epoch, number) = (delivery.epoch.0.to_string(), delivery.number.to_string());
+    let (mode, repeat) = (mode_number(delivery.mode).to_string(), u8::from(delivery.maybe_redelivered));
+    let (inbox, repeat) = (keys::of_node(owner, "inbox"), repeat.to_string());
+    words.number(19);
+    for word in [&b"XADD"[..], inbox.as_bytes(), b"0-*"] {
         words.word(word);
     }
+    for (field, value) in [
+        ("from", delivery.from),
+        ("epoch", &*epoch),
+        ("number", &*number),
+        ("topic", delivery.topic),
+        ("mode", &*mode),
+        ("maybe_redelivered", &*repeat),
+        ("crc", &*crc),
+    ] {
+        words.word(field.as_bytes());
+        words.word(value.as_bytes());
+    }
+    words.word(b"payload");
+    words.word(delivery.payload);
+    let bytes = delivery.bytes().to_string();
+    words.command(&[b"HINCRBY", keys::node(owner).as_bytes(), b"inbox_bytes", bytes.as_bytes()]);
 }
 
 /// A cursor as it is kept: epoch, number, checksum.

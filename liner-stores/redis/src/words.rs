@@ -1,5 +1,6 @@
 //! The commands of a turn, as arguments of its script.
 
+use crate::letters::WHOSE;
 use crate::resp::put_word;
 use crate::row::QueueRow;
 use crate::{element, keys};
@@ -30,6 +31,20 @@ impl Words {
         words.iter().for_each(|word| self.word(word));
     }
 
+    /// The words one by one.
+    pub(crate) fn to_vec(&self) -> Vec<Vec<u8>> {
+        let (mut words, mut rest) = (Vec::with_capacity(self.count), &*self.bytes);
+        while let Some(end) = rest.iter().position(|&byte| byte == b'\r') {
+            let len: Option<usize> =
+                rest.get(1..end).and_then(|len| str::from_utf8(len).ok()).and_then(|len| len.parse().ok());
+            let Some(len) = len else { break };
+            let begin = end + 2;
+            words.push(rest.get(begin..begin + len).unwrap_or_default().to_vec());
+            rest = rest.get(begin + len + 2..).unwrap_or_default();
+        }
+        words
+    }
+
     /// All words of another list.
     pub(crate) fn extend(&mut self, other: &Self) {
         self.bytes.extend_from_slice(&other.bytes);
@@ -47,6 +62,21 @@ impl Words {
         self.word(&element::place(row.stored_epoch, found.first));
     }
 
+    /// That an element is still the one that was read.
+    pub(crate) fn check_element(&mut self, list: &str, index: u64, element: &[u8]) {
+        self.word(list.as_bytes());
+        self.number(index);
+        let end = element.len().min(element::HEAD);
+        self.word(element.get(5..end).unwrap_or_default());
+    }
+
+    /// That a list has as many elements as it is thought to have, before it is deleted.
+    pub(crate) fn check_length(&mut self, row: &QueueRow) {
+        self.word(keys::of_queue(row.key.unwrap_or(0), "messages").as_bytes());
+        self.word(b"len");
+        self.number(row.list.len());
+    }
+
     /// What the turn does to a queue.
     pub(crate) fn queue(&mut self, queues: &str, row: &QueueRow) {
         let Some(number) = row.key else { return };
@@ -54,7 +84,9 @@ impl Words {
         if row.is_new {
             self.command(&[b"SET", keys::key_of(&row.composite).as_bytes(), key.as_bytes()]);
             self.command(&[b"HSET", keys::CONNECTIONS.as_bytes(), key.as_bytes(), row.composite.as_bytes()]);
-            self.command(&[b"SET", keys::of_queue(number, "sender").as_bytes(), b""]);
+            self.command(&[b"SET", keys::of_queue(number, "sender").as_bytes(), b"", b"NX"]);
+            let topics = keys::of_queue(number, "topics");
+            self.command(&[b"HSET", topics.as_bytes(), WHOSE.as_bytes(), row.composite.as_bytes()]);
         }
         if row.cut > 0 {
             self.command(&[b"LTRIM", list.as_bytes(), row.cut.to_string().as_bytes(), b"-1"]);
@@ -89,11 +121,16 @@ impl Words {
         let (messages, topics) = (of("messages"), of("topics"));
         let (sender, acknowledged) = (of("sender"), of("mess_number"));
         let own = keys::key_of(&row.composite);
-        let all = [&*messages, &*topics, &*sender, &*acknowledged, &*own].map(str::as_bytes);
-        let [messages, topics, sender, acknowledged, own] = all;
-        self.command(&[b"DEL", messages, topics, sender, acknowledged, own]);
+        let all = [&*messages, &*sender, &*acknowledged, &*own].map(str::as_bytes);
+        let [messages, sender, acknowledged, own] = all;
+        self.command(&[b"DEL", messages, sender, acknowledged, own]);
         self.command(&[b"HDEL", queues.as_bytes(), row.composite.as_bytes()]);
-        self.command(&[b"HDEL", keys::CONNECTIONS.as_bytes(), key.to_string().as_bytes()]);
+        // What an operator has put there is found by it at the node's next start.
+        let (inserted, orphaned) = (of("inserted"), of("orphaned"));
+        let number = key.to_string();
+        let all = [&*inserted, &*orphaned, &*topics, &*number].map(str::as_bytes);
+        let [inserted, orphaned, topics, number] = all;
+        self.command(&[b"release", inserted, orphaned, topics, number]);
     }
 }
 

@@ -19,16 +19,17 @@ const CAPS: Capabilities = Capabilities {
     bytes_max: 1 << 30,
 };
 
-/// One for all tests, each of which has a database of its own.
+/// One for all tests, each of which has a database of its own. The user may do what the store says that it needs, and nothing else.
 static SERVER: LazyLock<Redis> = LazyLock::new(|| {
     let settings = vec!["databases 256".to_owned()];
-    Redis::start(&RedisOptions { settings, ..RedisOptions::default() }).expect("the server starts")
+    let users = vec![format!("liner on >secret {}", liner_store_redis::ACL)];
+    Redis::start(&RedisOptions { settings, users, ..RedisOptions::default() }).expect("the server starts")
 });
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 fn url() -> String {
     let db = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{}/{db}", SERVER.url())
+    format!("redis://liner:secret@{}/{db}", SERVER.address())
 }
 
 fn open(url: &str, name: &str) -> Result<Box<dyn Store>, String> {

@@ -187,10 +187,13 @@ mod tests {
     /// The last number of the queue, and whether commits may be missing.
     fn told(store: &mut SqliteStore) -> (u64, bool) {
         let (mut last, mut is_regressed) = (0, false);
-        let mut take = |fact: Recovered<'_>| match fact {
-            Recovered::Node { regressed, .. } => is_regressed = regressed,
-            Recovered::Queue(queue) => last = queue.last,
-            _ => {}
+        let mut take = |fact: Recovered<'_>| {
+            if let Recovered::Node { regressed, .. } = fact {
+                is_regressed = regressed;
+            }
+            if let Recovered::Queue(queue) = fact {
+                last = queue.last;
+            }
         };
         store.recover(&mut take).unwrap();
         (last, is_regressed)

@@ -1,5 +1,7 @@
 //! Requests that change nothing of a queue: the node's row, cursors, the directory, dead letters.
 
+use std::collections::BTreeSet;
+
 use liner_proto::effect::DeadReason;
 use liner_proto::id::Epoch;
 use liner_proto::router::DirectoryRows;
@@ -80,14 +82,23 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// The rows, if another connection has committed anything since this was asked last.
+    /// The rows, if another connection has committed anything since this was asked last, or a node has come or gone.
     pub(crate) fn read_directory(&mut self) -> Result<Option<DirectoryRows>, Failure> {
         let version = self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-        if self.directory_version == Some(version) {
+        let is_changed = self.directory_version != Some(version);
+        if !self.leases.look_again(&self.path) && !is_changed {
             return Ok(None);
         }
         let mut rows = DirectoryRows::default();
-        each_row(&self.conn, |topic, address, name| rows.push(topic, address, name))?;
+        let mut names = BTreeSet::new();
+        each_row(&self.conn, |topic, address, name| {
+            rows.push(topic, address, name);
+            if name != self.owner && !names.contains(name) {
+                names.insert(name.to_owned());
+            }
+        })?;
+        self.leases.look_at(&self.path, names);
+        self.leases.each(|name, standing| rows.set_standing(name, standing));
         self.directory_version = Some(version);
         Ok(Some(rows))
     }

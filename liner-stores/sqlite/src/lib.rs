@@ -29,6 +29,7 @@ mod error;
 mod file;
 mod inbox;
 mod inserted;
+mod lease;
 mod look;
 mod looking;
 mod names;
@@ -48,7 +49,7 @@ use std::path::PathBuf;
 use liner_proto::effect::{InboxHeld, Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::Class;
 use liner_proto::router::DirectoryRows;
-use liner_proto::store::Store;
+use liner_proto::store::{Capabilities, Store};
 use rusqlite::Connection;
 
 pub use backup::{BackedUp, BackupError, backup};
@@ -126,6 +127,8 @@ pub struct SqliteStore {
     version: i64,
     /// The same for the directory that was told last.
     directory_version: Option<i64>,
+    /// What it said of leases.
+    leases: lease::Leases,
     /// Whether messages were deleted by hand, as of that version.
     cleared: bool,
     counted: deliveries::Counted,
@@ -201,8 +204,8 @@ impl Store for SqliteStore {
         self.guarded(Self::count_inbox).map(Some)
     }
 
-    fn is_shared(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { shared: true, inbox: true, leases: true, ..Capabilities::NONE }
     }
 
     fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {

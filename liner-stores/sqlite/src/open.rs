@@ -15,10 +15,13 @@ use crate::file::{self, Held, private, sync_folder};
 use crate::row::Rows;
 use crate::schema::{self, Verdict};
 use crate::turn::{Limit, Turn};
-use crate::{Opened, Options, SqliteStore, inserted, names, orphans};
+use crate::{Opened, Options, SqliteStore, inserted, lease, names, orphans};
 
 /// Releases before it can lose committed transactions of the write-ahead log.
 const LIBRARY_MIN: i32 = 3_051_003;
+
+/// How often the lock of a name is tried while others look whether somebody has it, each for a few microseconds.
+const TRIES: u32 = 100_000;
 
 /// How long to wait for another process that writes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -63,6 +66,7 @@ impl SqliteStore {
             rows: Rows::default(),
             version: -1,
             directory_version: None,
+            leases: lease::Leases::default(),
             cleared: false,
             counted: crate::deliveries::Counted::default(),
             limit: Limit::new(options.limit_bytes),
@@ -274,11 +278,20 @@ fn take_name(path: &Path, name: &str) -> Result<(File, PathBuf), OpenError> {
     let lock = private(OpenOptions::new().write(true).create(true).truncate(false))
         .open(&lock_path)
         .map_err(|source| file::failed(&lock_path, source))?;
-    match lock.try_lock() {
-        Ok(()) => Ok((lock, lock_path)),
-        Err(TryLockError::WouldBlock) => Err(OpenError::NameInUse { name: name.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(file::failed(&lock_path, source)),
+    let failed = |source| file::failed(&lock_path, source);
+    for _ in 0..TRIES {
+        match lock.try_lock() {
+            Ok(()) => return Ok((lock, lock_path)),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        // Somebody has it, or looks for a moment whether anybody has.
+        if lease::is_held(&lock).map_err(failed)? {
+            break;
+        }
+        std::thread::yield_now();
     }
+    Err(OpenError::NameInUse { name: name.to_owned() })
 }
 
 /// Makes the file if there is none, for this user only; SQLite gives the files beside it the same mode.
@@ -321,11 +334,8 @@ fn is_in_use(path: &Path, own_lock: &Path) -> io::Result<bool> {
         if path.file_name() == own_lock.file_name() {
             continue;
         }
-        let lock = OpenOptions::new().write(true).open(&path)?;
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(true),
-            Err(TryLockError::Error(error)) => return Err(error),
-            Ok(()) => {}
+        if lease::is_held(&File::open(&path)?)? {
+            return Ok(true);
         }
     }
     Ok(false)

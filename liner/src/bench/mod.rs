@@ -135,7 +135,7 @@ impl Bench<'_> {
                 for _ in 0..room {
                     match self.node.send(ONE_WAY, &payload, Mode::One) {
                         Ok(_) => sent += 1,
-                        Err(SendError::Busy) => break,
+                        Err(SendError::Busy | SendError::Unavailable | SendError::StoreFull) => break,
                         Err(error) => return Err(Failure::Work(error.to_string())),
                     }
                 }

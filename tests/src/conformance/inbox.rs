@@ -25,6 +25,7 @@ fn held(place: &mut Place<'_>) -> Option<InboxHeld> {
 /// A store that keeps no inbox says so, and refuses what is to go there, with the cursor that stands in the same group.
 pub fn a_store_keeps_an_inbox_or_says_that_it_does_not(open: Open<'_>, caps: Capabilities) {
     let mut place = Place::new(open, caps);
+    assert_eq!(place.store().capabilities().inbox, caps.inbox, "it is declared");
     if caps.inbox {
         assert_eq!(held(&mut place), Some(InboxHeld::default()));
         return;

@@ -115,7 +115,8 @@ impl Postgres {
                 program: program.clone(),
                 arguments: vec!["-D".into(), data.into()],
                 account,
-                ready: "database system is ready to accept connections",
+                // A standby takes read-only ones.
+                ready: "database system is ready to accept",
                 end: Signal::INT,
                 log: folder.join("log"),
             })?;
@@ -280,6 +281,7 @@ fn template(version: Version, account: Option<Account>) -> io::Result<PathBuf> {
     }
     let folder = Folder::new()?;
     make_data(version, &folder, account)?;
+    fs::create_dir_all(&servers)?;
     let draft = servers.join(format!("template-draft-{}", std::process::id()));
     folder::copy(&folder.join("data"), &draft)?;
     fs::create_dir_all(template.parent().unwrap_or(Path::new(".")))?;

@@ -10,6 +10,7 @@ use liner_mio::{
 };
 use liner_proto::effect::{Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::router::DirectoryRows;
+use liner_proto::store::Capabilities;
 use liner_store_sqlite::{Look, OpenError, SqliteStore};
 
 use crate::killed::Process;
@@ -91,8 +92,8 @@ impl Store for Failing {
         self.inner.load(queue, after, into)
     }
 
-    fn is_shared(&self) -> bool {
-        self.inner.is_shared()
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
     }
 
     fn directory(&mut self) -> Result<Option<DirectoryRows>, StoreFault> {
