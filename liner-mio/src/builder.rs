@@ -84,6 +84,12 @@ impl Builder {
         self
     }
 
+    /// Has the store that it was given called in a worker thread, as [`store_on_worker`](Self::store_on_worker) does, or in the loop's own.
+    pub fn on_worker(mut self, on_worker: bool) -> Self {
+        self.on_worker = on_worker;
+        self
+    }
+
     /// Listens on `addr`, which is `host:port`; port 0 takes a free one ([`Node::listen_addrs`]). May be called several times.
     pub fn listen(mut self, addr: &str, framing: Framing) -> Self {
         self.listen.push((addr.to_owned(), framing));

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use liner_mio::{InDoubt, LineUrl};
+use liner_mio::{Class, InDoubt, LineUrl};
 
 use crate::duration;
 use crate::failure::EXIT_CODES;
 use crate::log::{self, Filter};
-use crate::store_url::StoreUrl;
+use crate::store_url::{StoreUrl, StoreUrlError};
 
 /// Messages between programs, with no broker needed: a message stays in its sender's store until the other side has committed it.
 #[derive(Debug, Parser)]
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Topics(LookArgs),
     /// List, read, send again or drop messages that were put aside
     Dlq(DlqArgs),
+    /// Move what is in a store to another one, look whether one is in order, or back a file up while nodes use it
+    Store(StoreArgs),
     /// Print a script that completes this command's words in a shell
     Completions(CompletionsArgs),
 }
@@ -88,6 +90,11 @@ impl Command {
                 | DlqAction::Redrive { look, .. }
                 | DlqAction::Drop { look, .. } => &look.log,
             },
+            Self::Store(args) => match &args.action {
+                StoreAction::Copy(args) => &args.log,
+                StoreAction::Check(args) => &args.look.log,
+                StoreAction::Backup(args) => &args.log,
+            },
             Self::Completions(_) => return None,
         };
         Some(&args.log)
@@ -114,12 +121,19 @@ pub(crate) struct GatewayArgs {
     /// Its name: what devices and peers know it by
     #[arg(long, env = "LINER_NAME", default_value = "gateway", value_parser = name)]
     pub(crate) name: String,
-    /// Where messages are kept: sqlite:PATH, or ram: to keep nothing
-    #[arg(long, env = "LINER_STORE", value_name = "URL", default_value = "sqlite:liner-gateway.db")]
+    /// Where messages are kept: sqlite:PATH, redis://HOST, postgres://HOST/DATABASE, or ram: to keep nothing
+    #[arg(
+        long,
+        env = "LINER_STORE",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "sqlite:liner-gateway.db"
+    )]
     pub(crate) store: StoreUrl,
-    /// What a stored message survives
-    #[arg(long, env = "LINER_DURABILITY", value_enum, default_value_t = Durability::Power)]
-    pub(crate) durability: Durability,
+    /// What a stored message has to survive; a server is refused if its settings fall short of it [default: power for a file, what the
+    /// settings say for a server]
+    #[arg(long, env = "LINER_DURABILITY", value_enum)]
+    pub(crate) durability: Option<Durability>,
     /// Where peers (subscribers, other nodes) connect
     #[arg(long, env = "LINER_LISTEN", value_name = "ADDR", default_value = PEERS_ADDRESS)]
     pub(crate) listen: String,
@@ -192,6 +206,15 @@ pub(crate) enum Durability {
     Process,
 }
 
+impl Durability {
+    pub(crate) const fn class(self) -> Class {
+        match self {
+            Self::Power => Class::Power,
+            Self::Process => Class::Process,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = device_help())]
 pub(crate) struct DeviceArgs {
@@ -254,8 +277,8 @@ pub(crate) struct SubArgs {
     /// A name makes it durable: what is sent while it is away waits for it [default: none, and nothing waits]
     #[arg(long, env = "LINER_NAME", value_parser = name)]
     pub(crate) name: Option<String>,
-    /// Where it keeps how far it has come: sqlite:PATH or ram: [default: sqlite:liner-NAME.db with --name, else ram:]
-    #[arg(long, env = "LINER_STORE", value_name = "URL")]
+    /// Where it keeps how far it has come: sqlite:PATH, the URL of a server, or ram: [default: sqlite:liner-NAME.db with --name, else ram:]
+    #[arg(long, env = "LINER_STORE", hide_env_values = true, value_name = "URL")]
     pub(crate) store: Option<StoreUrl>,
     /// A node that has messages, tried again until it answers; may be given several times, or with commas between them
     /// [default: 127.0.0.1:7420, or none with --listen]
@@ -336,8 +359,8 @@ pub(crate) struct PubArgs {
     /// Its name, by which the receiver knows who sent the message [default: one of 1,024 made up]
     #[arg(long, env = "LINER_NAME", value_parser = name)]
     pub(crate) name: Option<String>,
-    /// Where the message waits until it is acknowledged: sqlite:PATH, together with --name, or ram:
-    #[arg(long, env = "LINER_STORE", value_name = "URL", default_value = "ram:")]
+    /// Where the message waits until it is acknowledged: sqlite:PATH or the URL of a server, together with --name, or ram:
+    #[arg(long, env = "LINER_STORE", hide_env_values = true, value_name = "URL", default_value = "ram:")]
     pub(crate) store: StoreUrl,
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]
@@ -376,8 +399,8 @@ pub(crate) struct DrainArgs {
     /// The node whose messages are delivered, and as which it is known meanwhile
     #[arg(long, env = "LINER_NAME", value_parser = name)]
     pub(crate) name: String,
-    /// Where they are: sqlite:PATH
-    #[arg(long, env = "LINER_STORE", value_name = "URL")]
+    /// Where they are: sqlite:PATH, or the URL of a server
+    #[arg(long, env = "LINER_STORE", hide_env_values = true, value_name = "URL")]
     pub(crate) store: StoreUrl,
     /// A node to connect to, beside those whose addresses the store knows; may be given several times, or with commas between them
     /// [default: none]
@@ -426,8 +449,14 @@ pub(crate) struct ForgetArgs {
     /// The node that forgets it: the one that has the queue
     #[arg(long, env = "LINER_NAME", value_name = "NAME", default_value = "gateway", value_parser = name)]
     pub(crate) name: String,
-    /// Where that one keeps its messages: sqlite:PATH
-    #[arg(long, env = "LINER_STORE", value_name = "URL", default_value = "sqlite:liner-gateway.db")]
+    /// Where that one keeps its messages: sqlite:PATH, or the URL of a server
+    #[arg(
+        long,
+        env = "LINER_STORE",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "sqlite:liner-gateway.db"
+    )]
     pub(crate) store: StoreUrl,
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]
@@ -500,8 +529,14 @@ Examples:
 /// What all looks at a store have in common.
 #[derive(Debug, Args)]
 pub(crate) struct LookArgs {
-    /// The store that is looked at: sqlite:PATH. Its node may run meanwhile
-    #[arg(long, env = "LINER_STORE", value_name = "URL", default_value = "sqlite:liner-gateway.db")]
+    /// The store that is looked at: sqlite:PATH, or the URL of a server. Its nodes may run meanwhile
+    #[arg(
+        long,
+        env = "LINER_STORE",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "sqlite:liner-gateway.db"
+    )]
     pub(crate) store: StoreUrl,
     /// Print one JSON object a line [default: off]
     #[arg(long, env = "LINER_JSON")]
@@ -599,6 +634,109 @@ pub(crate) enum DlqAction {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = STORE_HELP)]
+pub(crate) struct StoreArgs {
+    #[command(subcommand)]
+    pub(crate) action: StoreAction,
+}
+
+const STORE_HELP: &str = "\
+A store is sqlite:PATH, or on a server: redis://HOST, rediss://HOST, unix:///PATH or postgres://HOST/DATABASE. Passwords are not shown in
+what this program prints; what stands on a command line `ps` shows to everybody on the machine.
+
+Examples:
+  liner store check sqlite:/var/lib/liner/gateway.db
+  liner store backup /var/lib/liner/gateway.db /var/backups/gateway.db
+  liner store copy sqlite:/var/lib/liner/gateway.db postgres://liner@db/liner";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreAction {
+    /// Copy all that nodes have in a store into another one, of whatever kind, while they are stopped
+    Copy(StoreCopyArgs),
+    /// Say what a store is, what it holds and what to do about it, beside its nodes
+    Check(StoreCheckArgs),
+    /// Copy an SQLite file while nodes use it
+    Backup(StoreBackupArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = STORE_COPY_HELP)]
+pub(crate) struct StoreCopyArgs {
+    /// The store that is copied. It stays as it is
+    #[arg(value_name = "FROM")]
+    pub(crate) from: StoreUrl,
+    /// The store that it is copied into, which may hold other nodes
+    #[arg(value_name = "TO")]
+    pub(crate) to: StoreUrl,
+    /// Print one JSON object a line [default: off]
+    #[arg(long, env = "LINER_JSON")]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+const STORE_COPY_HELP: &str = "\
+Queues with their numbers and epochs, dead letters, inboxes, what was taken from whom, and the directory come over as they are, so that the
+nodes go on in TO as if nothing had been. It does not begin while one of the nodes runs, or if TO has another node of the same name. What
+was interrupted is started again with the same words: nodes that are there already are left alone, and half of one is made anew.
+
+A line is `NAME copied: Q queues with M messages (B bytes), D dead letters, I in its inbox, P peers`. A record that does not pass its check
+becomes a gap, which its receiver is told of, and is told here.
+
+Start the nodes on TO afterwards, and none of them on FROM again: there would be two with one name and one past.
+
+Examples:
+  liner store copy sqlite:liner-gateway.db redis://127.0.0.1
+  liner store copy redis://127.0.0.1 sqlite:back.db";
+
+#[derive(Debug, Args)]
+#[command(after_help = STORE_CHECK_HELP)]
+pub(crate) struct StoreCheckArgs {
+    /// The store, instead of --store
+    #[arg(value_name = "URL")]
+    pub(crate) url: Option<StoreUrl>,
+    #[command(flatten)]
+    pub(crate) look: LookArgs,
+}
+
+const STORE_CHECK_HELP: &str = "\
+It says what commits survive there, its release and that of its tables, which nodes have used it and which of them run, what waits and what
+was put aside; then what is not as it should be, a sentence each, with what to do. An SQLite file is read as a whole.
+
+Exit codes: 0 if it can be used, 1 if it is damaged or cannot be read, 3 if another program holds it.
+
+Examples:
+  liner store check
+  liner store check sqlite:/var/lib/liner/gateway.db --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = STORE_BACKUP_HELP)]
+pub(crate) struct StoreBackupArgs {
+    /// The file, with or without sqlite: before it
+    #[arg(value_name = "PATH", value_parser = file)]
+    pub(crate) from: PathBuf,
+    /// Where the copy is to be; nothing may be there yet
+    #[arg(value_name = "TO", value_parser = file)]
+    pub(crate) to: PathBuf,
+    /// Print one JSON object a line [default: off]
+    #[arg(long, env = "LINER_JSON")]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+const STORE_BACKUP_HELP: &str = "\
+The copy is one file, as the original was at the beginning of the backup, and is checked before it gets its name. Nodes go on meanwhile.
+
+To restore it, stop the nodes, move the file and what lies beside it (PATH-wal, PATH-shm) away, and copy the backup to PATH. Each node finds
+out at its start that it has gone back in time: its queues begin new epochs, and what it may have sent before comes again, marked. What was
+stored since the backup is lost.
+
+Examples:
+  liner store backup liner-gateway.db gateway-backup.db
+  liner store backup sqlite:/var/lib/liner/gateway.db /var/backups/gateway.db";
+
+#[derive(Debug, Args)]
 #[command(after_help = COMPLETIONS_EXAMPLES)]
 pub(crate) struct CompletionsArgs {
     /// The shell that is to read it
@@ -657,6 +795,24 @@ pub(crate) fn address(address: &str) -> Result<String, String> {
     match port {
         Some(Ok(1_u16..)) => Ok(address.to_owned()),
         _ => Err("write HOST:PORT, for instance 127.0.0.1:7420".to_owned()),
+    }
+}
+
+/// A file's path, or its URL.
+fn file(text: &str) -> Result<PathBuf, String> {
+    if !text.contains(':') {
+        return Ok(PathBuf::from(text));
+    }
+    match text.parse::<StoreUrl>() {
+        Ok(StoreUrl::Sqlite(path)) => Ok(path),
+        Ok(StoreUrl::Ram) => Err("ram: is in the memory of its node alone: name an SQLite file".to_owned()),
+        Ok(StoreUrl::Server(server)) => Err(format!(
+            "a server has means of its own for backups: name an SQLite file, or copy {} into one with `liner store copy`",
+            server.kind().name()
+        )),
+        // A path may hold a colon.
+        Err(StoreUrlError::UnknownScheme(_)) if !text.contains("://") => Ok(PathBuf::from(text)),
+        Err(error) => Err(error.to_string()),
     }
 }
 

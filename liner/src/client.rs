@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use liner_mio::{Class, Client, HeapStore, NewClientError, Store};
+use liner_mio::{Class, Client, NewClientError, Store};
 use liner_store_sqlite::{Options, SqliteStore};
 
 use crate::receivers::{self, Receiver, ReceiversError};
+use crate::store;
 use crate::store_url::{StoreUrl, StoreUrlError};
 
 /// Why a client could not be made on a store.
@@ -23,11 +24,11 @@ pub enum OpenClientError {
     Url(#[from] StoreUrlError),
 }
 
-/// What a client in memory keeps at most, in bytes of records.
-const RAM_BYTES: u64 = 256 * 1024 * 1024;
-
 /// A client with the store that a URL names: `sqlite:PATH`, which survives a loss of power, `sqlite:PATH?durability=process`, which
-/// survives the death of the process and is faster, or `ram:`, which survives nothing.
+/// survives the death of the process and is faster, `ram:`, which survives nothing, or that of a server, which survives what
+/// its settings say ([`Sent::class`](crate::Sent::class)).
+///
+/// The store on a server is called in a thread of its own, `liner-store`.
 ///
 /// `receivers_json` names others that are known from the start, as [`receivers::parse`] reads it.
 ///
@@ -44,10 +45,13 @@ pub fn open(
     url.check()?;
     match url {
         StoreUrl::Sqlite(path) => sqlite_with(unique_name, topic, listen, path, durability, receivers_json),
-        StoreUrl::Ram => {
+        StoreUrl::Ram | StoreUrl::Server(_) => {
             let receivers = receivers::parse(receivers_json)?;
-            let open = || Ok::<_, String>(Box::new(HeapStore::new(RAM_BYTES)) as Box<dyn Store + Send>);
-            Ok(with_receivers(Client::new(unique_name, topic, listen, open)?, &receivers))
+            let (name, is_server) = (unique_name.to_owned(), url.is_server());
+            let open = move || store::open(&url, &name, None).map(|opened| opened.store);
+            let client = Client::new(unique_name, topic, listen, open)?;
+            client.configure(move |builder| builder.on_worker(is_server));
+            Ok(with_receivers(client, &receivers))
         }
     }
 }
@@ -118,13 +122,17 @@ mod tests {
             ("ram:".to_owned(), Class::Ram),
         ] {
             let json = r#"[{"topic":"t","addr":"127.0.0.1:9","client_name":"n"}]"#;
-            let client = make(&url, Some(json)).unwrap();
-            client.run(|_: &liner_mio::Taken| ()).unwrap();
-            let sent = client.send_to("t", b"x", liner_mio::Reliability::AtLeastOnce).unwrap();
-            assert_eq!(sent.class, class, "{url}");
-            client.stop().unwrap();
+            for on_worker in [false, true] {
+                let client = make(&url, Some(json)).unwrap();
+                client.configure(move |builder| builder.on_worker(on_worker));
+                client.run(|_: &liner_mio::Taken| ()).unwrap();
+                let sent = client.send_to("t", b"x", liner_mio::Reliability::AtLeastOnce).unwrap();
+                assert_eq!(sent.class, class, "{url}");
+                client.stop().unwrap();
+            }
         }
         let told = |url: &str, json| make(url, json).unwrap_err().to_string();
+        assert!(told("postgres://h/d?durability=power", None).contains("settings of the server"));
         assert!(told("mysql:x", None).contains("`mysql`"));
         assert!(told(&format!("sqlite:{}", folder.path().display()), None).contains("directory"));
         assert!(told("ram:", Some("[")).contains("JSON array"));

@@ -1,10 +1,9 @@
 //! `liner drain`: delivers what a store holds, and ends when nothing is left.
 
-use std::path::Path;
 use std::time::Duration;
 
-use liner_mio::{Class, Framing, Message, Node};
-use liner_store_sqlite::{Look, Target};
+use liner::store::{self, Target};
+use liner_mio::{Framing, Message, Node};
 use serde::Serialize;
 
 use crate::args::{DrainArgs, address};
@@ -12,8 +11,8 @@ use crate::clock::Clock;
 use crate::event;
 use crate::failure::Failure;
 use crate::look;
+use crate::node::{build, drive_failure, keep, stop_failure};
 use crate::out::{Out, Report, tell};
-use crate::store::{build, drive_failure, open, stop_failure};
 use crate::watch::{Stop, Watch};
 
 /// How long the end may take: what was acknowledged is in the store by then.
@@ -23,17 +22,14 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 const EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &DrainArgs) -> Result<(), Failure> {
-    let path = args.store.path().ok_or_else(|| {
-        Failure::Usage("ram: holds nothing after its node has ended: name a file, as sqlite:PATH".to_owned())
-    })?;
-    args.store.check().map_err(|error| Failure::Usage(error.to_string()))?;
+    look::check(&args.store, "ram: holds nothing after its node has ended: name a file, as sqlite:PATH")?;
     // A damaged file would be renamed, and a node with a mistaken name would have nothing to deliver: neither is a success.
-    Look::vouch_for(path, &args.name).map_err(|error| look::failure(&error))?;
-    let known = known_addresses(path, args);
+    store::vouch_for(&args.store, &args.name).map_err(|error| look::failure(&error))?;
+    look::check_unused(&args.store, &args.name)?;
+    let known = known_addresses(args);
     let mut watch = Watch::new(Stop::on_signals()?)?;
-    let store = open(&args.store, &args.name, Class::Power)?;
     // Peers keep what they have for a node of this name, and what they know of its topics.
-    let builder = Node::builder(&args.name).store(store).insecure(args.insecure);
+    let builder = keep(Node::builder(&args.name), &args.store, &args.name)?.insecure(args.insecure);
     let mut builder = builder.configure(|config| config.takes = false);
     for peer in args.peer.iter().chain(&known) {
         builder = builder.peer(peer);
@@ -50,8 +46,8 @@ pub(crate) fn run(args: &DrainArgs) -> Result<(), Failure> {
 }
 
 /// Where those listen for whom something waits, as far as the store can be asked. A node dials by itself only what it was told to.
-fn known_addresses(path: &Path, args: &DrainArgs) -> Vec<String> {
-    let Ok(look) = Look::open(path) else { return Vec::new() };
+fn known_addresses(args: &DrainArgs) -> Vec<String> {
+    let Ok(mut look) = store::look(&args.store) else { return Vec::new() };
     let queues = look.pending(Some(&args.name)).unwrap_or_default();
     let mut known: Vec<String> = Vec::new();
     for row in look.subscriptions().unwrap_or_default() {

@@ -1,11 +1,10 @@
 //! `liner forget`: gives up a node that never comes back, and says what becomes of its queue.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
-use liner_mio::{Class, Event, ForgetError, Message, Node};
-use liner_store_sqlite::{Look, Target};
+use liner::store::{self, Target};
+use liner_mio::{Event, ForgetError, Message, Node};
 use serde::Serialize;
 
 use crate::args::ForgetArgs;
@@ -13,8 +12,8 @@ use crate::clock::Clock;
 use crate::event::{self, messages};
 use crate::failure::Failure;
 use crate::look;
+use crate::node::{build, drive_failure, keep, stop_failure};
 use crate::out::{self, Out, field};
-use crate::store::{build, drive_failure, open, stop_failure};
 use crate::watch::{Stop, Watch};
 
 /// How long the store may take for a part of a queue, and for the end.
@@ -24,36 +23,33 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LISTED_MAX: usize = 20;
 
 pub(crate) fn run(args: &ForgetArgs) -> Result<(), Failure> {
-    let path = args.store.path().ok_or_else(|| {
-        Failure::Usage("ram: is in the memory of its node alone: name a file, as sqlite:PATH".to_owned())
-    })?;
-    args.store.check().map_err(|error| Failure::Usage(error.to_string()))?;
+    look::check(&args.store, "ram: is in the memory of its node alone: name a file, as sqlite:PATH")?;
     if args.forgotten == args.name {
         return Err(Failure::Usage(format!(
             "{} is the node that forgets: name another one, or with --name who has the queue",
             args.name
         )));
     }
-    Look::vouch_for(path, &args.name).map_err(|error| look::failure(&error))?;
+    store::vouch_for(&args.store, &args.name).map_err(|error| look::failure(&error))?;
+    look::check_unused(&args.store, &args.name)?;
     // Its row would be gone while it is there.
-    if Look::open(path).is_ok_and(|look| look.is_running(&args.forgotten)) {
+    if store::look(&args.store).is_ok_and(|mut look| look.is_running(&args.forgotten)) {
         return Err(Failure::InUse(format!("{} runs on {}: stop it first", args.forgotten, args.store)));
     }
     let mut watch = Watch::new(Stop::on_signals()?)?;
-    let store = open(&args.store, &args.name, Class::Power)?;
     // Whoever met it would think that it takes no topics any more, and put aside what is queued for it.
-    let builder = Node::builder(&args.name).store(store).configure(|config| {
+    let builder = keep(Node::builder(&args.name), &args.store, &args.name)?.configure(|config| {
         config.catalog = None;
         config.dials = false;
     });
     let mut node = build(builder)?;
     watch.register(&mut [&mut node])?;
-    let kept_before = kept(path, &args.name);
-    node.forget(&args.forgotten, args.reroute).map_err(|error| refused(args, path, error))?;
+    let kept_before = kept(args);
+    node.forget(&args.forgotten, args.reroute).map_err(|error| refused(args, error))?;
     let outcome = wait(args, &mut node, &mut watch);
     let stopped = node.stop(PATIENCE, &mut ignore).map_err(|error| stop_failure(&error));
     let (rerouted, dropped) = outcome.and_then(|counts| stopped.map(|()| counts))?;
-    let kept = kept(path, &args.name).saturating_sub(kept_before).min(rerouted);
+    let kept = kept(args).saturating_sub(kept_before).min(rerouted);
     let line = Line { name: &args.forgotten, rerouted, kept, dropped };
     let plain = format!(
         "{} is forgotten: {rerouted} rerouted, {kept} of them kept for the next subscriber, {dropped} dropped",
@@ -105,19 +101,19 @@ fn wait(args: &ForgetArgs, node: &mut Node, watch: &mut Watch) -> Result<(u64, u
 }
 
 /// Messages that wait for the next subscriber of their topics.
-fn kept(path: &Path, name: &str) -> u64 {
-    let Ok(look) = Look::open(path) else { return 0 };
-    let queues = look.pending(Some(name)).unwrap_or_default();
+fn kept(args: &ForgetArgs) -> u64 {
+    let Ok(mut look) = store::look(&args.store) else { return 0 };
+    let queues = look.pending(Some(&args.name)).unwrap_or_default();
     let kept = queues.iter().filter(|queue| matches!(queue.target, Target::Topic(_)));
     kept.map(|queue| queue.messages).sum()
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "whatever comes later is a failure of the work")]
-fn refused(args: &ForgetArgs, path: &Path, error: ForgetError) -> Failure {
+fn refused(args: &ForgetArgs, error: ForgetError) -> Failure {
     let (name, forgotten) = (&args.name, &args.forgotten);
     match error {
         ForgetError::Unknown => {
-            Failure::Work(format!("{name} knows no node named {forgotten}: {}", known(path, name)))
+            Failure::Work(format!("{name} knows no node named {forgotten}: {}", known(args)))
         }
         ForgetError::Up => Failure::InUse(format!("{forgotten} is connected: stop it first")),
         _ => Failure::Work(format!("{forgotten} is not forgotten: {error}")),
@@ -125,18 +121,18 @@ fn refused(args: &ForgetArgs, path: &Path, error: ForgetError) -> Failure {
 }
 
 /// Whom a node could forget, in words.
-fn known(path: &Path, name: &str) -> String {
-    let Ok(look) = Look::open(path) else {
+fn known(args: &ForgetArgs) -> String {
+    let Ok(mut look) = store::look(&args.store) else {
         return "its store cannot be asked for those that it knows".to_owned();
     };
     let mut known: BTreeSet<String> = BTreeSet::new();
-    for queue in look.pending(Some(name)).unwrap_or_default() {
+    for queue in look.pending(Some(&args.name)).unwrap_or_default() {
         if let Target::Node(target) = queue.target {
             known.insert(target);
         }
     }
     known.extend(look.subscriptions().unwrap_or_default().into_iter().map(|row| row.name));
-    known.remove(name);
+    known.remove(&args.name);
     if known.is_empty() {
         return "it knows nobody".to_owned();
     }

@@ -5,12 +5,16 @@
 //! * [`Node`] and what belongs to it: one participant, driven by the program's own loop;
 //! * [`Client`] and [`client`]: the same with threads of its own and calls that wait, for programs that use threads;
 //! * [`sqlite`]: the store in an SQLite file, and [`sqlite::Inbox`], from which messages are taken in one's own transaction;
+//! * [`store`]: any store by its URL, opened for a node or looked at from outside;
 //! * [`proto`]: the core, for devices and for whoever writes a shell of their own.
 //!
 //! What it promises stands in `docs/DELIVERY.md`, how it is built in `docs/ARCHITECTURE.md`.
 
 pub mod client;
 pub mod receivers;
+mod server_url;
+mod servers;
+pub mod store;
 pub mod store_url;
 
 pub use liner_mio::{
@@ -30,6 +34,12 @@ pub use liner_proto::wire::handshake::Acks;
 
 /// The core: no I/O, no clock, and without its features neither std nor an allocator.
 pub use liner_proto as proto;
+/// The store in a PostgreSQL database.
+#[cfg(feature = "postgres")]
+pub use liner_store_postgres as postgres;
+/// The store in a Redis server.
+#[cfg(feature = "redis")]
+pub use liner_store_redis as redis;
 /// The store in an SQLite file.
 pub use liner_store_sqlite as sqlite;
 

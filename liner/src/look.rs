@@ -2,7 +2,8 @@
 
 use std::io::{self, Write as _};
 
-use liner_store_sqlite::{DeadLetter, Look, LookError, OpenError, Target};
+use liner::store::{self, DeadLetter, Look, LookError, Target};
+use liner_proto::store::LEASE;
 use serde::Serialize;
 
 use crate::args::{DlqAction, DlqArgs, LookArgs, PendingArgs};
@@ -10,6 +11,7 @@ use crate::event::{dead_name, messages};
 use crate::failure::Failure;
 use crate::line::Line;
 use crate::out::{self, Out, field, tell};
+use crate::store_url::StoreUrl;
 
 /// Dead letters that are read at a time.
 const PAGE: u32 = 1000;
@@ -17,19 +19,38 @@ const PAGE: u32 = 1000;
 /// Bytes of a payload that a person is shown in a list.
 const SHOWN_BYTES: usize = 100;
 
-fn open(args: &LookArgs) -> Result<Look, Failure> {
-    args.store.check().map_err(|error| Failure::Usage(error.to_string()))?;
-    let Some(path) = args.store.path() else {
-        return Err(Failure::Usage(
-            "ram: is in the memory of its node alone: name the file of one that keeps its messages, as sqlite:PATH"
-                .to_owned(),
-        ));
-    };
-    Look::open(path).map_err(|error| failure(&error))
+fn open(args: &LookArgs) -> Result<Box<dyn Look>, Failure> {
+    check(
+        &args.store,
+        "ram: is in the memory of its node alone: name the file of one that keeps its messages, as sqlite:PATH",
+    )?;
+    store::look(&args.store).map_err(|error| failure(&error))
+}
+
+/// Refuses what cannot be looked at, with these words if it is in memory.
+pub(crate) fn check(url: &StoreUrl, ram: &str) -> Result<(), Failure> {
+    if url.is_ram() {
+        return Err(Failure::Usage(ram.to_owned()));
+    }
+    url.check().map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// Refuses a name that a node on a server uses now: whoever opens the store takes the name from it. A file has locks for that.
+pub(crate) fn check_unused(url: &StoreUrl, name: &str) -> Result<(), Failure> {
+    if !url.is_server() {
+        return Ok(());
+    }
+    if store::look(url).map_err(|error| failure(&error))?.is_running(name) {
+        return Err(Failure::InUse(format!(
+            "{name} runs on {url}, or was killed there within the last {} seconds: stop it, or wait for so long",
+            LEASE.as_secs()
+        )));
+    }
+    Ok(())
 }
 
 pub(crate) fn failure(error: &LookError) -> Failure {
-    if matches!(error, LookError::Open(OpenError::Locked { .. })) {
+    if matches!(error, LookError::InUse(_)) {
         return Failure::InUse(error.to_string());
     }
     Failure::Work(error.to_string())
@@ -146,7 +167,7 @@ pub(crate) fn dlq(args: &DlqArgs) -> Result<(), Failure> {
 }
 
 fn list(look: &LookArgs, topic: Option<&str>) -> Result<(), Failure> {
-    let (store, mut out) = (open(look)?, Out::new(look.json));
+    let (mut store, mut out) = (open(look)?, Out::new(look.json));
     let mut after = i64::MIN;
     loop {
         let page = store.dead_letters(topic, after, PAGE).map_err(|error| failure(&error))?;

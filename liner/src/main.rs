@@ -16,14 +16,15 @@ mod gaps;
 mod gateway;
 mod line;
 mod line_status;
+mod live;
 mod log;
 mod look;
 mod name;
+mod node;
 mod options;
 mod out;
 mod publish;
 mod reading;
-mod store;
 mod sub;
 mod upkeep;
 mod watch;
@@ -62,6 +63,7 @@ fn run() -> Result<(), Failure> {
         Command::Pending(args) => look::pending(&args),
         Command::Topics(args) => look::topics(&args),
         Command::Dlq(args) => look::dlq(&args),
+        Command::Store(args) => upkeep::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -13,7 +13,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _};
 use serde::Serialize;
 
-use crate::args::{Cli, Command, PubArgs};
+use crate::args::{Cli, Command, Durability, PubArgs};
 use crate::config_file::ConfigFile;
 use crate::failure::Failure;
 use crate::store_url::StoreUrl;
@@ -130,6 +130,7 @@ pub(crate) fn read(words: &[OsString]) -> Result<Options, Failure> {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let mut options = Options { command: cli.command, settings };
     exclude(&mut options)?;
+    fill_durability(&mut options);
     Ok(options)
 }
 
@@ -254,6 +255,9 @@ fn settings(command: Option<&clap::Command>, matches: &ArgMatches, file: Option<
             Value::Flag(matches.get_one(id).copied().unwrap_or_default())
         } else if is_list(arg) {
             Value::List(texts.collect())
+        } else if arg.get_value_parser().type_id() == TypeId::of::<StoreUrl>() {
+            // It may hold a password.
+            Value::Text(matches.get_one::<StoreUrl>(id).map(ToString::to_string))
         } else {
             Value::Text(texts.next())
         };
@@ -300,8 +304,22 @@ fn exclude(options: &mut Options) -> Result<(), Failure> {
         | Command::Pending(_)
         | Command::Topics(_)
         | Command::Dlq(_)
+        | Command::Store(_)
         | Command::Completions(_)
         | Command::Forget(_) => Ok(()),
+    }
+}
+
+/// Of a file the most is asked for, unless somebody says otherwise; of a server nothing is.
+fn fill_durability(options: &mut Options) {
+    if let Command::Gateway(args) = &mut options.command
+        && args.durability.is_none()
+        && !args.store.is_server()
+    {
+        args.durability = Some(Durability::Power);
+        if let Some(setting) = options.settings.0.get_mut("durability") {
+            setting.value = Value::Text(Some("power".to_owned()));
+        }
     }
 }
 

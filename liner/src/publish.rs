@@ -12,8 +12,8 @@ use crate::clock::Clock;
 use crate::event;
 use crate::failure::Failure;
 use crate::name::random_name;
+use crate::node::{build, drive_failure, keep, stop_failure};
 use crate::out::{self, Out, tell};
-use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
 
@@ -39,7 +39,7 @@ const NAME_BITS: u32 = 10;
 const NAMES_TRIED: u32 = 8;
 
 pub(crate) fn run(args: &PubArgs) -> Result<(), Failure> {
-    if args.name.is_none() && matches!(args.store, StoreUrl::Sqlite(_)) {
+    if args.name.is_none() && !args.store.is_ram() {
         return Err(Failure::Usage(
             "what --store keeps is found again under a name: add --name NAME".to_owned(),
         ));
@@ -105,9 +105,8 @@ fn standard_input() -> Result<Vec<u8>, Failure> {
 }
 
 fn publish(args: &PubArgs, name: &str, payload: &mut Payload, watch: &mut Watch) -> Result<(), Failure> {
-    let store = open(&args.store, name, Class::Power)?;
     // Peers keep what they have for a node of this name, and what they know of its topics.
-    let node = Node::builder(name).store(store).configure(|config| config.takes = false);
+    let node = keep(Node::builder(name), &args.store, name)?.configure(|config| config.takes = false);
     let builder = args.peer.iter().fold(node, |builder, peer| builder.peer(peer));
     let mode = if args.asynchronous { SendMode::Asynchronous } else { SendMode::Stored };
     let mut node = build(builder.send_mode(mode))?;
@@ -145,7 +144,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// Whether a file is as far as it is to come.
     const fn is_stored_only(&self) -> bool {
-        self.args.wait.is_none() && !self.args.asynchronous && matches!(self.args.store, StoreUrl::Sqlite(_))
+        self.args.wait.is_none() && !self.args.asynchronous && !self.args.store.is_ram()
     }
 
     fn patience(&self) -> Duration {
@@ -349,7 +348,7 @@ impl Run<'_> {
             _ if self.args.best_effort && sent > 0 => {
                 format!("{sent} of {count} messages to {topic} were sent")
             }
-            store @ StoreUrl::Sqlite(_) if self.node.queued() > 0 => {
+            store @ (StoreUrl::Sqlite(_) | StoreUrl::Server(_)) if self.node.queued() > 0 => {
                 let (stored, unstored) = (self.node.queued_stored(), self.unstored());
                 let waits = format!(
                     "{} to {topic} or other topics not acknowledged: the next run with --store {store} and this --name sends what is there",
@@ -361,7 +360,9 @@ impl Run<'_> {
                 let kept = sent.saturating_sub(unstored);
                 format!("{waits}; of the {count} of this run {kept} are stored: send the others again")
             }
-            StoreUrl::Ram | StoreUrl::Sqlite(_) => Kept { count, sent, open: self.open() }.told(topic),
+            StoreUrl::Ram | StoreUrl::Sqlite(_) | StoreUrl::Server(_) => {
+                Kept { count, sent, open: self.open() }.told(topic)
+            }
         }
     }
 

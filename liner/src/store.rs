@@ -1,145 +1,208 @@
-//! Opens the store that a URL names, and builds nodes on it, with failures in the command's words.
+//! Opens the stores that this crate brings along, each by its URL.
 
-use liner::client::boot_id;
-use liner_mio::{BuildError, Builder, Class, DriveError, HeapStore, Node, StopError, Store};
-use liner_proto::effect::StoreFault;
-use liner_store_sqlite::{OpenError, Options, SqliteStore};
+use liner_mio::{Class, HeapStore, Store};
+use liner_store_sqlite::{self as sqlite, SqliteStore};
 
-use crate::failure::Failure;
-use crate::out::{self, tell, warn};
-use crate::store_url::StoreUrl;
+pub use liner_store::look::{
+    About, DeadLetter, Delivered, Held, Look, LookError, Pending, StoredDelivery, StoredLetter, Subscription,
+    Target,
+};
 
-/// What `ram:` holds at most.
+use crate::client::boot_id;
+use crate::servers;
+use crate::store_url::{StoreUrl, StoreUrlError};
+
+/// What `ram:` holds at most, in bytes of records.
 const RAM_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Opens it for the node of this name. What was unusual about it is told on standard error.
-pub(crate) fn open(url: &StoreUrl, name: &str, durability: Class) -> Result<Box<dyn Store + Send>, Failure> {
-    url.check().map_err(|error| Failure::Usage(error.to_string()))?;
-    let Some(path) = url.path() else { return Ok(Box::new(HeapStore::new(RAM_BYTES))) };
-    let options = Options { name: name.to_owned(), durability, limit_bytes: None, boot_id: boot_id() };
-    let store = SqliteStore::open(path, &options).map_err(|error| open_failure(&error))?;
-    let opened = store.opened();
+/// A store that was opened.
+pub struct Opened {
+    /// The store.
+    pub store: Box<dyn Store + Send>,
+    /// What was unusual about it.
+    pub notices: Vec<Notice>,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let class = self.store.class();
+        f.debug_struct("Opened").field("class", &class).field("notices", &self.notices).finish()
+    }
+}
+
+/// A sentence about a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether something is lost or held up.
+    pub is_warning: bool,
+    /// The sentence.
+    pub words: String,
+}
+
+impl Notice {
+    #[cfg(any(feature = "redis", feature = "postgres"))]
+    pub(crate) const fn warning(words: String) -> Self {
+        Self { is_warning: true, words }
+    }
+}
+
+/// Why a store could not be opened. Each text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The URL names none.
+    #[error(transparent)]
+    Url(#[from] StoreUrlError),
+    /// There is something in the URL of a server that it does not know.
+    #[error("{0}")]
+    BadUrl(String),
+    /// A node of this name runs on it, or what it needs is in use.
+    #[error("{0}")]
+    InUse(String),
+    /// What commits survive there is less than was asked for.
+    #[error("{url} keeps what survives {found}, and {wanted} was asked for: {advice}, or ask for less")]
+    Weak {
+        /// The store.
+        url: Box<StoreUrl>,
+        /// What it has.
+        found: &'static str,
+        /// What it was to have.
+        wanted: &'static str,
+        /// What to set.
+        advice: &'static str,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What commits of this class survive, in words.
+pub const fn survival(class: Class) -> &'static str {
+    match class {
+        Class::Ram => "nothing",
+        Class::Process => "the death of a process",
+        Class::Power => "the loss of power",
+    }
+}
+
+/// Opens the store that `url` names for the node `name`. A file is made if there is none, for commits that survive what `asked` says, or
+/// else the loss of power. A server has its own settings: it is refused if they fall short of what is asked for.
+///
+/// What a server keeps goes to [`Builder::store_on_worker`](crate::Builder::store_on_worker): the loop must not wait for the network.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn open(url: &StoreUrl, name: &str, asked: Option<Class>) -> Result<Opened, OpenError> {
+    url.check()?;
+    match url {
+        StoreUrl::Ram => Ok(Opened { store: Box::new(HeapStore::new(RAM_BYTES)), notices: Vec::new() }),
+        StoreUrl::Sqlite(path) => {
+            let durability = asked.unwrap_or(Class::Power);
+            let options =
+                sqlite::Options { name: name.to_owned(), durability, limit_bytes: None, boot_id: boot_id() };
+            let store = SqliteStore::open(path, &options)?;
+            let notices = notices(path, store.opened());
+            Ok(Opened { store: Box::new(store), notices })
+        }
+        StoreUrl::Server(server) => {
+            let opened = servers::open(server, name)?;
+            let (found, wanted) = (opened.store.class(), asked.unwrap_or(Class::Ram));
+            if found < wanted {
+                return Err(OpenError::Weak {
+                    url: Box::new(url.clone()),
+                    found: survival(found),
+                    wanted: survival(wanted),
+                    advice: server.kind().advice(),
+                });
+            }
+            Ok(opened)
+        }
+    }
+}
+
+/// Looks at the store that `url` names, beside the nodes that use it.
+///
+/// # Errors
+/// Why it cannot be looked at. Nothing is made or changed then.
+pub fn look(url: &StoreUrl) -> Result<Box<dyn Look>, LookError> {
+    url.check().map_err(|error| LookError::Unreadable(error.to_string()))?;
+    match url {
+        StoreUrl::Ram => Err(LookError::Unreadable(
+            "ram: is in the memory of its node alone: name a store that outlives it, as sqlite:PATH"
+                .to_owned(),
+        )),
+        StoreUrl::Sqlite(path) => Ok(Box::new(sqlite::Look::open(path)?)),
+        StoreUrl::Server(server) => servers::look(server),
+    }
+}
+
+/// Whether the node `name` could be started on the store without a loss: it has used it before, and nothing there is damaged. What only the
+/// start of the node can mend or say does not speak against it.
+///
+/// # Errors
+/// What speaks against it.
+pub fn vouch_for(url: &StoreUrl, name: &str) -> Result<(), LookError> {
+    if let StoreUrl::Sqlite(path) = url {
+        return Ok(sqlite::Look::vouch_for(path, name)?);
+    }
+    match look(url).and_then(|mut look| look.vouch_for(name)) {
+        Err(LookError::NodeKnows(_) | LookError::Failed(_)) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+impl From<sqlite::OpenError> for OpenError {
+    fn from(error: sqlite::OpenError) -> Self {
+        let words = error.to_string();
+        let is_in_use =
+            matches!(error, sqlite::OpenError::NameInUse { .. } | sqlite::OpenError::DamagedInUse { .. });
+        if is_in_use { Self::InUse(words) } else { Self::Failed(words) }
+    }
+}
+
+fn notices(path: &std::path::Path, opened: &sqlite::Opened) -> Vec<Notice> {
+    let place = path.display();
+    let mut notices = Vec::new();
+    let mut add = |is_warning, words| notices.push(Notice { is_warning, words });
     if let Some(aside) = &opened.quarantined {
-        warn(format_args!(
-            "{} was damaged: it is now {}, and a new one was made",
-            path.display(),
-            aside.display()
-        ));
+        add(true, format!("{place} was damaged: it is now {}, and a new one was made", aside.display()));
     }
     if let Some(schema) = opened.upgraded_from {
-        tell(format_args!("{} was upgraded from schema {schema}", path.display()));
+        add(false, format!("{place} was upgraded from schema {schema}"));
     }
     if opened.damaged > 0 {
-        warn(format_args!(
-            "{} damaged rows were taken out of {}, which said how far queues and peers had come: \
-             messages may come twice, and what is missing is told",
-            opened.damaged,
-            path.display()
-        ));
+        add(true, damaged(opened.damaged, &place.to_string()));
     }
     if opened.orphaned > 0 {
-        warn(format_args!("{} messages whose stream is gone are now dead letters", opened.orphaned));
+        add(true, orphaned(opened.orphaned));
     }
     if let Some(bytes) = opened.needs_free {
-        warn(format_args!(
-            "the disk of {} is too full: until {} MiB are free on it, new messages are taken only where acknowledged ones were",
-            path.display(),
-            bytes.div_ceil(1 << 20)
-        ));
+        let free = bytes.div_ceil(1 << 20);
+        add(
+            true,
+            format!(
+                "the disk of {place} is too full: until {free} MiB are free on it, new messages are taken only where acknowledged ones were"
+            ),
+        );
     }
-    tracing::debug!("{url} is open for {name}, at class {}", store.class());
-    Ok(Box::new(store))
+    notices
 }
 
-/// Builds the node.
-pub(crate) fn build(builder: Builder) -> Result<Node, Failure> {
-    builder.build().map_err(|error| build_failure(&error))
+pub(crate) fn damaged(rows: u64, place: &str) -> String {
+    format!(
+        "{rows} damaged rows were taken out of {place}, which said how far queues and peers had come: \
+         messages may come twice, and what is missing is told"
+    )
 }
 
-/// The words of the library are for whoever writes a program: these are for whoever runs one.
-#[expect(clippy::wildcard_enum_match_arm, reason = "whatever comes later is a failure of the work")]
-pub(crate) fn drive_failure(error: &DriveError) -> Failure {
-    match error {
-        DriveError::Handler(error) => {
-            Failure::Work(format!("{}: what was not written is not acknowledged", out::failed(error)))
-        }
-        DriveError::Store { fault: StoreFault::Regressed, said } => {
-            let said = said.as_ref().map(|said| format!(" ({said})")).unwrap_or_default();
-            Failure::Work(format!(
-                "{}: see whether the store is the right one, then start the program again{said}",
-                StoreFault::Regressed
-            ))
-        }
-        DriveError::Store { fault: StoreFault::Superseded, .. } => {
-            Failure::InUse(format!("{}: give one of the two another name", StoreFault::Superseded))
-        }
-        DriveError::Loop(error) => Failure::io("the event loop failed, start the program again", error),
-        DriveError::Store { fault, said: Some(said) } => {
-            Failure::Work(format!("{fault}: start the program again ({said})"))
-        }
-        DriveError::Store { fault, said: None } => Failure::Work(format!("{fault}: start the program again")),
-        DriveError::StoreWorkerGone => {
-            Failure::Work("the store's thread has ended: start the program again".to_owned())
-        }
-        _ => Failure::Work(error.to_string()),
-    }
+#[cfg(feature = "redis")]
+pub(crate) fn restarted(place: impl std::fmt::Display) -> String {
+    format!(
+        "{place} is another server than last time, or was started anew: what it may have lost is told, \
+         and what was sent may come twice, marked"
+    )
 }
 
-pub(crate) fn stop_failure(error: &StopError) -> Failure {
-    if let StopError::Drive(error) = error {
-        return drive_failure(error);
-    }
-    Failure::Work(error.to_string())
-}
-
-fn open_failure(error: &OpenError) -> Failure {
-    if matches!(error, OpenError::NameInUse { .. } | OpenError::DamagedInUse { .. }) {
-        return Failure::InUse(error.to_string());
-    }
-    Failure::Work(error.to_string())
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "whatever comes later is a failure of the work")]
-pub(crate) fn build_failure(error: &BuildError) -> Failure {
-    match error {
-        BuildError::Insecure { addr } => Failure::Usage(format!(
-            "other machines can connect to {addr} and nothing asks them who they are yet: \
-             listen on 127.0.0.1, or add --insecure if the network is trusted"
-        )),
-        BuildError::Address { .. }
-        | BuildError::Name { .. }
-        | BuildError::Topic { .. }
-        | BuildError::Line(_)
-        | BuildError::LineTwice { .. } => Failure::Usage(error.to_string()),
-        BuildError::AddressInUse { .. } => Failure::InUse(error.to_string()),
-        _ => Failure::Work(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whoever_runs_the_program_is_told_to_start_it_again() {
-        let store = |said: Option<&str>| DriveError::Store {
-            fault: StoreFault::Unknown,
-            said: said.map(str::to_owned),
-        };
-        let told = drive_failure(&store(Some("disk I/O error"))).to_string();
-        assert_eq!(told, "the outcome of the commit is not known: start the program again (disk I/O error)");
-        let of = |fault| DriveError::Store { fault, said: Some("at 127.0.0.1:1".to_owned()) };
-        let told = drive_failure(&of(StoreFault::Regressed)).to_string();
-        let expected = "the store has lost what it had committed: see whether the store is the right one, \
-                        then start the program again (at 127.0.0.1:1)";
-        assert_eq!(told, expected);
-        let told = drive_failure(&of(StoreFault::Superseded)).to_string();
-        let expected = "another instance has taken over this node's name: give one of the two another name";
-        assert_eq!(told, expected);
-        for error in [store(None), DriveError::StoreWorkerGone, DriveError::Loop(std::io::Error::other("x"))]
-        {
-            let told = stop_failure(&StopError::Drive(error)).to_string();
-            assert!(told.contains("start the program again") && !told.contains("anew"), "{told}");
-        }
-    }
+pub(crate) fn orphaned(messages: u64) -> String {
+    format!("{messages} messages whose stream is gone are now dead letters")
 }

@@ -6,16 +6,21 @@ use std::str::FromStr;
 
 use liner_mio::Class;
 
+pub use crate::server_url::{ServerKind, ServerUrl};
+use crate::servers;
+
 /// The one thing that a URL may say besides the path: what commits are to survive.
 const DURABILITY: &str = "durability";
 
-/// A parsed store URL.
+/// A parsed store URL. It is shown without its password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUrl {
     /// `sqlite:PATH`.
     Sqlite(PathBuf),
     /// `ram:`.
     Ram,
+    /// `redis://`, `rediss://`, `unix://`, `postgres://` or `postgresql://`.
+    Server(ServerUrl),
 }
 
 /// Why a store URL is not one. Each text says what to write instead.
@@ -23,11 +28,27 @@ pub enum StoreUrl {
 #[non_exhaustive]
 pub enum StoreUrlError {
     /// It does not begin with a kind and a colon.
-    #[error("a store URL begins with its kind: write sqlite:{0} for a file, or ram: for memory")]
+    #[error(
+        "a store URL begins with its kind: write sqlite:{0} for a file, ram: for memory, or the URL of a server, as redis://HOST or postgres://HOST/DATABASE"
+    )]
     NoScheme(String),
     /// There is no such kind.
-    #[error("there is no store of the kind `{0}`: write sqlite:PATH or ram:")]
+    #[error(
+        "there is no store of the kind `{0}`: write sqlite:PATH, ram:, redis://HOST or postgres://HOST/DATABASE"
+    )]
     UnknownScheme(String),
+    /// There is no `//` behind the kind of a server.
+    #[error("behind `{0}:` come two slashes and where the server is: write {0}://{1}")]
+    NoSlashes(String, &'static str),
+    /// This program was made without this kind.
+    #[error("this program was built without {0}: build it with the feature `{1}` of the crate liner")]
+    NotBuilt(&'static str, &'static str),
+    /// There is something in the URL of a server that it does not know.
+    #[error("{0}")]
+    Server(String),
+    /// It says what commits survive, which a server decides.
+    #[error("what commits survive is up to the settings of the server: leave `durability` out of its URL")]
+    ServerDurability,
     /// There is nothing behind `sqlite:`.
     #[error("the path is missing: write sqlite:PATH, for instance sqlite:liner.db")]
     NoPath,
@@ -51,13 +72,16 @@ pub enum StoreUrlError {
 }
 
 impl StoreUrl {
-    /// Reads a URL that may say what commits survive: `sqlite:PATH?durability=process`, or `power`, which it is without.
+    /// Reads a URL that may say what commits of a file survive: `sqlite:PATH?durability=process`, or `power`, which it is without. Of
+    /// a server nothing is asked, which is [`Class::Ram`].
     ///
     /// # Errors
     /// See [`StoreUrlError`].
     pub fn with_durability(text: &str) -> Result<(Self, Class), StoreUrlError> {
         let Some((url, DURABILITY, word)) = split_query(text) else {
-            return Ok((text.parse()?, Class::Power));
+            let url: Self = text.parse()?;
+            let class = if matches!(url, Self::Server(_)) { Class::Ram } else { Class::Power };
+            return Ok((url, class));
         };
         let class = match word {
             "process" => Class::Process,
@@ -66,20 +90,21 @@ impl StoreUrl {
         };
         match url.parse()? {
             // It would be a wish that nobody fulfils: what is wrong with the whole text says so.
-            Self::Ram => text.parse().map(|url| (url, Class::Ram)),
+            Self::Ram | Self::Server(_) => text.parse().map(|url| (url, Class::Ram)),
             url @ Self::Sqlite(_) => Ok((url, class)),
         }
     }
 
-    /// Fails early, with better words than a database has, if the path cannot be a file.
+    /// Fails early, with better words than a database has, if the path cannot be a file, or if this program cannot use such a server.
     ///
     /// # Errors
-    /// [`StoreUrlError::Directory`].
+    /// [`StoreUrlError::Directory`], [`StoreUrlError::NotBuilt`] or [`StoreUrlError::Server`].
     pub fn check(&self) -> Result<(), StoreUrlError> {
         match self {
             Self::Sqlite(path) if path.is_dir() => {
                 Err(StoreUrlError::Directory(path.display().to_string().trim_end_matches('/').to_owned()))
             }
+            Self::Server(server) => servers::check(server),
             Self::Sqlite(_) | Self::Ram => Ok(()),
         }
     }
@@ -88,8 +113,18 @@ impl StoreUrl {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Sqlite(path) => Some(path),
-            Self::Ram => None,
+            Self::Ram | Self::Server(_) => None,
         }
+    }
+
+    /// Whether it is in memory alone.
+    pub const fn is_ram(&self) -> bool {
+        matches!(self, Self::Ram)
+    }
+
+    /// Whether a server keeps it.
+    pub const fn is_server(&self) -> bool {
+        matches!(self, Self::Server(_))
     }
 }
 
@@ -120,9 +155,21 @@ impl FromStr for StoreUrl {
             "ram" if rest.is_empty() => Ok(Self::Ram),
             "ram" if rest.starts_with('?') => Err(StoreUrlError::RamWithPath("PATH".to_owned())),
             "ram" => Err(StoreUrlError::RamWithPath(rest.to_owned())),
-            _ => Err(StoreUrlError::UnknownScheme(scheme.to_owned())),
+            _ => match ServerKind::of_scheme(scheme) {
+                Some(kind) => server(kind, scheme, rest, text),
+                None => Err(StoreUrlError::UnknownScheme(scheme.to_owned())),
+            },
         }
     }
+}
+
+/// All behind the scheme is for whoever opens it.
+fn server(kind: ServerKind, scheme: &str, rest: &str, text: &str) -> Result<StoreUrl, StoreUrlError> {
+    if !rest.starts_with("//") {
+        return Err(StoreUrlError::NoSlashes(scheme.to_owned(), kind.example(scheme)));
+    }
+    let url = ServerUrl::new(kind, text);
+    if url.has_option(DURABILITY) { Err(StoreUrlError::ServerDurability) } else { Ok(StoreUrl::Server(url)) }
 }
 
 impl fmt::Display for StoreUrl {
@@ -130,6 +177,7 @@ impl fmt::Display for StoreUrl {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             Self::Ram => f.write_str("ram:"),
+            Self::Server(url) => url.fmt(f),
         }
     }
 }
@@ -149,7 +197,10 @@ mod tests {
     fn what_is_no_url_is_told_what_to_write() {
         let told = |text: &str| text.parse::<StoreUrl>().unwrap_err().to_string();
         assert!(told("liner.db").contains("sqlite:liner.db"));
-        assert!(told("redis://h").contains("`redis`"));
+        assert!(told("mysql://h").contains("`mysql`"));
+        assert!(told("redis:h").contains("redis://HOST"));
+        assert!(told("unix:/run/redis.sock").contains("unix:///PATH"));
+        assert!(told("postgres://h/d?durability=power").contains("settings of the server"));
         assert!(told("SQLITE:x").contains("`SQLITE`"));
         assert!(told("sqlite:").contains("sqlite:PATH"));
         assert!(told("ram:x").contains("sqlite:x"));

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use liner_mio::{Class, Framing, Handler, Message, Node};
+use liner_mio::{Framing, Handler, Message, Node};
 
 use crate::args::{PEERS_ADDRESS, SubArgs};
 use crate::clock::Clock;
@@ -12,8 +12,8 @@ use crate::failure::Failure;
 use crate::gaps::Gaps;
 use crate::line::Line;
 use crate::name::random_name;
+use crate::node::{build, drive_failure, keep, stop_failure};
 use crate::out::{Out, tell};
-use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
 
@@ -74,8 +74,7 @@ fn unfinished(printed: u64, count: u64, waits: bool) -> Failure {
 
 fn connect(args: &SubArgs, name: &str) -> Result<Node, Failure> {
     let url = args.store.clone().unwrap_or_else(|| default_store(args.name.as_deref()));
-    let mut builder = Node::builder(name)
-        .store(open(&url, name, Class::Power)?)
+    let mut builder = keep(Node::builder(name), &url, name)?
         .durable(args.name.is_some())
         // It sends nothing: what others keep of it does not matter.
         .accept_weak_acks(true)
@@ -178,7 +177,7 @@ mod tests {
     fn the_longest_names_have_a_file_each() {
         let file = |name: &str| match default_store(Some(name)) {
             StoreUrl::Sqlite(path) => path.into_os_string().into_string().unwrap(),
-            StoreUrl::Ram => panic!("no file"),
+            StoreUrl::Ram | StoreUrl::Server(_) => panic!("no file"),
         };
         let long = "ü".repeat(127);
         assert_ne!(file(&long), file(&format!("{long}x")));

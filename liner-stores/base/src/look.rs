@@ -1,7 +1,7 @@
 //! A look at a store from outside, beside the nodes that use it: what waits, who has subscribed, what was put aside.
 
 use liner_proto::effect::{DeadReason, Delivery, Queue};
-use liner_proto::id::Epoch;
+use liner_proto::id::{Class, Epoch};
 use liner_proto::wire::record::Mode;
 
 use crate::byhand::PAYLOAD_MAX;
@@ -68,6 +68,37 @@ pub trait Look {
     /// What the store says.
     fn deliveries(&mut self, owner: &str, after: i64, limit: u32) -> Result<Vec<StoredDelivery>, LookError>;
 
+    /// What is put aside and what waits in the inbox of a node.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn held(&mut self, owner: &str) -> Result<Held, LookError> {
+        let mut held = Held::default();
+        let mut after = i64::MIN;
+        loop {
+            let page = self.stored_letters(owner, after, PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            held.dead_letters += page.len() as u64;
+        }
+        let mut after = i64::MIN;
+        loop {
+            let page = self.deliveries(owner, after, PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            held.deliveries += page.len() as u64;
+        }
+        Ok(held)
+    }
+
+    /// What kind of store it is, how its commits fare, and what to do about it.
+    ///
+    /// # Errors
+    /// What the store says, or that it is damaged.
+    fn about(&mut self) -> Result<About, LookError> {
+        Ok(About::default())
+    }
+
     /// Deletes those with these ids, all or none. Returns how many they were.
     ///
     /// # Errors
@@ -87,6 +118,31 @@ pub trait Look {
     /// # Errors
     /// If one of them is not there, or cannot be queued, or what the store says.
     fn redrive(&mut self, ids: &[i64]) -> Result<u64, LookError>;
+}
+
+/// Rows that are read at a time where they are counted one by one.
+const PAGE: u32 = 1000;
+
+/// What a node has besides its queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Messages that it has put aside.
+    pub dead_letters: u64,
+    /// Messages that its application has not taken.
+    pub deliveries: u64,
+}
+
+/// What a store is, and how it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// What it is and of which release, as `SQLite 3.53.0`; empty if it does not say.
+    pub product: String,
+    /// The version of its tables or keys, if they have one.
+    pub schema: Option<i64>,
+    /// What commits survive, as far as that is known.
+    pub class: Option<Class>,
+    /// Sentences, each of which says what is not as it should be, and what to do.
+    pub advice: Vec<String>,
 }
 
 /// What a queue holds that is not acknowledged.

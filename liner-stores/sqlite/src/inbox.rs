@@ -149,7 +149,8 @@ impl Inbox {
     /// # Errors
     /// Why it cannot be opened. Nothing is made or changed then.
     pub fn open(path: impl AsRef<Path>, name: &str) -> Result<Self, InboxError> {
-        let (conn, _) = look::connect(path.as_ref())?;
+        let (conn, path) = look::connect(path.as_ref())?;
+        look::judge(&conn, &path)?;
         Self::of(conn, name)
     }
 

@@ -20,6 +20,8 @@
 //! `sender_listener` and the view `conn_messages`, which has a row a message, and takes rows that are inserted or deleted by
 //! hand. `docs/operators.md` has what to ask them.
 
+mod about;
+mod backup;
 mod ballast;
 mod deliveries;
 mod directory;
@@ -50,6 +52,7 @@ use liner_proto::router::DirectoryRows;
 use liner_proto::store::{Capabilities, Store};
 use rusqlite::Connection;
 
+pub use backup::{BackedUp, BackupError, backup};
 pub use error::OpenError;
 pub use inbox::{Failed, Inbox, InboxError, InboxMessage, Taken};
 pub use liner_store::look::{DeadLetter, Pending, Subscription, Target};

@@ -91,6 +91,7 @@ impl Look {
     /// Why it cannot be looked at. Nothing is made or changed then.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LookError> {
         let (conn, path) = connect(path.as_ref())?;
+        judge(&conn, &path)?;
         Ok(Self { conn, path })
     }
 
@@ -125,11 +126,18 @@ impl Look {
         self.said(rows.collect())
     }
 
-    fn find_node(&self, name: &str) -> Result<(), LookError> {
+    pub(crate) const fn conn(&self) -> &Connection {
+        &self.conn
+    }
+
+    /// Looks over the whole file.
+    pub(crate) fn check_pages(&self) -> Result<(), LookError> {
         let checked = self.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-        if self.said(checked)? != "ok" {
-            return Err(LookError::Damaged { path: self.path.clone() });
-        }
+        if self.said(checked)? == "ok" { Ok(()) } else { Err(LookError::Damaged { path: self.path.clone() }) }
+    }
+
+    fn find_node(&self, name: &str) -> Result<(), LookError> {
+        self.check_pages()?;
         let sql = "SELECT EXISTS(SELECT 1 FROM node WHERE name = ?1)";
         if self.said(self.conn.query_row(sql, [name], |row| row.get(0)))? {
             return Ok(());
@@ -301,7 +309,7 @@ impl Look {
         Ok(done.len() as u64)
     }
 
-    fn said<T>(&self, outcome: rusqlite::Result<T>) -> Result<T, LookError> {
+    pub(crate) fn said<T>(&self, outcome: rusqlite::Result<T>) -> Result<T, LookError> {
         outcome.map_err(|source| opened(&self.path, source).into())
     }
 
@@ -313,7 +321,7 @@ impl Look {
     }
 }
 
-/// Opens a file that a node has made, in the schema of this release.
+/// Opens a file that is there.
 pub(crate) fn connect(path: &Path) -> Result<(Connection, PathBuf), LookError> {
     let path = &*file::resolve(path)?;
     if !path.exists() {
@@ -324,7 +332,6 @@ pub(crate) fn connect(path: &Path) -> Result<(Connection, PathBuf), LookError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(failed)?;
     conn.busy_timeout(PATIENCE).map_err(failed)?;
-    judge(&conn, path)?;
     Ok((conn, path.to_owned()))
 }
 

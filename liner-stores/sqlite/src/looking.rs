@@ -1,6 +1,8 @@
 //! The file as a store that is looked at, whatever its kind.
 
-use liner_store::look::{self, DeadLetter, Delivered, Pending, StoredDelivery, StoredLetter, Subscription};
+use liner_store::look::{
+    self, About, DeadLetter, Delivered, Held, Pending, StoredDelivery, StoredLetter, Subscription,
+};
 use rusqlite::Row;
 
 use crate::deliveries;
@@ -70,6 +72,14 @@ impl look::Look for Look {
         Ok(self.page(sql, (owner, after, limit), read, |delivery| {
             delivery.content.as_ref().map_or(0, |it| it.payload.len())
         })?)
+    }
+
+    fn held(&mut self, owner: &str) -> Result<Held, look::LookError> {
+        Ok(Self::held(self, owner)?)
+    }
+
+    fn about(&mut self) -> Result<About, look::LookError> {
+        Ok(Self::about(self)?)
     }
 
     fn drop_dead_letters(&mut self, ids: &[i64]) -> Result<u64, look::LookError> {

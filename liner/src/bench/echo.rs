@@ -11,7 +11,7 @@ use mio::Waker;
 
 use super::{BACK, ONE_WAY, PATIENCE, RECEIVER, THERE, ignore};
 use crate::failure::Failure;
-use crate::store::{build, drive_failure, open, stop_failure};
+use crate::node::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 
 /// How long it may sleep.
@@ -66,7 +66,7 @@ fn work(
     over: &AtomicBool,
 ) -> Result<(), Failure> {
     let builder = Node::builder(RECEIVER).durable(true).subscribe(ONE_WAY).subscribe(THERE);
-    let builder = builder.store_on_worker(open(store, RECEIVER, class)?);
+    let builder = builder.store_on_worker(open(store, RECEIVER, Some(class))?);
     let mut node = build(builder.listen("127.0.0.1:0", Framing::Length))?;
     let address = node.listen_addrs().iter().map(ToString::to_string).collect();
     let _ = ready.send((address, node.waker()));

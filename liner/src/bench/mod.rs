@@ -12,12 +12,13 @@ use crate::clock::Clock;
 use crate::event;
 use crate::failure::Failure;
 use crate::folder::Folder;
+use crate::live::Live;
+use crate::node::{build, drive_failure, open, stop_failure};
 use crate::out::{self, Out};
-use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
 use echo::Echo;
-use report::{Live, Rate, Trips};
+use report::{Rate, Trips};
 
 const SENDER: &str = "bench-sender";
 const RECEIVER: &str = "bench-receiver";
@@ -45,12 +46,17 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let folder = match &args.store {
         Some(StoreUrl::Ram) => None,
         Some(StoreUrl::Sqlite(path)) => Some(Folder::make(path.clone())?),
+        Some(StoreUrl::Server(_)) => {
+            return Err(Failure::Usage(
+                "what it measures is deleted at the end, which is not done on a server: give --store a new folder, as sqlite:PATH".to_owned(),
+            ));
+        }
         None => Some(Folder::temporary("bench")?),
     };
     let store = |file: &str| folder.as_ref().map_or(StoreUrl::Ram, |folder| folder.store(file));
     let echo = Echo::start(store("receiver.db"), class)?;
     let sender = Node::builder(SENDER).durable(true).peer(echo.address()).subscribe(BACK);
-    let mut node = build(sender.store_on_worker(open(&store("sender.db"), SENDER, class)?))?;
+    let mut node = build(sender.store_on_worker(open(&store("sender.db"), SENDER, Some(class))?))?;
     watch.register(&mut [&mut node])?;
     let mut out = Out::new(args.json);
     report::say_store(&mut out, folder.as_ref(), node.store_class(), args.size)
@@ -68,8 +74,7 @@ fn class(args: &BenchArgs) -> Result<Class, Failure> {
             "ram: survives nothing: leave --durability away, or give --store a new folder, as sqlite:PATH"
                 .to_owned(),
         )),
-        (_, Some(Durability::Power)) => Ok(Class::Power),
-        (_, Some(Durability::Process) | None) => Ok(Class::Process),
+        (_, asked) => Ok(asked.map_or(Class::Process, Durability::class)),
     }
 }
 

@@ -1,42 +1,14 @@
 //! What was measured, as people and programs read it.
 
 use std::fmt;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io;
 use std::time::Duration;
 
 use liner_mio::Class;
 use serde::Serialize;
 
-use super::LIVE_EVERY;
-use crate::clock::{Clock, Ticks};
 use crate::folder::Folder;
 use crate::out::Out;
-
-/// How it goes, on a line of a terminal that is written over; elsewhere nothing.
-pub(super) struct Live {
-    is_terminal: bool,
-    clock: Clock,
-    ticks: Ticks,
-}
-
-impl Live {
-    pub(super) fn new() -> Self {
-        let ticks = Ticks::new(LIVE_EVERY, LIVE_EVERY);
-        Self { is_terminal: io::stderr().is_terminal(), clock: Clock::start(), ticks }
-    }
-
-    pub(super) fn show(&mut self, text: impl FnOnce() -> String) {
-        if self.is_terminal && self.ticks.take(self.clock.elapsed()) {
-            let _ = write!(io::stderr(), "\r\x1b[K{}", text());
-        }
-    }
-
-    pub(super) fn clear(&self) {
-        if self.is_terminal {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-}
 
 #[derive(Serialize)]
 struct Store {

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
+use liner::store::survival;
 use liner_mio::{BuildError, Class, Node};
 use serde::Serialize;
 
 use super::{Setup, configured, survives};
 use crate::args::{Durability, GatewayArgs};
 use crate::failure::Failure;
+use crate::node::{build, build_failure};
 use crate::options::{Origin, Settings, Value};
 use crate::out::{self, Out, shown};
-use crate::store::{build, build_failure};
+use crate::store_url::StoreUrl;
 
 /// Prints it, for options that are sound.
 pub(super) fn run(args: &GatewayArgs, settings: &Settings) -> Result<(), Failure> {
@@ -114,12 +116,13 @@ fn deeds(args: &GatewayArgs) -> Vec<String> {
             "show the path of messages, with a temporary store and on free ports of this machine".to_owned(),
         );
     } else {
-        let class = match (args.store.path(), args.durability) {
-            (None, _) => Class::Ram,
-            (Some(_), Durability::Power) => Class::Power,
-            (Some(_), Durability::Process) => Class::Process,
+        let kept = match (&args.store, args.durability.map(Durability::class)) {
+            (StoreUrl::Ram, _) => survives(Class::Ram).to_owned(),
+            (StoreUrl::Sqlite(_), asked) => survives(asked.unwrap_or(Class::Power)).to_owned(),
+            (StoreUrl::Server(_), None) => "survives what the settings of the server say".to_owned(),
+            (StoreUrl::Server(_), Some(asked)) => format!("has to survive {}", survival(asked)),
         };
-        deeds.push(format!("keep messages in {}, which {}", args.store, survives(class)));
+        deeds.push(format!("keep messages in {}, which {kept}", args.store));
         deeds.push(format!("listen for peers on {}", args.listen));
         deeds.push(format!("listen for devices on {}", args.device_listen));
         deeds.extend(args.device.iter().map(|url| format!("open the line {url}")));

@@ -17,9 +17,9 @@ use crate::device::{self, Config, End as DeviceEnd, Notice, Payloads, Place, Sta
 use crate::event;
 use crate::failure::Failure;
 use crate::folder::Folder;
+use crate::node::{build, drive_failure, open, stop_failure};
 use crate::out::{self, Out};
 use crate::reading::{Machine, Reading};
-use crate::store::{build, drive_failure, open, stop_failure};
 use crate::watch::{Stop, Watch};
 
 const TOPIC: &str = "readings";
@@ -51,7 +51,7 @@ pub(super) fn run(args: &GatewayArgs) -> Result<(), Failure> {
     };
     let mut subscriber = build(
         Node::builder(SUBSCRIBER)
-            .store(open(&folder.store("subscriber.db"), SUBSCRIBER, Class::Process)?)
+            .store(open(&folder.store("subscriber.db"), SUBSCRIBER, Some(Class::Process))?)
             .durable(true)
             .accept_weak_acks(true)
             .peer(&peers)

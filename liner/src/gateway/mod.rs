@@ -17,9 +17,9 @@ use crate::event::gap_name;
 use crate::failure::Failure;
 use crate::gaps::Gaps;
 use crate::line_status::{LINE_EVERY, LineStatus};
+use crate::node::{build, drive_failure, open, stop_failure};
 use crate::options::Settings;
 use crate::out::{Out, Report, shown};
-use crate::store::{build, drive_failure, open, stop_failure};
 use crate::store_url::StoreUrl;
 use crate::watch::{Stop, Watch};
 use lines::Lines;
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &GatewayArgs, settings: &Settings) -> Result<(), Failure
 pub(super) struct Setup<'a> {
     pub(super) name: &'a str,
     pub(super) store: &'a StoreUrl,
-    pub(super) durability: Durability,
+    pub(super) durability: Option<Durability>,
     pub(super) listen: &'a str,
     pub(super) device_listen: &'a str,
     pub(super) devices: &'a [LineUrl],
@@ -81,17 +81,10 @@ impl<'a> Setup<'a> {
 
 /// Builds the gateway's node: peers are listened for first, then devices.
 pub(super) fn connect(setup: &Setup<'_>) -> Result<Node, Failure> {
-    let durability = match setup.durability {
-        Durability::Power => Class::Power,
-        Durability::Process => Class::Process,
-    };
-    let store = open(setup.store, setup.name, durability)?;
+    let store = open(setup.store, setup.name, setup.durability.map(Durability::class))?;
     let builder = Node::builder(setup.name);
     // A commit may wait for the disk for long; acknowledgements of what is committed should not.
-    let builder = match setup.store {
-        StoreUrl::Sqlite(_) => builder.store_on_worker(store),
-        StoreUrl::Ram => builder.store(store),
-    };
+    let builder = if setup.store.is_ram() { builder.store(store) } else { builder.store_on_worker(store) };
     let builder = configured(setup, builder);
     build(builder.listen(setup.listen, Framing::Length).listen(setup.device_listen, Framing::Cobs))
 }

@@ -7,6 +7,7 @@ use liner_proto::memory::SEGMENT_BYTES;
 use liner_proto::store::head::Head;
 use liner_proto::wire::record::{GAP_LEN_MAX, encode_gap};
 use liner_store::look::{Delivered, Look, LookError, Target};
+use serde::Serialize;
 
 /// After so many bytes of records the copy is committed.
 const COMMIT_BYTES: usize = 4 << 20;
@@ -34,14 +35,16 @@ pub(crate) enum TransferError {
 }
 
 /// What was copied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Copied {
     pub(crate) queues: u64,
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
+    #[serde(rename = "peers")]
     pub(crate) cursors: u64,
     pub(crate) subscriptions: u64,
     pub(crate) dead_letters: u64,
+    #[serde(rename = "inbox")]
     pub(crate) deliveries: u64,
     /// Records, dead letters and deliveries that did not pass their check, and are not in the copy.
     pub(crate) damaged: u64,
@@ -70,6 +73,8 @@ impl Told {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     inbox: Option<Epoch>,
+    /// Commits may be missing, which only the node itself can deal with.
+    pub(crate) is_regressed: bool,
     queues: Vec<Told>,
     cursors: Vec<(String, Epoch, u64)>,
     subscriptions: Vec<[String; 3]>,
@@ -89,7 +94,9 @@ impl Facts {
 
     fn take(&mut self, fact: Recovered<'_>) {
         match fact {
-            Recovered::Node { inbox, .. } => self.inbox = Some(inbox),
+            Recovered::Node { inbox, regressed, .. } => {
+                (self.inbox, self.is_regressed) = (Some(inbox), regressed);
+            }
             Recovered::Queue(queue) => {
                 let head = Head {
                     epoch: queue.epoch,
@@ -125,6 +132,17 @@ impl Facts {
         self.queues.iter().map(|queue| queue.messages).sum()
     }
 
+    /// Whether there is nothing of the node, whoever else uses the store.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inbox.is_none() && self.queues.is_empty() && self.cursors.is_empty()
+    }
+
+    /// Whether the other store has the same of the node. The directory is that of all nodes.
+    pub(crate) fn is_same(&self, there: &Self) -> bool {
+        let numbers = |facts: &Self| (facts.inbox, facts.queues.clone(), facts.cursors.clone());
+        numbers(self) == numbers(there)
+    }
+
     /// Whether a node has used the store: it names its inbox epoch before it does anything else, and a copy does last.
     pub(crate) const fn is_whole(&self) -> bool {
         self.inbox.is_some()
@@ -150,23 +168,22 @@ impl<'a> Transfer<'a> {
         Self { from, to, copied: Copied::default(), progress, uncommitted: 0 }
     }
 
-    /// Copies all of the node `name`. What an earlier attempt has left half done is made anew.
-    pub(crate) fn run(mut self, look: &mut dyn Look, name: &str) -> Result<Copied, TransferError> {
-        let facts = self.recover()?;
-        for queue in &Facts::of(self.to).map_err(|fault| to_failed(self.to, fault))?.queues {
+    /// Copies all of the node `name`, of which the stores have told these facts. What an earlier attempt has left half done is made anew.
+    pub(crate) fn run(
+        mut self,
+        [facts, half]: [&Facts; 2],
+        look: &mut dyn Look,
+        name: &str,
+    ) -> Result<Copied, TransferError> {
+        for queue in &half.queues {
             self.apply(&[StoreOp::Close { queue: queue.queue() }])?;
         }
         self.commit()?;
         for queue in &facts.queues {
             self.copy_queue(queue)?;
         }
-        self.finish(&facts, look, name)?;
-        self.compare(&facts)?;
+        self.finish(facts, look, name)?;
         Ok(self.copied)
-    }
-
-    fn recover(&mut self) -> Result<Facts, TransferError> {
-        Facts::of(self.from).map_err(|fault| from_failed(self.from, fault))
     }
 
     fn apply(&mut self, group: &[StoreOp<'_>]) -> Result<(), TransferError> {
@@ -311,40 +328,37 @@ impl<'a> Transfer<'a> {
         }
         self.commit()
     }
+}
 
-    /// Whether the other store tells the same.
-    fn compare(&mut self, facts: &Facts) -> Result<(), TransferError> {
-        let there = Facts::of(self.to).map_err(|fault| to_failed(self.to, fault))?;
-        let numbers = |facts: &Facts| {
-            facts
-                .queues
-                .iter()
-                .map(|queue| (queue.target.clone(), queue.head, queue.topics.clone()))
-                .collect::<Vec<_>>()
-        };
-        let differs = |what: &str| Err(TransferError::Differs { what: what.to_owned() });
-        if there.inbox != facts.inbox || there.cursors != facts.cursors {
-            return differs("the cursors");
-        }
-        if numbers(&there) != numbers(facts) {
-            return differs("the queues' numbers");
-        }
-        if there.messages() != self.copied.messages {
-            return differs("the messages");
-        }
-        Ok(())
+/// Whether the other store, opened again, tells the same.
+pub(crate) fn compare(facts: &Facts, there: &Facts, copied: &Copied) -> Result<(), TransferError> {
+    let numbers = |facts: &Facts| {
+        let numbers =
+            facts.queues.iter().map(|queue| (queue.target.clone(), queue.head, queue.topics.clone()));
+        numbers.collect::<Vec<_>>()
+    };
+    let differs = |what: &str| Err(TransferError::Differs { what: what.to_owned() });
+    if there.inbox != facts.inbox || there.cursors != facts.cursors {
+        return differs("the cursors");
     }
+    if numbers(there) != numbers(facts) {
+        return differs("the queues' numbers");
+    }
+    if there.messages() != copied.messages {
+        return differs("the messages");
+    }
+    Ok(())
 }
 
 fn said(store: &dyn Store) -> String {
     store.last_error().map(|said| format!(" ({said})")).unwrap_or_default()
 }
 
-fn from_failed(store: &dyn Store, fault: StoreFault) -> TransferError {
+pub(crate) fn from_failed(store: &dyn Store, fault: StoreFault) -> TransferError {
     TransferError::From { fault, said: said(store) }
 }
 
-fn to_failed(store: &dyn Store, fault: StoreFault) -> TransferError {
+pub(crate) fn to_failed(store: &dyn Store, fault: StoreFault) -> TransferError {
     TransferError::To { fault, said: said(store) }
 }
 
@@ -415,8 +429,14 @@ mod tests {
 
     fn copy(from: &Path, to: &Path) -> Result<Copied, TransferError> {
         let mut look = SqliteLook::open(from).unwrap();
-        let (mut from, mut to) = (open(from), open(to));
-        Transfer::new(&mut from, &mut to, &mut |_| ()).run(&mut look, "n")
+        let (mut from, mut to_store) = (open(from), open(to));
+        let (facts, half) = (Facts::of(&mut from).unwrap(), Facts::of(&mut to_store).unwrap());
+        let mut told = |_| ();
+        let transfer = Transfer::new(&mut from, &mut to_store, &mut told);
+        let copied = transfer.run([&facts, &half], &mut look, "n")?;
+        drop(to_store);
+        compare(&facts, &Facts::of(&mut open(to)).unwrap(), &copied)?;
+        Ok(copied)
     }
 
     /// Whatever the numbers are: rotated queues, dropped ranges, reservations, gaps.

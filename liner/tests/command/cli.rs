@@ -27,7 +27,7 @@ fn what_makes_no_sense_is_refused_with_words_that_help() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("there")).unwrap();
     let table: &[(&[&str], &[&str])] = &[
-        (&["gateway", "--store", "redis://h"], &["`redis`", "sqlite:PATH"]),
+        (&["gateway", "--store", "mysql://h"], &["`mysql`", "sqlite:PATH"]),
         (&["gateway", "--store", "a.db"], &["sqlite:a.db"]),
         (&["gateway", "--store", "sqlite:"], &["path is missing"]),
         (&["gateway", "--store", "sqlite:there"], &["`there` is a directory", "sqlite:there/liner.db"]),

@@ -62,7 +62,7 @@ fn what_makes_no_sense_in_a_file_is_one_sentence_with_its_line() {
         ("peer = ['a:1,b:2']", 1, &["peer: ", "HOST:PORT"]),
         ("log = 'loud'", 1, &["log: ", "error, warn, info"]),
         ("durability = 'disk'", 1, &["durability: ", "power or process"]),
-        ("store = 'redis://h'", 1, &["store: ", "`redis`", "sqlite:PATH"]),
+        ("store = 'mysql://h'", 1, &["store: ", "`mysql`", "sqlite:PATH"]),
         ("\nstore = 'sqlite:there'", 2, &["`there` is a directory"]),
         ("in-doubt = ['drop']", 1, &["in-doubt: ", "redeliver"]),
         ("device = ['serial:///dev/x?baud=y']", 1, &["device: ", "baud=115200"]),

@@ -38,7 +38,12 @@ const LOOKS: [&[&str]; 6] = [
 
 /// What all that opens a store says of one.
 const STORES: &[Input] = &[
-    ("unknown scheme", "redis://h", 2, "--store: there is no store of the kind `redis`: write sqlite:PATH"),
+    (
+        "unknown scheme",
+        "mysql://u:secret@h",
+        2,
+        "--store: there is no store of the kind `mysql`: write sqlite:PATH",
+    ),
     ("no scheme", "good.db", 2, "--store: a store URL begins with its kind: write sqlite:good.db"),
     (
         "directory as file",
@@ -71,7 +76,7 @@ const STORES_READ: &[Input] = &[
 
 /// The same of what makes its own.
 const STORES_MADE: &[Input] = &[
-    ("unknown scheme", "redis://h", 2, "--store: there is no store of the kind `redis`"),
+    ("unknown scheme", "mysql://h", 2, "--store: there is no store of the kind `mysql`"),
     ("directory as file", "sqlite:there", 2, "there is there already: name a new folder"),
     ("store as folder", "sqlite:good.db", 2, "good.db is there already: name a new folder"),
     ("no such folder", "sqlite:no/such", 1, "cannot make the folder no/such"),
@@ -162,8 +167,8 @@ fn hostile_inputs() {
         );
     }
     for words in [PUB, &["dlq", "list"]] {
-        let refused = run_in(folder, words, &[("LINER_STORE", "redis://h")]);
-        assert_one_sentence(&refused, 2, "LINER_STORE: there is no store of the kind `redis`", "LINER_STORE");
+        let refused = run_in(folder, words, &[("LINER_STORE", "mysql://u:secret@h")]);
+        assert_one_sentence(&refused, 2, "LINER_STORE: there is no store of the kind `mysql`", "LINER_STORE");
     }
     assert_eq!(contents(folder), before, "what was there is as it was, and nothing has come");
     let pending = run(folder, &["pending", "--store", "sqlite:good.db"]);

@@ -171,7 +171,7 @@ fn what_is_no_store_is_said_and_left_alone() {
         ("sqlite:text", 1, "text"),
         ("sqlite:folder", 2, "is a directory"),
         ("ram:", 2, "name the file"),
-        ("redis://127.0.0.1", 2, "there is no store of the kind"),
+        ("mysql://127.0.0.1", 2, "there is no store of the kind"),
     ];
     for (store, code, words) in rows {
         for command in [&["pending"][..], &["topics"], &["dlq", "list"], &["dlq", "drop", "--all"]] {
