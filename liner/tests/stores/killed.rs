@@ -3,6 +3,8 @@
 //!
 //! `LINER_E2E_BOTH_WAYS=1000` is the long form: so often each of the two is killed.
 
+use liner_tests::servers::{Postgres, PostgresOptions, Redis, RedisOptions, Version};
+
 use crate::party::{Pauses, end, pair};
 
 /// How often each of the two is killed.
@@ -35,4 +37,16 @@ fn nodes_with_files_of_their_own_are_killed_again_and_again() {
 fn nodes_that_share_a_file_are_killed_again_and_again() {
     let folder = tempfile::tempdir().unwrap();
     kill_again_and_again(|_| format!("sqlite:{}/both.db?durability=process", folder.path().display()));
+}
+
+#[test]
+fn nodes_on_a_redis_are_killed_again_and_again() {
+    let redis = Redis::start(&RedisOptions::default()).unwrap();
+    kill_again_and_again(|_| redis.url());
+}
+
+#[test]
+fn nodes_on_a_postgres_are_killed_again_and_again() {
+    let postgres = Postgres::start(Version::V15, &PostgresOptions::default()).unwrap();
+    kill_again_and_again(|_| postgres.url());
 }

@@ -8,3 +8,4 @@
 
 mod killed;
 mod party;
+mod server_killed;

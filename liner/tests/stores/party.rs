@@ -156,6 +156,14 @@ impl Party {
         }
     }
 
+    /// What it has in memory, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let id = self.life.as_ref().unwrap().child.id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse().unwrap()
+    }
+
     /// Kills it, and takes what it has said.
     pub(crate) fn kill(&mut self) {
         let mut life = self.life.take().unwrap();
