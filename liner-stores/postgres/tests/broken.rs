@@ -10,13 +10,13 @@ mod turns;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use turns::{QUEUE, begin, check, open, persist, resolve, turn};
 use liner_proto::effect::{Recovered, StoreFault};
 use liner_proto::store::Store;
 use liner_store_postgres::PostgresStore;
 use liner_tests::conformance::View;
 use liner_tests::servers::cut::{Cut, Cutter, Way};
 use liner_tests::servers::{PATIENCE, Postgres, PostgresOptions, Version};
+use turns::{QUEUE, begin, check, open, persist, resolve, turn};
 
 fn start() -> Postgres {
     Postgres::start(Version::V15, &PostgresOptions::default()).expect("the server starts")

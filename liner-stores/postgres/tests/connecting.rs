@@ -8,12 +8,12 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use turns::{begin, open, persist};
 use liner_proto::id::Class;
 use liner_proto::store::Store as _;
 use liner_store_postgres::GRANTS;
 use liner_tests::servers::certs::{Certs, Identity};
 use liner_tests::servers::{Postgres, PostgresOptions, Tls, Version};
+use turns::{begin, open, persist};
 
 fn certs() -> &'static Certs {
     static CERTS: OnceLock<Certs> = OnceLock::new();
@@ -201,8 +201,7 @@ fn permissions_that_are_missing_are_named() {
         &["permission denied for table", "GRANT SELECT, INSERT, UPDATE, DELETE ON liner_"],
     );
     // What is documented is enough.
-    let script = GRANTS.replace("SCHEMA SCHEMA", "SCHEMA public").replace("ROLE", "limited");
-    server.query(&script).expect("the script runs");
+    server.query(&grants("public", "limited")).expect("the script runs");
     let mut store = open(&limited, "node").expect("the store opens");
     begin(&mut store);
     (1..6).for_each(|number| persist(&mut store, number));

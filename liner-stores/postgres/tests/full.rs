@@ -3,12 +3,12 @@
 
 mod turns;
 
-use turns::{QUEUE, begin, open, persist};
 use liner_proto::effect::{StoreFault, StoreOp};
 use liner_proto::store::Store as _;
 use liner_tests::conformance::View;
 use liner_tests::conformance::records::numbered;
 use liner_tests::servers::{Postgres, PostgresOptions, Version};
+use turns::{QUEUE, begin, open, persist};
 
 /// The server says what it says when a table cannot be extended; the disk need not be filled for that.
 const FILL: &str = "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS

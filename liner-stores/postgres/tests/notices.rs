@@ -1,5 +1,6 @@
 //! What nodes hear of each other: changes of the directory, and whose leases run.
 #![allow(clippy::expect_used, reason = "a test may fail")]
+#![expect(clippy::disallowed_methods, reason = "a test takes the time")]
 
 use std::time::{Duration, Instant};
 

@@ -10,10 +10,10 @@ mod turns;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use turns::{begin, open, persist};
 use liner_proto::effect::StoreFault;
 use liner_proto::store::Store;
 use liner_tests::servers::{Postgres, PostgresOptions, Version};
+use turns::{begin, open, persist};
 
 const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'liner %'";
 

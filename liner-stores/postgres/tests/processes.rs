@@ -98,3 +98,44 @@ fn eight_that_send_at_once_have_each_message_once() {
     }
     assert_eq!((seen.len() as u64, &*database.one("SELECT count(*) FROM conn_messages")), (all, "0"));
 }
+
+/// What was written by hand is queued once, in its order, whoever is killed while it is queued.
+#[test]
+fn whoever_is_killed_while_it_starts_queues_what_was_written_by_hand_once() {
+    if let Some((name, url)) = child() {
+        return drop(open(&url, &name));
+    }
+    let test = "whoever_is_killed_while_it_starts_queues_what_was_written_by_hand_once";
+    let database = Database::new();
+    with_ten(&database);
+    let mut inserted = 0;
+    for kill in 0..10 {
+        let (first, last) = (inserted + 1, inserted + 2000);
+        database.run(&format!(
+            "INSERT INTO conn_messages(connection_key, payload)
+             SELECT 1, convert_to(n::text, 'UTF8') FROM generate_series({first}, {last}) AS n"
+        ));
+        inserted = last;
+        let mut child = start(test, "sensor", &database);
+        // The server tells how far it is; each of them dies a little later than the one before.
+        let at_work = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'liner sensor' AND state <> 'idle'";
+        while database.one(at_work) == "0" && child.try_wait().expect("it is asked").is_none() {}
+        (0..kill * 3).for_each(|_| drop(database.one(at_work)));
+        child.kill().expect("it is killed");
+        child.wait().expect("it has ended");
+    }
+    let mut store = database.open("sensor");
+    let (mut after, mut expected) = (10, 1);
+    while expected <= inserted {
+        let (first, last, records) = load(&mut store, NODE, after);
+        assert_eq!(first, after + 1);
+        for step in Walk::new(&records, first) {
+            let record = &records[step.body..step.end];
+            let Ok(Record::Message { payload, .. }) = decode(record) else { panic!("{record:?}") };
+            assert_eq!(payload, expected.to_string().as_bytes());
+            expected += 1;
+        }
+        after = last;
+    }
+    assert_eq!(database.one("SELECT count(*) FROM conn_messages"), (inserted + 6).to_string());
+}

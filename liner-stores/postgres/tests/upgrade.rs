@@ -176,34 +176,8 @@ fn try_open(url: &str, name: &str) -> Result<PostgresStore, OpenError> {
     PostgresStore::open(&url, &Options { name: name.to_owned() })
 }
 
-/// The node has what [`grants`] gives, in a schema of its own that somebody else has made.
-#[test]
-fn the_documented_permissions_are_enough() {
-    let database = Database::new();
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let (owner, role, schema) = ("the owner", "node \"x\" SCHEMA", "My \"ROLE\" schema");
-    for name in [owner, role] {
-        database.run(&format!("DROP ROLE IF EXISTS {0}; CREATE ROLE {0} LOGIN", quoted(name)));
-    }
-    database.run(&format!("CREATE SCHEMA {} AUTHORIZATION {}", quoted(schema), quoted(owner)));
-    database.run("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
-    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-    let options = encoded(&format!("-c search_path={}", quoted(schema).replace(' ', "\\ ")));
-    let url = |user: &str| {
-        format!("postgres://{}@{}/{}?options={options}", encoded(user), server().address(), database.0)
-    };
-    // The node alone can do nothing, and is told so.
-    assert!(matches!(
-        try_open(&url(role), "sensor"),
-        Err(OpenError::Permission { .. } | OpenError::Server { .. })
-    ));
-    drop(try_open(&url(owner), "owner").expect("the owner makes the tables"));
-    assert!(matches!(
-        try_open(&url(role), "sensor"),
-        Err(OpenError::Permission { .. } | OpenError::Server { .. })
-    ));
-    database.run(&grants(schema, role));
-    let mut store = try_open(&url(role), "sensor").expect("it has what it needs");
+/// All that a node asks of its store.
+fn do_all(mut store: PostgresStore) {
     apply(&mut store, &[OPEN, StoreOp::Topic { queue: NODE, number: 1, text: "readings" }]);
     append(NODE, 1, 5, &mut store);
     let record = numbered(1, 1);
@@ -235,7 +209,36 @@ fn the_documented_permissions_are_enough() {
     assert!(store.directory().expect("it is read").is_some());
     assert_eq!(load(&mut store, NODE, 0).1, 5);
     assert!(store.notices().expect("it is the first time").wait(std::time::Duration::from_secs(20)));
-    drop(store);
+}
+
+/// The node has what [`grants`] gives, in a schema of its own that somebody else has made.
+#[test]
+fn the_documented_permissions_are_enough() {
+    let database = Database::new();
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let (owner, role, schema) = ("the owner", "node \"x\" SCHEMA", "My \"ROLE\" schema");
+    for name in [owner, role] {
+        database.run(&format!("DROP ROLE IF EXISTS {0}; CREATE ROLE {0} LOGIN", quoted(name)));
+    }
+    database.run(&format!("CREATE SCHEMA {} AUTHORIZATION {}", quoted(schema), quoted(owner)));
+    database.run("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let options = encoded(&format!("-c search_path={}", quoted(schema).replace(' ', "\\ ")));
+    let url = |user: &str| {
+        format!("postgres://{}@{}/{}?options={options}", encoded(user), server().address(), database.0)
+    };
+    // The node alone can do nothing, and is told so.
+    assert!(matches!(
+        try_open(&url(role), "sensor"),
+        Err(OpenError::Permission { .. } | OpenError::Server { .. })
+    ));
+    drop(try_open(&url(owner), "owner").expect("the owner makes the tables"));
+    assert!(matches!(
+        try_open(&url(role), "sensor"),
+        Err(OpenError::Permission { .. } | OpenError::Server { .. })
+    ));
+    database.run(&grants(schema, role));
+    do_all(try_open(&url(role), "sensor").expect("it has what it needs"));
     let key = format!("SELECT connection_key FROM {}.conn_key_map LIMIT 1", quoted(schema));
     let key = database.one(&key);
     // By hand, damaged, orphaned: whatever there is to be set right.

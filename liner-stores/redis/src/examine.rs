@@ -109,14 +109,14 @@ pub(crate) fn examine(client: &mut Client, url: &Url) -> Result<Server, OpenErro
 
 /// Each command that a script may run, on the key `K`, which is not there before and after. What connecting, examining and opening run is
 /// tried by that.
-const TRIED: [&str; 37] = [
+const TRIED: [&str; 41] = [
     "DEL K",
     "SET K 0",
     "GET K",
     "INCR K",
     "TYPE K",
     // Every kind of key that there is.
-    "EXISTS lnr_topics lnr_lease lnr_connections lnr_unique_key lnr_directory lnr_quarantine lnr_topic::addr \
+    "EXISTS lnr_topics lnr_lease lnr_connections lnr_unique_key lnr_directory lnr_quarantine lnr_dead_id lnr_topic::addr \
      lnr_connection:0:messages lnr_sender::listener",
     "DEL K",
     "HSET K f 0",
@@ -134,6 +134,8 @@ const TRIED: [&str; 37] = [
     "LRANGE K 0 -1",
     "LSET K 0 1",
     "LREM K 0 2",
+    "LMOVE K K LEFT RIGHT",
+    "RENAME K K",
     "LTRIM K 1 0",
     "DEL K",
     "SADD K 0",
@@ -142,6 +144,8 @@ const TRIED: [&str; 37] = [
     "XADD K 1-1 f 0",
     "XLEN K",
     "XRANGE K - +",
+    "XREVRANGE K + -",
+    "XTRIM K MINID 0",
     "XDEL K 1-1",
     "DEL K",
     "SCAN 0",
@@ -149,6 +153,10 @@ const TRIED: [&str; 37] = [
     "PUBLISH lnr_directory 0",
     "DEL K",
     "TYPE K",
+    "LMOVE K K LEFT RIGHT",
+    "RENAME K K",
+    "XREVRANGE K + - COUNT 1",
+    "XTRIM K MAXLEN 0",
 ];
 
 /// Makes sure that the user may do all that the store will ever do: what is not permitted must not be found out in the middle of a turn.

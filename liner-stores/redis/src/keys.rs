@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn the_key_of_a_queue_says_whose_it_is() {
         let named = |key: &str| {
-            let Named { owner, kind, name, .. } = super::named(key)?;
+            let Named { owner, kind, name, .. } = named(key)?;
             Some((owner, kind, name))
         };
         let of = |owner: &str, kind, name: &str| Some((owner.to_owned(), kind, name.to_owned()));

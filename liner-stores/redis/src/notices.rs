@@ -11,12 +11,13 @@ use liner_proto::store::Notices;
 use redis::{AsyncConnectionConfig, PushInfo, PushKind};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 
 use crate::keys;
 use crate::link::{LinkError, notified};
 use crate::url::Url;
 
-/// How long to wait before the next attempt to connect.
+/// Attempts to connect are so far apart at least.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How often what has come is taken, and what waits for it is told, in a wait without patience.
 const STEPS: usize = 4;
@@ -72,10 +73,12 @@ impl Notices for Subscriber {
 
 /// Passes on every word, and connects again for as long as somebody waits.
 async fn follow(url: Url, word: Arc<Notify>) {
+    let mut attempts = tokio::time::interval(PAUSE);
+    attempts.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        attempts.tick().await;
         // What has failed is tried again: the connection for turns says why.
         let _ = listen(&url, &word).await;
-        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -9,7 +9,7 @@ use crate::directory::Catalog;
 use crate::error::OpenError;
 use crate::examine::{Identity, examine, probe};
 use crate::keys;
-use crate::resp::{Reply, Request};
+use crate::resp::Reply;
 use crate::row::Rows;
 use crate::script;
 use crate::turn::{Applied, Turn};

@@ -163,7 +163,8 @@ impl QueueRow {
             suspect: flags & 1 != 0,
             ..Self::new(Some(key), composite.to_owned(), stored_epoch)
         };
-        (numbers.are_sound() && key > 0 && row.check(flags) == check).then_some(row)
+        // Also what means nothing has to be as it was written.
+        (numbers.are_sound() && key > 0 && row.check(flags) == check && row.blob() == *blob).then_some(row)
     }
 
     /// Remembers how it was before the turn.

@@ -1,4 +1,9 @@
 //! How soon a node knows what others have written into the directory, and who of them runs.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test measures what was promised, and fails"
+)]
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
 use std::time::{Duration, Instant};

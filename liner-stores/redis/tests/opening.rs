@@ -1,4 +1,5 @@
 //! What a store says to a server that will not do, and to a URL that does not fit.
+#![allow(clippy::disallowed_methods, reason = "what waits in vain has to end in time")]
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

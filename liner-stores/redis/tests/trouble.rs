@@ -1,5 +1,6 @@
 //! What a server in trouble means for a turn.
 #![allow(clippy::expect_used, reason = "a test may fail")]
+#![allow(clippy::disallowed_methods, reason = "what waits in vain has to end in time")]
 
 use std::fs;
 use std::time::{Duration, Instant};

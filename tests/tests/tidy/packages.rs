@@ -78,9 +78,9 @@ fn dependencies<'a>(metadata: &'a Value, package: &str) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// What is built on a runtime that brings threads and tasks, if asked to: the loop belongs to the host. The client of PostgreSQL is, and
-/// the stores on servers keep it to themselves, on the node's worker.
-const RUNTIMES: [&str; 2] = ["tokio", "tokio-postgres"];
+/// What is built on a runtime that brings threads and tasks, if asked to: the loop belongs to the host. The clients of the servers are,
+/// and the stores keep them to themselves, on the node's worker.
+const RUNTIMES: [&str; 3] = ["tokio", "tokio-postgres", "redis"];
 const MAY_USE_RUNTIMES: [&str; 2] = ["liner-store-postgres", "liner-store-redis"];
 
 fn check_runtimes(metadata: &Value) -> Vec<String> {

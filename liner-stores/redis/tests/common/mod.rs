@@ -65,7 +65,7 @@ impl Db {
         match self.run(words) {
             Reply::Number(number) => number,
             Reply::Bytes(bytes) => String::from_utf8_lossy(&bytes).parse().expect("a number"),
-            other => unreachable!("{other:?}"),
+            other @ (Reply::Status(_) | Reply::Nil | Reply::List(_)) => unreachable!("{other:?}"),
         }
     }
 
