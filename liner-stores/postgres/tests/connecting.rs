@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use liner_proto::id::Class;
 use liner_proto::store::Store as _;
-use liner_store_postgres::GRANTS;
+use liner_store_postgres::grants;
 use liner_tests::servers::certs::{Certs, Identity};
 use liner_tests::servers::{Postgres, PostgresOptions, Tls, Version};
 use turns::{begin, open, persist};
