@@ -37,16 +37,21 @@ pub(crate) fn check(url: &StoreUrl, ram: &str) -> Result<(), Failure> {
 
 /// Refuses a name that a node on a server uses now: whoever opens the store takes the name from it. A file has locks for that.
 pub(crate) fn check_unused(url: &StoreUrl, name: &str) -> Result<(), Failure> {
-    if !url.is_server() {
-        return Ok(());
-    }
-    if store::look(url).map_err(|error| failure(&error))?.is_running(name) {
-        return Err(Failure::InUse(format!(
-            "{name} runs on {url}, or was killed there within the last {} seconds: stop it, or wait for so long",
-            LEASE.as_secs()
-        )));
+    if url.is_server() && store::look(url).map_err(|error| failure(&error))?.is_running(name) {
+        return Err(runs(url, name));
     }
     Ok(())
+}
+
+/// That a node has to be stopped first.
+pub(crate) fn runs(url: &StoreUrl, name: &str) -> Failure {
+    if !url.is_server() {
+        return Failure::InUse(format!("{name} runs on {url}: stop it first"));
+    }
+    let seconds = LEASE.as_secs();
+    Failure::InUse(format!(
+        "{name} runs on {url}, or was killed there within the last {seconds} seconds: stop it, or wait for so long"
+    ))
 }
 
 pub(crate) fn failure(error: &LookError) -> Failure {

@@ -86,13 +86,12 @@ fn is_one(from: &StoreUrl, to: &StoreUrl) -> bool {
 fn check_node(args: &StoreCopyArgs, from: &mut dyn Look, name: &str) -> Result<(), Failure> {
     // A damaged file would be renamed when it is opened.
     store::vouch_for(&args.from, name).map_err(|error| look::failure(&error))?;
-    let runs = |url: &StoreUrl| Failure::InUse(format!("{name} runs on {url}: stop it first"));
     if from.is_running(name) {
-        return Err(runs(&args.from));
+        return Err(look::runs(&args.from, name));
     }
     let Ok(mut there) = store::look(&args.to) else { return Ok(()) };
     if there.is_running(name) {
-        return Err(runs(&args.to));
+        return Err(look::runs(&args.to, name));
     }
     if there.nodes().is_ok_and(|names| names.iter().any(|known| known == name)) {
         let (_, facts, _, found) = open_both(args, name)?;

@@ -61,6 +61,37 @@ fn a_file_moves_in(folder: &Path, url: &str) {
     assert_eq!(taken.lines, wanted, "{:?}", taken.errors);
 }
 
+/// From the server back into a file, and what is told of the server by all that only looks.
+fn it_moves_out(folder: &Path, url: &str) {
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    for number in ["1", "2", "3"] {
+        let sent = ["pub", "back", number, "--name", "out", "--store", url, "--peer", &address];
+        assert_eq!(run(folder, &sent).code, Some(0));
+    }
+    let checked = run(folder, &["store", "check", url, "--json"]);
+    assert_eq!(checked.code, Some(0), "{:?}", checked.errors);
+    let checked: serde_json::Value = serde_json::from_str(&checked.lines[0]).unwrap();
+    let nodes = checked["nodes"].as_array().unwrap();
+    let out = nodes.iter().find(|node| node["name"] == "out").unwrap();
+    assert_eq!((&out["messages"], &out["running"]), (&3.into(), &false.into()), "{checked}");
+    let pending = run(folder, &["pending", "--store", url, "--name", "out"]);
+    assert_eq!(pending.errors, ["liner: 3 messages wait"]);
+    let moved = run(folder, &["store", "copy", url, "sqlite:out.db"]);
+    assert_eq!(moved.code, Some(0), "{:?}", moved.errors);
+    assert!(
+        moved.lines.iter().any(|line| line.starts_with("out copied: 1 queue with 3 messages")),
+        "{:?}",
+        moved.lines
+    );
+    let args = ["gateway", "--store", "sqlite:g.db", "--listen", &address, "--device-listen", "127.0.0.1:0"];
+    let _running = Liner::start(folder, &args);
+    let drained = run(folder, &["drain", "--name", "out", "--store", "sqlite:out.db", "--wait", "30s"]);
+    assert_eq!(drained.code, Some(0), "{:?}", drained.errors);
+    let taken = run(folder, &["sub", "back", "--name", "u", "--peer", &address, "--count", "3"]);
+    assert_eq!(taken.lines, ["back out#1 1", "back out#2 2", "back out#3 3"]);
+}
+
 /// A client of the crate, which is called from other threads than its store's.
 fn a_client_sends(url: &str) {
     let open = |name: &str, topic: &str| liner::client::open(name, topic, "127.0.0.1:0", url, None).unwrap();
@@ -82,6 +113,7 @@ fn redis_is_a_store_like_any() {
     a_gateway_is_killed(folder.path(), &server.url());
     a_file_moves_in(folder.path(), &format!("{}/1", server.url()));
     a_client_sends(&format!("{}/2", server.url()));
+    it_moves_out(folder.path(), &format!("{}/3", server.url()));
 }
 
 #[test]
@@ -91,6 +123,17 @@ fn postgres_is_a_store_like_any() {
     a_gateway_is_killed(folder.path(), &server.url());
     a_file_moves_in(folder.path(), &server.url());
     a_client_sends(&server.url());
+    // In the first one there is a gateway that was killed, and may be there for as long as a lease lasts.
+    let busy = run(folder.path(), &["store", "copy", &server.url(), "sqlite:busy.db"]);
+    assert_refused(
+        &busy,
+        3,
+        &["gateway runs on postgres://", "or was killed there within the last 15 seconds"],
+    );
+    server.query("CREATE DATABASE moving").unwrap();
+    let url = server.url();
+    let (place, _) = url.rsplit_once('/').unwrap();
+    it_moves_out(folder.path(), &format!("{place}/moving"));
 }
 
 /// Nobody finds out after the loss of power that the server was set up for less.
