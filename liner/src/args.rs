@@ -1,5 +1,8 @@
 //! The command line.
 
+mod looks;
+mod upkeep;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +13,9 @@ use liner_mio::{Class, InDoubt, LineUrl};
 use crate::duration;
 use crate::failure::EXIT_CODES;
 use crate::log::{self, Filter};
-use crate::store_url::{StoreUrl, StoreUrlError};
+use crate::store_url::StoreUrl;
+pub(crate) use looks::{DlqAction, DlqArgs, LookArgs, PendingArgs};
+pub(crate) use upkeep::{StoreAction, StoreArgs, StoreBackupArgs, StoreCheckArgs, StoreCopyArgs};
 
 /// Messages between programs, with no broker needed: a message stays in its sender's store until the other side has committed it.
 #[derive(Debug, Parser)]
@@ -52,7 +57,7 @@ pub(crate) enum Command {
     /// Show what waits in a store, and for whom
     Pending(PendingArgs),
     /// Show who has subscribed to what, as a store knows it
-    #[command(after_help = TOPICS_HELP)]
+    #[command(after_help = looks::TOPICS_HELP)]
     Topics(LookArgs),
     /// List, read, send again or drop messages that were put aside
     Dlq(DlqArgs),
@@ -526,216 +531,6 @@ Examples:
     )
 }
 
-/// What all looks at a store have in common.
-#[derive(Debug, Args)]
-pub(crate) struct LookArgs {
-    /// The store that is looked at: sqlite:PATH, or the URL of a server. Its nodes may run meanwhile
-    #[arg(
-        long,
-        env = "LINER_STORE",
-        hide_env_values = true,
-        value_name = "URL",
-        default_value = "sqlite:liner-gateway.db"
-    )]
-    pub(crate) store: StoreUrl,
-    /// Print one JSON object a line [default: off]
-    #[arg(long, env = "LINER_JSON")]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) log: LogArgs,
-}
-
-const TOPICS_HELP: &str = "\
-A line is `TOPIC NAME ADDRESS`. The address is `@NAME` for a node that only connects to others, `~` stands before that of one that is
-forgotten once it is away, and `device:` is a device, whose commands go to the topic of its own name.
-
-Examples:
-  liner topics
-  liner topics --store sqlite:/var/lib/liner/gateway.db --json";
-
-#[derive(Debug, Args)]
-#[command(after_help = PENDING_HELP)]
-pub(crate) struct PendingArgs {
-    #[command(flatten)]
-    pub(crate) look: LookArgs,
-    /// The node whose queues are shown [default: all that use the store]
-    #[arg(long, env = "LINER_NAME", value_parser = name)]
-    pub(crate) name: Option<String>,
-}
-
-const PENDING_HELP: &str = "\
-A line is `OWNER FOR MESSAGES BYTES`: the node OWNER keeps so many messages for the node FOR. `topic:T` is what is kept for whoever
-subscribes to T first, `address:A` what waits for whoever answers there. What is acknowledged is not counted.
-
-Examples:
-  liner pending
-  liner pending --store sqlite:/var/lib/liner/gateway.db --json";
-
-#[derive(Debug, Args)]
-#[command(after_help = DLQ_HELP)]
-pub(crate) struct DlqArgs {
-    #[command(subcommand)]
-    pub(crate) action: DlqAction,
-}
-
-const DLQ_HELP: &str = "\
-A line of `list` is `ID OWNER PEER REASON TOPIC - PAYLOAD`: the node OWNER has put aside what was for PEER. With the reason failed it is
-what OWNER took from PEER and could not handle: `redrive` hands it to OWNER again. If OWNER does not take TOPIC, it is what came from
-PEER, too: that is not sent again by `redrive`, but can be published to whoever takes TOPIC now. Of a PAYLOAD that is long there is its
-beginning, and how long it is: `read` prints all of it, and so does --json. Reasons: quota, expired, failed, orphaned, too_large,
-unsubscribed, in_doubt.
-
-Examples:
-  liner dlq list --topic alarms
-  liner dlq read 7 > payload
-  liner dlq redrive 7 8
-  liner dlq read 7 | liner pub alarms -
-  liner dlq drop --topic logs";
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DlqAction {
-    /// Print them, a line each, from the oldest on
-    List {
-        #[command(flatten)]
-        look: LookArgs,
-        /// Those of this topic alone [default: all]
-        #[arg(long, value_parser = topic)]
-        topic: Option<String>,
-    },
-    /// Print the payload of one of them, as it was sent
-    Read {
-        #[command(flatten)]
-        look: LookArgs,
-        /// Which
-        id: i64,
-    },
-    /// Queue them again for the node that each was for, or that has failed at it, all or none: when their owner starts the next time
-    Redrive {
-        #[command(flatten)]
-        look: LookArgs,
-        /// Which
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<i64>,
-    },
-    /// Delete them, all that are named or none
-    Drop {
-        #[command(flatten)]
-        look: LookArgs,
-        /// Which
-        #[arg(required_unless_present_any = ["topic", "all"], value_name = "ID")]
-        ids: Vec<i64>,
-        /// All of this topic [default: those that are named]
-        #[arg(long, conflicts_with_all = ["ids", "all"], value_parser = topic)]
-        topic: Option<String>,
-        /// All there are [default: off]
-        #[arg(long, conflicts_with = "ids")]
-        all: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = STORE_HELP)]
-pub(crate) struct StoreArgs {
-    #[command(subcommand)]
-    pub(crate) action: StoreAction,
-}
-
-const STORE_HELP: &str = "\
-A store is sqlite:PATH, or on a server: redis://HOST, rediss://HOST, unix:///PATH or postgres://HOST/DATABASE. Passwords are not shown in
-what this program prints; what stands on a command line `ps` shows to everybody on the machine.
-
-Examples:
-  liner store check sqlite:/var/lib/liner/gateway.db
-  liner store backup /var/lib/liner/gateway.db /var/backups/gateway.db
-  liner store copy sqlite:/var/lib/liner/gateway.db postgres://liner@db/liner";
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum StoreAction {
-    /// Copy all that nodes have in a store into another one, of whatever kind, while they are stopped
-    Copy(StoreCopyArgs),
-    /// Say what a store is, what it holds and what to do about it, beside its nodes
-    Check(StoreCheckArgs),
-    /// Copy an SQLite file while nodes use it
-    Backup(StoreBackupArgs),
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = STORE_COPY_HELP)]
-pub(crate) struct StoreCopyArgs {
-    /// The store that is copied. It stays as it is
-    #[arg(value_name = "FROM")]
-    pub(crate) from: StoreUrl,
-    /// The store that it is copied into, which may hold other nodes
-    #[arg(value_name = "TO")]
-    pub(crate) to: StoreUrl,
-    /// Print one JSON object a line [default: off]
-    #[arg(long, env = "LINER_JSON")]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) log: LogArgs,
-}
-
-const STORE_COPY_HELP: &str = "\
-Queues with their numbers and epochs, dead letters, inboxes, what was taken from whom, and the directory come over as they are, so that the
-nodes go on in TO as if nothing had been. It does not begin while one of the nodes runs, or if TO has another node of the same name. What
-was interrupted is started again with the same words: nodes that are there already are left alone, and half of one is made anew.
-
-A line is `NAME copied: Q queues with M messages (B bytes), D dead letters, I in its inbox, P peers`. A record that does not pass its check
-becomes a gap, which its receiver is told of, and is told here.
-
-Start the nodes on TO afterwards, and none of them on FROM again: there would be two with one name and one past.
-
-Examples:
-  liner store copy sqlite:liner-gateway.db redis://127.0.0.1
-  liner store copy redis://127.0.0.1 sqlite:back.db";
-
-#[derive(Debug, Args)]
-#[command(after_help = STORE_CHECK_HELP)]
-pub(crate) struct StoreCheckArgs {
-    /// The store, instead of --store
-    #[arg(value_name = "URL")]
-    pub(crate) url: Option<StoreUrl>,
-    #[command(flatten)]
-    pub(crate) look: LookArgs,
-}
-
-const STORE_CHECK_HELP: &str = "\
-It says what commits survive there, its release and that of its tables, which nodes have used it and which of them run, what waits and what
-was put aside; then what is not as it should be, a sentence each, with what to do. An SQLite file is read as a whole.
-
-Exit codes: 0 if it can be used, 1 if it is damaged or cannot be read, 3 if another program holds it.
-
-Examples:
-  liner store check
-  liner store check sqlite:/var/lib/liner/gateway.db --json";
-
-#[derive(Debug, Args)]
-#[command(after_help = STORE_BACKUP_HELP)]
-pub(crate) struct StoreBackupArgs {
-    /// The file, with or without sqlite: before it
-    #[arg(value_name = "PATH", value_parser = file)]
-    pub(crate) from: PathBuf,
-    /// Where the copy is to be; nothing may be there yet
-    #[arg(value_name = "TO", value_parser = file)]
-    pub(crate) to: PathBuf,
-    /// Print one JSON object a line [default: off]
-    #[arg(long, env = "LINER_JSON")]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) log: LogArgs,
-}
-
-const STORE_BACKUP_HELP: &str = "\
-The copy is one file, as the original was at the beginning of the backup, and is checked before it gets its name. Nodes go on meanwhile.
-
-To restore it, stop the nodes, move the file and what lies beside it (PATH-wal, PATH-shm) away, and copy the backup to PATH. Each node finds
-out at its start that it has gone back in time: its queues begin new epochs, and what it may have sent before comes again, marked. What was
-stored since the backup is lost.
-
-Examples:
-  liner store backup liner-gateway.db gateway-backup.db
-  liner store backup sqlite:/var/lib/liner/gateway.db /var/backups/gateway.db";
-
 #[derive(Debug, Args)]
 #[command(after_help = COMPLETIONS_EXAMPLES)]
 pub(crate) struct CompletionsArgs {
@@ -795,24 +590,6 @@ pub(crate) fn address(address: &str) -> Result<String, String> {
     match port {
         Some(Ok(1_u16..)) => Ok(address.to_owned()),
         _ => Err("write HOST:PORT, for instance 127.0.0.1:7420".to_owned()),
-    }
-}
-
-/// A file's path, or its URL.
-fn file(text: &str) -> Result<PathBuf, String> {
-    if !text.contains(':') {
-        return Ok(PathBuf::from(text));
-    }
-    match text.parse::<StoreUrl>() {
-        Ok(StoreUrl::Sqlite(path)) => Ok(path),
-        Ok(StoreUrl::Ram) => Err("ram: is in the memory of its node alone: name an SQLite file".to_owned()),
-        Ok(StoreUrl::Server(server)) => Err(format!(
-            "a server has means of its own for backups: name an SQLite file, or copy {} into one with `liner store copy`",
-            server.kind().name()
-        )),
-        // A path may hold a colon.
-        Err(StoreUrlError::UnknownScheme(_)) if !text.contains("://") => Ok(PathBuf::from(text)),
-        Err(error) => Err(error.to_string()),
     }
 }
 
