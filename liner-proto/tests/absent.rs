@@ -120,16 +120,17 @@ fn a_shell_that_knows_better_need_not_wait() {
 }
 
 #[test]
-fn a_store_that_cannot_be_reached_is_away_and_one_that_is_full_is_not() {
+fn what_is_to_be_stored_is_refused_by_a_store_that_is_away_or_full() {
     for (fault, refusal) in
-        [(StoreFault::Unavailable, Err(SendError::Unavailable)), (StoreFault::Full, Ok(()))]
+        [(StoreFault::Unavailable, SendError::Unavailable), (StoreFault::Full, SendError::StoreFull)]
     {
         let mut node = sender();
         send(&mut node).expect("it is there");
         let batch = asked(&mut node);
         refuse(&mut node, &batch, fault);
         assert_eq!(told(&mut node), [Event::StoreFailed(fault)]);
-        assert_eq!(send(&mut node), refusal);
+        assert_eq!(send(&mut node), Err(refusal));
+        assert_eq!(node.router.is_store_away(), fault == StoreFault::Unavailable);
         node.now = node.now + RETRY;
         node.serve();
         assert_eq!(told(&mut node), [Event::StoreRecovered]);
