@@ -48,13 +48,13 @@ impl Absence {
 
 impl Router {
     /// Whether the store is away: its latest batch has failed as it could not be reached, or it does not answer. Messages that have to be
-    /// stored are refused meanwhile ([`SendError::Unavailable`](super::SendError::Unavailable)).
+    /// stored are refused meanwhile ([`SendError::Unavailable`]).
     pub const fn is_store_away(&self) -> bool {
         self.storage.absence.is_unreachable || self.storage.absence.is_silent
     }
 
     /// Whether the store has had no room for what it was to store last, and has that yet to store. Messages that have to be stored are
-    /// refused meanwhile ([`SendError::StoreFull`](super::SendError::StoreFull)); acknowledgements go on.
+    /// refused meanwhile ([`SendError::StoreFull`]); acknowledgements go on.
     pub const fn is_store_full(&self) -> bool {
         self.storage.absence.is_full
     }
