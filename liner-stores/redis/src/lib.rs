@@ -14,6 +14,9 @@
 //!   whenever it is read. What fails is kept aside in the list `lnr_quarantine`.
 //! * **A full server** (`maxmemory`) takes acknowledgements and what is moved, and refuses the rest.
 //!
+//! **The inbox** of a node is kept and counted, and can be looked at, but this crate has no means yet to take from it: use a handler, or a store in
+//! SQLite or PostgreSQL.
+//!
 //! Operators find the keys that they know, all of which begin with `lnr_`.
 
 mod byhand;
