@@ -355,7 +355,7 @@ impl RedisStore {
     }
 
     fn subscribe(&mut self, topic: &str, address: &str, name: &str) {
-        let (key, escaped) = (keys::rows_of(topic), keys::escape(topic));
+        let (key, escaped) = (keys::rows_of(topic), keys::topic(topic));
         let words = &mut self.applied.words;
         words.command(&[
             b"subscribe",
@@ -364,17 +364,22 @@ impl RedisStore {
             name.as_bytes(),
             escaped.as_bytes(),
         ]);
+        if let Some(elsewhere) = keys::rows_elsewhere(topic) {
+            words.command(&[b"HDEL", elsewhere.as_bytes(), address.as_bytes()]);
+        }
         if name != self.owner {
-            let listeners = keys::listeners(&self.owner);
-            words.command(&[b"HSET", listeners.as_bytes(), address.as_bytes(), topic.as_bytes()]);
+            let (listeners, listener) = (keys::listeners(&self.owner), keys::listener(topic, name));
+            words.command(&[b"HSET", listeners.as_bytes(), address.as_bytes(), listener.as_bytes()]);
         }
     }
 
     fn unsubscribe(&mut self, topic: &str, address: &str, name: &str) {
-        let (key, listeners) = (keys::rows_of(topic), keys::listeners(&self.owner));
+        let (listeners, listener) = (keys::listeners(&self.owner), keys::listener(topic, name));
         let words = &mut self.applied.words;
-        words.command(&[b"unsubscribe", key.as_bytes(), address.as_bytes(), name.as_bytes()]);
-        words.command(&[b"forget", listeners.as_bytes(), address.as_bytes(), topic.as_bytes()]);
+        for key in [Some(keys::rows_of(topic)), keys::rows_elsewhere(topic)].into_iter().flatten() {
+            words.command(&[b"unsubscribe", key.as_bytes(), address.as_bytes(), name.as_bytes()]);
+        }
+        words.command(&[b"forget", listeners.as_bytes(), address.as_bytes(), listener.as_bytes()]);
     }
 
     fn put_aside(&mut self, peer: &str, topic: &str, reason: DeadReason, record: &[u8]) {
