@@ -124,8 +124,7 @@ impl Client {
             greeting.command(&[b"SELECT", url.db.to_string().as_bytes()]);
         }
         greeting.command(&[b"PING"]);
-        let replies = client.exchange(&greeting).map_err(connecting)?;
-        refused(&replies)?;
+        client.greet(&greeting)?;
         client.set_patience(url.command_timeout).map_err(connecting)?;
         Ok(client)
     }
@@ -134,6 +133,17 @@ impl Client {
     fn set_patience(&self, patience: core::time::Duration) -> Result<(), RedisError> {
         self.connection.set_read_timeout(Some(patience))?;
         self.connection.set_write_timeout(Some(patience))
+    }
+
+    /// Whoever lets nobody in says why, and hangs up: the first error is the one that counts.
+    fn greet(&mut self, greeting: &Request) -> Result<(), Failure> {
+        let connecting = |error| Failure::Link(LinkError::of(error));
+        self.connection.send_packed_command(&greeting.bytes).map_err(connecting)?;
+        for _ in 0..greeting.commands {
+            let reply = self.connection.recv_response().map(Reply::from).map_err(connecting)?;
+            refused(&[reply])?;
+        }
+        Ok(())
     }
 
     fn exchange(&mut self, request: &Request) -> Result<Vec<Reply>, RedisError> {

@@ -7,6 +7,7 @@ use liner_proto::store::LEASE;
 
 use crate::RedisStore;
 use crate::client::{Client, Failure};
+use crate::examine::recheck;
 use crate::keys;
 use crate::resp::{Reply, Request};
 use crate::script;
@@ -39,7 +40,9 @@ impl RedisStore {
     /// The rows and who of them runs, if any of that has changed since this was asked last.
     pub(crate) fn read_directory(&mut self) -> Result<Option<DirectoryRows>, Failure> {
         self.connected()?;
-        let Self { client: Some(client), catalog, owner, .. } = self else { return Ok(None) };
+        let Self { client: Some(client), catalog, owner, class, unlogged, .. } = self else {
+            return Ok(None);
+        };
         let mut request = Request::default();
         request
             .command(&[b"HGET", keys::DIRECTORY.as_bytes(), b"version"])
@@ -56,7 +59,10 @@ impl RedisStore {
                 until.insert(name, value.parse().unwrap_or(0));
             }
         }
-        renew(client, owner, &mut until, now)?;
+        if renew(client, owner, &mut until, now)? {
+            // As often is enough to see that the server was set to something else.
+            recheck(client, *class, unlogged)?;
+        }
         let is_round = catalog.take_found(found).ok_or_else(Failure::nonsense)?;
         let version = version.bytes().map(<[u8]>::to_vec);
         let is_new = catalog.told.is_none() || catalog.version != version;
@@ -68,7 +74,7 @@ impl RedisStore {
         for (topic, address, name) in &catalog.rows {
             rows.push(topic, address, name);
             if let Some(&until) = until.get(&**name) {
-                rows.set_standing(name, if until > now { Standing::Up } else { Standing::Away });
+                rows.set_standing(name, if runs(until, now) { Standing::Up } else { Standing::Away });
             }
         }
         let is_same = catalog.told.as_ref() == Some(&rows);
@@ -139,20 +145,27 @@ fn scan(cursor: &[u8]) -> [&[u8]; 8] {
     [b"SCAN", cursor, b"MATCH", b"lnr_topic:*:addr", b"COUNT", STEP, b"TYPE", b"hash"]
 }
 
-/// Renews the node's lease when a third of it has passed.
+/// Whether a lease is not over. One that is longer than leases are was made before the server's clock was turned back: whoever has it and
+/// runs makes another.
+pub(crate) const fn runs(until: u64, now: u64) -> bool {
+    until > now && until - now <= LEASE.as_millis() as u64
+}
+
+/// Renews the node's lease when a third of it has passed. Says whether it did.
 fn renew<'a>(
     client: &mut Client,
     owner: &'a str,
     until: &mut BTreeMap<&'a str, u64>,
     now: u64,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let lease = LEASE.as_millis() as u64;
-    let left = until.get(owner).map_or(0, |until| until.saturating_sub(now));
-    if left < lease - lease / 3 {
-        client.eval(script::LEASE, keys::LEASE, &[owner.as_bytes(), lease.to_string().as_bytes()])?;
-        until.insert(owner, now + lease);
+    let is_fresh = |&until: &u64| runs(until, now) && until - now >= lease - lease / 3;
+    if until.get(owner).is_some_and(is_fresh) {
+        return Ok(false);
     }
-    Ok(())
+    client.eval(script::LEASE, keys::LEASE, &[owner.as_bytes(), lease.to_string().as_bytes()])?;
+    until.insert(owner, now + lease);
+    Ok(true)
 }
 
 /// The server's time.

@@ -82,6 +82,20 @@ pub enum OpenError {
         /// The URL.
         url: Box<Url>,
     },
+    /// The server is one of several that have a part of the keys each.
+    #[error(
+        "{url} is part of a cluster, which cannot commit a turn as a whole; name a server that has all keys"
+    )]
+    Cluster {
+        /// The URL.
+        url: Box<Url>,
+    },
+    /// The server watches others and keeps nothing.
+    #[error("{url} is a Sentinel; name the server that it watches")]
+    Sentinel {
+        /// The URL.
+        url: Box<Url>,
+    },
     /// A newer release has used the node's row.
     #[error(
         "{url}: the row of this node has format {found} and this release knows up to {known}; use the release that wrote it"

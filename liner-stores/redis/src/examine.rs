@@ -13,8 +13,19 @@ use crate::url::Url;
 use crate::words::Words;
 
 /// Settings that decide what a commit survives.
-const SETTINGS: [&[u8]; 6] =
-    [b"CONFIG", b"GET", b"appendonly", b"appendfsync", b"maxmemory", b"maxmemory-policy"];
+const SETTINGS: [&[u8]; 7] = [
+    b"CONFIG",
+    b"GET",
+    b"appendonly",
+    b"appendfsync",
+    b"no-appendfsync-on-rewrite",
+    b"maxmemory",
+    b"maxmemory-policy",
+];
+
+/// With which values of them a commit survives the loss of power.
+const POWER: [(&str, &str); 3] =
+    [("appendonly", "yes"), ("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no")];
 
 /// Which run of which server this is, and what its commits survive.
 #[derive(Debug)]
@@ -49,11 +60,15 @@ struct Info(HashMap<String, String>);
 
 impl Info {
     fn of(client: &mut Client) -> Result<Self, Failure> {
-        let mut request = Request::default();
-        request.command(&[b"INFO", b"server"]).command(&[b"INFO", b"replication"]);
-        let replies = client.all(&request)?;
+        let mut info = Self::section(client, "server")?;
+        info.0.extend(Self::section(client, "replication")?.0);
+        Ok(info)
+    }
+
+    fn section(client: &mut Client, name: &str) -> Result<Self, Failure> {
+        let reply = client.command(&[b"INFO", name.as_bytes()])?;
         let mut info = Self::default();
-        replies.iter().filter_map(Reply::text).for_each(|text| info.add(text));
+        reply.text().into_iter().for_each(|text| info.add(text));
         Ok(info)
     }
 
@@ -77,6 +92,11 @@ impl Info {
         major.is_some_and(|major| major >= 7)
     }
 
+    /// Its mode: `standalone`, `cluster` or `sentinel`. Valkey has another word for the field.
+    fn mode(&self) -> String {
+        self.0.get("redis_mode").or_else(|| self.0.get("server_mode")).cloned().unwrap_or_default()
+    }
+
     /// Whether it copies another server. The word is the server's.
     fn is_replica(&self) -> bool {
         self.text("role") == "slave"
@@ -94,17 +114,70 @@ pub(crate) fn examine(client: &mut Client, url: &Url) -> Result<Server, OpenErro
     if info.is_replica() {
         return Err(OpenError::Replica { url: url_of() });
     }
-    let reply = client.command(&SETTINGS).map_err(wrong)?;
-    let settings: HashMap<&[u8], &[u8]> = reply.pairs().collect();
-    let is = |name: &str, value: &str| settings.get(name.as_bytes()) == Some(&value.as_bytes());
-    if !is("maxmemory", "0") && !is("maxmemory-policy", "noeviction") {
-        let policy = settings.get(&b"maxmemory-policy"[..]).copied().unwrap_or_default();
-        let policy = String::from_utf8_lossy(policy).into_owned();
+    match &*info.mode() {
+        "cluster" => return Err(OpenError::Cluster { url: url_of() }),
+        "sentinel" => return Err(OpenError::Sentinel { url: url_of() }),
+        _ => {}
+    }
+    let settings = Settings::of(client).map_err(wrong)?;
+    if let Some(policy) = settings.evicting() {
         return Err(OpenError::Evicting { url: url_of(), policy });
     }
-    let class =
-        if is("appendonly", "yes") && is("appendfsync", "always") { Class::Power } else { Class::Ram };
-    Ok(Server { identity: info.identity(), class })
+    Ok(Server { identity: info.identity(), class: settings.class() })
+}
+
+/// What the server is set to.
+#[derive(Debug)]
+struct Settings(HashMap<String, String>);
+
+impl Settings {
+    fn of(client: &mut Client) -> Result<Self, Failure> {
+        let reply = client.command(&SETTINGS)?;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Self(reply.pairs().map(|(name, value)| (text(name), text(value))).collect()))
+    }
+
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.0.get(name).is_some_and(|is| is == value)
+    }
+
+    /// The policy by which it throws keys away when its memory is used up, if that can be.
+    fn evicting(&self) -> Option<String> {
+        let keeps = self.is("maxmemory", "0") || self.is("maxmemory-policy", "noeviction");
+        (!keeps).then(|| self.0.get("maxmemory-policy").cloned().unwrap_or_default())
+    }
+
+    fn class(&self) -> Class {
+        if POWER.iter().all(|(name, value)| self.is(name, value)) { Class::Power } else { Class::Ram }
+    }
+}
+
+/// Makes sure that a server keeps the promise under which the store was opened: it may have been set to something else since. `unlogged` is kept by
+/// the caller: that the server was seen without its file, which is of no use before it has been written as a whole.
+pub(crate) fn recheck(client: &mut Client, class: Class, unlogged: &mut bool) -> Result<(), Failure> {
+    let settings = Settings::of(client)?;
+    if settings.evicting().is_some() {
+        let words = "it throws keys away when its memory is used up: CONFIG SET maxmemory-policy noeviction";
+        return Err(Failure::Server(words.to_owned()));
+    }
+    if class != Class::Power {
+        return Ok(());
+    }
+    *unlogged |= !settings.is("appendonly", "yes");
+    if let Some((name, value)) = POWER.iter().find(|(name, value)| !settings.is(name, value)) {
+        return Err(Failure::Server(format!(
+            "a commit survives less than when the node started: CONFIG SET {name} {value}, or start the node anew"
+        )));
+    }
+    if *unlogged {
+        let persistence = Info::section(client, "persistence")?;
+        let is_written = |name| persistence.text(name) == "0";
+        if !is_written("aof_rewrite_in_progress") || !is_written("aof_rewrite_scheduled") {
+            return Err(Failure::Server("it still writes the file that commits are appended to".to_owned()));
+        }
+        *unlogged = false;
+    }
+    Ok(())
 }
 
 /// Each command that a script may run, on the key `K`, which is not there before and after. What connecting, examining and opening run is
@@ -163,7 +236,16 @@ pub(crate) fn probe(client: &mut Client, url: &Url, owner: &str) -> Result<(), O
         tried.command(&words.map(str::as_bytes).collect::<Vec<_>>());
     }
     let reply = client.eval_words(script::PROBE, &key, &tried).map_err(wrong)?;
-    let denied: Vec<&str> = reply.list().unwrap_or_default().iter().filter_map(Reply::text).collect();
+    let (unknown, denied): (Vec<&str>, Vec<&str>) = reply
+        .list()
+        .unwrap_or_default()
+        .iter()
+        .filter_map(Reply::text)
+        .partition(|name| name.starts_with('?'));
+    if !unknown.is_empty() {
+        let words = format!("it has no {} (rename-command)", unknown.join(", ").replace('?', ""));
+        return Err(OpenError::Server { url: Box::new(url.clone()), words });
+    }
     if !denied.is_empty() {
         return Err(OpenError::Permission {
             url: Box::new(url.clone()),

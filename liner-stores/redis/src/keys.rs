@@ -1,4 +1,4 @@
-//! Names of keys in the server. `:` and `\` of names are escaped by a backslash.
+//! Names of keys in the server. `:` and `\` of names are escaped by a backslash, and in those of topics `:` as `\c`.
 
 pub(crate) use liner_store::names::{composite, kind, prefix, queue};
 
@@ -44,21 +44,39 @@ pub(crate) fn key_of(composite: &str) -> String {
     format!("lnr_connection:{composite}:key")
 }
 
+/// A topic as it stands in keys: as liner_broker has it, with `\\c` for `:`.
+pub(crate) fn topic(topic: &str) -> String {
+    topic.replace('\\', "\\\\").replace(':', "\\c")
+}
+
 /// The rows of a topic.
 pub(crate) fn rows_of(topic: &str) -> String {
-    format!("lnr_topic:{}:addr", escape(topic))
+    format!("lnr_topic:{}:addr", self::topic(topic))
+}
+
+/// Where somebody may have written rows of a topic by hand who has escaped it as all other names are, if that is elsewhere.
+pub(crate) fn rows_elsewhere(topic: &str) -> Option<String> {
+    let key = format!("lnr_topic:{}:addr", escape(topic));
+    (key != rows_of(topic)).then_some(key)
 }
 
 /// The topic whose rows have this key.
 pub(crate) fn topic_of(key: &str) -> Option<String> {
-    let escaped = key.strip_prefix("lnr_topic:")?.strip_suffix(":addr")?;
-    let topic = liner_store::names::owner(escaped);
-    (rows_of(&topic) == key).then_some(topic)
+    let text = key.strip_prefix("lnr_topic:")?.strip_suffix(":addr")?;
+    let text = [text.as_bytes(), b":"].concat();
+    let (topic, rest) = split_part(&text)?;
+    let is_key = || rows_of(&topic) == key || rows_elsewhere(&topic).as_deref() == Some(key);
+    (rest.is_empty() && is_key()).then_some(topic)
 }
 
 /// Those of whom the node knows where they listen.
 pub(crate) fn listeners(owner: &str) -> String {
     format!("lnr_sender:{}:listener", prefix(owner))
+}
+
+/// A row of theirs, as liner_broker 1.4 has it.
+pub(crate) fn listener(topic: &str, name: &str) -> String {
+    format!("{topic}\x1f{name}")
 }
 
 /// A part of a key up to the next `:`, as it was before it was escaped, and what is behind that. liner_broker escapes `:` as `\\c`.
@@ -151,6 +169,16 @@ mod tests {
             assert_eq!(named(key), None, "{key}");
         }
         assert_eq!(queue_of("lnr_connection:7:messages"), Some((7, "messages")));
+        for (key, topic) in [
+            ("a:b", None),
+            ("a\\cb", Some("a:b")),
+            ("a\\:b", Some("a:b")),
+            ("a\\\\cb", Some("a\\cb")),
+            ("a\\", None),
+            ("a\\b", None),
+        ] {
+            assert_eq!(topic_of(&format!("lnr_topic:{key}:addr")).as_deref(), topic, "{key}");
+        }
         assert_eq!(numbered_topic("lnr_topic:a\\:b:key").as_deref(), Some("a:b"));
         assert_eq!(owner_of("lnr_node:a\\:b").as_deref(), Some("a:b"));
         assert_eq!(owner_of("lnr_node:a:queues"), None);

@@ -116,6 +116,8 @@ pub struct RedisStore {
     turn: Turn,
     /// The server was full: what grows is refused once, so that what gives up something gets through.
     refuses_growth: bool,
+    /// The server was seen without the file that commits are appended to, and may not have written it as a whole yet.
+    unlogged: bool,
     catalog: directory::Catalog,
     /// Somebody has the notices already.
     has_notices: bool,

@@ -131,10 +131,13 @@ pub(crate) fn io_error(error: RedisError) -> io::Error {
     if error.is_timeout() {
         return io::Error::new(io::ErrorKind::TimedOut, "the server does not answer in time");
     }
-    let kind = match inner::<io::Error>(&error) {
-        Some(error) => error.kind(),
-        None if error.kind() == ErrorKind::Parse => io::ErrorKind::InvalidData,
-        None => io::ErrorKind::Other,
-    };
+    // The library says at which byte, in several lines.
+    if error.kind() == ErrorKind::Parse {
+        return io::Error::new(
+            io::ErrorKind::InvalidData,
+            "what listens there does not speak as a Redis does",
+        );
+    }
+    let kind = inner::<io::Error>(&error).map_or(io::ErrorKind::Other, io::Error::kind);
     io::Error::new(kind, error)
 }

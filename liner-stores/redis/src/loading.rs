@@ -4,7 +4,7 @@
 //! deletes one of them loses no message: what has no row any more goes to the dead letters, and what an operator has put into the list of
 //! a queue without a row is queued in a new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 
 use liner_proto::effect::Queue;
@@ -171,8 +171,8 @@ impl RedisStore {
 
     /// Puts what stands in lists without a queue among the dead letters.
     fn bury(&mut self, survey: &Survey) -> Result<(), Failure> {
-        let known: Vec<u64> = self.rows.all().iter().filter_map(|(_, row)| row.key).collect();
-        let gone: Vec<u64> = survey.lists.iter().copied().filter(|key| !known.contains(key)).collect();
+        let known: BTreeSet<u64> = self.rows.all().iter().filter_map(|(_, row)| row.key).collect();
+        let gone: Vec<u64> = survey.lists.difference(&known).copied().collect();
         let prefix = keys::prefix(&self.owner);
         for keys in gone.chunks(OWNERS) {
             for (key, composite) in self.whose(keys)? {

@@ -8,7 +8,7 @@ use liner_store::look::{
     self, DeadLetter, Delivered, LookError, Pending, Rows, StoredDelivery, StoredLetter, Subscription,
 };
 
-use crate::directory::{Catalog, milliseconds};
+use crate::directory::{Catalog, milliseconds, runs};
 use crate::look::{Letter, Look};
 use crate::resp::{Reply, Request};
 use crate::turn::delivery_words;
@@ -22,7 +22,7 @@ impl look::Look for Look {
         request.command(&[b"HGET", keys::LEASE.as_bytes(), name.as_bytes()]).command(&[b"TIME"]);
         let Ok(replies) = self.ask(&request) else { return false };
         let until = replies.first().and_then(Reply::number).unwrap_or(0);
-        replies.get(1).and_then(milliseconds).is_some_and(|now| until > now)
+        replies.get(1).and_then(milliseconds).is_some_and(|now| runs(until, now))
     }
 
     fn vouch_for(&mut self, name: &str) -> Result<(), LookError> {
@@ -139,7 +139,7 @@ impl Look {
         }
         arguments.extend(words.to_vec());
         let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-        let reply = self.with(|client| client.eval(script::ACT, keys::UNIQUE, &arguments))?;
+        let reply = self.with(|client| client.eval(&script::act(), keys::UNIQUE, &arguments))?;
         match reply.number().and_then(|index| ids.iter().nth(index as usize)) {
             // Somebody else was faster.
             Some(&id) => Err(LookError::NoSuchLetter { id }),

@@ -1,13 +1,14 @@
 //! Opening the store of a node: what the server is, whose name it is now, and what became of its queues.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 
 use liner_proto::id::Class;
 
 use crate::client::{Client, Failure};
 use crate::directory::Catalog;
 use crate::error::OpenError;
-use crate::examine::{Identity, examine, probe};
+use crate::examine::{Identity, examine, probe, recheck};
 use crate::keys;
 use crate::resp::Reply;
 use crate::row::Rows;
@@ -34,7 +35,9 @@ impl RedisStore {
         // Before the name is taken from whoever has it.
         probe(&mut client, &url, &options.name)?;
         let node = keys::node(&options.name);
-        let reply = client.eval(script::TAKE, &node, &[FORMAT.to_string().as_bytes()]).map_err(wrong)?;
+        let arguments = [FORMAT, stride()].map(|number| number.to_string());
+        let arguments = arguments.each_ref().map(|number| number.as_bytes());
+        let reply = client.eval(script::TAKE, &node, &arguments).map_err(wrong)?;
         let row = Row::read(&reply).ok_or_else(|| wrong(Failure::nonsense()))?;
         if row.token == 0 {
             let found = row.text("format").unwrap_or_default().to_owned();
@@ -59,6 +62,7 @@ impl RedisStore {
             applied: Applied::default(),
             turn: Turn::Open,
             refuses_growth: false,
+            unlogged: false,
             catalog: Catalog::default(),
             has_notices: false,
             last_error: None,
@@ -74,12 +78,13 @@ impl RedisStore {
         words.command(&[b"HSET", self.node.as_bytes(), b"class", class.as_bytes()]);
     }
 
-    /// The connection; a new one if the last one has failed.
+    /// The connection; a new one if the last one has failed. The server behind a new one is looked at as if it were another one.
     pub(crate) fn connected(&mut self) -> Result<&mut Client, Failure> {
         if self.client.is_none() {
             let mut client = Client::connect(&self.url)?;
             // Nothing that anybody asked for was sent.
             self.prove(&mut client).map_err(Failure::before_the_turn)?;
+            recheck(&mut client, self.class, &mut self.unlogged).map_err(Failure::before_the_turn)?;
             self.client = Some(client);
         }
         self.client.as_mut().ok_or_else(Failure::nonsense)
@@ -109,6 +114,11 @@ impl RedisStore {
         }
         Ok(())
     }
+}
+
+/// By how much a token goes up.
+pub(crate) fn stride() -> u64 {
+    1 + (RandomState::new().hash_one(FORMAT) >> 44)
 }
 
 /// The node's row as it was before it was taken.

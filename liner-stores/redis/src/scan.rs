@@ -41,13 +41,20 @@ struct Strays {
     damaged: Vec<(u64, u64)>,
     /// Elements that an operator or another program has put there.
     foreign: Vec<u64>,
-    /// Elements of an earlier queue under the same key.
+    /// Elements of an earlier queue under the same key, and others that are whole and have no place in this one.
     stale: Vec<u64>,
+    /// Elements that do not pass their check, where no number belongs.
+    surplus: Vec<u64>,
 }
 
 impl Strays {
     fn is_empty(&self) -> bool {
-        self.damaged.is_empty() && self.foreign.is_empty() && self.stale.is_empty()
+        self.damaged.is_empty() && self.removed() == 0
+    }
+
+    /// How many leave the list.
+    const fn removed(&self) -> usize {
+        self.foreign.len() + self.stale.len() + self.surplus.len()
     }
 }
 
@@ -65,8 +72,9 @@ impl Scan {
         Self::run(client, row, None)?.ok_or_else(Failure::nonsense)
     }
 
-    /// Reads the list, and sets right what is wrong with it: what is damaged is put aside, with something hollow in its place; an operator's
-    /// elements go to a list of their own, where they wait for the node's next start, and so does what is left of an earlier queue.
+    /// Reads the list, and sets right what is wrong with it: what is damaged is put aside, with something hollow in its place if a number belongs
+    /// there; an operator's elements go to a list of their own, where they wait for the node's next start, and so does what is left of an
+    /// earlier queue, or has a number that does not belong there.
     pub(crate) fn mended(client: &mut Client, mender: Mender<'_>, row: &QueueRow) -> Result<Self, Failure> {
         for _ in 0..TRIES {
             if let Some(scan) = Self::run(client, row, Some(mender))? {
@@ -97,19 +105,23 @@ impl Scan {
                 if !mend(client, mender, row, &strays, element)? {
                     return Ok(None);
                 }
-                next -= (strays.foreign.len() + strays.stale.len()) as u64;
+                next -= strays.removed() as u64;
             }
             index = next;
         }
-        scan.end_hollow(row.numbers.stored(row.numbers.head.last)?.cast_unsigned());
+        scan.end_hollow(end(row));
         Ok(Some(scan))
     }
 
     fn take(&mut self, row: &QueueRow, index: u64, element: &[u8], strays: &mut Strays) {
+        let end = end(row);
         match element::read(row.whose, row.stored_epoch, element) {
-            Element::Sound { number, last, is_message, record }
-                if number > self.last || self.is_below(row, last) =>
-            {
+            Element::Sound { number, last, is_message, record } => {
+                self.make_room(number, strays);
+                // A number a second time, one that stands before a lower one, or one that the queue has never had.
+                if last > end || number <= self.last && !self.is_below(row, last) {
+                    return strays.stale.push(index);
+                }
                 self.end_hollow(number.saturating_sub(1));
                 self.list.push(number, last);
                 self.last = self.last.max(last);
@@ -118,21 +130,37 @@ impl Scan {
                     self.bytes += element::run_len(record);
                 }
             }
-            Element::Hollow { number } if number > self.last => {
+            Element::Hollow { number } if number > self.last && number <= end => {
                 self.end_hollow(number - 1);
                 (self.hollow, self.last) = (Some(number), number);
             }
-            // A number a second time, or one that stands before a lower one, is no better than a wrong checksum.
-            Element::Damaged | Element::Sound { .. } | Element::Hollow { .. } => {
+            Element::Damaged if self.last < end => {
                 self.end_hollow(self.last);
                 self.last += 1;
                 self.hollow = Some(self.last);
                 strays.damaged.push((index, self.last));
             }
-            Element::Stale => strays.stale.push(index),
+            Element::Damaged => strays.surplus.push(index),
+            Element::Hollow { .. } | Element::Stale => strays.stale.push(index),
             Element::Foreign => {
                 self.foreign = (self.foreign.0 + 1, self.foreign.1 + element.len() as u64);
                 strays.foreign.push(index);
+            }
+        }
+    }
+
+    /// Damaged elements directly before one that has the number which they were given have taken nobody's place.
+    fn make_room(&mut self, number: u64, strays: &mut Strays) {
+        while let Some(&(index, given)) = strays.damaged.last()
+            && given >= number
+            && self.hollow == Some(given)
+        {
+            strays.damaged.pop();
+            strays.surplus.push(index);
+            (self.hollow, self.last) = (None, given - 1);
+            if strays.damaged.last() == Some(&(index.wrapping_sub(1), given - 1)) {
+                self.list.pop_back();
+                self.hollow = Some(given - 1);
             }
         }
     }
@@ -156,6 +184,11 @@ fn floor(row: &QueueRow) -> u64 {
     row.numbers.stored(row.numbers.head.floor()).map_or(0, |floor| floor.max(0).cast_unsigned())
 }
 
+/// The last number that the queue has had.
+fn end(row: &QueueRow) -> u64 {
+    row.numbers.stored(row.numbers.head.last).map_or(0, |end| end.max(0).cast_unsigned())
+}
+
 /// Sets a page right, at once. Says whether the list was as it was read.
 fn mend<'e>(
     client: &mut Client,
@@ -176,8 +209,9 @@ fn mend<'e>(
     }
     strays.foreign.iter().for_each(|&index| add(index, b"inserted".to_vec()));
     strays.stale.iter().for_each(|&index| add(index, b"orphaned".to_vec()));
+    strays.surplus.iter().for_each(|&index| add(index, b"aside".to_vec()));
     let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-    let reply = client.eval(script::MEND, mender.node, &arguments)?;
+    let reply = client.eval(&script::mend(), mender.node, &arguments)?;
     match reply.text() {
         Some(script::DONE) => Ok(true),
         Some(script::MOVED) => Ok(false),

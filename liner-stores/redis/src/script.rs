@@ -9,11 +9,43 @@ pub(crate) const GONE: &str = "GONE";
 /// A list is not as the caller thinks; nothing was written.
 pub(crate) const MOVED: &str = "MOVED";
 
+/// What the scripts that write have in common: what is looked for before the first write, so that nothing fails behind it. After the first
+/// write Redis itself refuses nothing any more but what the user may not do and what is of the wrong kind.
+const GUARD: &str = r"
+local wrong
+local function kind(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  if found == 'none' or found == wanted then return true end
+  wrong = wrong or 'WRONGTYPE ' .. key .. ' is a ' .. found .. ' and should be a ' .. wanted
+end
+local function may(command, ...)
+  if not redis.acl_check_cmd(command, ...) then wrong = wrong or 'NOPERM the user may not do ' .. command .. ' any more' end
+end
+-- A number that can still grow.
+local function counts(key, field)
+  if not kind(key, 'hash') then return end
+  local value = redis.call('HGET', key, field) or '0'
+  if #value > 15 or value ~= '0' and not string.find(value, '^%-?[1-9]%d*$') then
+    wrong = wrong or 'WRONGTYPE ' .. field .. ' of ' .. key .. ' is no number that can grow'
+  end
+end
+local added = {}
+-- Whether there is an id left is known only when an entry is there.
+local function add(key, id, ...)
+  local reply = redis.pcall('XADD', key, id, ...)
+  if type(reply) == 'table' then
+    for _, entry in ipairs(added) do redis.call('XDEL', entry[1], entry[2]) end
+    return reply
+  end
+  added[#added + 1] = {key, reply}
+end
+";
+
 /// Arguments: token, the last turn's number, this turn's; how many checks, and for each a list, an index, and what the bytes 6 to 21 of the
 /// element there are (its epoch and its number), or `len` and the length of the list; then for each command how many words, and the words.
 ///
-/// There is no work by record in it: records are words of `RPUSH`. Nothing fails in the second half that was not looked for in the first one,
-/// unless somebody takes a permission away meanwhile.
+/// There is no work by record in it: records are words of `RPUSH`. Nothing fails behind the first write: what could is looked for before, and
+/// entries of streams, of which that cannot be said, are the first that is written, and are taken back.
 const TURN: &str = r"
 local node, a, n = KEYS[1], ARGV, #ARGV
 local had = redis.call('HMGET', node, 'token', 'turn')
@@ -33,34 +65,97 @@ for _ = 1, tonumber(a[4]) do
   end
   at = at + 3
 end
-local kinds = {RPUSH='list', LTRIM='list', HSET='hash', HDEL='hash', HINCRBY='hash', XADD='stream', SADD='set',
-  subscribe='hash', unsubscribe='hash', dead='stream', adopt='list'}
+may('HSET', node, 'turn', '0')
+local kinds = {RPUSH='list', LTRIM='list', HSET='hash', HDEL='hash', HINCRBY='hash', XADD='stream'}
+local function directory()
+  if counts('lnr_directory', 'version') then return end
+  may('HINCRBY', 'lnr_directory', 'version', '1')
+  may('PUBLISH', 'lnr_directory', '0')
+end
+local needs = {}
+function needs.dead(key)
+  kind(key, 'stream')
+  may('XADD', key, '0-*', 'f', '0')
+  may('XDEL', key, '0-1')
+  may('SET', 'lnr_dead_id', '0')
+end
+function needs.adopt(key, other)
+  kind(key, 'list')
+  kind(other, 'list')
+  may('RENAME', key, other)
+  may('LMOVE', key, other, 'LEFT', 'RIGHT')
+end
+function needs.release(key)
+  kind('lnr_connections', 'hash')
+  may('DEL', key)
+  may('HDEL', 'lnr_connections', '0')
+end
+function needs.subscribe(key)
+  kind(key, 'hash')
+  kind('lnr_topics', 'set')
+  may('HSET', key, 'f', '0')
+  may('HGET', key, 'f')
+  may('SADD', 'lnr_topics', '0')
+  may('SET', 'lnr_topic::key', '0')
+  directory()
+end
+function needs.unsubscribe(key)
+  kind(key, 'hash')
+  may('HGET', key, 'f')
+  may('HDEL', key, 'f')
+  directory()
+end
+function needs.forget(key)
+  kind(key, 'hash')
+  may('HGET', key, 'f')
+  may('HDEL', key, 'f')
+end
 local first = at
 while at <= n do
-  local kind = kinds[a[at + 1]]
-  if kind then
-    local found = redis.call('TYPE', a[at + 2]).ok
-    if found ~= 'none' and found ~= kind then
-      return redis.error_reply('WRONGTYPE ' .. a[at + 2] .. ' is a ' .. found .. ' and should be a ' .. kind)
+  local words, name, key = tonumber(a[at]), a[at + 1], a[at + 2]
+  if needs[name] then
+    needs[name](key, a[at + 3])
+  else
+    if kinds[name] then kind(key, kinds[name]) end
+    if name == 'HINCRBY' then counts(key, a[at + 3]) end
+    may(unpack(a, at + 1, at + math.min(words, 4)))
+  end
+  if wrong then return redis.error_reply(wrong) end
+  at = at + 1 + words
+end
+at = first
+while at <= n do
+  local words, name, key = tonumber(a[at]), a[at + 1], a[at + 2]
+  local failed
+  if name == 'XADD' then
+    failed = add(key, unpack(a, at + 3, at + words))
+  elseif name == 'dead' then
+    -- Ids go up in the whole server, whoever deletes the counter.
+    local id = redis.pcall('INCR', 'lnr_dead_id')
+    id = type(id) == 'number' and string.format('0-%.0f', id) or ''
+    local reply = redis.pcall('XADD', key, id, unpack(a, at + 3, at + words))
+    if type(reply) == 'table' then
+      failed = add(key, '0-*', unpack(a, at + 3, at + words))
+      if not failed then redis.call('SET', 'lnr_dead_id', string.sub(added[#added][2], 3)) end
+    else
+      added[#added + 1] = {key, reply}
     end
   end
-  at = at + 1 + tonumber(a[at])
+  if failed then
+    if string.sub(failed.err, 1, 4) ~= 'ERR ' then return failed end
+    return redis.error_reply('WRONGTYPE ' .. key .. ' takes nothing more: ' .. failed.err)
+  end
+  at = at + 1 + words
 end
 local changed = false
+-- Of use to whoever reads frames of liner_broker, and to nobody else.
 local function number(topic)
   local key = 'lnr_topic:' .. topic .. ':key'
-  if redis.call('EXISTS', key) == 0 then redis.call('SET', key, redis.call('INCR', 'lnr_unique_key')) end
+  if redis.call('EXISTS', key) == 1 then return end
+  local id = redis.pcall('INCR', 'lnr_unique_key')
+  if type(id) == 'number' then redis.call('SET', key, string.format('%.0f', id)) end
 end
-local own = {}
--- Ids go up in the whole server; whoever deletes the counter must not make a turn fail in its middle.
-function own.dead(at, words)
-  local id = redis.pcall('INCR', 'lnr_dead_id')
-  local added = redis.pcall('XADD', a[at], type(id) == 'number' and '0-' .. id or '', unpack(a, at + 1, at + words - 2))
-  if type(added) == 'table' then
-    added = redis.call('XADD', a[at], '0-*', unpack(a, at + 1, at + words - 2))
-    redis.call('SET', 'lnr_dead_id', string.sub(added, 3))
-  end
-end
+local own = {XADD=function() end, dead=function() end}
 -- What was put into the list meanwhile goes behind what waits.
 function own.adopt(at)
   if redis.call('EXISTS', a[at]) == 0 then return end
@@ -94,7 +189,7 @@ at = first
 while at <= n do
   local words = tonumber(a[at])
   local special = own[a[at + 1]]
-  if special then special(at + 2, words) else redis.call(unpack(a, at + 1, at + words)) end
+  if special then special(at + 2) else redis.call(unpack(a, at + 1, at + words)) end
   at = at + 1 + words
 end
 if changed then
@@ -107,10 +202,21 @@ return 'DONE'
 /// The script of a turn. `allow_oom` if it takes no more than it gives: then it runs in a server that is full.
 pub(crate) fn turn(allow_oom: bool) -> String {
     let flags = if allow_oom { " flags=allow-oom" } else { "" };
-    format!("#!lua{flags}{TURN}")
+    format!("#!lua{flags}{GUARD}{TURN}")
 }
 
-/// Tries commands, and gives the names of those that the user may not run on those keys. Arguments: for each command how many words, and
+/// The script that sets a list right.
+pub(crate) fn mend() -> String {
+    format!("#!lua flags=allow-oom{GUARD}{MEND}")
+}
+
+/// The script that acts on entries of streams.
+pub(crate) fn act() -> String {
+    format!("#!lua flags=allow-oom{GUARD}{ACT}")
+}
+
+/// Tries commands, and gives the names of those that the user may not run on those keys, and behind a `?` of those that the server does not
+/// have. Arguments: for each command how many words, and
 /// the words; the first one deletes what the others leave.
 pub(crate) const PROBE: &str = r"#!lua flags=allow-oom
 local denied, at, n = {}, 1, #ARGV
@@ -118,8 +224,9 @@ while at <= n do
   local words = tonumber(ARGV[at])
   local reply = redis.pcall(unpack(ARGV, at + 1, at + words))
   local wrong = type(reply) == 'table' and reply.err
-  if wrong and (string.find(wrong, 'user executing the script', 1, true) or string.find(wrong, 'ACL failure', 1, true)) then
-    denied[#denied + 1] = ARGV[at + 1]
+  local is_unknown = wrong and string.find(wrong, 'Unknown Redis command', 1, true)
+  if wrong and (is_unknown or string.find(wrong, 'user executing the script', 1, true) or string.find(wrong, 'ACL failure', 1, true)) then
+    denied[#denied + 1] = is_unknown and '?' .. ARGV[at + 1] or ARGV[at + 1]
     if at == 1 then return denied end
   end
   at = at + 1 + words
@@ -127,23 +234,27 @@ end
 return denied
 ";
 
-/// Takes the name: the next token. Gives the node's row as it was before, and the token. Argument: the format of the row.
+/// Takes the name: a higher token. Gives the node's row as it was before, and the token. Arguments: the format of the row, and by how much the
+/// token goes up: by chance, so that two who take a name in two histories of a server do not have the same one.
 pub(crate) const TAKE: &str = r"#!lua flags=allow-oom
 local before = redis.call('HGETALL', KEYS[1])
 local format = redis.call('HGET', KEYS[1], 'format')
 if format and tonumber(format) > tonumber(ARGV[1]) then return {before, '0'} end
-local token = redis.call('HINCRBY', KEYS[1], 'token', 1)
+redis.call('HINCRBY', KEYS[1], 'token', ARGV[2])
 redis.call('HSETNX', KEYS[1], 'turn', '0')
 redis.call('HSET', KEYS[1], 'format', ARGV[1], 'clean', '0')
-return {before, tostring(token)}
+return {before, redis.call('HGET', KEYS[1], 'token')}
 ";
 
-/// After an outcome that is not known: takes the next token if this one is the newest. Argument: the token. Gives the token and the turn.
+/// After an outcome that is not known: takes another token if the node's is the newest, or says that it has it already, as an answer may be lost.
+/// Arguments: the token, and the other one. Gives the last turn.
 pub(crate) const RETAKE: &str = r"#!lua flags=allow-oom
 local had = redis.call('HMGET', KEYS[1], 'token', 'turn')
 if not had[1] or not had[2] or tonumber(had[1]) < tonumber(ARGV[1]) then return 'GONE' end
+if had[1] == ARGV[2] then return {had[2]} end
 if had[1] ~= ARGV[1] then return 'TAKEN' end
-return {tostring(redis.call('HINCRBY', KEYS[1], 'token', 1)), had[2]}
+redis.call('HSET', KEYS[1], 'token', ARGV[2])
+return {had[2]}
 ";
 
 /// Gives so many new connection keys: above all that were given out, and none that anything bears. Argument: how many.
@@ -152,7 +263,7 @@ local keys = {}
 for i = 1, tonumber(ARGV[1]) do
   local key, free
   repeat
-    key = tostring(redis.call('INCR', KEYS[1]))
+    key = string.format('%.0f', redis.call('INCR', KEYS[1]))
     local base = 'lnr_connection:' .. key
     free = redis.call('EXISTS', base .. ':messages', base .. ':inserted', base .. ':sender') == 0
       and redis.call('HEXISTS', 'lnr_connections', key) == 0
@@ -162,39 +273,70 @@ end
 return keys
 ";
 
-/// Makes the counter no lower than a number. Argument: the number.
+/// Makes the counter no lower than a number, and a number that can grow. Argument: the number.
 pub(crate) const RAISE: &str = r"#!lua flags=allow-oom
-if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+local had = redis.pcall('GET', KEYS[1])
+if type(had) ~= 'string' or #had > 15 or not string.find(had, '^[1-9]%d*$') or tonumber(had) < tonumber(ARGV[1]) then
+  redis.call('SET', KEYS[1], ARGV[1])
+end
 return 'DONE'
 ";
 
 /// Takes entries out of streams, all or none, and executes commands in their place. Arguments: how many entries, and for each the stream and
 /// its id; then for each command how many words, and the words. Gives the index of an entry that is not there.
-pub(crate) const ACT: &str = r"#!lua flags=allow-oom
+///
+/// The entries are taken out last: whatever goes wrong, they are still there.
+const ACT: &str = r"
 local a, n, taken = ARGV, #ARGV, tonumber(ARGV[1])
 for i = 0, taken - 1 do
   if #redis.call('XRANGE', a[2 + 2 * i], a[3 + 2 * i], a[3 + 2 * i]) == 0 then return i end
+  may('XDEL', a[2 + 2 * i], a[3 + 2 * i])
 end
-for i = 0, taken - 1 do redis.call('XDEL', a[2 + 2 * i], a[3 + 2 * i]) end
-local at = 2 + 2 * taken
+local first, lists = 2 + 2 * taken, {}
+local at = first
 while at <= n do
-  local words = tonumber(a[at])
   if a[at + 1] == 'again' then
+    kind(a[at + 2], 'string')
+    if wrong then return redis.error_reply(wrong) end
     local key = redis.call('GET', a[at + 2])
     if not key then
       repeat
-        key = tostring(redis.call('INCR', KEYS[1]))
+        key = string.format('%.0f', redis.call('INCR', KEYS[1]))
         local base = 'lnr_connection:' .. key
       until redis.call('EXISTS', base .. ':messages', base .. ':inserted', base .. ':sender') == 0
         and redis.call('HEXISTS', 'lnr_connections', key) == 0
       redis.call('SET', a[at + 2], key)
     end
-    redis.call('RPUSH', 'lnr_connection:' .. key .. ':inserted', a[at + 3])
-  else
+    lists[at] = 'lnr_connection:' .. key .. ':inserted'
+    kind(lists[at], 'list')
+    may('RPUSH', lists[at], '0')
+  elseif a[at + 1] == 'HINCRBY' then
+    counts(a[at + 2], a[at + 3])
+    may('HINCRBY', a[at + 2], a[at + 3], '1')
+  end
+  at = at + 1 + tonumber(a[at])
+end
+if wrong then return redis.error_reply(wrong) end
+at = first
+while at <= n do
+  local words = tonumber(a[at])
+  if a[at + 1] == 'XADD' then
+    local failed = add(unpack(a, at + 2, at + words))
+    if failed then return failed end
+  end
+  at = at + 1 + words
+end
+at = first
+while at <= n do
+  local words = tonumber(a[at])
+  if lists[at] then
+    redis.call('RPUSH', lists[at], a[at + 3])
+  elseif a[at + 1] ~= 'XADD' then
     redis.call(unpack(a, at + 1, at + words))
   end
   at = at + 1 + words
 end
+for i = 0, taken - 1 do redis.call('XDEL', a[2 + 2 * i], a[3 + 2 * i]) end
 return 'DONE'
 ";
 
@@ -203,7 +345,7 @@ return 'DONE'
 pub(crate) const LEASE: &str = r"#!lua flags=allow-oom
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local was = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') > now
+local was = (tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') or 0) > now
 local is = tonumber(ARGV[2]) > 0
 if is then
   redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', now + ARGV[2]))
@@ -217,11 +359,18 @@ return 'DONE'
 ";
 
 /// Sets a list right. Arguments: the token, the list, where an operator's elements go, where those of an earlier queue go, where damaged ones
-/// go, whose queue it is; then for each element its index, what is there, and what is to be there: an element, or `inserted` or
-/// `orphaned` if none is.
-pub(crate) const MEND: &str = r"#!lua flags=allow-oom
+/// go, whose queue it is; then for each element its index, what is there, and what is to be there: an element, or `inserted`,
+/// `orphaned` or `aside` if none is.
+const MEND: &str = r"
 local a = ARGV
 if redis.call('HGET', KEYS[1], 'token') ~= a[1] then return 'TAKEN' end
+for to = 3, 5 do
+  kind(a[to], 'list')
+  may('RPUSH', a[to], '0')
+end
+may('LSET', a[2], '0', '0')
+may('LREM', a[2], '0', '0')
+if wrong then return redis.error_reply(wrong) end
 for at = 7, #a, 3 do
   if redis.call('LINDEX', a[2], a[at]) ~= a[at + 1] then return 'MOVED' end
 end
@@ -235,7 +384,8 @@ for at = 7, #a, 3 do
     removed = true
   else
     redis.call('RPUSH', a[5], a[6] .. '\n' .. a[at + 1])
-    redis.call('LSET', a[2], a[at], what)
+    redis.call('LSET', a[2], a[at], what == 'aside' and gone or what)
+    removed = removed or what == 'aside'
   end
 end
 if removed then redis.call('LREM', a[2], 0, gone) end

@@ -59,6 +59,18 @@ impl Stretches {
         self.all.push_back(Stretch { elements: 1, first, last });
     }
 
+    /// Takes the last one back.
+    pub(crate) fn pop_back(&mut self) {
+        let Some(back) = self.all.back_mut() else { return };
+        self.elements -= 1;
+        back.elements -= 1;
+        if back.elements == 0 {
+            self.all.pop_back();
+        } else {
+            back.last -= 1;
+        }
+    }
+
     /// How many elements have no number above `number`.
     pub(crate) fn count_through(&self, number: u64) -> u64 {
         let mut count = 0;

@@ -10,6 +10,9 @@ use crate::script;
 /// Keys that the server looks at in one step.
 const STEP: &[u8] = b"1000";
 
+/// Numbers below this one are exact in a script, and have room above them.
+const COUNTED_MAX: u64 = 100_000_000_000_000;
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
@@ -51,7 +54,7 @@ impl Survey {
             } else if let Some(topic) = keys::numbered_topic(key) {
                 asked.push((key, Asked::Topic(topic)));
             } else if let Some((number, what)) = keys::queue_of(key) {
-                self.highest = self.highest.max(number);
+                self.count(number);
                 if matches!(what, "messages" | "inserted" | "orphaned") {
                     self.lists.insert(number);
                 }
@@ -68,13 +71,20 @@ impl Survey {
         // What is no number, or of another kind, is passed over.
         for ((key, asked), reply) in asked.into_iter().zip(client.pipeline(&request)?) {
             let Some(number) = reply.number().filter(|number| *number > 0) else { continue };
-            self.highest = self.highest.max(number);
+            self.count(number);
             match asked {
                 Asked::Queue(named) => drop(self.named.insert(key.to_owned(), (named, number))),
                 Asked::Topic(topic) => drop(self.topics.insert(number, topic)),
             }
         }
         Ok(())
+    }
+
+    /// Takes note of a number that is not to be given out again. The counter does not get to those that nobody has counted up to.
+    const fn count(&mut self, number: u64) {
+        if number > self.highest && number < COUNTED_MAX {
+            self.highest = number;
+        }
     }
 
     /// Sees to it that no number is given out again, whoever has deleted the counters.

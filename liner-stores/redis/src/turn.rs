@@ -7,8 +7,10 @@ use liner_store::numbers::Trial;
 
 use crate::RedisStore;
 use crate::client::{Client, Failure};
+use crate::examine::recheck;
 use crate::keys;
 use crate::letters;
+use crate::open::stride;
 use crate::resp::Reply;
 use crate::row::QueueRow;
 use crate::script;
@@ -26,8 +28,8 @@ pub(crate) enum Turn {
     /// Nothing was applied since the last commit, or something that can be taken back.
     #[default]
     Open,
-    /// It was sent, and no answer came. These are its words, without token and numbers.
-    InDoubt { words: Words, is_move: bool },
+    /// It was sent, and no answer came. These are its words, without token and numbers, and the token under which it is asked for.
+    InDoubt { words: Words, is_move: bool, next: u64 },
     /// For this reason there will be none any more.
     Over(StoreFault),
 }
@@ -102,7 +104,7 @@ impl RedisStore {
                 },
                 Err(failure @ Failure::Io { sent: true, .. }) => {
                     self.note(failure);
-                    self.turn = Turn::InDoubt { words, is_move };
+                    self.turn = Turn::InDoubt { words, is_move, next: self.token + stride() };
                     return Err(StoreFault::Unknown);
                 }
                 Err(failure) => return self.give_up(failure),
@@ -115,20 +117,33 @@ impl RedisStore {
 
     /// Asks what became of the turn in doubt, and sends it again if nothing did.
     pub(crate) fn resolve_turn(&mut self) -> Result<(), StoreFault> {
-        let (words, is_move) = match &mut self.turn {
+        let (words, is_move, next) = match &mut self.turn {
             Turn::Open => return Ok(()),
             Turn::Over(fault) => return Err(*fault),
-            Turn::InDoubt { words, is_move } => (core::mem::take(words), *is_move),
+            Turn::InDoubt { words, is_move, next } => (core::mem::take(words), *is_move, *next),
         };
-        let outcome = self.retake().and_then(|turn| match turn {
-            // The old token is worth nothing any more: what the old connection still holds comes to nothing.
-            _ if turn == self.number => self.send(&words, is_move),
-            _ if turn == self.number + 1 => {
-                self.number = turn;
-                Ok(true)
+        let turn = match self.retake(next) {
+            Ok(turn) => turn,
+            Err(Failure::Fault(fault @ (StoreFault::Superseded | StoreFault::Regressed))) => {
+                self.turn = Turn::Open;
+                return self.give_up(fault.into());
             }
-            _ => Err(StoreFault::Regressed.into()),
-        });
+            // Whatever a server says to whom it does not let in, it says nothing of the turn.
+            Err(failure) => {
+                self.note(failure);
+                self.turn = Turn::InDoubt { words, is_move, next };
+                return Err(StoreFault::Unavailable);
+            }
+        };
+        let outcome = if turn == self.number {
+            // The old token is worth nothing any more: what the old connection still holds comes to nothing.
+            self.send(&words, is_move)
+        } else if turn == self.number + 1 {
+            self.number = turn;
+            Ok(true)
+        } else {
+            Err(StoreFault::Regressed.into())
+        };
         match outcome {
             Ok(true) => {
                 self.turn = Turn::Open;
@@ -143,7 +158,7 @@ impl RedisStore {
             }
             Err(failure) if failure.fault() == StoreFault::Unavailable => {
                 let fault = self.note(failure);
-                self.turn = Turn::InDoubt { words, is_move };
+                self.turn = Turn::InDoubt { words, is_move, next: self.token + stride() };
                 Err(fault)
             }
             Err(failure) => {
@@ -153,20 +168,22 @@ impl RedisStore {
         }
     }
 
-    /// Takes the next token, on a connection of its own. Gives the last turn that took place.
-    fn retake(&mut self) -> Result<u64, Failure> {
+    /// Takes another token, on a connection of its own. Gives the last turn that took place.
+    fn retake(&mut self, next: u64) -> Result<u64, Failure> {
         self.client = None;
         let mut client = Client::connect(&self.url)?;
-        let reply = client.eval(script::RETAKE, &self.node, &[self.token.to_string().as_bytes()])?;
+        recheck(&mut client, self.class, &mut self.unlogged)?;
+        let tokens = [self.token, next].map(|token| token.to_string());
+        let tokens = tokens.each_ref().map(|token| token.as_bytes());
+        let reply = client.eval(script::RETAKE, &self.node, &tokens)?;
         match reply.text() {
             Some(script::TAKEN) => return Err(StoreFault::Superseded.into()),
             Some(script::GONE) => return Err(StoreFault::Regressed.into()),
             _ => {}
         }
-        let number = |index: usize| reply.list()?.get(index)?.number();
-        let (token, turn) = number(0).zip(number(1)).ok_or_else(Failure::nonsense)?;
-        self.token = token;
+        let turn = reply.list().and_then(|turn| turn.first()?.number()).ok_or_else(Failure::nonsense)?;
         self.note_identity(&mut client)?;
+        self.token = next;
         self.client = Some(client);
         Ok(turn)
     }
@@ -338,7 +355,7 @@ impl RedisStore {
     }
 
     fn subscribe(&mut self, topic: &str, address: &str, name: &str) {
-        let (key, escaped) = (keys::rows_of(topic), keys::escape(topic));
+        let (key, escaped) = (keys::rows_of(topic), keys::topic(topic));
         let words = &mut self.applied.words;
         words.command(&[
             b"subscribe",
@@ -347,17 +364,22 @@ impl RedisStore {
             name.as_bytes(),
             escaped.as_bytes(),
         ]);
+        if let Some(elsewhere) = keys::rows_elsewhere(topic) {
+            words.command(&[b"HDEL", elsewhere.as_bytes(), address.as_bytes()]);
+        }
         if name != self.owner {
-            let listeners = keys::listeners(&self.owner);
-            words.command(&[b"HSET", listeners.as_bytes(), address.as_bytes(), topic.as_bytes()]);
+            let (listeners, listener) = (keys::listeners(&self.owner), keys::listener(topic, name));
+            words.command(&[b"HSET", listeners.as_bytes(), address.as_bytes(), listener.as_bytes()]);
         }
     }
 
     fn unsubscribe(&mut self, topic: &str, address: &str, name: &str) {
-        let (key, listeners) = (keys::rows_of(topic), keys::listeners(&self.owner));
+        let (listeners, listener) = (keys::listeners(&self.owner), keys::listener(topic, name));
         let words = &mut self.applied.words;
-        words.command(&[b"unsubscribe", key.as_bytes(), address.as_bytes(), name.as_bytes()]);
-        words.command(&[b"forget", listeners.as_bytes(), address.as_bytes(), topic.as_bytes()]);
+        for key in [Some(keys::rows_of(topic)), keys::rows_elsewhere(topic)].into_iter().flatten() {
+            words.command(&[b"unsubscribe", key.as_bytes(), address.as_bytes(), name.as_bytes()]);
+        }
+        words.command(&[b"forget", listeners.as_bytes(), address.as_bytes(), listener.as_bytes()]);
     }
 
     fn put_aside(&mut self, peer: &str, topic: &str, reason: DeadReason, record: &[u8]) {

@@ -260,3 +260,41 @@ fn a_long_list_is_set_right_a_page_at_a_time() {
     db.run(&["DEL", "lnr_node:sensor:queues", "lnr_connections"]);
     assert_eq!(db.open("sensor").opened().orphaned, 30_006);
 }
+
+/// liner_broker escapes `:` otherwise than composites do.
+#[test]
+fn rows_of_a_topic_with_a_colon_are_where_an_older_program_has_them() {
+    let db = Db::new();
+    let rows = |db: &Db| -> Vec<(String, String)> {
+        let rows = db.look().subscriptions().expect("they are read");
+        let mut rows: Vec<_> =
+            rows.into_iter().map(|row| (format!("{}@{}", row.topic, row.address), row.name)).collect();
+        rows.sort_unstable();
+        rows
+    };
+    let row = |row: &str, name: &str| (row.to_owned(), name.to_owned());
+    // By that program, and by hand.
+    db.run(&["HSET", "lnr_topic:a\\cb\\\\:addr", "h:1", "gateway"]);
+    db.run(&["HSET", "lnr_topic:a\\:b\\\\:addr", "h:2", "printer"]);
+    assert_eq!(rows(&db), [row("a:b\\@h:1", "gateway"), row("a:b\\@h:2", "printer")]);
+    let mut store = db.open("sensor");
+    let topic = "a:b\\";
+    for (address, name) in [("h:1", "sensor"), ("h:2", "reader"), ("h:3", "sensor")] {
+        apply(&mut store, &[StoreOp::Subscribe { topic, address, name }]);
+    }
+    let all = [row("a:b\\@h:1", "sensor"), row("a:b\\@h:2", "reader"), row("a:b\\@h:3", "sensor")];
+    assert_eq!(rows(&db), all, "one row for a place");
+    assert_eq!(db.number(&["HLEN", "lnr_topic:a\\cb\\\\:addr"]), 3);
+    assert!(db.number(&["GET", "lnr_topic:a\\cb\\\\:key"]) > 0);
+    // Whose node listens where, as that program reads it.
+    let told = |db: &Db| db.run(&["HGETALL", "lnr_sender:sensor::listener"]);
+    assert_eq!(
+        told(&db),
+        Reply::List([&b"h:2"[..], b"a:b\\\x1freader"].map(|bytes| Reply::Bytes(bytes.to_vec())).to_vec())
+    );
+    db.run(&["HSET", "lnr_topic:a\\:b\\\\:addr", "h:4", "printer"]);
+    for (address, name) in [("h:1", "sensor"), ("h:2", "reader"), ("h:3", "sensor"), ("h:4", "printer")] {
+        apply(&mut store, &[StoreOp::Unsubscribe { topic, address, name }]);
+    }
+    assert_eq!((rows(&db), told(&db)), (Vec::new(), Reply::List(Vec::new())));
+}

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use liner_proto::effect::StoreOp;
 use liner_proto::router::{DirectoryRows, Standing};
 use liner_proto::store::{LEASE, Notices, Store as _};
-use liner_store_redis::{Options, RedisStore};
+use liner_store::look::Look as _;
+use liner_store_redis::{Look, Options, RedisStore};
 use liner_tests::servers::cut::Cutter;
 use liner_tests::servers::{Redis, RedisOptions, Reply};
 
@@ -205,4 +206,21 @@ fn notices_connect_again() {
     settle_again(&mut other, &mut *notices);
     subscribe(&mut one, "c", "one");
     assert!(notices.wait(LONG), "there is word");
+}
+
+/// The server's clock was turned back behind a node that has gone since.
+#[test]
+fn a_lease_longer_than_leases_are_is_over() {
+    let server = start();
+    let mut store = open(&server.url(), "sensor");
+    subscribe(&mut store, "t", "gone");
+    subscribe(&mut store, "u", "sensor");
+    let far = "99999999999999";
+    server.command(&["HSET", "lnr_lease", "gone", far, "sensor", far]).expect("it is written");
+    let expected = rows(&[("t", "gone", Standing::Away), ("u", "sensor", Standing::Up)]);
+    assert_eq!(store.directory(), Ok(Some(expected)));
+    let own = server.command(&["HGET", "lnr_lease", "sensor"]).expect("it is there");
+    assert_ne!(own, Reply::Bytes(far.into()), "it is renewed");
+    let mut look = Look::open(&server.url().parse().expect("a URL")).expect("it can be looked at");
+    assert_eq!((look.is_running("gone"), look.is_running("sensor")), (false, true));
 }

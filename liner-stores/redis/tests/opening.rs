@@ -174,8 +174,8 @@ fn each_permission_is_missed_at_once() {
     drop(open(&format!("redis://whole:secret@{}", server.address())).expect("nothing is missing"));
 }
 
-/// A server that is as old as it says.
-fn old_server(listener: &TcpListener) -> std::io::Result<()> {
+/// A server that is what it says.
+fn says_of_itself(listener: &TcpListener, info: &str) -> std::io::Result<()> {
     let (stream, _) = listener.accept()?;
     let mut stream: BufReader<TcpStream> = BufReader::new(stream);
     loop {
@@ -192,21 +192,33 @@ fn old_server(listener: &TcpListener) -> std::io::Result<()> {
             command.push(String::from_utf8_lossy(&word).trim_end().to_owned());
         }
         let reply = match command.first().map(String::as_str) {
-            Some("PING") => "+PONG\r\n",
-            Some("INFO") => "$22\r\nredis_version:6.2.14\r\n\r\n",
-            _ => "-ERR unknown command\r\n",
+            Some("PING") => "+PONG\r\n".to_owned(),
+            Some("INFO") => format!("${}\r\n{info}\r\n", info.len()),
+            _ => "-ERR unknown command\r\n".to_owned(),
         };
         stream.get_mut().write_all(reply.as_bytes())?;
     }
 }
 
 #[test]
-fn an_old_server_is_refused() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
-    let address = listener.local_addr().expect("it has one");
-    let server = std::thread::spawn(move || old_server(&listener));
-    refused(&format!("redis://{address}"), &["is Redis 6.2.14", "7.0 is the oldest"]);
-    server.join().expect("it ends").expect("it is asked as expected");
+fn a_server_of_another_kind_is_refused() {
+    for (info, words) in [
+        ("redis_version:6.2.14\r\n", ["is Redis 6.2.14", "7.0 is the oldest"]),
+        (
+            "redis_version:7.0.15\r\nredis_mode:sentinel\r\n",
+            ["is a Sentinel", "name the server that it watches"],
+        ),
+        (
+            "redis_version:7.2.4\r\nvalkey_version:8.1.0\r\nserver_mode:cluster\r\n",
+            ["part of a cluster", "name a server"],
+        ),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+        let address = listener.local_addr().expect("it has one");
+        let server = std::thread::spawn(move || says_of_itself(&listener, info));
+        refused(&format!("redis://{address}"), &words);
+        server.join().expect("it ends").expect("it is asked as expected");
+    }
 }
 
 #[test]
