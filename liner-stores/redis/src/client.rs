@@ -75,10 +75,16 @@ fn classify(words: &str) -> StoreFault {
     }
 }
 
+/// Why a transaction was not begun, in the words of the command that was refused.
+fn why(words: &str) -> &str {
+    let why = words.split_once("because of: ").filter(|(front, _)| front.starts_with("EXECABORT"));
+    why.map_or(words, |(_, why)| why)
+}
+
 /// The first error among replies.
 fn refused(replies: &[Reply]) -> Result<(), Failure> {
     replies.iter().try_for_each(|reply| match reply {
-        Reply::Error(words) => Err(Failure::Server(words.clone())),
+        Reply::Error(words) => Err(Failure::Server(why(words).to_owned())),
         Reply::Status(_) | Reply::Number(_) | Reply::Bytes(_) | Reply::Nil | Reply::List(_) => Ok(()),
     })
 }
@@ -190,14 +196,31 @@ impl Client {
         self.all(&request)?.pop().ok_or_else(Failure::nonsense)
     }
 
-    /// Runs the script of a turn. `body` are its arguments as words.
-    pub(crate) fn turn(
-        &mut self,
-        key: &str,
-        is_full: bool,
-        words: usize,
-        body: &[u8],
-    ) -> Result<Reply, Failure> {
+    /// Runs a turn whose elements go past its script, which is given as a text: there is no way back if the server should not know it by
+    /// its hash.
+    pub(crate) fn transaction(&mut self, request: impl FnOnce(&str) -> Request) -> Result<Reply, Failure> {
+        let mut replies = self.pipeline(&request(&script::turn(false)))?;
+        let last = replies.pop();
+        match last {
+            Some(Reply::List(mut done)) => match done.pop().ok_or_else(Failure::nonsense)? {
+                Reply::Error(words) => Err(Failure::Server(words)),
+                reply @ (Reply::Status(_)
+                | Reply::Number(_)
+                | Reply::Bytes(_)
+                | Reply::Nil
+                | Reply::List(_)) => Ok(reply),
+            },
+            Some(Reply::Error(words)) if words.starts_with("EXECABORT") => {
+                refused(&replies)?;
+                Err(Failure::Server(why(&words).to_owned()))
+            }
+            // If the user may not begin a transaction any more, the rest was done one by one.
+            _ => Err(Failure::nonsense()),
+        }
+    }
+
+    /// Runs the script of a turn with these arguments.
+    pub(crate) fn turn(&mut self, key: &str, is_full: bool, arguments: &Words) -> Result<Reply, Failure> {
         for _ in 0..2 {
             let hash = if is_full { &self.hashes.turn_when_full } else { &self.hashes.turn };
             if hash.is_empty() {
@@ -205,12 +228,12 @@ impl Client {
                 continue;
             }
             let mut request = Request::default();
-            request.begin(words + 4);
-            request.bytes.reserve(body.len() + 256);
+            request.begin(arguments.count + 4);
+            request.bytes.reserve(arguments.bytes.len() + 256);
             for word in [b"EVALSHA", hash.as_bytes(), b"1", key.as_bytes()] {
                 put_word(&mut request.bytes, word);
             }
-            request.bytes.extend_from_slice(body);
+            request.bytes.extend_from_slice(&arguments.bytes);
             match self.all(&request) {
                 Err(Failure::Server(words)) if words.starts_with("NOSCRIPT") => self.load_scripts()?,
                 other => return other?.pop().ok_or_else(Failure::nonsense),

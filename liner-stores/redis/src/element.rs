@@ -47,6 +47,13 @@ pub(crate) fn put(bytes: &mut Vec<u8>, whose: Check, epoch: Epoch, number: u64, 
     bytes.extend_from_slice(b"\r\n");
 }
 
+/// What stands behind elements that were pushed for a turn until its script has seen them. Nobody reads it as an element of a queue.
+pub(crate) fn mark(token: u64, turn: u64) -> [u8; HEAD] {
+    let mut mark = [TAG; HEAD];
+    mark[5..].copy_from_slice(&place(Epoch(token), turn));
+    mark
+}
+
 /// An element that takes the place of a damaged one: it is whole, and its record is none.
 pub(crate) fn damaged(whose: Check, epoch: Epoch, number: u64) -> Vec<u8> {
     head(whose, epoch, number, &[]).to_vec()

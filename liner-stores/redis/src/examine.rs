@@ -253,10 +253,14 @@ pub(crate) fn probe(client: &mut Client, url: &Url, owner: &str) -> Result<(), O
             acl: crate::ACL,
         });
     }
+    // Long turns are transactions.
+    let mut request = Request::default();
+    request.command(&[b"MULTI"]).command(&[b"EXEC"]);
+    client.all(&request).map_err(wrong)?;
     // A turn of a node that is not there comes to nothing.
     let mut turn = Words::default();
-    (0..4).for_each(|_| turn.number(0));
-    client.turn(&key, false, turn.count, &turn.bytes).map_err(wrong)?;
+    (0..5).for_each(|_| turn.number(0));
+    client.turn(&key, false, &turn).map_err(wrong)?;
     // The connection for notices has nobody whom it could tell.
     let channel = keys::DIRECTORY.as_bytes();
     let mut request = Request::default();
@@ -290,7 +294,7 @@ mod tests {
 
     #[test]
     fn all_that_is_asked_for_is_tried() {
-        let opening = ["info", "eval", "evalsha", "subscribe", "unsubscribe"];
+        let opening = ["info", "eval", "evalsha", "multi", "exec", "subscribe", "unsubscribe"];
         let tried: BTreeSet<String> =
             TRIED.iter().filter_map(|it| it.split(' ').next()).map(str::to_lowercase).collect();
         let asked: BTreeSet<String> = crate::ACL

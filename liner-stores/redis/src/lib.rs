@@ -35,6 +35,7 @@ mod looking;
 mod notices;
 mod open;
 mod page;
+mod push;
 mod reading;
 mod recover;
 mod resp;
@@ -63,7 +64,7 @@ use row::Rows;
 use turn::{Applied, Turn};
 
 /// What a user of the server has to be allowed: the rules of `ACL SETUSER`.
-pub const ACL: &str = "~lnr_* &lnr_directory +@connection +info +config|get +eval +evalsha +script|load \
+pub const ACL: &str = "~lnr_* &lnr_directory +@connection +info +config|get +eval +evalsha +script|load +multi +exec \
      +hget +hmget +hgetall +hset +hsetnx +hdel +hexists +hincrby +get +set +del +exists +incr +type \
      +lindex +llen +lmove +lrange +lrem +lset +ltrim +rename +rpush +sadd +smembers +scan +time \
      +xadd +xdel +xlen +xrange +xrevrange +xtrim +publish +subscribe +unsubscribe";

@@ -15,6 +15,7 @@ use crate::client::Failure;
 use crate::drain::Source;
 use crate::keys::{self, Named};
 use crate::letters::{Topics, WHOSE};
+use crate::push::Body;
 use crate::resp::{Reply, Request};
 use crate::row::QueueRow;
 use crate::scan::{Mender, Scan};
@@ -29,11 +30,11 @@ impl RedisStore {
     /// Reads what the node has, and sets right what is wrong with it.
     pub(crate) fn load_all(&mut self, regressed: bool) -> Result<(), Failure> {
         let mut wrong = Words::default();
-        wrong.word(b"0");
         self.load_queues(regressed, &mut wrong)?;
         self.load_cursors(&mut wrong)?;
         self.keep_identity(&mut wrong);
-        self.send(&wrong, true)?;
+        let body = Body::of(wrong);
+        self.send(&body, true)?;
         let survey = Survey::of(self.connected()?)?;
         survey.raise_counters(self.connected()?)?;
         self.adopt(&survey)?;

@@ -41,13 +41,24 @@ local function add(key, id, ...)
 end
 ";
 
-/// Arguments: token, the last turn's number, this turn's; how many checks, and for each a list, an index, and what the bytes 6 to 21 of the
+/// Arguments: token, the last turn's number, this turn's; how many lists were pushed to in front of the script, and for each the list, how many
+/// elements, and what was pushed behind them; how many checks, and for each a list, an index, and what the bytes 6 to 21 of the
 /// element there are (its epoch and its number), or `len` and the length of the list; then for each command how many words, and the words.
 ///
-/// There is no work by record in it: records are words of `RPUSH`. Nothing fails behind the first write: what could is looked for before, and
+/// There is no work by record in it: records are words of `RPUSH`. What was pushed before is taken back if there is no turn. Nothing fails behind the first write: what could is looked for before, and
 /// entries of streams, of which that cannot be said, are the first that is written, and are taken back.
 const TURN: &str = r"
-local node, a, n = KEYS[1], ARGV, #ARGV
+local node, a, n, pushes = KEYS[1], ARGV, #ARGV, tonumber(ARGV[4])
+local pushed = {}
+for at = 5, 2 + 3 * pushes, 3 do
+  if kind(a[at], 'list') and redis.call('LINDEX', a[at], -1) == a[at + 2] then
+    redis.call('LTRIM', a[at], 0, -2)
+    pushed[#pushed + 1] = at
+  else
+    wrong = wrong or 'ERR what was pushed to ' .. a[at] .. ' is not there'
+  end
+end
+local function turn()
 local had = redis.call('HMGET', node, 'token', 'turn')
 if not had[1] or not had[2] then return 'GONE' end
 if had[1] ~= a[1] then
@@ -55,8 +66,9 @@ if had[1] ~= a[1] then
   return 'GONE'
 end
 if had[2] ~= a[2] then return 'GONE' end
-local at = 5
-for _ = 1, tonumber(a[4]) do
+if wrong then return redis.error_reply(wrong) end
+local at = 6 + 3 * pushes
+for _ = 1, tonumber(a[at - 1]) do
   if a[at + 1] == 'len' then
     if redis.call('LLEN', a[at]) ~= tonumber(a[at + 2]) then return 'MOVED' end
   else
@@ -197,6 +209,12 @@ if changed then
 end
 redis.call('HSET', node, 'turn', a[3])
 return 'DONE'
+end
+local reply = turn()
+if reply ~= 'DONE' then
+  for _, at in ipairs(pushed) do redis.call('LTRIM', a[at], 0, -1 - a[at + 1]) end
+end
+return reply
 ";
 
 /// The script of a turn. `allow_oom` if it takes no more than it gives: then it runs in a server that is full.

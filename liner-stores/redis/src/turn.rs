@@ -11,6 +11,7 @@ use crate::examine::recheck;
 use crate::keys;
 use crate::letters;
 use crate::open::stride;
+use crate::push::Body;
 use crate::resp::Reply;
 use crate::row::QueueRow;
 use crate::script;
@@ -28,8 +29,8 @@ pub(crate) enum Turn {
     /// Nothing was applied since the last commit, or something that can be taken back.
     #[default]
     Open,
-    /// It was sent, and no answer came. These are its words, without token and numbers, and the token under which it is asked for.
-    InDoubt { words: Words, is_move: bool, next: u64 },
+    /// It was sent, and no answer came. This is what it does, and the token under which it is asked for.
+    InDoubt { body: Body, is_move: bool, next: u64 },
     /// For this reason there will be none any more.
     Over(StoreFault),
 }
@@ -88,12 +89,12 @@ impl RedisStore {
             return Ok(());
         }
         for _ in 0..TRIES {
-            let words = match self.compose() {
-                Ok(words) => words,
+            let body = match self.compose() {
+                Ok(body) => body,
                 Err(failure) => return self.give_up(failure),
             };
             let is_move = !self.applied.grows;
-            match self.send(&words, is_move) {
+            match self.send(&body, is_move) {
                 Ok(true) => {
                     self.settle();
                     return Ok(());
@@ -104,7 +105,7 @@ impl RedisStore {
                 },
                 Err(failure @ Failure::Io { sent: true, .. }) => {
                     self.note(failure);
-                    self.turn = Turn::InDoubt { words, is_move, next: self.token + stride() };
+                    self.turn = Turn::InDoubt { body, is_move, next: self.token + stride() };
                     return Err(StoreFault::Unknown);
                 }
                 Err(failure) => return self.give_up(failure),
@@ -117,10 +118,10 @@ impl RedisStore {
 
     /// Asks what became of the turn in doubt, and sends it again if nothing did.
     pub(crate) fn resolve_turn(&mut self) -> Result<(), StoreFault> {
-        let (words, is_move, next) = match &mut self.turn {
+        let (body, is_move, next) = match &mut self.turn {
             Turn::Open => return Ok(()),
             Turn::Over(fault) => return Err(*fault),
-            Turn::InDoubt { words, is_move, next } => (core::mem::take(words), *is_move, *next),
+            Turn::InDoubt { body, is_move, next } => (core::mem::take(body), *is_move, *next),
         };
         let turn = match self.retake(next) {
             Ok(turn) => turn,
@@ -131,13 +132,13 @@ impl RedisStore {
             // Whatever a server says to whom it does not let in, it says nothing of the turn.
             Err(failure) => {
                 self.note(failure);
-                self.turn = Turn::InDoubt { words, is_move, next };
+                self.turn = Turn::InDoubt { body, is_move, next };
                 return Err(StoreFault::Unavailable);
             }
         };
         let outcome = if turn == self.number {
             // The old token is worth nothing any more: what the old connection still holds comes to nothing.
-            self.send(&words, is_move)
+            self.send(&body, is_move)
         } else if turn == self.number + 1 {
             self.number = turn;
             Ok(true)
@@ -158,7 +159,7 @@ impl RedisStore {
             }
             Err(failure) if failure.fault() == StoreFault::Unavailable => {
                 let fault = self.note(failure);
-                self.turn = Turn::InDoubt { words, is_move, next: self.token + stride() };
+                self.turn = Turn::InDoubt { body, is_move, next: self.token + stride() };
                 Err(fault)
             }
             Err(failure) => {
@@ -189,17 +190,14 @@ impl RedisStore {
     }
 
     /// Sends the turn. Says whether it took place; if not, a list is not as it was thought to be.
-    pub(crate) fn send(&mut self, words: &Words, is_move: bool) -> Result<bool, Failure> {
-        let (token, number, node) = (self.token, self.number, self.node.clone());
-        let mut all = Words::default();
-        for value in [token, number, number + 1] {
-            all.number(value);
-        }
-        let count = all.count + words.count;
-        all.bytes.extend_from_slice(&words.bytes);
-        let reply = match self.connected() {
-            Ok(client) => client.turn(&node, is_move, count, &all.bytes)?,
-            Err(failure) => return Err(failure),
+    pub(crate) fn send(&mut self, body: &Body, is_move: bool) -> Result<bool, Failure> {
+        let (number, node) = (self.number, self.node.clone());
+        let numbers = [self.token, number, number + 1];
+        let client = self.connected()?;
+        let reply = if body.goes_past(is_move) {
+            client.transaction(|script| body.request(script, &node, numbers))?
+        } else {
+            client.turn(&node, is_move, &body.arguments(numbers))?
         };
         match reply.text() {
             Some(script::DONE) => {
@@ -214,19 +212,21 @@ impl RedisStore {
     }
 
     /// Writes down what the turn does: what has to be true before it, and its commands.
-    fn compose(&mut self) -> Result<Words, Failure> {
+    fn compose(&mut self) -> Result<Body, Failure> {
         let unnamed = self.rows.changed().filter(|row| row.key.is_none()).count();
         if unnamed > 0 {
             let keys = self.new_keys(unnamed)?;
             self.rows.name(keys);
         }
         let queues = keys::of_node(&self.owner, "queues");
-        let mut words = Words::default();
+        let (mut body, mut words) = (Body::default(), Words::default());
         let cuts = self.rows.changed().filter(|row| row.cut > 0).count();
         words.number((cuts + self.rows.closed.len()) as u64 + self.applied.checks.0);
         self.rows.changed().for_each(|row| words.check(row));
         self.rows.closed.iter().for_each(|(_, row)| words.check_length(row));
         words.extend(&self.applied.checks.1);
+        body.checks = core::mem::take(&mut words);
+        self.rows.changed().for_each(|row| body.push(row));
         self.rows.closed.iter().for_each(|(_, row)| words.close(&queues, row));
         words.extend(&self.applied.words);
         self.rows.changed().for_each(|row| words.queue(&queues, row));
@@ -237,7 +237,8 @@ impl RedisStore {
                 words.command(&[b"HSET", cursors.as_bytes(), peer.as_bytes(), value.as_bytes()]);
             }
         }
-        Ok(words)
+        body.commands = words;
+        Ok(body)
     }
 
     fn new_keys(&mut self, count: usize) -> Result<Vec<u64>, Failure> {

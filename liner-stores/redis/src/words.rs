@@ -5,9 +5,6 @@ use crate::resp::put_word;
 use crate::row::QueueRow;
 use crate::{element, keys};
 
-/// Elements of one `RPUSH`: Lua's stack takes no more than some eight thousand words.
-const PUSH_MAX: usize = 4000;
-
 /// Words in a row.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Words {
@@ -77,7 +74,7 @@ impl Words {
         self.number(row.list.len());
     }
 
-    /// What the turn does to a queue.
+    /// What the turn does to a queue, beside what it appends to its list.
     pub(crate) fn queue(&mut self, queues: &str, row: &QueueRow) {
         let Some(number) = row.key else { return };
         let (key, list) = (number.to_string(), keys::of_queue(number, "messages"));
@@ -90,16 +87,6 @@ impl Words {
         }
         if row.cut > 0 {
             self.command(&[b"LTRIM", list.as_bytes(), row.cut.to_string().as_bytes(), b"-1"]);
-        }
-        let mut begin = row.tail.begin();
-        for chunk in row.tail.left().chunks(PUSH_MAX) {
-            self.number(chunk.len() as u64 + 2);
-            self.word(b"RPUSH");
-            self.word(list.as_bytes());
-            let end = chunk.last().map_or(begin, |waiting| waiting.end);
-            self.bytes.extend_from_slice(row.tail.bytes.get(begin..end).unwrap_or_default());
-            self.count += chunk.len();
-            begin = end;
         }
         for (number, text) in &row.topics {
             let value = topic_value(&row.composite, *number, text);

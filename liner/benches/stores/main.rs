@@ -46,7 +46,10 @@ fn main() {
     let kinds: Vec<Kind> = if names.is_empty() {
         Kind::ALL.to_vec()
     } else {
-        names.iter().map(|name| Kind::of(name).unwrap_or_else(|| panic!("{name:?} is none of {}", Kind::names()))).collect()
+        names
+            .iter()
+            .map(|name| Kind::of(name).unwrap_or_else(|| panic!("{name:?} is none of {}", Kind::names())))
+            .collect()
     };
     let asks = |verb| verbs.is_empty() || verbs.contains(&verb);
     if asks("store") {
@@ -82,7 +85,8 @@ fn rates(kinds: &[Kind], count: u64) {
             bare.push(best.fold(0.0, f64::max));
         }
         let class = class.unwrap().to_string();
-        let all = |values: &[f64]| values.iter().map(|value| format!("{value:.0}")).collect::<Vec<_>>().join(" ");
+        let all =
+            |values: &[f64]| values.iter().map(|value| format!("{value:.0}")).collect::<Vec<_>>().join(" ");
         let runs = format!("[{} | {}]", all(&liner), all(&bare));
         let (liner, bare) = (median(liner), median(bare));
         println!("{:18} {class:8} {liner:8.0} {bare:8.0} {:6.2}   {runs}", kind.name(), liner / bare);

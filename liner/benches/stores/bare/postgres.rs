@@ -52,9 +52,7 @@ pub(crate) fn insert(server: &Postgres, batch: usize, count: u64) -> Duration {
     let statement = write.prepare(sql).unwrap();
     let began = Instant::now();
     for Columns { key, payload, epoch, number, covers, crc, head, composite } in &batches {
-        write
-            .execute(&statement, &[key, payload, epoch, number, covers, crc, head, composite])
-            .unwrap();
+        write.execute(&statement, &[key, payload, epoch, number, covers, crc, head, composite]).unwrap();
     }
     began.elapsed()
 }

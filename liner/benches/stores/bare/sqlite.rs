@@ -29,7 +29,8 @@ pub(crate) fn insert(folder: &Path, class: Class, batch: usize, count: u64) -> D
     assert_eq!(segments.iter().map(|segment| segment.4).sum::<i64>().unsigned_abs(), count);
     let fresh = tempfile::tempdir_in(folder).unwrap();
     let path = fresh.path().join("bare.db");
-    let options = Options { name: "bare".into(), durability: class, limit_bytes: None, boot_id: "bench".into() };
+    let options =
+        Options { name: "bare".into(), durability: class, limit_bytes: None, boot_id: "bench".into() };
     drop(SqliteStore::open(&path, &options).unwrap());
     let mut write = Connection::open(&path).unwrap();
     let synchronous = if class == Class::Power { "FULL" } else { "NORMAL" };
@@ -38,7 +39,8 @@ pub(crate) fn insert(folder: &Path, class: Class, batch: usize, count: u64) -> D
     let mut left = segments.as_slice();
     while !left.is_empty() {
         let transaction = write.transaction().unwrap();
-        let sql = "INSERT INTO segments(connection_key, epoch, first, last, messages, crc, composite, records)
+        let sql =
+            "INSERT INTO segments(connection_key, epoch, first, last, messages, crc, composite, records)
             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let mut statement = transaction.prepare_cached(sql).unwrap();
         let mut messages = 0;
