@@ -43,7 +43,9 @@ impl ServerKind {
     /// What the settings of the server have to be for commits that survive the loss of power.
     pub const fn advice(self) -> &'static str {
         match self {
-            Self::Redis => "set `appendonly yes` and `appendfsync always` there",
+            Self::Redis => {
+                "set `appendonly yes`, `appendfsync always` and `no-appendfsync-on-rewrite no` there"
+            }
             Self::Postgres => {
                 "set `fsync = on` and `synchronous_commit = on` there, for the server, the database and the role"
             }

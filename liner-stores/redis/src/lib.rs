@@ -4,10 +4,11 @@
 //! every write checks sees to it that a name is used once: whoever opens it last has it.
 //!
 //! * **Commits.** A turn is one call of a script, which checks everything before it writes anything, and writes the turn's number last.
-//! * **What a commit survives** is what the server is set to: [`Class::Power`] with `appendonly yes` and `appendfsync always`, otherwise
-//!   [`Class::Ram`]. A server that throws keys away is refused.
+//! * **What a commit survives** is what the server is set to: [`Class::Power`] with `appendonly yes`, `appendfsync always` and
+//!   `no-appendfsync-on-rewrite no`, otherwise [`Class::Ram`]. A server that throws keys away is refused. What is set to less later is noticed
+//!   within some five seconds, and with a new connection; then nothing is committed until it is set back.
 //! * **An outcome that is not known** is found out by the turn's number on another connection, under another token, so that what the old
-//!   one still holds comes to nothing.
+//!   one still holds comes to nothing. It stays unknown as long as the server does not say.
 //! * **A connection that fails** is made anew by the next call. A server that comes back without what was committed is
 //!   [`StoreFault::Regressed`].
 //! * **Records** are elements of lists, one each, under a CRC-32C that covers whose it is, its number and its bytes, and that is checked

@@ -1,5 +1,7 @@
 //! A look at a server from outside, beside the nodes that use it: what waits, who has subscribed, what was put aside.
 
+use std::collections::BTreeSet;
+
 use liner_proto::effect::{DeadReason, Delivery};
 use liner_proto::id::Epoch;
 use liner_proto::wire::record::{Record, decode};
@@ -217,12 +219,12 @@ impl Look {
         letters.into_iter().take(limit).take_while(fits).collect()
     }
 
-    /// One dead letter, of whichever node.
-    pub(crate) fn find(&mut self, id: i64) -> Result<Letter, LookError> {
-        for owner in self.survey()?.with_letters {
-            let found = self.entries(&keys::of_node(&owner, "dead"), id.saturating_sub(1), 1)?;
+    /// One dead letter, of one of these nodes.
+    pub(crate) fn find(&mut self, owners: &BTreeSet<String>, id: i64) -> Result<Letter, LookError> {
+        for owner in owners {
+            let found = self.entries(&keys::of_node(owner, "dead"), id.saturating_sub(1), 1)?;
             if let Some(entry) = Entry::all(&found).find(|entry| entry.id == id) {
-                return Ok(letter(&owner, &entry));
+                return Ok(letter(owner, &entry));
             }
         }
         Err(LookError::NoSuchLetter { id })

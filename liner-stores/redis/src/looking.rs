@@ -68,7 +68,8 @@ impl look::Look for Look {
     }
 
     fn dead_letter(&mut self, id: i64) -> Result<DeadLetter, LookError> {
-        self.find(id).map(DeadLetter::from)
+        let owners = self.survey()?.with_letters;
+        self.find(&owners, id).map(DeadLetter::from)
     }
 
     fn stored_letters(
@@ -127,9 +128,10 @@ impl Look {
         mut act: impl FnMut(&mut Self, &Letter, &mut Words) -> Result<(), LookError>,
     ) -> Result<u64, LookError> {
         let ids: BTreeSet<i64> = ids.iter().copied().collect();
+        let owners = self.survey()?.with_letters;
         let (mut taken, mut words) = (Vec::new(), Words::default());
         for &id in &ids {
-            let letter = self.find(id)?;
+            let letter = self.find(&owners, id)?;
             act(self, &letter, &mut words)?;
             taken.push((keys::of_node(&letter.owner, "dead"), format!("0-{id}")));
         }

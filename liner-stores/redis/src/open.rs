@@ -100,7 +100,12 @@ impl RedisStore {
             (Some(token), Some(turn)) if token == self.token && turn == self.number => {
                 self.note_identity(client)
             }
-            _ => Err(Regressed.into()),
+            (Some(_), _) => {
+                // Whoever opens it next takes it for another server.
+                client.command(&[b"HSET", self.node.as_bytes(), b"run_id", b""])?;
+                Err(Regressed.into())
+            }
+            (None, _) => Err(Regressed.into()),
         }
     }
 

@@ -45,8 +45,8 @@ end
 /// elements, and what was pushed behind them; how many checks, and for each a list, an index, and what the bytes 6 to 21 of the
 /// element there are (its epoch and its number), or `len` and the length of the list; then for each command how many words, and the words.
 ///
-/// There is no work by record in it: records are words of `RPUSH`. What was pushed before is taken back if there is no turn. Nothing fails behind the first write: what could is looked for before, and
-/// entries of streams, of which that cannot be said, are the first that is written, and are taken back.
+/// There is no work by record in it: records are words of `RPUSH`. What was pushed before is taken back if there is no turn. Nothing fails behind
+/// the first write: what could is looked for before, and entries of streams, of which that cannot be said, are the first that is written, and are taken back.
 const TURN: &str = r"
 local node, a, n, pushes = KEYS[1], ARGV, #ARGV, tonumber(ARGV[4])
 local pushed = {}
@@ -61,11 +61,12 @@ end
 local function turn()
 local had = redis.call('HMGET', node, 'token', 'turn')
 if not had[1] or not had[2] then return 'GONE' end
-if had[1] ~= a[1] then
-  if tonumber(had[1]) > tonumber(a[1]) then return 'TAKEN' end
+if tonumber(had[1]) > tonumber(a[1]) then return 'TAKEN' end
+if had[1] ~= a[1] or had[2] ~= a[2] then
+  -- Whoever opens it next takes this for another server.
+  redis.call('HSET', node, 'run_id', '')
   return 'GONE'
 end
-if had[2] ~= a[2] then return 'GONE' end
 if wrong then return redis.error_reply(wrong) end
 local at = 6 + 3 * pushes
 for _ = 1, tonumber(a[at - 1]) do
@@ -265,13 +266,18 @@ return {before, redis.call('HGET', KEYS[1], 'token')}
 ";
 
 /// After an outcome that is not known: takes another token if the node's is the newest, or says that it has it already, as an answer may be lost.
-/// Arguments: the token, and the other one. Gives the last turn.
+/// Arguments: the token, the other one, and the last turn that is known to have taken place. Gives the last turn, which is that one or the next.
 pub(crate) const RETAKE: &str = r"#!lua flags=allow-oom
-local had = redis.call('HMGET', KEYS[1], 'token', 'turn')
-if not had[1] or not had[2] or tonumber(had[1]) < tonumber(ARGV[1]) then return 'GONE' end
-if had[1] == ARGV[2] then return {had[2]} end
-if had[1] ~= ARGV[1] then return 'TAKEN' end
-redis.call('HSET', KEYS[1], 'token', ARGV[2])
+local node, a = KEYS[1], ARGV
+local had = redis.call('HMGET', node, 'token', 'turn')
+if not had[1] or not had[2] then return 'GONE' end
+if tonumber(had[1]) > tonumber(a[1]) and had[1] ~= a[2] then return 'TAKEN' end
+local turn = tonumber(had[2]) or 0
+if tonumber(had[1]) < tonumber(a[1]) or turn < tonumber(a[3]) or turn > tonumber(a[3]) + 1 then
+  redis.call('HSET', node, 'run_id', '')
+  return 'GONE'
+end
+redis.call('HSET', node, 'token', a[2])
 return {had[2]}
 ";
 

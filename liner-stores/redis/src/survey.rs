@@ -10,8 +10,8 @@ use crate::script;
 /// Keys that the server looks at in one step.
 const STEP: &[u8] = b"1000";
 
-/// Numbers below this one are exact in a script, and have room above them.
-const COUNTED_MAX: u64 = 100_000_000_000_000;
+/// Numbers below this one are what liner_broker reads; whoever has written a higher one by hand has not counted up to it.
+const COUNTED_MAX: u64 = 1 << 31;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -80,7 +80,7 @@ impl Survey {
         Ok(())
     }
 
-    /// Takes note of a number that is not to be given out again. The counter does not get to those that nobody has counted up to.
+    /// Takes note of a number that is not to be given out again.
     const fn count(&mut self, number: u64) {
         if number > self.highest && number < COUNTED_MAX {
             self.highest = number;

@@ -139,11 +139,9 @@ impl RedisStore {
         let outcome = if turn == self.number {
             // The old token is worth nothing any more: what the old connection still holds comes to nothing.
             self.send(&body, is_move)
-        } else if turn == self.number + 1 {
+        } else {
             self.number = turn;
             Ok(true)
-        } else {
-            Err(StoreFault::Regressed.into())
         };
         match outcome {
             Ok(true) => {
@@ -169,14 +167,14 @@ impl RedisStore {
         }
     }
 
-    /// Takes another token, on a connection of its own. Gives the last turn that took place.
+    /// Takes another token, on a connection of its own. Gives the last turn that took place: the last one that is known, or the one in doubt.
     fn retake(&mut self, next: u64) -> Result<u64, Failure> {
         self.client = None;
         let mut client = Client::connect(&self.url)?;
         recheck(&mut client, self.class, &mut self.unlogged)?;
-        let tokens = [self.token, next].map(|token| token.to_string());
-        let tokens = tokens.each_ref().map(|token| token.as_bytes());
-        let reply = client.eval(script::RETAKE, &self.node, &tokens)?;
+        let numbers = [self.token, next, self.number].map(|number| number.to_string());
+        let numbers = numbers.each_ref().map(|number| number.as_bytes());
+        let reply = client.eval(script::RETAKE, &self.node, &numbers)?;
         match reply.text() {
             Some(script::TAKEN) => return Err(StoreFault::Superseded.into()),
             Some(script::GONE) => return Err(StoreFault::Regressed.into()),

@@ -221,6 +221,8 @@ fn a_lease_longer_than_leases_are_is_over() {
     assert_eq!(store.directory(), Ok(Some(expected)));
     let own = server.command(&["HGET", "lnr_lease", "sensor"]).expect("it is there");
     assert_ne!(own, Reply::Bytes(far.into()), "it is renewed");
+    server.command(&["HSET", "lnr_lease", "sensor", "no number"]).expect("it is written");
+    assert_eq!(store.directory(), Ok(None), "{:?}", store.last_error());
     let mut look = Look::open(&server.url().parse().expect("a URL")).expect("it can be looked at");
     assert_eq!((look.is_running("gone"), look.is_running("sensor")), (false, true));
 }

@@ -1,7 +1,10 @@
 //! What is not known of a turn stays in doubt until it is, and nobody is taken for somebody else meanwhile.
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
-use liner_proto::effect::{Loaded, Queue, StoreFault, StoreOp};
+use std::fs;
+use std::path::Path;
+
+use liner_proto::effect::{Loaded, Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::Epoch;
 use liner_proto::store::Store as _;
 use liner_store_redis::{Options, RedisStore};
@@ -84,4 +87,84 @@ fn whoever_opens_an_emptied_server_is_not_the_one_before() {
     assert!(store.close().is_err());
     drop(other);
     assert!(!open(&server.url()).opened().unclean);
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() { copy(&from, &to)? } else { fs::copy(from, to).map(drop)? }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_that_comes_back_with_an_older_file_is_noticed() {
+    let server = Redis::start(&RedisOptions::default()).expect("the server starts");
+    let mut store = open(&server.url());
+    assert_eq!(store.apply(&[OPEN]).and_then(|()| store.commit()), Ok(()));
+    let inbox = StoreOp::Inbox { epoch: Epoch(5) };
+    assert_eq!(store.apply(&[inbox]).and_then(|()| store.commit()), Ok(()));
+    assert_eq!(append(&mut store, 1), Ok(()));
+    let (data, kept) = (server.data(), server.data().with_file_name("kept"));
+    copy(&data, &kept).expect("it is copied");
+    assert_eq!(append(&mut store, 2), Ok(()));
+    server.kill().expect("it can be killed");
+    fs::remove_dir_all(&data).expect("it is removed");
+    copy(&kept, &data).expect("it is put back");
+    server.restart().expect("it starts again");
+    let outcome = match append(&mut store, 3) {
+        // The connection that had ended was noticed behind the request.
+        Err(StoreFault::Unknown) => store.resolve(),
+        // Or before it.
+        Err(StoreFault::Unavailable) => append(&mut store, 3),
+        other => other,
+    };
+    assert_eq!(outcome, Err(StoreFault::Regressed), "{:?}", store.last_error());
+    drop(store);
+    let mut store = open(&server.url());
+    assert!(store.opened().regressed);
+    let mut told = false;
+    let recovered = store.recover(&mut |fact| {
+        if let Recovered::Node { regressed, .. } = fact {
+            told = regressed;
+        }
+    });
+    assert_eq!(recovered, Ok(()));
+    assert!(told, "a new epoch comes before a new number");
+    let mut into = vec![0; 1 << 16];
+    assert!(matches!(store.load(NODE, 0, &mut into), Ok(Loaded::Records { first: 1, last: 1, .. })));
+}
+
+/// Keys are put back from a copy, and the server has run all the time.
+#[test]
+fn a_row_that_goes_back_is_noticed_by_whoever_opens_it_next() {
+    let rows = ["lnr_node:sensor", "lnr_node:sensor:queues"];
+    for is_cut in [false, true] {
+        let server = start();
+        let cutter = Cutter::start(server.address()).expect("the cutter starts");
+        let mut store = open(&format!("redis://{}", cutter.address()));
+        assert_eq!(store.apply(&[OPEN]).and_then(|()| store.commit()), Ok(()));
+        for row in rows {
+            server.command(&["COPY", row, &format!("kept {row}")]).expect("it is copied");
+        }
+        assert_eq!(append(&mut store, 1), Ok(()));
+        for row in rows {
+            server.command(&["COPY", &format!("kept {row}"), row, "REPLACE"]).expect("it is put back");
+        }
+        if is_cut {
+            cutter.cut_now();
+            let outcome = append(&mut store, 2);
+            assert!(matches!(outcome, Err(StoreFault::Unknown | StoreFault::Unavailable)), "{outcome:?}");
+            let outcome =
+                if outcome == Err(StoreFault::Unknown) { store.resolve() } else { append(&mut store, 2) };
+            assert_eq!(outcome, Err(StoreFault::Regressed));
+        } else {
+            assert_eq!(append(&mut store, 2), Err(StoreFault::Regressed));
+        }
+        drop(store);
+        assert!(open(&server.url()).opened().regressed, "{is_cut}");
+        assert!(!open(&server.url()).opened().regressed, "once");
+    }
 }
