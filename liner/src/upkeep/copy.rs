@@ -157,12 +157,14 @@ fn copy<'a>(
     let outcome = transfer.run([&facts, &found], [from_outside, &mut *there], name);
     live.clear();
     drop(there);
-    let copied = outcome.map_err(|error| match error {
-        TransferError::Started => Failure::InUse(format!(
-            "{name} was started on {} meanwhile: stop it, then copy it again",
-            args.from
-        )),
-        other => failure(&other),
+    let copied = outcome.map_err(|error| {
+        if matches!(error, TransferError::Started) {
+            let from = &args.from;
+            return Failure::InUse(format!(
+                "{name} was started on {from} meanwhile: stop it, then copy it again"
+            ));
+        }
+        failure(&error)
     })?;
     // Opened again, it tells what it really has.
     drop(to);
