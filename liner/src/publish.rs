@@ -358,6 +358,12 @@ impl Run<'_> {
                     return waits;
                 }
                 let kept = sent.saturating_sub(unstored);
+                if store.is_server() && unstored > 0 {
+                    // It may have had them before it went away.
+                    return format!(
+                        "{waits}; of the {count} of this run {kept} are stored, and {unstored} more may be: see `liner pending --store {store}` when it is back, before you send the others again"
+                    );
+                }
                 format!("{waits}; of the {count} of this run {kept} are stored: send the others again")
             }
             StoreUrl::Ram | StoreUrl::Sqlite(_) | StoreUrl::Server(_) => {

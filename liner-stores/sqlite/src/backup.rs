@@ -1,6 +1,6 @@
 //! A copy of the whole file, made while nodes use it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -17,6 +17,9 @@ const PAGES: i32 = 4096;
 /// What a copy that is not whole is called.
 const PART: &str = ".part";
 
+/// What SQLite would take for the copy's, and play back into it: a node that was killed leaves it beside its file.
+const LOGS: [&str; 2] = ["-wal", "-journal"];
+
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,6 +33,18 @@ pub enum BackupError {
     /// There is something at the place where the copy is to be.
     #[error("{path} is there already: name a file that does not exist yet")]
     Exists {
+        /// The place.
+        path: PathBuf,
+    },
+    /// There is the log of a file that was there before.
+    #[error("{path} is left of another file, and would change the copy: move it away, or name another file")]
+    Left {
+        /// The log.
+        path: PathBuf,
+    },
+    /// Another backup is being made at the same place.
+    #[error("another backup is being made at {path}: wait until it is there, or name another file")]
+    InUse {
         /// The place.
         path: PathBuf,
     },
@@ -73,23 +88,58 @@ pub fn backup(
         Err(error) => return Err(error.into()),
     }
     let to = &*file::resolve(to.as_ref())?;
-    if to.exists() {
-        return Err(BackupError::Exists { path: to.to_owned() });
-    }
     let part = names::beside(to, PART);
+    // Nobody else has the copy's name while this is open.
+    let _claim = claim(to, &part)?;
     let outcome = copy(&conn, &from, &part, progress);
     drop(conn);
     let outcome = outcome.and_then(|made| {
+        check_place(to)?;
         fs::rename(&part, to).and_then(|()| sync_folder(to)).map_err(|source| file::failed(to, source))?;
         Ok(made)
     });
-    remove(&part);
+    if outcome.is_err() {
+        // If it cannot be removed, the next attempt does.
+        let _ = fs::remove_file(&part);
+    }
+    remove_logs(&part);
     outcome
 }
 
-/// Removes what is left of a copy.
-fn remove(part: &Path) {
-    for suffix in ["", "-journal", "-wal", "-shm"] {
+/// Whether nothing is where the copy is to be, or belongs there.
+fn check_place(to: &Path) -> Result<(), BackupError> {
+    if to.exists() {
+        return Err(BackupError::Exists { path: to.to_owned() });
+    }
+    let mut logs = LOGS.iter().map(|suffix| names::beside(to, suffix));
+    logs.find(|log| log.exists()).map_or(Ok(()), |path| Err(BackupError::Left { path }))
+}
+
+/// Makes the file that is to become the copy, empty, as the only one who does. What an earlier attempt has left is gone then.
+fn claim(to: &Path, part: &Path) -> Result<File, BackupError> {
+    let failed = |source| file::failed(part, source);
+    loop {
+        check_place(to)?;
+        let claim = private(OpenOptions::new().write(true).create(true).truncate(false))
+            .open(part)
+            .map_err(failed)?;
+        match claim.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(BackupError::InUse { path: to.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(failed(source).into()),
+        }
+        // Whoever had it may have given it its name meanwhile, or removed it.
+        if file::identity(part).ok() == Some(file::identity_of(&claim.metadata().map_err(failed)?)) {
+            claim.set_len(0).map_err(failed)?;
+            remove_logs(part);
+            return Ok(claim);
+        }
+    }
+}
+
+/// Removes what SQLite has had beside a copy.
+fn remove_logs(part: &Path) {
+    for suffix in ["-journal", "-wal", "-shm"] {
         // Most of them are not there.
         let _ = fs::remove_file(names::beside(part, suffix));
     }
@@ -110,10 +160,6 @@ fn copy(
             select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
         })
         .map_err(failed)?;
-    remove(part);
-    private(OpenOptions::new().write(true).create_new(true))
-        .open(part)
-        .map_err(|source| file::failed(part, source))?;
     let wrong = |source| sqlite("write", part, source);
     let mut copy = Connection::open(part).map_err(wrong)?;
     copy.busy_timeout(PATIENCE).map_err(wrong)?;
@@ -240,6 +286,24 @@ mod tests {
         assert_eq!(told(&mut restored), (1000, true));
     }
 
+    /// The second one would be taken for the first, half as it is.
+    #[test]
+    fn two_backups_are_not_made_at_one_place_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("a.db"), folder.path().join("b.db"));
+        let mut store = open(&from);
+        let begin = [StoreOp::Inbox { epoch: Epoch(3) }, StoreOp::Open { queue: NODE, epoch: Epoch(1) }];
+        store.apply(&begin).unwrap();
+        append(&mut store, 1);
+        let mut second = None;
+        let made = backup(&from, &to, &mut |_, _| {
+            second = Some(backup(&from, &to, &mut |_, _| ()).unwrap_err().to_string());
+        });
+        assert_eq!(made.unwrap().nodes, ["sensor"]);
+        assert!(second.unwrap().contains("another backup is being made at"));
+        assert_eq!(told(&mut open(&to)), (1, true));
+    }
+
     #[test]
     fn a_backup_of_what_is_damaged_is_none_and_nothing_is_overwritten() {
         let folder = tempfile::tempdir().unwrap();
@@ -260,6 +324,12 @@ mod tests {
         let page = bytes.len() / 4096 / 2 * 4096;
         bytes[page..page + 4096].fill(0xee);
         fs::write(&from, bytes).unwrap();
+        // It would be played back into the copy.
+        let log = folder.path().join("b.db-wal");
+        fs::write(&log, "what was written to another file").unwrap();
+        let left = backup(&from, &to, &mut |_, _| ()).unwrap_err().to_string();
+        assert!(left.contains("b.db-wal is left of another file"), "{left}");
+        fs::remove_file(&log).unwrap();
         let damaged = backup(&from, &to, &mut |_, _| ()).unwrap_err();
         assert!(damaged.to_string().contains("is damaged"), "{damaged}");
         assert!(!to.exists() && !folder.path().join("b.db.part").exists());

@@ -99,7 +99,7 @@ pub(crate) struct Held {
 const LOG_EVERY: u8 = 4;
 
 /// A device and a file on it; nothing where the operating system does not say.
-type Identity = Option<(u64, u64)>;
+pub(crate) type Identity = Option<(u64, u64)>;
 
 impl Held {
     /// Those of the database at `path`, which was this one as soon as it was open.
@@ -132,7 +132,11 @@ fn is_lost((path, held): &(PathBuf, Identity)) -> bool {
 
 /// Which file it is that has this path now.
 pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
-    let found = fs::metadata(path)?;
+    fs::metadata(path).map(|found| identity_of(&found))
+}
+
+/// Which file was found.
+pub(crate) fn identity_of(found: &Metadata) -> Identity {
     #[cfg(unix)]
     let identity = {
         use std::os::unix::fs::MetadataExt as _;
@@ -140,7 +144,7 @@ pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
     };
     #[cfg(not(unix))]
     let identity = found.is_file().then_some((0, 0));
-    Ok(identity)
+    identity
 }
 
 fn links(found: &Metadata) -> u64 {

@@ -51,8 +51,9 @@ pub(crate) struct StoreCopyArgs {
 
 const STORE_COPY_HELP: &str = "\
 Queues with their numbers and epochs, dead letters, inboxes, what was taken from whom, and the directory come over as they are, so that the
-nodes go on in TO as if nothing had been. It does not begin while one of the nodes runs, or if TO has another node of the same name. What
-was interrupted is started again with the same words: nodes that are there already are left alone, and half of one is made anew.
+nodes go on in TO as if nothing had been. It does not begin while one of the nodes runs, or if TO has another node of the same name, and it
+fails if one is started on FROM meanwhile. What was interrupted is started again with the same words: nodes that are there already are left
+alone, and half of one is made anew.
 
 A line is `NAME copied: Q queues with M messages (B bytes), D dead letters, I in its inbox, P peers`. A record that does not pass its check
 becomes a gap, which its receiver is told of, and is told here.
@@ -89,7 +90,7 @@ pub(crate) struct StoreBackupArgs {
     /// The file, with or without sqlite: before it
     #[arg(value_name = "PATH", value_parser = file)]
     pub(crate) from: PathBuf,
-    /// Where the copy is to be; nothing may be there yet
+    /// Where the copy is to be; nothing may be there yet, and no log of a file that was there (TO-wal)
     #[arg(value_name = "TO", value_parser = file)]
     pub(crate) to: PathBuf,
     /// Print one JSON object a line [default: off]

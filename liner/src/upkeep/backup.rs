@@ -35,8 +35,8 @@ pub(super) fn run(args: &StoreBackupArgs) -> Result<(), Failure> {
 fn failure(error: &BackupError) -> Failure {
     let words = error.to_string();
     match error {
-        BackupError::Exists { .. } => Failure::Usage(words),
-        BackupError::Open(OpenError::Locked { .. }) => Failure::InUse(words),
+        BackupError::Exists { .. } | BackupError::Left { .. } => Failure::Usage(words),
+        BackupError::InUse { .. } | BackupError::Open(OpenError::Locked { .. }) => Failure::InUse(words),
         BackupError::Look(_) | BackupError::Open(_) | BackupError::Damaged { .. } | _ => Failure::Work(words),
     }
 }

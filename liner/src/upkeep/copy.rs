@@ -5,7 +5,8 @@ use liner_mio::Store;
 use serde::Serialize;
 
 use super::counted;
-use super::transfer::{Copied, Facts, Transfer, TransferError, compare, from_failed, to_failed};
+use super::facts::Facts;
+use super::transfer::{Copied, Transfer, TransferError, compare, from_failed, to_failed};
 use crate::args::StoreCopyArgs;
 use crate::event;
 use crate::failure::Failure;
@@ -135,7 +136,11 @@ fn check_place(args: &StoreCopyArgs, name: &str, facts: &Facts, found: &Facts) -
 }
 
 /// Copies a node. Nothing is to be said of one that has never done anything.
-fn copy<'a>(args: &StoreCopyArgs, look: &mut dyn Look, name: &'a str) -> Result<Option<Line<'a>>, Failure> {
+fn copy<'a>(
+    args: &StoreCopyArgs,
+    from_outside: &mut dyn Look,
+    name: &'a str,
+) -> Result<Option<Line<'a>>, Failure> {
     let (mut from, facts, mut to, found) = open_both(args, name)?;
     check_place(args, name, &facts, &found)?;
     if !facts.is_whole() {
@@ -144,13 +149,23 @@ fn copy<'a>(args: &StoreCopyArgs, look: &mut dyn Look, name: &'a str) -> Result<
     if found.is_whole() {
         return Ok(Some(Line { event: "there", name, copied: None }));
     }
+    let mut there = store::look(&args.to).map_err(|error| look::failure(&error))?;
     let (mut live, all) = (Live::new(), facts.messages());
     let mut progress =
         |done| live.show(|| format!("{}: {done} of {} copied", field(name), event::messages(all)));
     let transfer = Transfer::new(&mut *from, &mut *to, &mut progress);
-    let outcome = transfer.run([&facts, &found], look, name);
+    let outcome = transfer.run([&facts, &found], [from_outside, &mut *there], name);
     live.clear();
-    let copied = outcome.map_err(|error| failure(&error))?;
+    drop(there);
+    let copied = outcome.map_err(|error| {
+        if matches!(error, TransferError::Started) {
+            let from = &args.from;
+            return Failure::InUse(format!(
+                "{name} was started on {from} meanwhile: stop it, then copy it again"
+            ));
+        }
+        failure(&error)
+    })?;
     // Opened again, it tells what it really has.
     drop(to);
     let mut to = open(&args.to, name, None)?;

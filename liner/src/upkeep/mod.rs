@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod copy;
+mod facts;
 mod transfer;
 
 use crate::args::{StoreAction, StoreArgs};

@@ -1,13 +1,15 @@
 //! A node's part of a store in another store: all that the contract tells and takes, so that any store can be copied into any other.
 
 use liner_mio::Store;
-use liner_proto::effect::{GapReason, Loaded, Queue, Recovered, StoreFault, StoreOp};
-use liner_proto::id::{Epoch, Predecessor};
+use liner_proto::effect::{GapReason, Loaded, Queue, StoreFault, StoreOp};
+use liner_proto::id::Predecessor;
 use liner_proto::memory::SEGMENT_BYTES;
-use liner_proto::store::head::Head;
+use liner_proto::store::resolved;
 use liner_proto::wire::record::{GAP_LEN_MAX, encode_gap};
-use liner_store::look::{Delivered, Look, LookError, Target};
+use liner_store::look::{Delivered, Look, LookError, StoredLetter};
 use serde::Serialize;
+
+use super::facts::{Facts, Told};
 
 /// After so many bytes of records the copy is committed.
 const COMMIT_BYTES: usize = 4 << 20;
@@ -27,6 +29,12 @@ pub(crate) enum TransferError {
     /// The store that it is copied into.
     #[error("the copy cannot be written: {fault}{said}")]
     To { fault: StoreFault, said: String },
+    /// The copy, from outside.
+    #[error("the copy cannot be looked at: {0}")]
+    LookThere(LookError),
+    /// The node was started on the store that is copied.
+    #[error("it was started there meanwhile: stop it, then copy it again")]
+    Started,
     /// What is in the other store is not what was read.
     #[error(
         "the copy of {what} is not what it should be: copy it once more into an empty store, and report this"
@@ -50,105 +58,6 @@ pub(crate) struct Copied {
     pub(crate) damaged: u64,
 }
 
-/// A queue as it was told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Told {
-    target: Target,
-    head: Head,
-    messages: u64,
-    topics: Vec<(u32, String)>,
-}
-
-impl Told {
-    fn queue(&self) -> Queue<'_> {
-        match &self.target {
-            Target::Node(name) => Queue::Node(name),
-            Target::Topic(topic) => Queue::Topic(topic),
-            Target::Address(address) => Queue::Address(address),
-        }
-    }
-}
-
-/// Everything of a node but its messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Facts {
-    inbox: Option<Epoch>,
-    /// Commits may be missing, which only the node itself can deal with.
-    pub(crate) is_regressed: bool,
-    queues: Vec<Told>,
-    cursors: Vec<(String, Epoch, u64)>,
-    subscriptions: Vec<[String; 3]>,
-}
-
-impl Facts {
-    /// What the store tells of the node that it was opened for.
-    pub(crate) fn of(store: &mut dyn Store) -> Result<Self, StoreFault> {
-        let mut facts = Self::default();
-        store.recover(&mut |fact| facts.take(fact))?;
-        facts.queues.sort_by(|one, other| one.target.cmp(&other.target));
-        facts.queues.iter_mut().for_each(|queue| queue.topics.sort());
-        facts.cursors.sort_by(|one, other| one.0.cmp(&other.0));
-        facts.subscriptions.sort();
-        Ok(facts)
-    }
-
-    fn take(&mut self, fact: Recovered<'_>) {
-        match fact {
-            Recovered::Node { inbox, regressed, .. } => {
-                (self.inbox, self.is_regressed) = (Some(inbox), regressed);
-            }
-            Recovered::Queue(queue) => {
-                let head = Head {
-                    epoch: queue.epoch,
-                    predecessor: queue.predecessor,
-                    trimmed: queue.trimmed,
-                    dropped: queue.dropped,
-                    last: queue.last,
-                    reserved: queue.reserved,
-                };
-                let (target, messages) = (Target::of(queue.queue), queue.messages);
-                self.queues.push(Told { target, head, messages, topics: Vec::new() });
-            }
-            Recovered::Topic { queue, number, text } => {
-                let target = Target::of(queue);
-                let told = self.queues.iter_mut().rev().find(|told| told.target == target);
-                if let Some(told) = told {
-                    told.topics.push((number, text.to_owned()));
-                }
-            }
-            Recovered::Cursor { peer, epoch, through } => {
-                self.cursors.push((peer.to_owned(), epoch, through));
-            }
-            Recovered::Subscription { topic, address, name } => {
-                self.subscriptions.push([topic, address, name].map(str::to_owned));
-            }
-            // What a later contract tells, this release does not know how to copy.
-            _ => {}
-        }
-    }
-
-    /// Messages that are queued.
-    pub(crate) fn messages(&self) -> u64 {
-        self.queues.iter().map(|queue| queue.messages).sum()
-    }
-
-    /// Whether there is nothing of the node, whoever else uses the store.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.inbox.is_none() && self.queues.is_empty() && self.cursors.is_empty()
-    }
-
-    /// Whether the other store has the same of the node. The directory is that of all nodes.
-    pub(crate) fn is_same(&self, there: &Self) -> bool {
-        let numbers = |facts: &Self| (facts.inbox, facts.queues.clone(), facts.cursors.clone());
-        numbers(self) == numbers(there)
-    }
-
-    /// Whether a node has used the store: it names its inbox epoch before it does anything else, and a copy does last.
-    pub(crate) const fn is_whole(&self) -> bool {
-        self.inbox.is_some()
-    }
-}
-
 /// A copy in the making.
 pub(crate) struct Transfer<'a> {
     pub(crate) from: &'a mut dyn Store,
@@ -168,20 +77,23 @@ impl<'a> Transfer<'a> {
         Self { from, to, copied: Copied::default(), progress, uncommitted: 0 }
     }
 
-    /// Copies all of the node `name`, of which the stores have told these facts. What an earlier attempt has left half done is made anew.
+    /// Copies all of the node `name`, of which the stores have told these facts, and at both of which it looks from outside. What an
+    /// earlier attempt has left half done is made anew.
     pub(crate) fn run(
         mut self,
         [facts, half]: [&Facts; 2],
-        look: &mut dyn Look,
+        [look, there]: [&mut dyn Look; 2],
         name: &str,
     ) -> Result<Copied, TransferError> {
         for queue in &half.queues {
             self.apply(&[StoreOp::Close { queue: queue.queue() }])?;
         }
         self.commit()?;
+        drop_letters(there, name)?;
         for queue in &facts.queues {
             self.copy_queue(queue)?;
         }
+        self.copy_letters(look, name)?;
         self.finish(facts, look, name)?;
         Ok(self.copied)
     }
@@ -192,11 +104,7 @@ impl<'a> Transfer<'a> {
 
     fn commit(&mut self) -> Result<(), TransferError> {
         self.uncommitted = 0;
-        let mut outcome = self.to.commit();
-        if outcome == Err(StoreFault::Unknown) {
-            outcome = self.to.resolve();
-        }
-        outcome.map_err(|fault| to_failed(self.to, fault))
+        commit(self.to).map_err(|fault| to_failed(self.to, fault))
     }
 
     fn copy_queue(&mut self, told: &Told) -> Result<(), TransferError> {
@@ -284,6 +192,44 @@ impl<'a> Transfer<'a> {
         self.apply(&[StoreOp::Append { queue, first, last, records }])
     }
 
+    /// They may be 10,000 of the longest messages: that is more than a transaction takes everywhere.
+    fn copy_letters(&mut self, look: &mut dyn Look, name: &str) -> Result<(), TransferError> {
+        let mut after = i64::MIN;
+        loop {
+            let page = look.stored_letters(name, after, PAGE)?;
+            let Some(last) = page.last() else { return self.commit() };
+            after = last.id;
+            for StoredLetter { peer, topic, content, .. } in &page {
+                let Some((reason, record)) = content else {
+                    self.copied.damaged += 1;
+                    continue;
+                };
+                self.apply(&[StoreOp::DeadLetter { peer, topic, reason: *reason, record }])?;
+                self.copied.dead_letters += 1;
+                self.uncommitted += record.len();
+                if self.uncommitted >= COMMIT_BYTES {
+                    self.commit()?;
+                }
+            }
+        }
+    }
+
+    /// The name in the store that is copied may have been taken by its node since: a server does not keep anybody from that, but says so.
+    /// What was read is all that there was if nobody has by now.
+    fn check_still_alone(&mut self, facts: &Facts) -> Result<(), TransferError> {
+        // Changes nothing, and finds room in a store that is full, where there is anything of which there could be too much.
+        let idle = match (facts.queues.first(), facts.cursors.first(), facts.inbox) {
+            (Some(told), ..) => StoreOp::Trim { queue: told.queue(), through: told.head.trimmed },
+            (None, Some((peer, epoch, through)), _) => {
+                StoreOp::Cursor { peer, epoch: *epoch, through: *through }
+            }
+            (None, None, Some(epoch)) => StoreOp::Inbox { epoch },
+            (None, None, None) => return Ok(()),
+        };
+        let outcome = self.from.apply(&[idle]).and_then(|()| commit(self.from));
+        outcome.map_err(|fault| from_failed(self.from, fault))
+    }
+
     /// What there cannot be twice, and what says that the copy is whole: in one transaction.
     fn finish(&mut self, facts: &Facts, look: &mut dyn Look, name: &str) -> Result<(), TransferError> {
         for (peer, epoch, through) in &facts.cursors {
@@ -293,21 +239,6 @@ impl<'a> Transfer<'a> {
         for [topic, address, row_name] in &facts.subscriptions {
             self.apply(&[StoreOp::Subscribe { topic, address, name: row_name }])?;
             self.copied.subscriptions += 1;
-        }
-        let mut after = i64::MIN;
-        loop {
-            let page = look.stored_letters(name, after, PAGE)?;
-            let Some(last) = page.last() else { break };
-            after = last.id;
-            for letter in &page {
-                let Some((reason, record)) = &letter.content else {
-                    self.copied.damaged += 1;
-                    continue;
-                };
-                let (peer, topic, reason) = (&*letter.peer, &*letter.topic, *reason);
-                self.apply(&[StoreOp::DeadLetter { peer, topic, reason, record }])?;
-                self.copied.dead_letters += 1;
-            }
         }
         let mut after = i64::MIN;
         loop {
@@ -326,7 +257,28 @@ impl<'a> Transfer<'a> {
         if let Some(epoch) = facts.inbox {
             self.apply(&[StoreOp::Inbox { epoch }])?;
         }
+        self.check_still_alone(facts)?;
         self.commit()
+    }
+}
+
+/// Commits, and asks once what became of that if it is not known.
+fn commit(store: &mut dyn Store) -> Result<(), StoreFault> {
+    match store.commit() {
+        Err(StoreFault::Unknown) => resolved(store.resolve()).unwrap_or(Err(StoreFault::Unknown)),
+        known => known,
+    }
+}
+
+/// Takes out what an earlier attempt has brought.
+fn drop_letters(there: &mut dyn Look, name: &str) -> Result<(), TransferError> {
+    loop {
+        let page = there.stored_letters(name, i64::MIN, PAGE).map_err(TransferError::LookThere)?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<i64> = page.iter().map(|letter| letter.id).collect();
+        there.drop_dead_letters(&ids).map_err(TransferError::LookThere)?;
     }
 }
 
@@ -355,6 +307,9 @@ fn said(store: &dyn Store) -> String {
 }
 
 pub(crate) fn from_failed(store: &dyn Store, fault: StoreFault) -> TransferError {
+    if fault == StoreFault::Superseded {
+        return TransferError::Started;
+    }
     TransferError::From { fault, said: said(store) }
 }
 
@@ -366,14 +321,19 @@ pub(crate) fn to_failed(store: &dyn Store, fault: StoreFault) -> TransferError {
 mod tests {
     use std::path::Path;
 
+    use liner::store;
     use liner_mio::Class;
     use liner_proto::effect::{DeadReason, Delivery};
+    use liner_proto::id::Epoch;
     use liner_proto::wire::record::Mode;
+    use liner_store::look::Target;
     use liner_store_sqlite::{Look as SqliteLook, Options, SqliteStore};
     use liner_tests::conformance::Capabilities;
     use liner_tests::conformance::model::Groups;
+    use liner_tests::servers::{Postgres, PostgresOptions, Redis, RedisOptions, Version};
 
     use super::*;
+    use crate::store_url::StoreUrl;
 
     const CAPS: Capabilities = Capabilities {
         persists: true,
@@ -430,13 +390,44 @@ mod tests {
     fn copy(from: &Path, to: &Path) -> Result<Copied, TransferError> {
         let mut look = SqliteLook::open(from).unwrap();
         let (mut from, mut to_store) = (open(from), open(to));
+        let mut there = SqliteLook::open(to).unwrap();
         let (facts, half) = (Facts::of(&mut from).unwrap(), Facts::of(&mut to_store).unwrap());
         let mut told = |_| ();
         let transfer = Transfer::new(&mut from, &mut to_store, &mut told);
-        let copied = transfer.run([&facts, &half], &mut look, "n")?;
+        let copied = transfer.run([&facts, &half], [&mut look, &mut there], "n")?;
         drop(to_store);
         compare(&facts, &Facts::of(&mut open(to)).unwrap(), &copied)?;
         Ok(copied)
+    }
+
+    /// A server gives the name of a node to whoever opens it last, and the copy would lack what that stores.
+    #[test]
+    fn a_node_that_is_started_on_a_server_while_it_is_copied_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let redis = Redis::start(&RedisOptions::default()).unwrap();
+        let postgres = Postgres::start(Version::V15, &PostgresOptions::default()).unwrap();
+        for (kind, url) in [("redis", redis.url()), ("postgres", postgres.url())] {
+            let url: StoreUrl = url.parse().unwrap();
+            let started = || store::open(&url, "n", None).unwrap().store;
+            let (mut from, queue) = (started(), Queue::Node("a"));
+            let records = b"\x03\x40\x01x";
+            let append = StoreOp::Append { queue, first: 1, last: 1, records };
+            let filled =
+                [StoreOp::Inbox { epoch: Epoch(9) }, StoreOp::Open { queue, epoch: Epoch(1) }, append];
+            from.apply(&filled).and_then(|()| from.commit()).unwrap();
+            let path = folder.path().join(format!("{kind}.db"));
+            let mut to = open(&path);
+            let (mut look, mut there) = (store::look(&url).unwrap(), SqliteLook::open(&path).unwrap());
+            let (facts, half) = (Facts::of(&mut *from).unwrap(), Facts::of(&mut to).unwrap());
+            let mut node = None;
+            let mut told = |_| node = Some(started());
+            let transfer = Transfer::new(&mut *from, &mut to, &mut told);
+            let outcome = transfer.run([&facts, &half], [&mut *look, &mut there], "n");
+            assert!(matches!(outcome, Err(TransferError::Started)), "{kind}: {outcome:?}");
+            assert!(node.is_some());
+            drop(to);
+            assert!(!Facts::of(&mut open(&path)).unwrap().is_whole(), "{kind}: it is half a copy");
+        }
     }
 
     /// Whatever the numbers are: rotated queues, dropped ranges, reservations, gaps.
@@ -449,7 +440,13 @@ mod tests {
             let letters = fill(&from, seed);
             // Half of another copy is there.
             let mut half = open(&to);
-            half.apply(&[StoreOp::Open { queue: Queue::Node("a"), epoch: Epoch(1) }]).unwrap();
+            let letter = StoreOp::DeadLetter {
+                peer: "p",
+                topic: "t",
+                reason: DeadReason::Failed,
+                record: b"\x40\x01x",
+            };
+            half.apply(&[StoreOp::Open { queue: Queue::Node("a"), epoch: Epoch(1) }, letter]).unwrap();
             half.commit().unwrap();
             drop(half);
             let copied = copy(&from, &to).unwrap();
@@ -465,6 +462,7 @@ mod tests {
             assert_eq!(of(&records(&mut from, &facts)), of(&records(&mut to_store, &there)), "seed {seed}");
             drop(to_store);
             let mut look = SqliteLook::open(&to).unwrap();
+            assert_eq!(Look::held(&mut look, "n").unwrap().dead_letters, letters, "none came twice");
             let deliveries = Look::deliveries(&mut look, "n", 0, 10).unwrap();
             let numbers = deliveries.iter().map(|held| held.content.as_ref().map(|it| it.number));
             assert_eq!(numbers.collect::<Vec<_>>(), [Some(1), Some(2)]);

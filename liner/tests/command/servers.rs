@@ -116,6 +116,35 @@ fn redis_is_a_store_like_any() {
     it_moves_out(folder.path(), &format!("{}/3", server.url()));
 }
 
+/// What stood in a socket when the server stopped is executed when it goes on, though who sent it has ended long since.
+#[test]
+fn what_a_server_may_have_stored_is_not_said_to_be_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Redis::start(&RedisOptions::default()).unwrap();
+    let url = server.url();
+    let stored = || {
+        let pending = run(folder.path(), &["pending", "--store", &url]);
+        let waiting = pending.lines.first().and_then(|line| line.split(' ').nth(2)?.parse().ok());
+        waiting.unwrap_or(0_u64)
+    };
+    let words = ["pub", "numbers", "--size", "1000", "--count", "2000000", "--name", "p", "--store", &url];
+    let sending = Liner::start(folder.path(), &[&words[..], &["--peer", "127.0.0.1:1"]].concat());
+    while stored() == 0 {}
+    server.freeze().unwrap();
+    let ended = sending.end();
+    server.thaw().unwrap();
+    assert_eq!(ended.code, Some(1), "{:?}", ended.errors);
+    let told = ended.errors.last().unwrap();
+    let numbers = told.split_once("of this run ").and_then(|(_, rest)| {
+        let (known, rest) = rest.split_once(" are stored, and ")?;
+        let (more, _) = rest.split_once(" more may be: see `liner pending")?;
+        Some((known.parse::<u64>().ok()?, more.parse::<u64>().ok()?))
+    });
+    let (known, more) = numbers.unwrap_or_else(|| panic!("{told}"));
+    let found = stored();
+    assert!((known..=known + more).contains(&found), "{found}: {told}");
+}
+
 #[test]
 fn postgres_is_a_store_like_any() {
     let folder = tempfile::tempdir().unwrap();

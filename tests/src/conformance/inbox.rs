@@ -50,13 +50,20 @@ pub fn what_was_delivered_stays(open: Open<'_>, caps: Capabilities) {
     assert_eq!(held(&mut place), Some(all));
     place.reopen();
     assert_eq!(held(&mut place), Some(all));
+    // What was applied counts before it is committed.
+    assert_eq!(place.store().apply(&[delivery(9, b"x")]), Ok(()));
+    let all = InboxHeld { messages: 4, bytes: 601 + 4 * texts };
+    assert_eq!(held(&mut place), Some(all));
+    assert_eq!(place.store().commit(), Ok(()));
+    place.reopen();
+    assert_eq!(held(&mut place), Some(all));
     assert_eq!(place.view().cursors.get("p:\\ü"), Some(&(EPOCH, 3)));
     // No payload is one, too, and nothing else touches it.
     place.done(&[delivery(4, b"")]);
     let queue = Queue::Node("p:\\ü");
     place.done(&[StoreOp::Open { queue, epoch: EPOCH }, StoreOp::Close { queue }]);
     place.reopen();
-    assert_eq!(held(&mut place), Some(InboxHeld { messages: 4, bytes: 600 + 4 * texts }));
+    assert_eq!(held(&mut place), Some(InboxHeld { messages: 5, bytes: 601 + 5 * texts }));
 }
 
 /// The message and its cursor are there together or not at all.

@@ -1,9 +1,11 @@
 //! What a store must do that several nodes use at the same time, each under its own name.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use liner_proto::effect::{DeadReason, Loaded, Queue, StoreFault, StoreOp};
 use liner_proto::id::Epoch;
+use liner_proto::router::{DirectoryRows, Standing};
 use liner_proto::store::Store;
 
 use super::View;
@@ -95,6 +97,68 @@ pub fn the_directory_is_everybodys(open_as: OpenAs<'_>) {
     }
 }
 
+/// Who runs has a lease, whose end is known at once if it ends by itself; what was written by hand has none.
+pub fn the_directory_tells_who_runs(open_as: OpenAs<'_>) {
+    let (mut one, mut other) = (open(open_as, "one"), open(open_as, "other"));
+    assert!(one.capabilities().shared, "it is declared");
+    if !one.capabilities().leases {
+        return;
+    }
+    // A node reads the directory from its start on, which is when it renews its lease.
+    let _ = other.directory();
+    let subscribe = |address, name| StoreOp::Subscribe { topic: "t", address, name };
+    done(&mut *other, &[subscribe("h:1", "other"), subscribe("h:2", "by-hand")]);
+    let told = rows(&mut *one).map(|rows| (rows.standing("other"), rows.standing("by-hand")));
+    assert_eq!(told, Some((Standing::Up, Standing::Unleased)));
+    assert_eq!(rows(&mut *one), None, "it was told");
+    drop(other);
+    assert_eq!(rows(&mut *one).map(|rows| rows.standing("other")), Some(Standing::Away), "it has ended");
+    let mut other = open(open_as, "other");
+    let _ = other.directory();
+    assert_eq!(rows(&mut *one).map(|rows| rows.standing("other")), Some(Standing::Up), "it is back");
+}
+
+#[expect(clippy::expect_used, reason = "a test may fail")]
+fn rows(store: &mut dyn Store) -> Option<DirectoryRows> {
+    store.directory().expect("the directory can be read")
+}
+
+/// Where word of changes comes from at all, it comes of each, once the change is there to be read; and a wait for it can be ended.
+#[expect(clippy::disallowed_methods, reason = "a test that waits in vain has to end")]
+pub fn word_of_changes_comes(open_as: OpenAs<'_>) {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let (mut one, mut other) = (open(open_as, "one"), open(open_as, "other"));
+    let Some(mut notices) = one.notices() else { return };
+    assert!(one.notices().is_none(), "there is one for each store");
+    let interrupt = notices.interrupter();
+    let mut expected = DirectoryRows::default();
+    for port in 1..=20 {
+        let address = format!("h:{port}");
+        done(&mut *other, &[StoreOp::Subscribe { topic: "t", address: &address, name: "other" }]);
+        expected.push("t", &address, "other");
+        let begun = Instant::now();
+        let mut is_known = false;
+        while !is_known {
+            assert!(begun.elapsed() < PATIENCE, "no word of row {port}");
+            if let Some(told) = notices.wait(PATIENCE).then(|| rows(&mut *one)).flatten() {
+                for name in ["one", "other"] {
+                    expected.set_standing(name, told.standing(name));
+                }
+                is_known = told == expected;
+            }
+        }
+    }
+    // What is left of the latest changes does not count.
+    while notices.wait(Duration::ZERO) {}
+    for _ in 0..3 {
+        // Nobody waits yet.
+        interrupt();
+        let begun = Instant::now();
+        while notices.wait(PATIENCE) {}
+        assert!(begun.elapsed() < PATIENCE / 2, "the wait was not ended");
+    }
+}
+
 /// A name is used once: whoever has it keeps it and the newcomer is refused, or the newcomer has it and the older one can do nothing more.
 /// In neither case is anything of the other's work lost.
 pub fn a_name_is_used_once(open_as: OpenAs<'_>) {
@@ -129,6 +193,8 @@ macro_rules! shared_conformance_tests {
         $crate::shared_conformance_tests!(@each $place;
             nodes_are_apart,
             the_directory_is_everybodys,
+            the_directory_tells_who_runs,
+            word_of_changes_comes,
             a_name_is_used_once,
         );
     };
