@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 
 use liner_proto::id::Class;
+use liner_store::look::About;
 
 use crate::client::{Client, Failure};
 use crate::error::OpenError;
 use crate::keys;
+use crate::open::FORMAT;
 use crate::resp::{Reply, Request};
 use crate::script;
 use crate::url::Url;
@@ -94,17 +96,61 @@ pub(crate) fn examine(client: &mut Client, url: &Url) -> Result<Server, OpenErro
     if info.is_replica() {
         return Err(OpenError::Replica { url: url_of() });
     }
-    let reply = client.command(&SETTINGS).map_err(wrong)?;
-    let settings: HashMap<&[u8], &[u8]> = reply.pairs().collect();
-    let is = |name: &str, value: &str| settings.get(name.as_bytes()) == Some(&value.as_bytes());
-    if !is("maxmemory", "0") && !is("maxmemory-policy", "noeviction") {
-        let policy = settings.get(&b"maxmemory-policy"[..]).copied().unwrap_or_default();
-        let policy = String::from_utf8_lossy(policy).into_owned();
+    let settings = Settings::of(client).map_err(wrong)?;
+    if let Some(policy) = settings.evicts {
         return Err(OpenError::Evicting { url: url_of(), policy });
     }
-    let class =
-        if is("appendonly", "yes") && is("appendfsync", "always") { Class::Power } else { Class::Ram };
-    Ok(Server { identity: info.identity(), class })
+    Ok(Server { identity: info.identity(), class: settings.class })
+}
+
+/// What the settings decide.
+struct Settings {
+    class: Class,
+    /// The policy by which keys are thrown away, if they are.
+    evicts: Option<String>,
+}
+
+impl Settings {
+    fn of(client: &mut Client) -> Result<Self, Failure> {
+        let reply = client.command(&SETTINGS)?;
+        let settings: HashMap<&[u8], &[u8]> = reply.pairs().collect();
+        let is = |name: &str, value: &str| settings.get(name.as_bytes()) == Some(&value.as_bytes());
+        let evicts = !is("maxmemory", "0") && !is("maxmemory-policy", "noeviction");
+        let policy = settings.get(&b"maxmemory-policy"[..]).copied().unwrap_or_default();
+        let is_synchronised = is("appendonly", "yes") && is("appendfsync", "always");
+        Ok(Self {
+            class: if is_synchronised { Class::Power } else { Class::Ram },
+            evicts: evicts.then(|| String::from_utf8_lossy(policy).into_owned()),
+        })
+    }
+}
+
+/// The server in words, for somebody who looks at it: its release, what commits survive, and what is not as it should be.
+pub(crate) fn about(client: &mut Client) -> Result<About, Failure> {
+    let info = Info::of(client)?;
+    let settings = Settings::of(client)?;
+    let aside = client.command(&[b"LLEN", keys::QUARANTINE.as_bytes()])?.number().unwrap_or(0);
+    let mut advice = Vec::new();
+    if !info.is_new_enough() {
+        advice.push("no node starts on a Redis before 7.0: use a newer one".to_owned());
+    }
+    if info.is_replica() {
+        advice.push("it is a replica, and no node starts on one: name the server that it copies".to_owned());
+    }
+    if let Some(policy) = settings.evicts {
+        advice.push(format!(
+            "it throws keys away when its memory is used up (maxmemory-policy {policy}), and no node starts on it: CONFIG SET maxmemory-policy noeviction"
+        ));
+    }
+    if aside > 0 {
+        let elements = if aside == 1 { "an element".to_owned() } else { format!("{aside} elements") };
+        advice.push(format!(
+            "{elements} in the list {0} did not pass a check: look at the bytes, then DEL {0}",
+            keys::QUARANTINE
+        ));
+    }
+    let product = format!("Redis {}", info.text("redis_version"));
+    Ok(About { product, schema: Some(FORMAT), class: Some(settings.class), advice })
 }
 
 /// Each command that a script may run, on the key `K`, which is not there before and after. What connecting, examining and opening run is
