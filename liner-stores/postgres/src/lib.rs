@@ -13,6 +13,7 @@
 //!
 //! It drives its connection itself, in the calling thread, which must not be one of a tokio runtime.
 
+mod about;
 mod buffer;
 mod byhand;
 mod clock;

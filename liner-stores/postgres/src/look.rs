@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use liner_store::look::{
-    self, DeadLetter, LookError, Pending, StoredDelivery, StoredLetter, Subscription, Target as For,
+    self, About, DeadLetter, LookError, Pending, StoredDelivery, StoredLetter, Subscription, Target as For,
 };
 use liner_store::names;
 use tokio_postgres::Row;
@@ -17,7 +17,7 @@ use crate::link::{Link, Param};
 use crate::rows::{QUEUES, QueueRow};
 use crate::text::{from_column, to_column};
 use crate::url::Url;
-use crate::{deliveries, open, reading, schema};
+use crate::{about, deliveries, open, reading, schema};
 
 /// Of what is read at a time no more than this is in memory, and one beyond it.
 const PAGE_BYTES: i64 = 1 << 20;
@@ -229,6 +229,10 @@ impl look::Look for Look {
             Ok(StoredDelivery { id: row.try_get(0)?, content })
         };
         self.query(&sql, &params)?.iter().map(|row| read(row).map_err(failed)).collect()
+    }
+
+    fn about(&mut self) -> Result<About, LookError> {
+        about::about(&self.link).map_err(failed)
     }
 
     fn drop_dead_letters(&mut self, ids: &[i64]) -> Result<u64, LookError> {

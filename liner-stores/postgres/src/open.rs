@@ -26,7 +26,7 @@ const SERVER: &str = "SELECT current_setting('server_version_num')::int, current
   current_setting('fsync'), pg_postmaster_start_time()::text";
 
 /// The server's identity: it stays the same for as long as the server has all that it ever had.
-const IDENTITY: &str = "SELECT (SELECT system_identifier FROM pg_control_system())::text || ' '
+pub(crate) const IDENTITY: &str = "SELECT (SELECT system_identifier FROM pg_control_system())::text || ' '
   || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
 
 /// Takes the name: the older instance of it can do nothing more.
@@ -154,12 +154,16 @@ fn examine(link: &Link, url: &Url) -> Result<Server, OpenError> {
     }
     let identity = link.query(IDENTITY, &[]).map_err(&asking)?;
     let identity = identity.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
-    let class = match (&*commit, &*fsync) {
+    Ok(Server { class: class_of(&commit, &fsync), identity, started })
+}
+
+/// What a commit survives under these settings, `synchronous_commit` and `fsync`.
+pub(crate) fn class_of(commit: &str, fsync: &str) -> Class {
+    match (commit, fsync) {
         ("off", _) => Class::Ram,
         (_, "off") => Class::Process,
         _ => Class::Power,
-    };
-    Ok(Server { class, identity, started })
+    }
 }
 
 /// A name that was taken.

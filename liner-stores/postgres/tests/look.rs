@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
 use liner_proto::effect::{DeadReason, Delivery, StoreOp};
+use liner_proto::id::Class;
 use liner_proto::store::Store as _;
 use liner_proto::wire::record::{Header, Mode, Topic};
 use liner_store::look::{DeadLetter, Look as _, LookError, Pending, Target};
@@ -62,6 +63,29 @@ fn who_uses_the_database_now_is_known_by_its_lease() {
     database.run("UPDATE conn_key_map SET last = 11");
     assert!(matches!(look.vouch_for("sensor"), Err(LookError::Damaged(_))));
     assert!(matches!(look.pending(None), Err(LookError::Damaged(_))));
+}
+
+#[test]
+fn what_the_database_is_and_what_is_wrong_with_it_is_told() {
+    let database = Database::new();
+    with_ten(&database);
+    let about = look(&database).about().expect("it is asked");
+    assert!(about.product.starts_with("PostgreSQL 15"), "{about:?}");
+    // The server of the tests does not synchronise.
+    assert_eq!((about.schema, about.class, about.advice), (Some(1), Some(Class::Process), Vec::new()));
+    database.run(
+        "INSERT INTO quarantine(bytes) VALUES('x');
+         INSERT INTO conn_messages(connection_key, payload) VALUES(1, 'x'), (1, 'y');
+         UPDATE liner_node SET system = 'another server'",
+    );
+    let url = format!("{}?options=-c%20synchronous_commit%3Doff", database.text());
+    let about = Look::open(&url.parse().expect("a URL")).and_then(|mut look| look.about());
+    let about = about.expect("it is asked");
+    assert_eq!(about.class, Some(Class::Ram));
+    let [aside, inserted, missing] = &about.advice[..] else { panic!("{about:?}") };
+    assert!(aside.starts_with("a row in the table quarantine"), "{aside}");
+    assert!(inserted.starts_with("2 rows inserted by hand"), "{inserted}");
+    assert!(missing.starts_with("commits of sensor may be missing"), "{missing}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use liner_proto::effect::StoreFault;
 use liner_proto::store::Store;
-use liner_tests::servers::{Postgres, PostgresOptions, Version};
+use liner_tests::servers::{PgBouncer, Pooling, Postgres, PostgresOptions, Version};
 use turns::{begin, open, persist};
 
 const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'liner %'";
@@ -130,4 +130,31 @@ fn sessions_are_named_after_the_node_or_as_the_url_says() {
     let _one = open(&server.url(), "a node").expect("the store opens");
     let _two = open(&format!("{}?application_name=mine", server.url()), "a node").expect("the store opens");
     assert_eq!(names(), ["liner a node", "mine"]);
+}
+
+#[test]
+fn a_pooler_of_transactions_may_stand_between() {
+    let server = start();
+    let pooler = PgBouncer::start(&server, Pooling::Transaction).expect("the pooler starts");
+    // Each has connections of its own to the pooler, which has other ones for each transaction.
+    let urls = [1, 2, 3].map(|node| format!("{}?application_name=node-{node}", pooler.url()));
+    for life in 0..2 {
+        std::thread::scope(|scope| {
+            for (name, url) in ["a", "b", "c"].into_iter().zip(&urls) {
+                scope.spawn(move || {
+                    let mut store = open(url, name).expect("the store opens");
+                    if life == 0 {
+                        begin(&mut store);
+                    }
+                    (1..=50).for_each(|number| persist(&mut store, life * 50 + number));
+                });
+            }
+        });
+    }
+    // Of each node the last three messages, and all that it was delivered.
+    let kept = "SELECT count(*), min(number), max(number), (SELECT count(*) FROM inbox) FROM conn_messages";
+    let kept = server.query(kept).expect("it is asked").swap_remove(0);
+    assert_eq!(kept.into_iter().flatten().collect::<Vec<_>>(), ["9", "98", "100", "300"]);
+    let refused = open(&format!("{}?options=-c%20geqo%3Doff", pooler.url()), "d").expect_err("it takes none");
+    assert!(refused.to_string().contains("unsupported startup parameter: options"), "{refused}");
 }

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 
 use liner_proto::id::Class;
+use liner_store::look::About;
 
 use crate::client::{Client, Failure};
 use crate::error::OpenError;
 use crate::keys;
+use crate::open::FORMAT;
 use crate::resp::{Reply, Request};
 use crate::script;
 use crate::url::Url;
@@ -178,6 +180,40 @@ pub(crate) fn recheck(client: &mut Client, class: Class, unlogged: &mut bool) ->
         *unlogged = false;
     }
     Ok(())
+}
+
+/// The server in words, for somebody who looks at it: its release, what commits survive, and what is not as it should be.
+pub(crate) fn about(client: &mut Client) -> Result<About, Failure> {
+    let info = Info::of(client)?;
+    let settings = Settings::of(client)?;
+    let aside = client.command(&[b"LLEN", keys::QUARANTINE.as_bytes()])?.number().unwrap_or(0);
+    let mut advice = Vec::new();
+    if !info.is_new_enough() {
+        advice.push("no node starts on a Redis before 7.0: use a newer one".to_owned());
+    }
+    if info.is_replica() {
+        advice.push("it is a replica, and no node starts on one: name the server that it copies".to_owned());
+    }
+    let mode = info.mode();
+    if matches!(&*mode, "cluster" | "sentinel") {
+        advice.push(format!(
+            "it is in the mode {mode}, and no node starts on one: use a server that stands alone"
+        ));
+    }
+    if let Some(policy) = settings.evicting() {
+        advice.push(format!(
+            "it throws keys away when its memory is used up (maxmemory-policy {policy}), and no node starts on it: CONFIG SET maxmemory-policy noeviction"
+        ));
+    }
+    if aside > 0 {
+        let elements = if aside == 1 { "an element".to_owned() } else { format!("{aside} elements") };
+        advice.push(format!(
+            "{elements} in the list {0} did not pass a check: look at the bytes, then DEL {0}",
+            keys::QUARANTINE
+        ));
+    }
+    let product = format!("Redis {}", info.text("redis_version"));
+    Ok(About { product, schema: Some(FORMAT), class: Some(settings.class()), advice })
 }
 
 /// Each command that a script may run, on the key `K`, which is not there before and after. What connecting, examining and opening run is

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use liner_proto::effect::Queue;
 use liner_proto::wire::record::{Record, Topic, decode};
 use liner_store::look::{
-    self, DeadLetter, Delivered, LookError, Pending, Rows, StoredDelivery, StoredLetter, Subscription,
+    self, About, DeadLetter, Delivered, LookError, Pending, Rows, StoredDelivery, StoredLetter, Subscription,
 };
 
 use crate::directory::{Catalog, milliseconds, runs};
+use crate::examine::about;
 use crate::look::{Letter, Look};
 use crate::resp::{Reply, Request};
 use crate::turn::delivery_words;
@@ -84,6 +85,10 @@ impl look::Look for Look {
 
     fn deliveries(&mut self, owner: &str, after: i64, limit: u32) -> Result<Vec<StoredDelivery>, LookError> {
         self.in_inbox(owner, after, limit as usize)
+    }
+
+    fn about(&mut self) -> Result<About, LookError> {
+        self.with(about)
     }
 
     fn drop_dead_letters(&mut self, ids: &[i64]) -> Result<u64, LookError> {

@@ -19,7 +19,7 @@ use crate::words::Words;
 use crate::{Opened, Options, RedisStore};
 
 /// The format of a node's row.
-const FORMAT: u64 = 1;
+pub(crate) const FORMAT: i64 = 1;
 
 impl RedisStore {
     /// Opens the store of the node `options.name` in the server at `url`. Whoever has opened it under this name before can do nothing more with
@@ -35,13 +35,13 @@ impl RedisStore {
         // Before the name is taken from whoever has it.
         probe(&mut client, &url, &options.name)?;
         let node = keys::node(&options.name);
-        let arguments = [FORMAT, stride()].map(|number| number.to_string());
+        let arguments = [FORMAT.to_string(), stride().to_string()];
         let arguments = arguments.each_ref().map(|number| number.as_bytes());
         let reply = client.eval(script::TAKE, &node, &arguments).map_err(wrong)?;
         let row = Row::read(&reply).ok_or_else(|| wrong(Failure::nonsense()))?;
         if row.token == 0 {
             let found = row.text("format").unwrap_or_default().to_owned();
-            return Err(OpenError::NewerFormat { url: Box::new(url), found, known: FORMAT });
+            return Err(OpenError::NewerFormat { url: Box::new(url), found, known: FORMAT.unsigned_abs() });
         }
         let regressed = row.text("run_id").is_some_and(|run_id| {
             run_id != server.identity.run_id || row.text("replid") != Some(&server.identity.replid)

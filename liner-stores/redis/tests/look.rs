@@ -2,11 +2,12 @@
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
 use liner_proto::effect::{DeadReason, Delivery, StoreOp};
-use liner_proto::id::Epoch;
+use liner_proto::id::{Class, Epoch};
 use liner_proto::store::Store as _;
 use liner_proto::wire::record::{Header, Mode, Origin, Topic, encode_message};
 use liner_store::look::{DeadLetter, Look as _, LookError, Pending, Target};
 use liner_store_redis::Look;
+use liner_tests::servers::{Redis, RedisOptions};
 
 mod common;
 use common::*;
@@ -47,6 +48,28 @@ fn who_uses_the_server_now_is_known_by_its_lease() {
     assert!(!look.is_running("sensor"), "it has given its lease up");
     drop(db.open("a:b"));
     assert_eq!(look.nodes().expect("they are read"), ["a:b", "sensor"]);
+}
+
+#[test]
+fn what_the_server_is_and_what_is_wrong_with_it_is_told() {
+    let server = Redis::start(&RedisOptions::default()).expect("the server starts");
+    let mut look = Look::open(&server.url().parse().expect("a URL")).expect("it can be looked at");
+    let about = look.about().expect("it is asked");
+    assert!(about.product.starts_with("Redis ") && about.product.len() > 6, "{about:?}");
+    assert_eq!((about.schema, about.class, about.advice), (Some(1), Some(Class::Power), Vec::new()));
+    for words in [
+        &["CONFIG", "SET", "appendfsync", "everysec"][..],
+        &["CONFIG", "SET", "maxmemory", "64mb"],
+        &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"],
+        &["RPUSH", "lnr_quarantine", "x", "y"],
+    ] {
+        server.command(words).expect("it is executed");
+    }
+    let about = look.about().expect("it is asked");
+    assert_eq!(about.class, Some(Class::Ram));
+    let [evicts, aside] = &about.advice[..] else { unreachable!("{about:?}") };
+    assert!(evicts.contains("allkeys-lru") && evicts.contains("noeviction"), "{evicts}");
+    assert!(aside.starts_with("2 elements in the list lnr_quarantine"), "{aside}");
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod serial;
 mod servers;
 mod signals;
 mod store;
+mod stores_page;
 mod strangers;
 mod unread;
 mod wal;

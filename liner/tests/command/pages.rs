@@ -3,10 +3,11 @@
 use crate::process::run;
 
 /// Each page with its name.
-const PAGES: [(&str, &str); 3] = [
+const PAGES: [(&str, &str); 4] = [
     ("README.md", include_str!("../../../README.md")),
     ("docs/devices.md", include_str!("../../../docs/devices.md")),
     ("docs/gateway.md", include_str!("../../../docs/gateway.md")),
+    ("docs/stores.md", include_str!("../../../docs/stores.md")),
 ];
 
 /// The calls of `liner` in the blocks for a shell, each without what stands before it or behind it.

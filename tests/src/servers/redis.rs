@@ -5,8 +5,10 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -17,6 +19,7 @@ use super::programs;
 use super::server::{Launch, PATIENCE, Server, on_a_free_port};
 
 const PROGRAM: &str = "/usr/bin/redis-server";
+const CLIENT: &str = "/usr/bin/redis-cli";
 
 /// What a Redis is to be. By default it writes every command to its file before it answers, and lets everybody in.
 #[derive(Clone, Debug)]
@@ -138,6 +141,28 @@ impl Redis {
             ask(&mut stream, &["AUTH", password])?;
         }
         ask(&mut stream, words)
+    }
+
+    /// What a shell prints for a script in which `redis-cli` talks to this server.
+    ///
+    /// # Errors
+    /// If the script fails, or complains, with what it says.
+    pub fn shell(&self, script: &str) -> io::Result<String> {
+        let programs = self.folder.join("programs");
+        fs::create_dir_all(&programs)?;
+        let client = programs.join("redis-cli");
+        let socket = self.socket();
+        fs::write(&client, format!("#!/bin/sh\nexec {CLIENT} -s '{}' \"$@\"\n", socket.display()))?;
+        fs::set_permissions(&client, fs::Permissions::from_mode(0o700))?;
+        let path = format!("{}:/usr/bin:/bin", programs.display());
+        let output = Command::new("/bin/sh").args(["-c", script]).env_clear().env("PATH", path).output()?;
+        let [printed, said] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        if output.status.success() && said.is_empty() {
+            Ok(printed)
+        } else {
+            Err(io::Error::other(format!("{script}: {}\n{printed}{said}", output.status)))
+        }
     }
 
     fn user(&self) -> String {
