@@ -157,13 +157,7 @@ const TRIED: [&str; 39] = [
 pub(crate) fn probe(client: &mut Client, url: &Url, owner: &str) -> Result<(), OpenError> {
     let wrong = |failure| OpenError::of(url, failure);
     let key = keys::of_node(owner, "probe");
-    let mut tried = Words::default();
-    for command in TRIED {
-        let words = command.split_ascii_whitespace().map(|word| if word == "K" { &*key } else { word });
-        tried.command(&words.map(str::as_bytes).collect::<Vec<_>>());
-    }
-    let reply = client.eval_words(script::PROBE, &key, &tried).map_err(wrong)?;
-    let denied: Vec<&str> = reply.list().unwrap_or_default().iter().filter_map(Reply::text).collect();
+    let denied = denied(client, &key, &TRIED).map_err(wrong)?;
     if !denied.is_empty() {
         return Err(OpenError::Permission {
             url: Box::new(url.clone()),
@@ -180,6 +174,17 @@ pub(crate) fn probe(client: &mut Client, url: &Url, owner: &str) -> Result<(), O
     let mut request = Request::default();
     request.command(&[b"SUBSCRIBE", channel]).command(&[b"UNSUBSCRIBE", channel]);
     client.all(&request).map(drop).map_err(wrong)
+}
+
+/// Of commands on the key `K`, which is not there before and after, those that the user may not run.
+pub(crate) fn denied(client: &mut Client, key: &str, commands: &[&str]) -> Result<Vec<String>, Failure> {
+    let mut tried = Words::default();
+    for command in commands {
+        let words = command.split_ascii_whitespace().map(|word| if word == "K" { key } else { word });
+        tried.command(&words.map(str::as_bytes).collect::<Vec<_>>());
+    }
+    let reply = client.eval_words(script::PROBE, key, &tried)?;
+    Ok(reply.list().unwrap_or_default().iter().filter_map(Reply::text).map(str::to_owned).collect())
 }
 
 #[cfg(test)]

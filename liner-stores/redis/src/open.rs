@@ -18,7 +18,7 @@ use crate::words::Words;
 use crate::{Opened, Options, RedisStore};
 
 /// The format of a node's row.
-const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 1;
 
 impl RedisStore {
     /// Opens the store of the node `options.name` in the server at `url`. Whoever has opened it under this name before can do nothing more with
