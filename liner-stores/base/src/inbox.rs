@@ -68,6 +68,14 @@ impl InboxMessage {
     }
 }
 
+impl From<InboxMessage> for Delivered {
+    fn from(message: InboxMessage) -> Self {
+        let InboxMessage { from, epoch, number, topic, mode, maybe_redelivered, failures: _, payload } =
+            message;
+        Self { from, epoch, number, topic, mode, maybe_redelivered, payload }
+    }
+}
+
 /// A message whose processing has failed. What it had written is taken back.
 #[derive(Debug)]
 #[non_exhaustive]

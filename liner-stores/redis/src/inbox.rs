@@ -16,7 +16,7 @@ use crate::examine::denied;
 use crate::keys;
 use crate::open::FORMAT;
 use crate::resp::{Reply, Request};
-use crate::taking::{Call, Content, Entry, entries};
+use crate::taking::{Call, Content, Entry, page};
 use crate::url::Url;
 
 /// What the user of an [`Inbox`] has to be allowed, beside its own commands and keys: the rules of `ACL SETUSER`. Who may do what a node has to,
@@ -238,13 +238,13 @@ impl Inbox {
     ) -> Result<Option<Call<E>>, InboxError> {
         let owner = self.owner.clone();
         let mut call = Call::new(&owner);
-        let mut from = "-".to_owned();
-        while call.count() < most && !call.is_long() {
+        let (mut from, mut has_more) = ("-".to_owned(), true);
+        while has_more && call.count() < most && !call.is_long() {
             let left = most - call.count();
-            let page = self.ask(|client| entries(client, &owner, &from, left))?;
-            let Some((last, _)) = page.last() else { break };
-            from = format!("({}", last.id);
-            for entry in page {
+            let page = self.ask(|client| page(client, &owner, &from, left))?;
+            let Some((last, _)) = page.entries.last() else { break };
+            (from, has_more) = (format!("({}", last.id), page.has_more);
+            for entry in page.entries {
                 if !call.is_long() {
                     self.judge(&mut call, entry, process);
                 }

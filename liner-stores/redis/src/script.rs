@@ -267,8 +267,8 @@ redis.call('HSET', KEYS[1], 'clean', '1')
 return 'DONE'
 ";
 
-/// Entries of the inbox, until they are so many or so many bytes; one at least. Behind the id and the fields of each is what the other key
-/// says of its failures. Arguments: what keeps the failures, behind which id, how many entries, how many bytes.
+/// Entries of the inbox, until they are so many or so many bytes; one at least; and whether there may be more. Behind the id and the fields
+/// of each is what the other key says of its failures. Arguments: what keeps the failures, behind which id, how many entries, how many bytes.
 pub(crate) const ENTRIES: &str = r"#!lua flags=no-writes,allow-oom
 local failures, after, left, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local has_failures = redis.call('EXISTS', failures) == 1
@@ -279,16 +279,16 @@ while left > 0 do
   for _, entry in ipairs(part) do
     local len = 0
     for _, word in ipairs(entry[2]) do len = len + #word end
-    if bytes > 0 and bytes + len > room then return page end
+    if bytes > 0 and bytes + len > room then return {page, 1} end
     bytes = bytes + len
     entry[3] = has_failures and redis.call('HGET', failures, entry[1])
     page[#page + 1] = entry
     after = '(' .. entry[1]
   end
-  if #part < count then return page end
+  if #part < count then return {page, 0} end
   left = left - count
 end
-return page
+return {page, 1}
 ";
 
 /// What becomes of entries of the inbox, for all of them at once: it is checked first that each is as it was read. Arguments: the node's row,

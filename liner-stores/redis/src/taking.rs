@@ -99,19 +99,26 @@ fn read(owner: &str, reply: &Reply) -> Option<(Entry, Content)> {
     Some((entry, content))
 }
 
-/// The next entries from this id on, of which `(` is not one.
-pub(crate) fn entries(
-    client: &mut Client,
-    owner: &str,
-    from: &str,
-    most: usize,
-) -> Result<Vec<(Entry, Content)>, Failure> {
+/// Entries that were read.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) entries: Vec<(Entry, Content)>,
+    /// There may be more behind them.
+    pub(crate) has_more: bool,
+}
+
+/// The next entries from this id on, or behind it if there is a `(` before it.
+pub(crate) fn page(client: &mut Client, owner: &str, from: &str, most: usize) -> Result<Page, Failure> {
     let (inbox, failures) = (keys::of_node(owner, "inbox"), keys::of_node(owner, "failures"));
     let (most, room) = (most.min(AHEAD).to_string(), AHEAD_BYTES.to_string());
     let arguments = [&*failures, from, &*most, &*room].map(str::as_bytes);
     let reply = client.eval(script::ENTRIES, &inbox, &arguments)?;
-    let entries = reply.list().ok_or_else(Failure::nonsense)?.iter().map(|entry| read(owner, entry));
-    entries.collect::<Option<_>>().ok_or_else(Failure::nonsense)
+    let page = || {
+        let [entries, has_more] = reply.list()? else { return None };
+        let entries = entries.list()?.iter().map(|entry| read(owner, entry)).collect::<Option<_>>()?;
+        Some(Page { entries, has_more: *has_more == Reply::Number(1) })
+    };
+    page().ok_or_else(Failure::nonsense)
 }
 
 /// What is to become of an entry.
@@ -205,7 +212,11 @@ impl<E> Call<E> {
 
     /// The message stays with this failure, or is put aside if they are too many.
     pub(crate) fn failed(&mut self, entry: Entry, message: InboxMessage, error: E, is_over: bool) {
-        if is_over { self.aside(&entry, &message) } else { self.fail(&entry, &message) }
+        if is_over {
+            self.aside(&entry, &message)
+        } else {
+            self.fail(&entry, &message)
+        }
         self.failed.insert(message.from.clone());
         self.plan(entry, Plan::Fail(message, error, is_over));
     }
