@@ -8,7 +8,7 @@ use liner_proto::id::Epoch;
 use liner_proto::store::Store as _;
 use liner_proto::wire::record::Mode;
 use liner_store::look::Look as _;
-use liner_store_redis::redis::Pipeline;
+use liner_store_redis::redis::{Cmd, Pipeline};
 use liner_store_redis::{Inbox, InboxError, InboxMessage, OpenError, RedisStore, Taken};
 use liner_tests::servers::Reply;
 
@@ -241,7 +241,7 @@ fn a_message_whose_first_command_is_refused_stays() {
         ("not allowed", &|pipeline| _ = pipeline.cmd("EVAL").arg("return 1").arg(0)),
         ("SELECT", &|pipeline| _ = pipeline.cmd("select").arg(0)),
         ("5002 words", &|pipeline| _ = pipeline.cmd("RPUSH").arg("more").arg(&long)),
-        ("without words", &|pipeline| _ = pipeline.add_command(liner_store_redis::redis::Cmd::new())),
+        ("without words", &|pipeline| _ = pipeline.add_command(Cmd::new())),
     ];
     let mut inbox = inbox(&db);
     for (number, (words, bad)) in (0..).zip(bad) {

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use liner_proto::effect::{Delivery, StoreFault, StoreOp};
 use liner_proto::id::Epoch;
@@ -36,16 +37,15 @@ fn deliver_as(store: &mut RedisStore, number: u64, payload: &[u8]) -> Result<(),
 /// Puts messages there as a node does, once each, whatever the server says in between.
 fn deliver(store: &mut RedisStore, numbers: impl IntoIterator<Item = u64>) {
     for number in numbers {
-        let mut outcome = deliver_as(store, number, b"payload");
-        while outcome != Ok(()) {
-            outcome = match outcome {
-                Err(StoreFault::Unknown) => store.resolve(),
-                Err(StoreFault::Unavailable) if store.resolve() == Ok(()) => {
-                    deliver_as(store, number, b"payload")
-                }
-                Err(StoreFault::Unavailable) => Err(StoreFault::Unavailable),
-                other => panic!("{other:?} {:?}", store.last_error()),
-            };
+        let (mut outcome, mut in_doubt) = (deliver_as(store, number, b"payload"), false);
+        while let Err(fault) = outcome {
+            assert!(
+                matches!(fault, StoreFault::Unknown | StoreFault::Unavailable),
+                "{fault} {:?}",
+                store.last_error()
+            );
+            in_doubt |= fault == StoreFault::Unknown;
+            outcome = if in_doubt { store.resolve() } else { deliver_as(store, number, b"payload") };
         }
     }
 }
@@ -120,43 +120,54 @@ impl Drop for Taker {
     }
 }
 
-/// Two take, one of them is killed at random moments, and so is the server, while a node delivers. `LINER_TEST_KILLS=50` for the long form.
+/// Two take while a node delivers; at random moments one of them is killed, and now and then the server. `LINER_TEST_KILLS=1000` for the long form.
 #[test]
 fn whoever_is_killed_every_message_is_there_once() {
     let server = start(&[]);
     let mut store = open(&server);
-    let (kills, mut number) = (asked("LINER_TEST_KILLS", 8), 0);
+    let kills = asked("LINER_TEST_KILLS", 12);
     let seed = asked("LINER_TEST_SEED", std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0));
     println!("LINER_TEST_SEED={seed}");
     let mut dice = Rng::new([seed, 5]);
-    let other = Taker::start(&server, 2);
     let (mut with_something, mut of_server) = (0, 0);
-    for kill in 0..kills {
-        let taker = Taker::start(&server, 1 + dice.below(10));
-        let part = 20 + dice.below(60);
-        deliver(&mut store, number + 1..=number + part);
-        number += part;
-        // At some point of what it does: the list says when it has begun to.
-        let enough = number - dice.below(part);
-        while (taken(&server).len() as u64) < enough {}
-        if kill % 4 == 3 {
-            server.kill().expect("it can be killed");
-            of_server += 1;
-            drop(taker);
-            server.restart().expect("it starts again");
-        } else {
-            drop(taker);
+    let is_over = AtomicBool::new(false);
+    let last = std::thread::scope(|scope| {
+        let node = scope.spawn(|| {
+            let mut last = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                // No more than they take, so that each moment of theirs is as likely.
+                deliver(&mut store, last + 1..=last + 30);
+                last += 30;
+                while store.inbox().is_ok_and(|held| held.is_some_and(|held| held.messages > 60))
+                    && !is_over.load(Ordering::Relaxed)
+                {}
+            }
+            last
+        });
+        let mut takers = [2, 5].map(|most| Taker::start(&server, most));
+        for kill in 0..kills {
+            let enough = taken(&server).len() as u64 + 1 + dice.below(40);
+            while (taken(&server).len() as u64) < enough {}
+            if let Some(taker) = takers.get_mut(dice.below(2) as usize) {
+                let killed = core::mem::replace(taker, Taker::start(&server, 1 + dice.below(10)));
+                drop(killed);
+            }
+            if kill % 4 == 3 {
+                server.kill().and_then(|()| server.restart()).expect("it starts again");
+                of_server += 1;
+            }
+            let left = server.command(&["XLEN", "lnr_node:sensor:inbox"]).expect("it answers");
+            with_something += u64::from(left != Reply::Number(0));
         }
-        let left = server.command(&["XLEN", "lnr_node:sensor:inbox"]).expect("it answers");
-        with_something += u64::from(left != Reply::Number(0));
-    }
+        is_over.store(true, Ordering::Relaxed);
+        node.join().expect("it delivers")
+    });
     println!("{kills} kills, {of_server} of the server too, {with_something} with something in the inbox");
-    drop(other);
     let mut inbox = inbox(&server.url());
     while inbox.waiting().expect("it works").messages > 0 {
         inbox.take(100, write).expect("it works");
     }
-    each_once(&server, number);
+    each_once(&server, last);
 }
 
 /// Wherever the connection is cut, the call says that it does not know or that nothing was done, and the next one goes on.
