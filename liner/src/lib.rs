@@ -5,6 +5,7 @@
 //! * [`Node`] and what belongs to it: one participant, driven by the program's own loop;
 //! * [`Client`] and [`client`]: the same with threads of its own and calls that wait, for programs that use threads;
 //! * [`sqlite`]: the store in an SQLite file, and [`sqlite::Inbox`], from which messages are taken in one's own transaction;
+//! * `redis` and `postgres`, with the features of these names: the stores on servers, each with an `Inbox`, too;
 //! * [`store`]: any store by its URL, opened for a node or looked at from outside;
 //! * [`proto`]: the core, for devices and for whoever writes a shell of their own.
 //!

@@ -3,6 +3,7 @@
 pub mod byhand;
 pub mod check;
 pub mod checksums;
+pub mod inbox;
 pub mod look;
 pub mod names;
 pub mod numbers;

@@ -2,8 +2,9 @@
 
 use liner_proto::effect::Delivery;
 use liner_proto::id::Epoch;
-use liner_proto::wire::record::{self, Header, Origin, Record, Topic};
+use liner_proto::wire::record::{self, Record, Topic};
 use liner_store::checksums::{self, mode_of};
+use liner_store::inbox::InboxMessage;
 use liner_store::look::Delivered;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -11,7 +12,6 @@ use tokio_postgres::types::Type;
 use crate::buffer;
 use crate::columns::of;
 use crate::error::Failure;
-use crate::inbox::InboxMessage;
 use crate::link::Link;
 use crate::text::{from_column, to_column};
 
@@ -27,38 +27,21 @@ VALUES($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 pub(crate) fn sound(owner: &str, row: &Row) -> Option<InboxMessage> {
     let text = |index: usize| row.try_get(index).ok().map(|column| from_column(column).into_owned());
     let number = |index: usize| row.try_get::<_, i64>(index).ok();
-    let message = InboxMessage {
+    let delivered = Delivered {
         from: text(1)?,
         epoch: Epoch(number(2)?.cast_unsigned()),
         number: number(3)?.cast_unsigned(),
         topic: text(4)?,
         mode: mode_of(row.try_get::<_, i16>(5).ok()?.into())?,
         maybe_redelivered: row.try_get(6).ok()?,
-        failures: u32::try_from(row.try_get::<_, i32>(7).ok()?).unwrap_or(u32::MAX),
         payload: row.try_get(8).ok()?,
     };
-    (number(9)? == checksums::delivery(owner, &message.lend())).then_some(message)
+    let failures = u32::try_from(row.try_get::<_, i32>(7).ok()?).unwrap_or(u32::MAX);
+    let is_sound = number(9)? == checksums::delivery(owner, &delivered.lend());
+    is_sound.then(|| InboxMessage::new(delivered, failures))
 }
 
-pub(crate) fn delivered(message: InboxMessage) -> Delivered {
-    let InboxMessage { from, epoch, number, topic, mode, maybe_redelivered, failures: _, payload } = message;
-    Delivered { from, epoch, number, topic, mode, maybe_redelivered, payload }
-}
-
-/// The record of a message whose processing has failed too often.
-pub(crate) fn record_of(message: &InboxMessage) -> Vec<u8> {
-    let origin = Origin { name: &message.from, epoch: message.epoch, number: message.number };
-    let header = Header {
-        repeat: message.maybe_redelivered,
-        origin: Some(origin),
-        ..Header::new(message.mode, Topic::Text(&message.topic))
-    };
-    let mut record = vec![0; record::message_len(&header, message.payload.len())];
-    record::encode_message(&header, &message.payload, &mut record);
-    record
-}
-
-/// Puts a dead letter of [`record_of`] back behind all that waits. Says whether it is one.
+/// Puts a dead letter of what was in the inbox back behind all that waits. Says whether it is one.
 pub(crate) fn put_back(link: &Link, [owner, peer]: [&str; 2], record: &[u8]) -> Result<bool, Failure> {
     let Ok(Record::Message { header, payload }) = record::decode(record) else { return Ok(false) };
     let (Topic::Text(topic), Some(origin)) = (header.topic, header.origin) else { return Ok(false) };

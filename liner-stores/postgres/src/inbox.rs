@@ -2,9 +2,8 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use liner_proto::effect::{DeadReason, Delivery, InboxHeld};
-use liner_proto::id::Epoch;
-use liner_proto::wire::record::Mode;
+use liner_proto::effect::{DeadReason, InboxHeld};
+use liner_store::inbox::{DEAD_LETTERS_MAX, FAILURES_MAX, Failed, InboxMessage};
 use postgres::error::SqlState;
 use postgres::types::Type;
 use postgres::{Client, IsolationLevel, Row, Transaction};
@@ -17,12 +16,6 @@ use crate::lend::Lender;
 use crate::recover;
 use crate::text::to_column;
 use crate::url::Url;
-
-/// How often the processing of a message may fail before it becomes a dead letter, unless somebody says otherwise.
-const FAILURES_MAX: u32 = 20;
-
-/// Dead letters of a node to which none are added: a message that fails stays in the inbox then.
-const DEAD_LETTERS_MAX: i64 = 10_000;
 
 /// So many bytes of messages are read ahead, and one message at least.
 const AHEAD_BYTES: i64 = 1 << 20;
@@ -66,42 +59,6 @@ impl core::fmt::Debug for Inbox {
     }
 }
 
-/// A message in the inbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct InboxMessage {
-    /// The node that first sent it.
-    pub from: String,
-    /// The epoch of the stream of its first hop. With `from` and `number` it names the message.
-    pub epoch: Epoch,
-    /// Its number in that stream.
-    pub number: u64,
-    /// The topic it was sent to.
-    pub topic: String,
-    /// Whether it was sent to one node or to all.
-    pub mode: Mode,
-    /// Whether it may have been in the inbox before: the sender or this node has lost its memory. Nothing else repeats a message.
-    pub maybe_redelivered: bool,
-    /// How often its processing has failed.
-    pub failures: u32,
-    /// What was sent.
-    pub payload: Vec<u8>,
-}
-
-impl InboxMessage {
-    pub(crate) fn lend(&self) -> Delivery<'_> {
-        Delivery {
-            from: &self.from,
-            epoch: self.epoch,
-            number: self.number,
-            topic: &self.topic,
-            mode: self.mode,
-            maybe_redelivered: self.maybe_redelivered,
-            payload: &self.payload,
-        }
-    }
-}
-
 /// What came of a [`take`](Inbox::take). It is committed.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -112,18 +69,6 @@ pub struct Taken<E> {
     pub failed: Vec<Failed<E>>,
     /// Rows that did not pass their check. They are in the table `quarantine` now.
     pub damaged: u64,
-}
-
-/// A message whose processing has failed. What it had written is taken back.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Failed<E> {
-    /// What the closure has said.
-    pub error: E,
-    /// The message. `failures` has this failure in it.
-    pub message: InboxMessage,
-    /// Whether it has failed too often, and is among the dead letters now. Otherwise it is given again.
-    pub put_aside: bool,
 }
 
 /// Why nothing could be taken. Nothing of the call is committed.
@@ -285,10 +230,10 @@ impl Inbox {
                         if !put_aside {
                             count_failure(&mut transaction, after, message.failures)?;
                         }
-                        taken.failed.push(Failed { error, message, put_aside });
+                        taken.failed.push(Failed::new(error, message, put_aside));
                     }
                     Given::Lost(error) => {
-                        let failed = vec![Failed { error, message, put_aside: false }];
+                        let failed = vec![Failed::new(error, message, false)];
                         return Ok(Taken { messages: 0, failed, damaged: 0 });
                     }
                 }
@@ -348,8 +293,9 @@ fn put_aside(
     id: i64,
     message: &InboxMessage,
 ) -> Result<bool, postgres::Error> {
-    let record = deliveries::record_of(message);
+    let record = message.record();
     let letter = Letter::new([owner, &message.from, &message.topic], DeadReason::Failed, &record);
+    let letters_max = DEAD_LETTERS_MAX as i64;
     let params = [
         of(column, Type::TEXT),
         of(&letter.peer, Type::TEXT),
@@ -357,7 +303,7 @@ fn put_aside(
         of(&letter.reason, Type::INT2),
         of(&letter.crc, Type::INT8),
         of(&letter.record, Type::BYTEA),
-        of(&DEAD_LETTERS_MAX, Type::INT8),
+        of(&letters_max, Type::INT8),
     ];
     if transaction.query_typed(LETTER, &params)?.is_empty() {
         return Ok(false);

@@ -51,7 +51,8 @@ use liner_proto::store::{Capabilities, Notices, Store};
 use tokio_postgres::types::Type;
 
 pub use error::OpenError;
-pub use inbox::{Failed, Inbox, InboxError, InboxMessage, Taken};
+pub use inbox::{Inbox, InboxError, Taken};
+pub use liner_store::inbox::{Failed, InboxMessage};
 pub use look::Look;
 
 /// The release that [`Inbox`] lends its transactions of.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use liner_store::look::{
-    self, About, DeadLetter, LookError, Pending, StoredDelivery, StoredLetter, Subscription, Target as For,
+    self, About, DeadLetter, Delivered, LookError, Pending, StoredDelivery, StoredLetter, Subscription,
+    Target as For,
 };
 use liner_store::names;
 use tokio_postgres::Row;
@@ -225,7 +226,7 @@ impl look::Look for Look {
             of(&PAGE_BYTES, Type::INT8),
         ];
         let read = |row: &Row| {
-            let content = deliveries::sound(owner, row).map(deliveries::delivered);
+            let content = deliveries::sound(owner, row).map(Delivered::from);
             Ok(StoredDelivery { id: row.try_get(0)?, content })
         };
         self.query(&sql, &params)?.iter().map(|row| read(row).map_err(failed)).collect()

@@ -213,7 +213,7 @@ pub(crate) fn about(client: &mut Client) -> Result<About, Failure> {
         ));
     }
     let product = format!("Redis {}", info.text("redis_version"));
-    Ok(About { product, schema: Some(FORMAT), class: Some(settings.class()), advice })
+    Ok(About { product, schema: Some(FORMAT.cast_signed()), class: Some(settings.class()), advice })
 }
 
 /// Each command that a script may run, on the key `K`, which is not there before and after. What connecting, examining and opening run is
@@ -266,18 +266,8 @@ const TRIED: [&str; 39] = [
 pub(crate) fn probe(client: &mut Client, url: &Url, owner: &str) -> Result<(), OpenError> {
     let wrong = |failure| OpenError::of(url, failure);
     let key = keys::of_node(owner, "probe");
-    let mut tried = Words::default();
-    for command in TRIED {
-        let words = command.split_ascii_whitespace().map(|word| if word == "K" { &*key } else { word });
-        tried.command(&words.map(str::as_bytes).collect::<Vec<_>>());
-    }
-    let reply = client.eval_words(script::PROBE, &key, &tried).map_err(wrong)?;
-    let (unknown, denied): (Vec<&str>, Vec<&str>) = reply
-        .list()
-        .unwrap_or_default()
-        .iter()
-        .filter_map(Reply::text)
-        .partition(|name| name.starts_with('?'));
+    let (unknown, denied): (Vec<String>, Vec<String>) =
+        denied(client, &key, &TRIED).map_err(wrong)?.into_iter().partition(|name| name.starts_with('?'));
     if !unknown.is_empty() {
         let words = format!("it has no {} (rename-command)", unknown.join(", ").replace('?', ""));
         return Err(OpenError::Server { url: Box::new(url.clone()), words });
@@ -302,6 +292,17 @@ pub(crate) fn probe(client: &mut Client, url: &Url, owner: &str) -> Result<(), O
     let mut request = Request::default();
     request.command(&[b"SUBSCRIBE", channel]).command(&[b"UNSUBSCRIBE", channel]);
     client.all(&request).map(drop).map_err(wrong)
+}
+
+/// Of commands on the key `K`, which is not there before and after, those that the user may not run.
+pub(crate) fn denied(client: &mut Client, key: &str, commands: &[&str]) -> Result<Vec<String>, Failure> {
+    let mut tried = Words::default();
+    for command in commands {
+        let words = command.split_ascii_whitespace().map(|word| if word == "K" { key } else { word });
+        tried.command(&words.map(str::as_bytes).collect::<Vec<_>>());
+    }
+    let reply = client.eval_words(script::PROBE, key, &tried)?;
+    Ok(reply.list().unwrap_or_default().iter().filter_map(Reply::text).map(str::to_owned).collect())
 }
 
 #[cfg(test)]

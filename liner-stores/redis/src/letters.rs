@@ -15,30 +15,37 @@ pub(crate) const WHOSE: &str = "whose";
 
 /// Adds a dead letter of `[owner, peer, topic]`, with a check over all of it.
 pub(crate) fn put(words: &mut Words, whose: [&str; 3], reason: DeadReason, record: &[u8]) {
-    let [owner, peer, topic] = whose;
+    words.number(FIELDS + 2);
+    words.word(b"dead");
+    words.word(keys::of_node(whose[0], "dead").as_bytes());
+    put_fields(words, whose, reason, record);
+}
+
+/// Words of the fields of a dead letter.
+pub(crate) const FIELDS: u64 = 10;
+
+/// Only the fields.
+pub(crate) fn put_fields(words: &mut Words, whose: [&str; 3], reason: DeadReason, record: &[u8]) {
+    let [_, peer, topic] = whose;
     let crc = checksums::dead_letter(whose, reason as i64, record).to_string();
-    let (key, reason) = (keys::of_node(owner, "dead"), (reason as u8).to_string());
-    words.command(&[
-        b"dead",
-        key.as_bytes(),
-        b"peer",
-        peer.as_bytes(),
-        b"topic",
-        topic.as_bytes(),
-        b"reason",
-        reason.as_bytes(),
-        b"crc",
-        crc.as_bytes(),
-        b"record",
-        record,
-    ]);
+    let reason = (reason as u8).to_string();
+    for (field, value) in [
+        ("peer", peer.as_bytes()),
+        ("topic", topic.as_bytes()),
+        ("reason", reason.as_bytes()),
+        ("crc", crc.as_bytes()),
+        ("record", record),
+    ] {
+        words.word(field.as_bytes());
+        words.word(value);
+    }
 }
 
 /// An entry of a stream: its number, and its fields.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
     pub(crate) id: i64,
-    fields: &'a Reply,
+    pub(crate) fields: &'a Reply,
 }
 
 impl<'a> Entry<'a> {

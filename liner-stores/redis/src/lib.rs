@@ -15,8 +15,7 @@
 //!   whenever it is read. What fails is kept aside in the list `lnr_quarantine`.
 //! * **A full server** (`maxmemory`) takes acknowledgements and what is moved, and refuses the rest.
 //!
-//! **The inbox** of a node is kept and counted, and can be looked at, but this crate has no means yet to take from it: use a handler, or a store in
-//! SQLite or PostgreSQL.
+//! **The inbox** of a node is a stream. From an [`Inbox`] the application takes messages together with the commands that it makes of them.
 //!
 //! Operators find the keys that they know, all of which begin with `lnr_`.
 
@@ -27,6 +26,7 @@ mod drain;
 mod element;
 mod error;
 mod examine;
+mod inbox;
 mod keys;
 mod letters;
 mod link;
@@ -45,6 +45,7 @@ mod scan;
 mod script;
 mod stretch;
 mod survey;
+mod taking;
 mod turn;
 mod url;
 mod words;
@@ -57,7 +58,11 @@ use liner_proto::router::DirectoryRows;
 use liner_proto::store::{Capabilities, Notices, Store};
 
 pub use error::OpenError;
+pub use inbox::{INBOX_ACL, Inbox, InboxError, Refused, Taken};
+pub use liner_store::inbox::{Failed, InboxMessage};
 pub use look::Look;
+/// The release whose pipelines [`Inbox`] lends.
+pub use redis;
 pub use url::{Place, TlsFiles, Url, UrlError};
 
 use client::{Client, Failure};
@@ -170,14 +175,10 @@ impl RedisStore {
     }
 
     fn count_inbox(&mut self) -> Result<InboxHeld, Failure> {
-        let inbox = keys::of_node(&self.owner, "inbox");
-        let node = self.node.clone();
-        let mut request = resp::Request::default();
-        request.command(&[b"XLEN", inbox.as_bytes()]).command(&[b"HGET", node.as_bytes(), b"inbox_bytes"]);
-        let replies = self.connected()?.all(&request)?;
-        let number = |index: usize| replies.get(index).and_then(resp::Reply::number).unwrap_or(0);
+        let owner = self.owner.clone();
+        let held = inbox::held(self.connected()?, &owner)?;
         let applied = self.applied.inbox;
-        Ok(InboxHeld { messages: number(0) + applied.messages, bytes: number(1) + applied.bytes })
+        Ok(InboxHeld { messages: held.messages + applied.messages, bytes: held.bytes + applied.bytes })
     }
 }
 

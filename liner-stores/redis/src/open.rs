@@ -19,7 +19,7 @@ use crate::words::Words;
 use crate::{Opened, Options, RedisStore};
 
 /// The format of a node's row.
-pub(crate) const FORMAT: i64 = 1;
+pub(crate) const FORMAT: u64 = 1;
 
 impl RedisStore {
     /// Opens the store of the node `options.name` in the server at `url`. Whoever has opened it under this name before can do nothing more with
@@ -41,7 +41,7 @@ impl RedisStore {
         let row = Row::read(&reply).ok_or_else(|| wrong(Failure::nonsense()))?;
         if row.token == 0 {
             let found = row.text("format").unwrap_or_default().to_owned();
-            return Err(OpenError::NewerFormat { url: Box::new(url), found, known: FORMAT.unsigned_abs() });
+            return Err(OpenError::NewerFormat { url: Box::new(url), found, known: FORMAT });
         }
         let regressed = row.text("run_id").is_some_and(|run_id| {
             run_id != server.identity.run_id || row.text("replid") != Some(&server.identity.replid)

@@ -2,13 +2,14 @@
 
 use liner_proto::effect::{DeadReason, Delivery, InboxHeld};
 use liner_proto::id::Epoch;
-use liner_proto::wire::record::{self, Header, Origin, Record, Topic};
+use liner_proto::wire::record::{self, Record, Topic};
 use liner_store::checksums::{self, mode_number, mode_of};
+use liner_store::inbox::InboxMessage;
+use liner_store::look::Delivered;
 use rusqlite::{Connection, Row, params};
 
 use crate::SqliteStore;
 use crate::directory::insert_dead_letter;
-use crate::inbox::InboxMessage;
 use crate::names;
 use crate::turn::Failure;
 
@@ -79,17 +80,18 @@ pub(crate) fn read(owner: &str, row: &Row<'_>) -> rusqlite::Result<(i64, Option<
 fn sound(owner: &str, row: &Row<'_>) -> Option<InboxMessage> {
     let text = |index: usize| row.get::<_, String>(index).ok();
     let number = |index: usize| row.get::<_, i64>(index).ok();
-    let message = InboxMessage {
+    let delivered = Delivered {
         from: text(1)?,
         epoch: Epoch(number(2)?.cast_unsigned()),
         number: number(3)?.cast_unsigned(),
         topic: text(4)?,
         mode: mode_of(number(5)?)?,
         maybe_redelivered: row.get(6).ok()?,
-        failures: u32::try_from(number(7)?).unwrap_or(u32::MAX),
         payload: row.get(8).ok()?,
     };
-    (number(9)? == checksums::delivery(owner, &message.lend())).then_some(message)
+    let failures = u32::try_from(number(7)?).unwrap_or(u32::MAX);
+    let is_sound = number(9)? == checksums::delivery(owner, &delivered.lend());
+    is_sound.then(|| InboxMessage::new(delivered, failures))
 }
 
 /// Takes a damaged row out, and keeps a copy of it.
@@ -113,15 +115,8 @@ pub(crate) fn put_aside(
     id: i64,
     message: &InboxMessage,
 ) -> rusqlite::Result<()> {
-    let origin = Origin { name: &message.from, epoch: message.epoch, number: message.number };
-    let header = Header {
-        repeat: message.maybe_redelivered,
-        origin: Some(origin),
-        ..Header::new(message.mode, Topic::Text(&message.topic))
-    };
-    let mut record = vec![0; record::message_len(&header, message.payload.len())];
-    record::encode_message(&header, &message.payload, &mut record);
-    insert_dead_letter(conn, [owner, &message.from, &message.topic], DeadReason::Failed, &record)?;
+    let whose = [owner, &message.from, &message.topic];
+    insert_dead_letter(conn, whose, DeadReason::Failed, &message.record())?;
     delete(conn, id)
 }
 

@@ -2,20 +2,13 @@
 
 use std::path::Path;
 
-use liner_proto::effect::{Delivery, InboxHeld};
-use liner_proto::id::Epoch;
-use liner_proto::wire::record::Mode;
+use liner_proto::effect::InboxHeld;
+use liner_store::inbox::{DEAD_LETTERS_MAX, FAILURES_MAX, Failed, InboxMessage};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use crate::deliveries;
 use crate::look::{self, LookError};
 use crate::open::PATIENCE;
-
-/// How often the processing of a message may fail before it becomes a dead letter, unless somebody says otherwise.
-const FAILURES_MAX: u32 = 20;
-
-/// Dead letters of a node to which none are added: a message that fails stays in the inbox then.
-const DEAD_LETTERS_MAX: i64 = 10_000;
 
 /// The inbox of a node that was built with one (`Builder::inbox`), in the node's own file.
 ///
@@ -58,42 +51,6 @@ pub struct Inbox {
     version: Option<i64>,
 }
 
-/// A message in the inbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct InboxMessage {
-    /// The node that first sent it.
-    pub from: String,
-    /// The epoch of the stream of its first hop. With `from` and `number` it names the message.
-    pub epoch: Epoch,
-    /// Its number in that stream.
-    pub number: u64,
-    /// The topic it was sent to.
-    pub topic: String,
-    /// Whether it was sent to one node or to all.
-    pub mode: Mode,
-    /// Whether it may have been in the inbox before: the sender or this node has lost its memory. Nothing else repeats a message.
-    pub maybe_redelivered: bool,
-    /// How often its processing has failed.
-    pub failures: u32,
-    /// What was sent.
-    pub payload: Vec<u8>,
-}
-
-impl InboxMessage {
-    pub(crate) fn lend(&self) -> Delivery<'_> {
-        Delivery {
-            from: &self.from,
-            epoch: self.epoch,
-            number: self.number,
-            topic: &self.topic,
-            mode: self.mode,
-            maybe_redelivered: self.maybe_redelivered,
-            payload: &self.payload,
-        }
-    }
-}
-
 /// What came of a [`take`](Inbox::take). It is committed.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -104,18 +61,6 @@ pub struct Taken<E> {
     pub failed: Vec<Failed<E>>,
     /// Rows that did not pass their check. They are in the table `quarantine` now.
     pub damaged: u64,
-}
-
-/// A message whose processing has failed. What it had written is taken back.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Failed<E> {
-    /// What the closure has said.
-    pub error: E,
-    /// The message. `failures` has this failure in it.
-    pub message: InboxMessage,
-    /// Whether it has failed too often, and is among the dead letters now. Otherwise it is given again.
-    pub put_aside: bool,
 }
 
 /// Why nothing could be taken. Nothing of the call is committed.
@@ -242,10 +187,10 @@ impl Inbox {
                 Given::Failed(error) => {
                     message.failures = message.failures.saturating_add(1);
                     let put_aside = fail(&transaction, owner, id, &message, self.failures_max)?;
-                    taken.failed.push(Failed { error, message, put_aside });
+                    taken.failed.push(Failed::new(error, message, put_aside));
                 }
                 Given::Lost(error) => {
-                    let failed = vec![Failed { error, message, put_aside: false }];
+                    let failed = vec![Failed::new(error, message, false)];
                     return Ok(Taken { messages: 0, failed, damaged: 0 });
                 }
             }
@@ -322,7 +267,7 @@ fn fail(
     if message.failures >= failures_max {
         let sql = "SELECT count(*) FROM dead_letters WHERE owner = ?1";
         let letters: i64 = transaction.prepare_cached(sql)?.query_row([owner], |row| row.get(0))?;
-        if letters < DEAD_LETTERS_MAX {
+        if letters.cast_unsigned() < DEAD_LETTERS_MAX {
             deliveries::put_aside(transaction, owner, id, message)?;
             return Ok(true);
         }

@@ -54,7 +54,8 @@ use rusqlite::Connection;
 
 pub use backup::{BackedUp, BackupError, backup};
 pub use error::OpenError;
-pub use inbox::{Failed, Inbox, InboxError, InboxMessage, Taken};
+pub use inbox::{Inbox, InboxError, Taken};
+pub use liner_store::inbox::{Failed, InboxMessage};
 pub use liner_store::look::{DeadLetter, Pending, Subscription, Target};
 pub use look::{Look, LookError};
 

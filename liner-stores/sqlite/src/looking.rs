@@ -7,7 +7,6 @@ use rusqlite::Row;
 
 use crate::deliveries;
 use crate::error::{OpenError, is_damage};
-use crate::inbox::InboxMessage;
 use crate::look::{Look, LookError, stored_letter};
 
 impl look::Look for Look {
@@ -67,7 +66,7 @@ impl look::Look for Look {
              FROM inbox WHERE owner = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
         let read = |row: &Row<'_>| {
             let (id, message) = deliveries::read(owner, row)?;
-            Ok(StoredDelivery { id, content: message.map(delivered) })
+            Ok(StoredDelivery { id, content: message.map(Delivered::from) })
         };
         Ok(self.page(sql, (owner, after, limit), read, |delivery| {
             delivery.content.as_ref().map_or(0, |it| it.payload.len())
@@ -93,11 +92,6 @@ impl look::Look for Look {
     fn redrive(&mut self, ids: &[i64]) -> Result<u64, look::LookError> {
         Ok(Self::redrive(self, ids)?)
     }
-}
-
-fn delivered(message: InboxMessage) -> Delivered {
-    let InboxMessage { from, epoch, number, topic, mode, maybe_redelivered, failures: _, payload } = message;
-    Delivered { from, epoch, number, topic, mode, maybe_redelivered, payload }
 }
 
 impl From<LookError> for look::LookError {
