@@ -78,7 +78,7 @@ async fn connect_to(
     };
     let mut config = Config::new();
     config.user(url.user()).dbname(url.database());
-    config.application_name(url.application_name().map_or_else(|| format!("liner {name}"), str::to_owned));
+    config.application_name(url.session_name(name));
     if let Some(options) = url.options() {
         config.options(options);
     }

@@ -8,11 +8,14 @@ use crate::columns::of;
 use crate::error::Failure;
 use crate::text::from_column;
 
-/// Renews the lease when a third of it has passed, and tells the version of the directory and whose leases run.
+/// Renews the lease when a third of it has passed, and tells the version of the directory and whose leases run. As long as there is
+/// nothing to renew it only reads: a statement that may conflict locks the row, which is written and flushed.
 const VERSION: &str = "WITH renewed AS (
-  INSERT INTO liner_lease AS l(name, until) VALUES($1, clock_timestamp() + $2 * interval '1 second')
-  ON CONFLICT(name) DO UPDATE SET until = excluded.until
-  WHERE l.until < clock_timestamp() + $2 * interval '1 second' * 2 / 3 RETURNING 1)
+  UPDATE liner_lease SET until = clock_timestamp() + $2 * interval '1 second'
+  WHERE name = $1 AND until < clock_timestamp() + $2 * interval '1 second' * 2 / 3),
+made AS (
+  INSERT INTO liner_lease(name, until) SELECT $1, clock_timestamp() + $2 * interval '1 second'
+  WHERE NOT EXISTS(SELECT 1 FROM liner_lease WHERE name = $1) ON CONFLICT(name) DO NOTHING)
 SELECT coalesce((SELECT version FROM liner_directory WHERE id = 1), 0),
   (SELECT md5(string_agg(name, ' ' ORDER BY name)) FROM liner_lease
    WHERE name <> $1 AND until > clock_timestamp())";

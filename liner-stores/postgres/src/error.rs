@@ -242,7 +242,9 @@ pub(crate) fn grant(error: &tokio_postgres::Error) -> String {
 /// Whether the session is over, or cannot be trusted any more.
 pub(crate) fn breaks(error: &tokio_postgres::Error) -> bool {
     // Without a code it is no answer of the server's.
-    error.code().is_none_or(|code| ["08", "57P", "XX"].iter().any(|class| code.code().starts_with(class)))
+    // 25P03 and 25P04 are bounds of idle time and of transactions, with which the server ends the session.
+    let classes = ["08", "57P", "XX", "25P03", "25P04"];
+    error.code().is_none_or(|code| classes.iter().any(|class| code.code().starts_with(class)))
 }
 
 /// What an error means before the commit.
@@ -252,11 +254,15 @@ pub(crate) fn classify(error: &tokio_postgres::Error) -> StoreFault {
     match code {
         // No space, no memory, a configured limit: the first two are room, the others pass.
         "53100" | "53200" => StoreFault::Full,
+        // Keys have run out: somebody has given out the highest one by hand.
+        "22003" => StoreFault::Full,
         "XX001" | "XX002" => StoreFault::Corrupt,
         // Serialisation, deadlocks, locks that were not given in time, statements that took too long.
         "40001" | "40P01" | "55P03" | "57014" => StoreFault::Unavailable,
-        // A standby, which may become a primary.
-        "25006" => StoreFault::Unavailable,
+        // A standby, which may become a primary; a session that was idle, or in a transaction, for longer than it may be.
+        "25006" | "25P03" | "25P04" => StoreFault::Unavailable,
+        // A permission that was withdrawn, and may be given back.
+        "42501" => StoreFault::Unavailable,
         _ if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => StoreFault::Unavailable,
         _ if code.starts_with("XX") => StoreFault::Corrupt,
         _ => StoreFault::Refused,

@@ -18,6 +18,7 @@ pub(crate) struct Mark<'a> {
     pub(crate) owner: &'a str,
     pub(crate) name: &'a str,
     pub(crate) token: i64,
+    pub(crate) instance: i64,
     /// The turn before.
     pub(crate) turn: i64,
 }
@@ -75,11 +76,10 @@ fn run(link: &Link, steps: Vec<Step<'_>>, commit: usize) -> Result<(), Fallen> {
 fn begin<'a>(link: &'a Link, mark: &'a Mark<'_>, next: &'a i64, frame: Frame<'a>, steps: &mut Vec<Step<'a>>) {
     if let Some(begin) = frame.begin {
         steps.push(link.plain(begin));
-        let Mark { name, token, turn, .. } = mark;
-        steps.push(link.step(
-            FENCE,
-            [of(name, Type::TEXT), of(token, Type::INT8), of(turn, Type::INT8), of(next, Type::INT8)],
-        ));
+        let Mark { name, token, turn, instance, .. } = mark;
+        let [token, turn, next, instance] =
+            [token, turn, next, instance].map(|number| of(number, Type::INT8));
+        steps.push(link.step(FENCE, [of(name, Type::TEXT), token, turn, next, instance]));
     }
 }
 

@@ -1,8 +1,7 @@
 //! The application's side of the inbox: it takes messages in its own transaction.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-
 use liner_proto::effect::{DeadReason, InboxHeld};
+use liner_store::check::Check;
 use liner_store::inbox::{DEAD_LETTERS_MAX, FAILURES_MAX, Failed, InboxMessage};
 use postgres::error::SqlState;
 use postgres::types::Type;
@@ -39,7 +38,8 @@ SELECT epoch, number, number, crc, $2 || sender, payload FROM gone";
 /// [`take`](Self::take) lends its transaction to the application: what the application writes there, and that the message is taken, is
 /// committed together or not at all. So each message is in the application's tables once, whatever dies meanwhile.
 ///
-/// It is another connection than the node's, in the same process or in another one. The node puts messages in while the
+/// It is another connection than the node's, in the same process or in another one. It waits for the server's answers without an end,
+/// unless `options` of the URL or the application sets a `statement_timeout`. The node puts messages in while the
 /// application takes them. Of several that take from the same inbox one waits for the other.
 pub struct Inbox {
     client: Client,
@@ -113,10 +113,8 @@ impl Inbox {
     /// # Errors
     /// Why it cannot be opened. Nothing is made or changed then.
     pub fn open(url: &Url, name: &str) -> Result<Self, InboxError> {
-        let lender = Lender::new(url, name)?;
-        let client = lender
-            .connect()
-            .map_err(|error| OpenError::Connect { server: url.to_string(), words: words(&error) })?;
+        let lender = Lender::new(url, name);
+        let client = lender.connect()?;
         Ok(Self { lender: Some(lender), ..Self::with_client(client, name)? })
     }
 
@@ -134,10 +132,8 @@ impl Inbox {
         if client.query_typed(sql, &[of(&column, Type::TEXT)])?.is_empty() {
             return Err(InboxError::NoSuchNode { name: name.to_owned() });
         }
-        let mut hasher = DefaultHasher::new();
-        name.hash(&mut hasher);
-        // Two inboxes with the same number would wait for each other now and then, which harms nobody.
-        let lock = (hasher.finish() as i32).saturating_abs().max(2);
+        // The same in every build of it. Two inboxes with the same number wait for each other now and then, which harms nobody.
+        let lock = (Check::default().text(name).value() as i32).saturating_abs().max(2);
         Ok(Self { client, lender: None, owner: name.to_owned(), column, lock, failures_max: FAILURES_MAX })
     }
 
@@ -154,14 +150,14 @@ impl Inbox {
     }
 
     /// Asks something about the node's part. If the connection turns out to be lost, and the inbox has made it, another one is made.
-    fn ask(&mut self, sql: &str) -> Result<Vec<Row>, postgres::Error> {
+    fn ask(&mut self, sql: &str) -> Result<Vec<Row>, InboxError> {
         let of_node = [of(&self.column, Type::TEXT)];
         match (self.client.query_typed(sql, &of_node), &self.lender) {
             (Err(error), Some(lender)) if breaks(&error) => {
                 self.client = lender.connect()?;
-                self.client.query_typed(sql, &of_node)
+                Ok(self.client.query_typed(sql, &of_node)?)
             }
-            (outcome, _) => outcome,
+            (outcome, _) => Ok(outcome?),
         }
     }
 

@@ -11,32 +11,67 @@ use postgres::{Client, Config, NoTls, Socket};
 use rustls::ClientConfig;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Builder;
 use tokio_postgres::config::{SslMode as Mode, TargetSessionAttrs};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as Encrypted;
 
-use crate::error::OpenError;
-use crate::tls;
+use crate::error::{OpenError, words};
 use crate::url::{Host, SslMode, TargetSession, Url};
+use crate::{dial, tls};
 
 /// Makes them.
 pub(crate) struct Lender {
-    config: Config,
-    tls: Option<Encrypting>,
+    url: Url,
+    name: String,
 }
 
 impl Lender {
     /// For the node of this name.
-    pub(crate) fn new(url: &Url, name: &str) -> Result<Self, OpenError> {
+    pub(crate) fn new(url: &Url, name: &str) -> Self {
+        Self { url: url.clone(), name: name.to_owned() }
+    }
+
+    /// Connects to the first server that will do.
+    pub(crate) fn connect(&self) -> Result<Client, OpenError> {
+        self.try_first()?;
+        let tls =
+            (self.url.ssl_mode() != SslMode::Disable).then(|| tls::client_config(&self.url)).transpose()?;
+        let tls = tls.map(|config| Encrypting(Arc::new(config)));
+        let mut first = None;
+        for host in self.url.hosts() {
+            let config = self.config(host);
+            let connected = match &tls {
+                Some(tls) => config.connect(tls.clone()),
+                None => config.connect(NoTls),
+            };
+            match connected {
+                Ok(client) => return Ok(client),
+                Err(error) => {
+                    first
+                        .get_or_insert(OpenError::Connect { server: host.to_string(), words: words(&error) });
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| OpenError::Url { words: "it names no server".to_owned() }))
+    }
+
+    /// Makes a connection as the store does and closes it: the crate's own bound of time ends when the server has accepted, and
+    /// its errors do not say what to do.
+    fn try_first(&self) -> Result<(), OpenError> {
+        let unmade =
+            |error: io::Error| OpenError::Connect { server: self.url.to_string(), words: error.to_string() };
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(unmade)?;
+        runtime.block_on(dial::connect(&self.url, &self.name)).map(drop)
+    }
+
+    fn config(&self, host: &Host) -> Config {
+        let url = &self.url;
         let mut config = Config::new();
         config.user(url.user()).dbname(url.database()).connect_timeout(url.connect_timeout());
-        config
-            .application_name(&url.application_name().map_or_else(|| format!("liner {name}"), str::to_owned));
-        for host in url.hosts() {
-            match host {
-                Host::Unix(folder, port) => config.host_path(folder).port(*port),
-                Host::Tcp(address, port) => config.host(address).port(*port),
-            };
+        config.application_name(&url.session_name(&self.name)).keepalives(url.keepalive().is_some());
+        if let Some(idle) = url.keepalive() {
+            config.keepalives_idle(idle);
         }
         if let Some(options) = url.options() {
             config.options(options);
@@ -48,22 +83,15 @@ impl Lender {
         if url.target_session() == TargetSession::ReadWrite {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        config.ssl_mode(match url.ssl_mode() {
-            SslMode::Disable => Mode::Disable,
-            SslMode::Prefer => Mode::Prefer,
-            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Mode::Require,
-        });
-        let encrypts = url.ssl_mode() != SslMode::Disable;
-        let tls = encrypts.then(|| tls::client_config(url)).transpose()?;
-        let tls = tls.map(|config| Encrypting(Arc::new(config)));
-        Ok(Self { config, tls })
-    }
-
-    pub(crate) fn connect(&self) -> Result<Client, postgres::Error> {
-        match &self.tls {
-            Some(tls) => self.config.connect(tls.clone()),
-            None => self.config.connect(NoTls),
-        }
+        match host {
+            Host::Unix(folder, port) => config.host_path(folder).port(*port).ssl_mode(Mode::Disable),
+            Host::Tcp(address, port) => config.host(address).port(*port).ssl_mode(match url.ssl_mode() {
+                SslMode::Disable => Mode::Disable,
+                SslMode::Prefer => Mode::Prefer,
+                SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Mode::Require,
+            }),
+        };
+        config
     }
 }
 

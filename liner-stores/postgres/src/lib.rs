@@ -126,7 +126,7 @@ pub struct PostgresStore {
 
 /// Marks the node as ended by itself, and gives its lease up, unless another instance has the name.
 const END: &str = "WITH ended AS (
-  UPDATE liner_node SET clean = TRUE WHERE name = $1 AND token = $2 AND turn = $3 RETURNING name)
+  UPDATE liner_node SET clean = TRUE WHERE name = $1 AND token = $2 AND turn = $3 AND instance = $4 RETURNING name)
 UPDATE liner_lease SET until = '-infinity' WHERE name = (SELECT name FROM ended)";
 
 impl PostgresStore {
@@ -165,8 +165,10 @@ impl PostgresStore {
         if self.turn == turn::Turn::Open {
             self.lose(StoreFault::Unavailable);
         }
-        let (name, token, turn) = (self.name.clone(), self.token, self.last_turn);
-        let values = [of(&name, Type::TEXT), of(&token, Type::INT8), of(&turn, Type::INT8)];
+        let name = self.name.clone();
+        let [token, turn, instance] = [self.token, self.last_turn, self.instance];
+        let [token, turn, instance] = [&token, &turn, &instance].map(|number| of(number, Type::INT8));
+        let values = [of(&name, Type::TEXT), token, turn, instance];
         let ended = self.linked().and_then(|link| link.query(END, &values));
         self.let_go();
         ended.map(drop).map_err(|failure| failure.fault())

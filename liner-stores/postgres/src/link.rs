@@ -24,6 +24,11 @@ pub(crate) type Step<'a> = Pin<Box<dyn Future<Output = Result<Vec<Row>, Error>> 
 /// A server says itself that a statement took too long, a little later than that.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long an answer may take.
+pub(crate) fn patience(url: &Url) -> Duration {
+    url.statement_timeout() + url.statement_timeout().min(GRACE)
+}
+
 /// A connection to the server.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -53,8 +58,7 @@ impl Link {
             .build()
             .map_err(|error| OpenError::Connect { server: url.to_string(), words: error.to_string() })?;
         let client = runtime.block_on(dial::connect(url, name))?;
-        let patience = url.statement_timeout() + url.statement_timeout().min(GRACE);
-        Ok(Self { client, runtime, patience, broken: Cell::new(false), _slot: slot })
+        Ok(Self { client, runtime, patience: patience(url), broken: Cell::new(false), _slot: slot })
     }
 
     /// Whether it has failed.

@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 use crate::columns::of;
 use crate::error::{Failure, OpenError, grant};
 use crate::flush::Mark;
-use crate::link::Link;
+use crate::link::{Link, patience};
 use crate::mend::{Mended, Opening};
 use crate::pool::Pool;
 use crate::rows::{Cursors, QUEUES, QueueRow, Rows};
@@ -23,7 +23,24 @@ pub(crate) const SERVER_MIN: i32 = 130_000;
 
 const SERVER: &str = "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
   pg_is_in_recovery(), current_setting('server_encoding'), current_setting('synchronous_commit'),
-  current_setting('fsync'), pg_postmaster_start_time()::text";
+  current_setting('fsync'), concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
+    (SELECT extract(epoch FROM stats_reset) FROM pg_stat_archiver))";
+
+/// Tables that a server empties when it starts after a crash.
+const UNLOGGED: &str =
+    "SELECT 1 FROM pg_class WHERE relname = ANY($1) AND relkind = 'r' AND relpersistence <> 'p'
+  AND pg_table_is_visible(oid) LIMIT 1";
+
+/// What a commit is to survive stands in these.
+const KEEPING: &[&str] = &[
+    "conn_key_map",
+    "conn_messages",
+    "dead_letters",
+    "inbound_cursor",
+    "inbox",
+    "liner_node",
+    "stream_topic",
+];
 
 /// The server's identity: it stays the same for as long as the server has all that it ever had.
 pub(crate) const IDENTITY: &str = "SELECT (SELECT system_identifier FROM pg_control_system())::text || ' '
@@ -44,7 +61,8 @@ const LEASE: &str =
     "INSERT INTO liner_lease(name, until) VALUES($1, clock_timestamp() + $2 * interval '1 second')
 ON CONFLICT(name) DO UPDATE SET until = excluded.until";
 
-const SUSPECT: &str = "UPDATE conn_key_map SET suspect = TRUE WHERE owner = $1";
+/// Numbers of the node's queues may have been given out that the database knows nothing of.
+pub(crate) const SUSPECT: &str = "UPDATE conn_key_map SET suspect = TRUE WHERE owner = $1";
 
 const CURSORS: &str = "SELECT peer, epoch, through, crc FROM inbound_cursor WHERE owner = $1";
 
@@ -53,7 +71,10 @@ const CURSORS: &str = "SELECT peer, epoch, through, crc FROM inbound_cursor WHER
 pub(crate) struct Server {
     pub(crate) class: Class,
     identity: String,
+    /// When it was started, and since when it counts: after a crash, also of one process only, it counts from zero.
     started: String,
+    /// `synchronous_commit`.
+    commit: String,
 }
 
 /// Says what was being done when the server failed.
@@ -77,15 +98,20 @@ impl PostgresStore {
     pub fn open(url: &Url, options: &Options) -> Result<Self, OpenError> {
         let pool = Pool::of(url);
         let link = pool.take(&options.name)?;
-        let server = examine(&link, url)?;
-        let mut opened = Opened { created: schema::upgrade(&link)?, ..Opened::default() };
+        let mut server = examine(&link, url)?;
+        let mut opened = Opened { created: schema::upgrade(&link, url)?, ..Opened::default() };
+        let keeping = [of(&KEEPING, Type::TEXT_ARRAY)];
+        if !link.query(UNLOGGED, &keeping).map_err(doing("look for the tables"))?.is_empty() {
+            server.class = Class::Ram;
+        }
         let name = to_column(&options.name).into_owned();
         let instance = RandomState::new().hash_one(&name).cast_signed();
-        let begun = Begun::take(&link, &begin(url), &name, instance, &server);
+        let begin = begin_as(url, &server);
+        let begun = Begun::take(&link, &begin, &name, instance, &server);
         let Begun { token, turn, unclean, regressed } = begun.map_err(doing("take the node's name"))?;
         opened.unclean = unclean;
-        let mark = Mark { owner: &options.name, name: &name, token, turn };
-        let opening = Opening { link: &link, begin: &begin(url), mark };
+        let mark = Mark { owner: &options.name, name: &name, token, instance, turn };
+        let opening = Opening { link: &link, begin: &begin, mark };
         let mended = opening.mend().map_err(doing("set right what is wrong"))?;
         let Mended { rows, cursors, .. } = mended;
         (opened.damaged, opened.orphaned) = (mended.damaged, mended.orphaned);
@@ -93,7 +119,7 @@ impl PostgresStore {
         pool.put(link);
         pool.fill(&options.name)?;
         Ok(Self {
-            begin: begin(url),
+            begin,
             pool,
             owner: options.name.clone(),
             name,
@@ -118,13 +144,31 @@ impl PostgresStore {
     }
 }
 
-/// Begins a turn: nothing in it waits for ever.
+/// Begins a transaction: nothing in it waits for ever, and nobody waits for ever for one whose process has stopped in the middle of it.
 pub(crate) fn begin(url: &Url) -> String {
+    let locks = url.lock_timeout().as_millis();
+    format!("{}; SET LOCAL lock_timeout = {locks}", begin_patiently(url))
+}
+
+/// The same, but for locks. Each statement sees what was committed before it, whatever the database has by default.
+pub(crate) fn begin_patiently(url: &Url) -> String {
     format!(
-        "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
-        url.lock_timeout().as_millis(),
-        url.statement_timeout().as_millis()
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {};
+SET LOCAL idle_in_transaction_session_timeout = {}",
+        url.statement_timeout().as_millis(),
+        patience(url).as_millis()
     )
+}
+
+/// Begins a turn. Its commit survives what the class says, also if the setting has been changed since.
+fn begin_as(url: &Url, server: &Server) -> String {
+    let begin = begin(url);
+    match &*server.commit {
+        commit @ ("on" | "local" | "remote_write" | "remote_apply") => {
+            format!("{begin}; SET LOCAL synchronous_commit = {commit}")
+        }
+        _ => begin,
+    }
 }
 
 /// Whether the server will do, and what a commit on it survives.
@@ -154,7 +198,7 @@ fn examine(link: &Link, url: &Url) -> Result<Server, OpenError> {
     }
     let identity = link.query(IDENTITY, &[]).map_err(&asking)?;
     let identity = identity.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
-    Ok(Server { class: class_of(&commit, &fsync), identity, started })
+    Ok(Server { class: class_of(&commit, &fsync), identity, started, commit })
 }
 
 /// What a commit survives under these settings, `synchronous_commit` and `fsync`.
@@ -183,7 +227,8 @@ impl Begun {
         instance: i64,
         server: &Server,
     ) -> Result<Self, Failure> {
-        link.batch(begin)?;
+        // Numbers that are given out from now on may be lost with their commits: that there was such a time has to be known then.
+        link.batch(&format!("{begin}; SET LOCAL synchronous_commit = on"))?;
         let taken = Self::take_within(link, name, instance, server);
         link.batch(if taken.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         taken

@@ -29,7 +29,7 @@ WHERE before < 4194304 ORDER BY id"
 }
 
 const PUT_ASIDE: &str = "INSERT INTO quarantine(connection_key, epoch, first, last, crc, composite, bytes)
-SELECT connection_key, epoch, number - coalesce(covers, 1) + 1, number, crc, composite, coalesce(head, '') || payload
+SELECT connection_key, epoch, number, number, crc, composite, coalesce(head, '') || payload
 FROM conn_messages WHERE id = ANY($1) AND coalesce(octet_length(head), 0) + octet_length(payload) > 0";
 
 /// Puts them among the dead letters, and aside what does not pass its check. Says how many are dead letters now.

@@ -2,7 +2,8 @@
 
 use crate::error::{Failure, OpenError};
 use crate::link::Link;
-use crate::open::doing;
+use crate::open::{begin_patiently, doing};
+use crate::url::Url;
 
 /// What a role needs that uses the tables but does not own them. `ROLE` and `SCHEMA` are to be replaced; [`grants`] does it.
 ///
@@ -137,21 +138,21 @@ INSERT INTO liner_schema VALUES(1, 0) ON CONFLICT DO NOTHING;
 ";
 
 /// Brings the tables to the newest schema. Says whether there were none. Of many that do this at the same time one does it.
-pub(crate) fn upgrade(link: &Link) -> Result<bool, OpenError> {
+pub(crate) fn upgrade(link: &Link, url: &Url) -> Result<bool, OpenError> {
     let reading = doing("look for the tables");
     if let Some(found) = find(link).map_err(&reading)?
         && judge(found)?
     {
         return Ok(false);
     }
-    link.batch("BEGIN").map_err(&reading)?;
-    let upgraded = upgrade_within(link);
+    link.batch(&begin_patiently(url)).map_err(&reading)?;
+    let upgraded = upgrade_within(link, url);
     let end = if upgraded.is_ok() { "COMMIT" } else { "ROLLBACK" };
     link.batch(end).map_err(doing("make the tables"))?;
     upgraded
 }
 
-fn upgrade_within(link: &Link) -> Result<bool, OpenError> {
+fn upgrade_within(link: &Link, url: &Url) -> Result<bool, OpenError> {
     let making = doing("make the tables");
     link.batch(LOCK).map_err(&making)?;
     let found = find(link).map_err(&making)?;
@@ -159,6 +160,9 @@ fn upgrade_within(link: &Link) -> Result<bool, OpenError> {
     if judge(was)? {
         return Ok(false);
     }
+    // Whoever does the same is waited for. Others who use the tables must not wait for long behind this.
+    let locks = format!("SET LOCAL lock_timeout = {}", url.lock_timeout().as_millis());
+    link.batch(&locks).map_err(&making)?;
     for migration in MIGRATIONS.get(usize::try_from(was).unwrap_or(0)..).unwrap_or_default() {
         link.batch(migration).map_err(&making)?;
     }

@@ -1,9 +1,11 @@
 //! The statements of a turn.
 
-/// Ends the turn with a division by zero unless the token is the newest and the turn follows the last one. It waits for a transaction of
-/// an older connection that is still at work on the row.
+/// Ends the turn with a division by zero unless the token is the newest and the turn follows the last one. A server that has lost an
+/// opening gives out its token again: the instance tells the two apart. It waits for a transaction of an older connection that is still
+/// at work on the row.
 pub(crate) const FENCE: &str = "WITH fence AS (
-  UPDATE liner_node SET turn = $4, clean = FALSE WHERE name = $1 AND token = $2 AND turn = $3 RETURNING 1)
+  UPDATE liner_node SET turn = $4, clean = FALSE WHERE name = $1 AND token = $2 AND turn = $3 AND instance = $5
+  RETURNING 1)
 SELECT 1 / count(*) FROM fence";
 
 pub(crate) const CLOSE: &str = "WITH messages AS (DELETE FROM conn_messages WHERE connection_key = ANY($1)),

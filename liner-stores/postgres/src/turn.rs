@@ -10,6 +10,7 @@ use crate::columns::of;
 use crate::error::Failure;
 use crate::flush::{Fallen, Frame, Mark, flush};
 use crate::link::Link;
+use crate::open::SUSPECT;
 
 /// How far the turn is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(crate) enum Turn {
 enum Standing {
     /// It is ours, and has had this turn last.
     Ours(i64),
+    /// So far it is ours, with a newer token: an earlier question about it was carried out when nobody waited for the answer any more.
+    Advanced,
     Superseded,
     Regressed,
 }
@@ -123,7 +126,12 @@ impl PostgresStore {
                 return Ok(());
             }
             Standing::Ours(turn) if turn == self.last_turn => {}
-            Standing::Ours(_) | Standing::Regressed => return Err(self.give_up(StoreFault::Regressed)),
+            Standing::Ours(_) | Standing::Regressed => {
+                self.remember_regression();
+                return Err(self.give_up(StoreFault::Regressed));
+            }
+            // Others have taken nothing: it is asked again.
+            Standing::Advanced => return Err(StoreFault::Unavailable),
             Standing::Superseded => return Err(self.give_up(StoreFault::Superseded)),
         }
         let Err(fallen) = self.write_again() else {
@@ -204,10 +212,22 @@ impl PostgresStore {
         }
         match self.standing() {
             Ok(Standing::Superseded) => StoreFault::Superseded,
+            Ok(Standing::Advanced) => StoreFault::Unavailable,
             // The row is as it should be: it was a queue's row that is gone.
-            Ok(Standing::Ours(_) | Standing::Regressed) => StoreFault::Regressed,
+            Ok(Standing::Ours(turn)) if turn == self.last_turn => StoreFault::Regressed,
+            Ok(Standing::Ours(_) | Standing::Regressed) => {
+                self.remember_regression();
+                StoreFault::Regressed
+            }
             Err(failure) => failure.fault(),
         }
+    }
+
+    /// Whoever opens the store next begins new epochs: peers may have had numbers that the database knows nothing of.
+    fn remember_regression(&mut self) {
+        let name = self.name.clone();
+        // If that fails the database is away again, and the next turn finds out the same.
+        let _ = self.linked().and_then(|link| link.query(SUSPECT, &[of(&name, Type::TEXT)]));
     }
 
     fn standing(&mut self) -> Result<Standing, Failure> {
@@ -216,6 +236,10 @@ impl PostgresStore {
         let Some(row) = rows.first() else { return Ok(Standing::Regressed) };
         let (instance, turn, token): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         Ok(match instance == self.instance {
+            true if turn == self.last_turn && token > self.token => {
+                self.token = token;
+                Standing::Advanced
+            }
             true => Standing::Ours(turn),
             // Tokens only grow: this is a copy from before the node was opened.
             false if token < self.token => Standing::Regressed,
@@ -308,7 +332,8 @@ impl PostgresStore {
         let Some(link) = &self.link else {
             return Err(Fallen { failure: Failure::Away("not connected".to_owned()), is_at_commit: false });
         };
-        let mark = Mark { owner: &self.owner, name: &self.name, token: self.token, turn: self.last_turn };
+        let Self { owner, name, token, instance, last_turn: turn, .. } = self;
+        let mark = Mark { owner, name, token: *token, instance: *instance, turn: *turn };
         let frame = Frame { begin: opens.then_some(&*self.begin), commits };
         let outcome = flush(link, mark, frame, buffer, &mut self.rows, &self.cursors);
         if outcome.is_err() && !link.is_closed() {

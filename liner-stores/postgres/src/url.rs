@@ -203,6 +203,12 @@ impl Url {
         self.idle_timeout
     }
 
+    /// What sessions of this node are called. A name may hold a NUL, and a parameter ends with one.
+    pub(crate) fn session_name(&self, node: &str) -> String {
+        let name = self.application_name.clone().unwrap_or_else(|| format!("liner {node}"));
+        name.replace('\0', "?")
+    }
+
     /// What names the pool. It holds the password.
     pub(crate) fn text(&self) -> &str {
         &self.text

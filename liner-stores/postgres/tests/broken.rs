@@ -228,3 +228,44 @@ fn a_server_of_another_timeline_makes_the_node_regressed() {
     server.query("SELECT pg_promote()").expect("it becomes a primary");
     assert!(is_regressed(&mut open(&server.url(), "node").expect("the store opens")));
 }
+
+#[test]
+fn what_showed_that_a_database_went_back_is_known_at_the_next_start() {
+    let server = start();
+    let mut store = opened(&server.url());
+    persist(&mut store, 1);
+    back_up(&server, "during");
+    persist(&mut store, 2);
+    put_back(&server, "during");
+    assert_eq!(turn(&mut store, 3), Err(StoreFault::Regressed));
+    drop(store);
+    // The peer may have had message 2: another one must not bear its number.
+    assert!(is_regressed(&mut open(&server.url(), "node").expect("the store opens")));
+}
+
+#[test]
+fn two_instances_with_the_same_token_are_told_apart() {
+    let server = start();
+    drop(opened(&server.url()));
+    let mut lost = open(&server.url(), "node").expect("the store opens");
+    // A standby that had not heard of that opening has taken the place of the server.
+    server.query("UPDATE liner_node SET token = token - 1").expect("it is done");
+    let mut other = open(&server.url(), "node").expect("the store opens");
+    assert_eq!(turn(&mut lost, 1), Err(StoreFault::Superseded));
+    assert_eq!(turn(&mut other, 1), Ok(()));
+    drop(lost);
+    let rows = server.query("SELECT clean FROM liner_node").expect("the server answers");
+    assert_eq!(rows[0][0].as_deref(), Some("f"), "the other one has not ended");
+}
+
+#[test]
+fn a_token_that_was_taken_late_for_this_instance_ends_nothing() {
+    let server = start();
+    let mut store = opened(&server.url());
+    persist(&mut store, 1);
+    // An earlier question about the token, which the server carries out when nobody waits for its answer any more.
+    server.query("UPDATE liner_node SET token = token + 1").expect("it is done");
+    assert_eq!(turn(&mut store, 2), Err(StoreFault::Unavailable));
+    assert_eq!(turn(&mut store, 2), Ok(()));
+    check(&server, &mut store, 2);
+}

@@ -202,3 +202,21 @@ fn a_damaged_message_for_the_inbox_is_counted_and_kept() {
     database.run("UPDATE inbox SET topic = 'u'");
     assert_eq!(store.inbox().expect("it works").expect("it has one").messages, 1);
 }
+
+#[test]
+fn an_orphan_whose_numbers_cannot_be_is_put_aside() {
+    let database = Database::new();
+    for change in [
+        "number = -9223372036854775808",
+        "number = -9223372036854775808, covers = 9223372036854775807",
+        "number = 9223372036854775807, covers = -9223372036854775808",
+    ] {
+        with_ten(&database);
+        database
+            .run(&format!("UPDATE conn_messages SET {change} WHERE number = 7; DELETE FROM conn_key_map"));
+        let store = database.open("sensor");
+        assert_eq!(store.opened().orphaned, 5, "{change}");
+        drop(store);
+        database.run("TRUNCATE quarantine, dead_letters, conn_messages, conn_key_map, stream_topic");
+    }
+}

@@ -123,3 +123,11 @@ fn what_is_wrong_is_named_with_what_there_is() {
         assert!(refusal.contains(words), "{url}: {refusal}");
     }
 }
+
+#[test]
+fn what_stands_beside_the_brackets_of_an_address_is_not_passed_over() {
+    for server in ["[::1]5433", "[::1]x:5433", "::1", "::1:5433", "[::1", "a:b:1"] {
+        let refusal = refusal(&format!("postgres://ann@{server}/d"));
+        assert!(refusal.contains("stands in brackets"), "{server}: {refusal}");
+    }
+}

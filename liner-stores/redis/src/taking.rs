@@ -213,9 +213,9 @@ impl<E> Call<E> {
     /// The message stays with this failure, or is put aside if they are too many.
     pub(crate) fn failed(&mut self, entry: Entry, message: InboxMessage, error: E, is_over: bool) {
         if is_over {
-            self.aside(&entry, &message)
+            self.aside(&entry, &message);
         } else {
-            self.fail(&entry, &message)
+            self.fail(&entry, &message);
         }
         self.failed.insert(message.from.clone());
         self.plan(entry, Plan::Fail(message, error, is_over));
@@ -314,6 +314,7 @@ impl<E> Call<E> {
 }
 
 /// Words of a command.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library may have more of them one day")]
 fn words_of(command: &Cmd) -> impl Iterator<Item = &[u8]> {
     command.args_iter().map(|word| match word {
         Arg::Simple(word) => word,

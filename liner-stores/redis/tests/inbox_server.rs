@@ -63,7 +63,9 @@ fn taken(server: &Redis) -> Vec<u64> {
     };
     let numbers = taken.into_iter().map(|element| match element {
         Reply::Bytes(bytes) => String::from_utf8_lossy(&bytes).parse().expect("a number"),
-        other => unreachable!("{other:?}"),
+        other @ (Reply::Status(_) | Reply::Number(_) | Reply::Nil | Reply::List(_)) => {
+            unreachable!("{other:?}")
+        }
     });
     numbers.collect()
 }

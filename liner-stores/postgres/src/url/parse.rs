@@ -235,10 +235,15 @@ fn hosts(place: &str, option: Option<String>, ports: Option<String>) -> Result<V
 }
 
 fn placed(server: &str, default: &str) -> Result<Host, String> {
+    let brackets = || format!("{server}: an address of IPv6 stands in brackets, [ADDRESS]:PORT");
     let (name, number) = match server.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((name, rest)) => (name, rest.strip_prefix(':').unwrap_or_default()),
-        None => server.rsplit_once(':').unwrap_or((server, "")),
+        Some((name, "")) => (name, ""),
+        Some((name, rest)) => (name, rest.strip_prefix(':').ok_or_else(brackets)?),
+        None => server.split_once(':').unwrap_or((server, "")),
     };
+    if number.contains(':') || name.starts_with('[') {
+        return Err(brackets());
+    }
     host(&unescape("the host", name)?, port(if number.is_empty() { default } else { number })?)
 }
 
