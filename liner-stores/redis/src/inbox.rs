@@ -297,7 +297,9 @@ impl Inbox {
                 self.client = None;
                 InboxError::Unknown { words: error.to_string() }
             }
-            other => self.failed(other),
+            other @ (Failure::Fault(_) | Failure::Io { .. } | Failure::Link(_) | Failure::Server(_)) => {
+                self.failed(other)
+            }
         })
     }
 

@@ -213,9 +213,9 @@ impl<E> Call<E> {
     /// The message stays with this failure, or is put aside if they are too many.
     pub(crate) fn failed(&mut self, entry: Entry, message: InboxMessage, error: E, is_over: bool) {
         if is_over {
-            self.aside(&entry, &message)
+            self.aside(&entry, &message);
         } else {
-            self.fail(&entry, &message)
+            self.fail(&entry, &message);
         }
         self.failed.insert(message.from.clone());
         self.plan(entry, Plan::Fail(message, error, is_over));
@@ -317,8 +317,8 @@ impl<E> Call<E> {
 fn words_of(command: &Cmd) -> impl Iterator<Item = &[u8]> {
     command.args_iter().map(|word| match word {
         Arg::Simple(word) => word,
-        // The library puts a cursor of its own there, which begins with this.
-        _ => b"0",
+        // A cursor of the library's own begins with this.
+        Arg::Cursor | _ => b"0",
     })
 }
 

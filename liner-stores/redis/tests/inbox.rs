@@ -59,7 +59,9 @@ fn taken(db: &Db) -> String {
     let Reply::List(taken) = db.run(&["LRANGE", "taken", "0", "-1"]) else { unreachable!("a list") };
     let texts = taken.into_iter().map(|element| match element {
         Reply::Bytes(bytes) => String::from_utf8(bytes).expect("a text"),
-        other => unreachable!("{other:?}"),
+        other @ (Reply::Status(_) | Reply::Number(_) | Reply::Nil | Reply::List(_)) => {
+            unreachable!("{other:?}")
+        }
     });
     texts.collect::<Vec<_>>().join(" ")
 }
@@ -232,7 +234,8 @@ fn a_message_whose_first_command_is_refused_stays() {
     let mut store = db.open("sensor");
     db.run(&["SET", "text", "x"]);
     let long: Vec<String> = (0..5000).map(|number| number.to_string()).collect();
-    let bad: [(&str, &dyn Fn(&mut Pipeline)); 9] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&mut Pipeline));
+    let bad: [Case<'_>; 9] = [
         ("WRONGTYPE", &|pipeline| _ = pipeline.cmd("RPUSH").arg("text").arg("1")),
         ("not an integer", &|pipeline| _ = pipeline.cmd("INCR").arg("text")),
         ("Unknown", &|pipeline| _ = pipeline.cmd("NONSENSE")),
