@@ -314,12 +314,11 @@ impl<E> Call<E> {
 }
 
 /// Words of a command.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the library may have more of them one day")]
 fn words_of(command: &Cmd) -> impl Iterator<Item = &[u8]> {
     command.args_iter().map(|word| match word {
         Arg::Simple(word) => word,
-        // The library puts a cursor of its own there, which begins with this.
-        _ => b"0",
+        // A cursor of the library's own begins with this.
+        Arg::Cursor | _ => b"0",
     })
 }
 

@@ -234,8 +234,8 @@ fn a_message_whose_first_command_is_refused_stays() {
     let mut store = db.open("sensor");
     db.run(&["SET", "text", "x"]);
     let long: Vec<String> = (0..5000).map(|number| number.to_string()).collect();
-    type Fill<'a> = &'a dyn Fn(&mut Pipeline);
-    let bad: [(&str, Fill<'_>); 9] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&mut Pipeline));
+    let bad: [Case<'_>; 9] = [
         ("WRONGTYPE", &|pipeline| _ = pipeline.cmd("RPUSH").arg("text").arg("1")),
         ("not an integer", &|pipeline| _ = pipeline.cmd("INCR").arg("text")),
         ("Unknown", &|pipeline| _ = pipeline.cmd("NONSENSE")),

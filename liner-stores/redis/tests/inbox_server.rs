@@ -1,8 +1,10 @@
 //! What becomes of an inbox when somebody dies: who takes, the server, or the connection between them. And when the server is full.
 #![allow(clippy::expect_used, reason = "a test may fail")]
+#![allow(clippy::disallowed_methods, reason = "what waits in vain has to end in time")]
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use liner_proto::effect::{Delivery, StoreFault, StoreOp};
 use liner_proto::id::Epoch;
@@ -12,7 +14,7 @@ use liner_proto::wire::record::Mode;
 use liner_store_redis::redis::Pipeline;
 use liner_store_redis::{INBOX_ACL, Inbox, InboxError, InboxMessage, OpenError, Options, RedisStore};
 use liner_tests::servers::cut::{Cut, Cutter, Way};
-use liner_tests::servers::{Redis, RedisOptions, Reply};
+use liner_tests::servers::{PATIENCE, Redis, RedisOptions, Reply};
 
 fn start(settings: &[&str]) -> Redis {
     let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
@@ -70,6 +72,11 @@ fn taken(server: &Redis) -> Vec<u64> {
     numbers.collect()
 }
 
+fn how_many(server: &Redis) -> i64 {
+    let Ok(Reply::Number(len)) = server.command(&["LLEN", "taken"]) else { unreachable!("a number") };
+    len
+}
+
 /// Each message is there once, and in its order.
 fn each_once(server: &Redis, last: u64) {
     assert_eq!(taken(server), (1..=last).collect::<Vec<_>>());
@@ -95,10 +102,13 @@ fn child() {
     let Ok(role) = std::env::var(CHILD) else { return };
     let (url, most) = role.split_once(' ').expect("two words");
     let most = most.parse().expect("a number");
-    let mut inbox = Inbox::open(url, "sensor").expect("it opens");
-    loop {
-        // The server may be away just now.
-        let _ = inbox.take(most, write);
+    // The server may be away just now, but not for ever: nobody may be left of a test that was ended.
+    let (mut inbox, mut heard) = (None, Instant::now());
+    while heard.elapsed() < PATIENCE {
+        inbox = inbox.or_else(|| Inbox::open(url, "sensor").ok());
+        if inbox.as_mut().is_some_and(|inbox| inbox.take(most, write).is_ok()) {
+            heard = Instant::now();
+        }
     }
 }
 
@@ -148,8 +158,11 @@ fn whoever_is_killed_every_message_is_there_once() {
         });
         let mut takers = [2, 5].map(|most| Taker::start(&server, most));
         for kill in 0..kills {
-            let enough = taken(&server).len() as u64 + 1 + dice.below(40);
-            while (taken(&server).len() as u64) < enough {}
+            let enough = how_many(&server) + 1 + dice.below(40) as i64;
+            let begun = Instant::now();
+            while how_many(&server) < enough {
+                assert!(begun.elapsed() < PATIENCE, "nothing is taken any more, after {kill} kills");
+            }
             if let Some(taker) = takers.get_mut(dice.below(2) as usize) {
                 let killed = core::mem::replace(taker, Taker::start(&server, 1 + dice.below(10)));
                 drop(killed);
