@@ -1,10 +1,11 @@
 //! The database in words, for somebody who looks at it: its release, what commits survive, and what is not as it should be.
 
+use liner_proto::id::Class;
 use liner_store::look::About;
 
 use crate::error::Failure;
 use crate::link::Link;
-use crate::open::{IDENTITY, class_of};
+use crate::open::{IDENTITY, class_of, unlogged};
 use crate::schema;
 use crate::text::from_column;
 
@@ -38,6 +39,12 @@ pub(crate) fn about(link: &Link) -> Result<About, Failure> {
             row.try_get::<_, bool>(3)?
         }
     };
+    for table in unlogged(link)? {
+        about.class = Some(Class::Ram);
+        about
+            .advice
+            .push(format!("{table} is emptied by a crash of the server: ALTER TABLE {table} SET LOGGED"));
+    }
     if is_standby {
         about.advice.push("it is a standby, and no node starts on one: name the primary".to_owned());
         return Ok(about);

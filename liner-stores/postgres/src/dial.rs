@@ -42,17 +42,25 @@ pub(crate) async fn connect_and_hear(
 ) -> Result<Client, OpenError> {
     let mut first = None;
     for host in url.hosts() {
-        let patience = url.connect_timeout();
-        let tried = tokio::time::timeout(patience, connect_to(url, host, name, told.clone())).await;
-        let refused = match tried {
-            Ok(Ok(client)) => return Ok(client),
-            Ok(Err(refused)) => refused,
-            Err(_) => unreachable(host, &format!("no answer within {} ms", patience.as_millis())),
-        };
-        // What the first one says is told: the others stand in for it.
-        first.get_or_insert(refused);
+        match connect_to_one(url, host, name, told.clone()).await {
+            Ok(client) => return Ok(client),
+            // What the first one says is told: the others stand in for it.
+            Err(refused) => drop(first.get_or_insert(refused)),
+        }
     }
     Err(first.unwrap_or_else(|| OpenError::Url { words: "it names no server".to_owned() }))
+}
+
+/// Connects to this server of the URL.
+pub(crate) async fn connect_to_one(
+    url: &Url,
+    host: &Host,
+    name: &str,
+    told: Option<Arc<Notify>>,
+) -> Result<Client, OpenError> {
+    let patience = url.connect_timeout();
+    let tried = tokio::time::timeout(patience, connect_to(url, host, name, told)).await;
+    tried.unwrap_or_else(|_| Err(unreachable(host, &format!("no answer within {} ms", patience.as_millis()))))
 }
 
 fn unreachable(host: &Host, words: &str) -> OpenError {

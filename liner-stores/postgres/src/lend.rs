@@ -34,35 +34,35 @@ impl Lender {
 
     /// Connects to the first server that will do.
     pub(crate) fn connect(&self) -> Result<Client, OpenError> {
-        self.try_first()?;
-        let tls =
-            (self.url.ssl_mode() != SslMode::Disable).then(|| tls::client_config(&self.url)).transpose()?;
-        let tls = tls.map(|config| Encrypting(Arc::new(config)));
         let mut first = None;
         for host in self.url.hosts() {
-            let config = self.config(host);
-            let connected = match &tls {
-                Some(tls) => config.connect(tls.clone()),
-                None => config.connect(NoTls),
-            };
-            match connected {
+            match self.try_out(host).and_then(|()| self.connect_to(host)) {
                 Ok(client) => return Ok(client),
-                Err(error) => {
-                    first
-                        .get_or_insert(OpenError::Connect { server: host.to_string(), words: words(&error) });
-                }
+                Err(refused) => drop(first.get_or_insert(refused)),
             }
         }
         Err(first.unwrap_or_else(|| OpenError::Url { words: "it names no server".to_owned() }))
     }
 
-    /// Makes a connection as the store does and closes it: the crate's own bound of time ends when the server has accepted, and
-    /// its errors do not say what to do.
-    fn try_first(&self) -> Result<(), OpenError> {
+    /// Makes a connection as the store does, and closes it: the crate's own bound of time is over when a server has accepted, and its
+    /// errors do not say what to do.
+    fn try_out(&self, host: &Host) -> Result<(), OpenError> {
         let unmade =
-            |error: io::Error| OpenError::Connect { server: self.url.to_string(), words: error.to_string() };
+            |error: io::Error| OpenError::Connect { server: host.to_string(), words: error.to_string() };
         let runtime = Builder::new_current_thread().enable_all().build().map_err(unmade)?;
-        runtime.block_on(dial::connect(&self.url, &self.name)).map(drop)
+        runtime.block_on(dial::connect_to_one(&self.url, host, &self.name, None)).map(drop)
+    }
+
+    fn connect_to(&self, host: &Host) -> Result<Client, OpenError> {
+        let config = self.config(host);
+        let connected = match host {
+            Host::Tcp(..) if self.url.ssl_mode() != SslMode::Disable => {
+                config.connect(Encrypting(Arc::new(tls::client_config(&self.url)?)))
+            }
+            // As libpq has it, a socket of this machine is never encrypted.
+            Host::Tcp(..) | Host::Unix(..) => config.connect(NoTls),
+        };
+        connected.map_err(|error| OpenError::Connect { server: host.to_string(), words: words(&error) })
     }
 
     fn config(&self, host: &Host) -> Config {

@@ -26,10 +26,9 @@ const SERVER: &str = "SELECT current_setting('server_version_num')::int, current
   current_setting('fsync'), concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
     (SELECT extract(epoch FROM stats_reset) FROM pg_stat_archiver))";
 
-/// Tables that a server empties when it starts after a crash.
 const UNLOGGED: &str =
-    "SELECT 1 FROM pg_class WHERE relname = ANY($1) AND relkind = 'r' AND relpersistence <> 'p'
-  AND pg_table_is_visible(oid) LIMIT 1";
+    "SELECT relname::text FROM pg_class WHERE relname = ANY($1) AND relkind = 'r' AND relpersistence <> 'p'
+  AND pg_table_is_visible(oid) ORDER BY relname";
 
 /// What a commit is to survive stands in these.
 const KEEPING: &[&str] = &[
@@ -100,8 +99,7 @@ impl PostgresStore {
         let link = pool.take(&options.name)?;
         let mut server = examine(&link, url)?;
         let mut opened = Opened { created: schema::upgrade(&link, url)?, ..Opened::default() };
-        let keeping = [of(&KEEPING, Type::TEXT_ARRAY)];
-        if !link.query(UNLOGGED, &keeping).map_err(doing("look for the tables"))?.is_empty() {
+        if !unlogged(&link).map_err(doing("look for the tables"))?.is_empty() {
             server.class = Class::Ram;
         }
         let name = to_column(&options.name).into_owned();
@@ -169,6 +167,12 @@ fn begin_as(url: &Url, server: &Server) -> String {
         }
         _ => begin,
     }
+}
+
+/// Tables that the server empties when it starts after a crash.
+pub(crate) fn unlogged(link: &Link) -> Result<Vec<String>, Failure> {
+    let rows = link.query(UNLOGGED, &[of(&KEEPING, Type::TEXT_ARRAY)])?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// Whether the server will do, and what a commit on it survives.

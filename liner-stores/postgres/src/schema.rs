@@ -44,7 +44,7 @@ pub(crate) const EXISTS: &str = "SELECT EXISTS(
   SELECT 1 FROM pg_class WHERE relname = 'liner_schema' AND relkind = 'r' AND pg_table_is_visible(oid))";
 
 /// Names and columns that operators know come first in their tables; what follows them is the store's own. A table that
-/// liner_broker made gets those columns. All of it can be run again, so that a table which somebody has dropped or emptied comes back.
+/// liner_broker made gets those columns. All of it can be run again: who has dropped a table drops `liner_schema` too, and it comes back.
 ///
 /// The function of the trigger is run as the tables' owner, wherever the tables are: who may write into `topic_addr` need not know of it.
 const TABLES: &str = "

@@ -138,6 +138,17 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// What is wrong with certificates that other programs take: rustls has no code for it.
+fn hasty(words: &str) -> String {
+    if words.contains("UnsupportedCertVersion") {
+        "its certificate is of version 1: make one of version 3, with its name as subjectAltName (openssl x509 -req … -extfile FILE)".to_owned()
+    } else if words.contains("CaUsedAsEndEntity") {
+        "its certificate is that of an authority: have that sign another one for the server, with basicConstraints=CA:FALSE".to_owned()
+    } else {
+        format!("its certificate is not good: {words}")
+    }
+}
+
 /// What a failed handshake means, and what helps.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the others have words of their own")]
 pub(crate) fn words(error: &io::Error, host: &str) -> String {
@@ -149,7 +160,7 @@ pub(crate) fn words(error: &io::Error, host: &str) -> String {
                 "its certificate is signed by nobody in sslrootcert: name the file of the authority that signed it".to_owned()
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!("its certificate is not for {host}: use the name that it is for, or sslmode=verify-ca")
+                format!("its certificate is not for {host}: use a name of its subjectAltName, or sslmode=verify-ca")
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "its certificate has expired: renew it, or see that this machine's clock is right".to_owned()
@@ -157,6 +168,7 @@ pub(crate) fn words(error: &io::Error, host: &str) -> String {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "its certificate is not valid yet: see that this machine's clock is right".to_owned()
             }
+            CertificateError::Other(other) => hasty(&other.to_string()),
             other => format!("its certificate is not good: {other}"),
         },
         Error::AlertReceived(alert) => {

@@ -6,6 +6,7 @@ mod turns;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 use std::sync::OnceLock;
 
 use liner_proto::id::Class;
@@ -115,6 +116,32 @@ fn an_expired_certificate_is_refused() {
         let refusal = refusal(&url(&server, "postgres", &with_ca(mode, &certs().ca)));
         assert_says(&refusal, &["its certificate has expired"]);
     }
+}
+
+/// A certificate as a recipe without extensions makes it.
+fn of_version_1() -> Identity {
+    let folder = certs().ca.parent().expect("it is in a folder");
+    let run = |arguments: &str| {
+        let arguments = arguments.split(' ');
+        let done = Command::new("openssl").current_dir(folder).args(arguments).output().expect("it is there");
+        assert!(done.status.success(), "{done:?}");
+    };
+    run("req -new -subj /CN=localhost -key localhost.key -out first.csr");
+    run("x509 -req -in first.csr -CA ca.pem -CAkey ca.key -set_serial 1 -days 9 -out first.pem");
+    Identity { certificate: folder.join("first.pem"), key: certs().localhost.key.clone() }
+}
+
+#[test]
+fn certificates_of_hasty_recipes_are_refused_with_what_is_wrong_with_them() {
+    let server = encrypted(&of_version_1());
+    for query in ["sslmode=require".to_owned(), with_ca("verify-full", &certs().ca)] {
+        assert_says(&refusal(&url(&server, "postgres", &query)), &["is of version 1", "subjectAltName"]);
+    }
+    let ca = Identity { certificate: certs().ca.clone(), key: certs().ca.with_extension("key") };
+    let server = encrypted(&ca);
+    open(&url(&server, "postgres", "sslmode=require"), "node").expect("it is not looked at");
+    let refused = refusal(&url(&server, "postgres", &with_ca("verify-ca", &certs().ca)));
+    assert_says(&refused, &["is that of an authority", "CA:FALSE"]);
 }
 
 fn plain() -> Postgres {

@@ -327,6 +327,10 @@ fn an_inbox_is_opened_where_there_is_one() {
 fn a_server_that_accepts_and_is_silent_is_not_waited_for_for_ever() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = silent.local_addr().expect("it has one");
+    let other = server().address();
+    drop(open(&server().url().parse().expect("a URL"), "sensor"));
+    let both = format!("postgres://postgres@{address},{other}/postgres?connect_timeout=1");
+    Inbox::open(&both.parse().expect("a URL"), "sensor").expect("the other one answers");
     for mode in ["disable", "prefer"] {
         let url = format!("postgres://a@{address}/d?connect_timeout=1&sslmode={mode}");
         let refused =
@@ -339,12 +343,11 @@ fn a_server_that_accepts_and_is_silent_is_not_waited_for_for_ever() {
 fn it_connects_as_its_node_does() {
     let server = server();
     drop(open(&server.url().parse().expect("a URL"), "sensor"));
-    let socket = format!(
-        "postgres://postgres@/postgres?host={}&port={}&sslmode=require",
-        server.socket_folder().display(),
-        server.address().port()
-    );
-    Inbox::open(&socket.parse().expect("a URL"), "sensor").expect("a socket is never encrypted");
+    let (folder, port) = (server.socket_folder(), server.address().port());
+    for mode in ["", "&sslmode=require"] {
+        let socket = format!("postgres://postgres@/postgres?host={}&port={port}{mode}", folder.display());
+        Inbox::open(&socket.parse().expect("a URL"), "sensor").expect("a socket is never encrypted");
+    }
     let plain = format!("{}?sslmode=require", server.url());
     let refused = Inbox::open(&plain.parse().expect("a URL"), "sensor").expect_err("it does not encrypt");
     assert!(refused.to_string().contains("does not encrypt, and sslmode=require"), "{refused}");

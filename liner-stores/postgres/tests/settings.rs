@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use liner_proto::effect::{Queue, Recovered, StoreFault, StoreOp};
 use liner_proto::id::{Class, Epoch};
 use liner_proto::store::Store;
-use liner_store_postgres::PostgresStore;
+use liner_store::look::Look as _;
+use liner_store_postgres::{Look, PostgresStore};
 use liner_tests::servers::{Postgres, PostgresOptions, Version};
 use turns::{QUEUE, begin, check, open, persist, turn};
 
@@ -129,6 +130,13 @@ fn tables_that_a_crash_of_the_server_empties_are_as_good_as_memory() {
     drop(store);
     server.query("ALTER TABLE conn_messages SET UNLOGGED").expect("it is set");
     assert_eq!(open(&server.url(), "node").expect("the store opens").class(), Class::Ram);
+    let mut look = Look::open(&server.url().parse().expect("a URL")).expect("there are tables");
+    let about = look.about().expect("it is asked");
+    assert_eq!(about.class, Some(Class::Ram));
+    assert_eq!(
+        about.advice,
+        ["conn_messages is emptied by a crash of the server: ALTER TABLE conn_messages SET LOGGED"]
+    );
 }
 
 #[test]

@@ -267,3 +267,11 @@ fn the_documented_permissions_are_enough() {
     ));
     assert!(store.directory().expect("it is read").is_some());
 }
+
+#[test]
+fn a_table_that_was_dropped_comes_back_with_the_schemas_own() {
+    let database = Database::new();
+    live(&database, "sensor");
+    database.run("DROP TABLE topic_key, liner_schema");
+    live(&database, "sensor");
+}
