@@ -45,6 +45,7 @@ mod scan;
 mod script;
 mod stretch;
 mod survey;
+mod take_script;
 mod taking;
 mod turn;
 mod url;

@@ -11,7 +11,7 @@ use crate::inbox::{Refused, Taken};
 use crate::look::delivered;
 use crate::resp::{Reply, put_word};
 use crate::words::Words;
-use crate::{keys, letters, script};
+use crate::{keys, letters, script, take_script};
 
 /// So many bytes of messages are read ahead, and one message at least.
 const AHEAD_BYTES: u64 = 1 << 20;
@@ -112,7 +112,7 @@ pub(crate) fn page(client: &mut Client, owner: &str, from: &str, most: usize) ->
     let (inbox, failures) = (keys::of_node(owner, "inbox"), keys::of_node(owner, "failures"));
     let (most, room) = (most.min(AHEAD).to_string(), AHEAD_BYTES.to_string());
     let arguments = [&*failures, from, &*most, &*room].map(str::as_bytes);
-    let reply = client.eval(script::ENTRIES, &inbox, &arguments)?;
+    let reply = client.eval(take_script::ENTRIES, &inbox, &arguments)?;
     let page = || {
         let [entries, has_more] = reply.list()? else { return None };
         let entries = entries.list()?.iter().map(|entry| read(owner, entry)).collect::<Option<_>>()?;
@@ -273,7 +273,7 @@ impl<E> Call<E> {
         words.number(self.plans.len() as u64);
         words.extend(&self.checks);
         words.extend(&self.words);
-        let reply = client.eval_words(&script::dispose(when_full), &inbox, &words)?;
+        let reply = client.eval_words(&take_script::dispose(when_full), &inbox, &words)?;
         if reply.text() == Some(script::MOVED) {
             return Ok(None);
         }
