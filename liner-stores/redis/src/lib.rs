@@ -4,6 +4,7 @@
 //! every write checks sees to it that a name is used once: whoever opens it last has it.
 //!
 //! * **Commits.** A turn is one call of a script, which checks everything before it writes anything, and writes the turn's number last.
+//!   The records of a long turn are pushed in front of it in the same `MULTI`, and it takes them back if there is to be no turn.
 //! * **What a commit survives** is what the server is set to: [`Class::Power`] with `appendonly yes`, `appendfsync always` and
 //!   `no-appendfsync-on-rewrite no`, otherwise [`Class::Ram`]. A server that throws keys away is refused. What is set to less later is noticed
 //!   within some five seconds, and with a new connection; then nothing is committed until it is set back.
