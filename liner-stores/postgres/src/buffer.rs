@@ -96,8 +96,8 @@ pub(crate) struct Buffer {
     pub(crate) appended: Vec<Appended>,
     /// The bytes of what is appended.
     pub(crate) bytes: Vec<u8>,
-    /// The last stored numbers that queues do not need any more.
-    pub(crate) forgotten: BTreeMap<Life, i64>,
+    /// The stored numbers that queues do not need any more: above the first, through the second.
+    pub(crate) forgotten: BTreeMap<Life, (i64, i64)>,
     /// Queues whose last acknowledged number has moved.
     pub(crate) trimmed: BTreeSet<Life>,
     pub(crate) topics: BTreeMap<(Life, u32), String>,
@@ -131,7 +131,7 @@ impl Buffer {
             StoreOp::Rotate { queue, epoch, predecessor } => {
                 let (life, row) = rows.change(queue)?;
                 let forgotten = row.numbers.rotate(epoch, predecessor)?;
-                self.forgotten.insert(life, forgotten);
+                self.forget(life, row.sweep(forgotten));
                 self.trimmed.insert(life);
             }
             StoreOp::Reserve { queue, through } => rows.change(queue)?.1.numbers.reserve(through)?,
@@ -141,14 +141,14 @@ impl Buffer {
             StoreOp::Trim { queue, through } => {
                 let (life, row) = rows.change(queue)?;
                 if let Some(forgotten) = row.numbers.trim(through)? {
-                    self.forgotten.insert(life, forgotten);
+                    self.forget(life, row.sweep(forgotten));
                     self.trimmed.insert(life);
                 }
             }
             StoreOp::Drop { queue, through, reason } => {
                 let (life, row) = rows.change(queue)?;
                 if let Some(forgotten) = row.numbers.drop_through(through, reason)? {
-                    self.forgotten.insert(life, forgotten);
+                    self.forget(life, row.sweep(forgotten));
                 }
             }
             StoreOp::Topic { queue, number, text } => {
@@ -197,6 +197,10 @@ impl Buffer {
             });
         }
         Ok(())
+    }
+
+    fn forget(&mut self, life: Life, (above, through): (i64, i64)) {
+        self.forgotten.entry(life).or_insert((above, through)).1 = through;
     }
 
     fn place(&mut self, subscribes: bool, texts: [&str; 3]) {

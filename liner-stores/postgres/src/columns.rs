@@ -23,7 +23,7 @@ pub(crate) struct Columns<'a> {
     buffer: &'a Buffer,
     created: Vec<i32>,
     append: Append<'a>,
-    forget: Vec<(i32, i64, i64)>,
+    forget: Vec<(i32, (i64, i64), i64)>,
     topics: Topics<'a>,
     cursors: Moved<'a>,
     queues: Queues,
@@ -37,8 +37,8 @@ pub(crate) struct Columns<'a> {
 impl<'a> Columns<'a> {
     pub(crate) fn new(mark: Mark<'_>, buffer: &'a Buffer, rows: &'a Rows, cursors: &'a Cursors) -> Self {
         let created = buffer.created.iter().filter_map(|life| rows.get(*life)).map(|row| row.key);
-        let forget = buffer.forgotten.iter().filter_map(|(life, through)| {
-            rows.get(*life).map(|row| (row.key, *through, row.stored_epoch.0.cast_signed()))
+        let forget = buffer.forgotten.iter().filter_map(|(life, numbers)| {
+            rows.get(*life).map(|row| (row.key, *numbers, row.stored_epoch.0.cast_signed()))
         });
         let acknowledged = buffer.trimmed.iter().filter_map(|life| rows.get(*life));
         Self {
@@ -63,8 +63,9 @@ impl<'a> Columns<'a> {
             steps.push(link.step(sql::SENDERS, [of(&self.created, Type::INT4_ARRAY)]));
         }
         self.append.step(link, steps);
-        for (key, through, epoch) in &self.forget {
-            let values = [of(key, Type::INT4), of(through, Type::INT8), of(epoch, Type::INT8)];
+        for (key, (above, through), epoch) in &self.forget {
+            let [above, through, epoch] = [above, through, epoch].map(|number| of(number, Type::INT8));
+            let values = [of(key, Type::INT4), above, through, epoch];
             steps.push(link.step(sql::FORGET, values));
         }
         self.topics.step(link, steps);

@@ -117,6 +117,8 @@ pub struct PostgresStore {
     written: Vec<buffer::Buffer>,
     fullness: fullness::Fullness,
     told: Option<directory::Told>,
+    /// How many bytes the messages had that were read last, on the average.
+    typical: usize,
     last_error: Option<String>,
     /// It has been closed.
     retired: bool,

@@ -135,6 +135,7 @@ impl PostgresStore {
             written: Vec::new(),
             fullness: crate::fullness::Fullness::default(),
             told: None,
+            typical: 0,
             last_error: None,
             retired: false,
             listens: false,

@@ -14,13 +14,18 @@ use crate::link::Link;
 use crate::rows::QueueRow;
 use crate::turn::Turn;
 
-/// The messages above a number, as many as have room, and one at least.
-const ABOVE: &str = "SELECT id, number, covers, crc, head, payload FROM (
+/// The messages above a number and through another one, as many as have room, and one at least. Without the second bound a server that
+/// does not know yet how many rows the table has would sort all of them.
+const BETWEEN: &str = "SELECT id, number, covers, crc, head, payload FROM (
   SELECT *, sum(octet_length(head) + octet_length(payload) + 1) OVER (ORDER BY number) AS through,
     octet_length(head) + octet_length(payload) + 1 AS len FROM (
     SELECT id, number, covers, crc, coalesce(head, '') AS head, payload FROM conn_messages
-    WHERE connection_key = $1 AND number > $2 AND epoch = $3 ORDER BY number LIMIT $4) AS next) AS sized
+    WHERE connection_key = $1 AND number > $2 AND number <= $3 AND epoch = $4) AS next) AS sized
 WHERE through - len <= 0 OR through <= $5 ORDER BY number";
+
+/// The first number above one that has a message.
+const NEXT: &str = "SELECT number FROM conn_messages WHERE connection_key = $1 AND number > $2 AND epoch = $3
+ORDER BY number LIMIT 1";
 
 /// Puts the bytes of a damaged message aside. Its row stays, so that its number is told as damaged as often as it is asked for.
 const PUT_ASIDE: &str = "WITH aside AS (
@@ -59,8 +64,8 @@ impl<'a> Message<'a> {
             first: first.unwrap_or(-1),
             last: number,
             crc: row.try_get::<_, Option<i64>>(3)?.unwrap_or(-1),
-            head: row.try_get::<_, Option<&[u8]>>(4)?.unwrap_or_default(),
-            payload: row.try_get(5)?,
+            head: bytes(row, 4)?,
+            payload: bytes(row, 5)?,
         })
     }
 
@@ -70,6 +75,10 @@ impl<'a> Message<'a> {
         let is_sound = self.first >= 0 && !record.is_empty();
         (is_sound && self.crc == queue.checksum(self.first, self.last, &record)).then_some(record)
     }
+}
+
+fn bytes(row: &Row, index: usize) -> Result<&[u8], Failure> {
+    Ok(row.try_get::<_, Option<&[u8]>>(index)?.unwrap_or_default())
 }
 
 /// What a load found, in stored numbers.
@@ -89,17 +98,14 @@ impl PostgresStore {
         let row = row.clone();
         let stored = row.numbers.stored(after)?;
         let epoch = row.stored_epoch.0.cast_signed();
-        let (most, room) = ((into.len() / 16).clamp(8, 4096) as i64, into.len() as i64);
-        let found = self.linked()?.query(
-            ABOVE,
-            &[
-                of(&row.key, Type::INT4),
-                of(&stored, Type::INT8),
-                of(&epoch, Type::INT8),
-                of(&most, Type::INT8),
-                of(&room, Type::INT8),
-            ],
-        )?;
+        let mut found = self.page(&row, stored, into.len())?;
+        if found.is_empty() {
+            let [stored, epoch] = [&stored, &epoch].map(|number| of(number, Type::INT8));
+            let next = self.linked()?.query(NEXT, &[of(&row.key, Type::INT4), stored, epoch])?;
+            if let Some(next) = next.first() {
+                found = self.page(&row, next.try_get::<_, i64>(0)?.saturating_sub(1), into.len())?;
+            }
+        }
         let shifted = |number: i64| number.cast_unsigned().wrapping_add(row.numbers.shift);
         Ok(match copy(&row, &found, stored, into)? {
             Found::Loaded(Loaded::Records { first, last, len }) => {
@@ -115,6 +121,27 @@ impl PostgresStore {
                 Loaded::Corrupt { first: shifted(first), last: shifted(last) }
             }
         })
+    }
+
+    /// The messages of the next numbers, as many as have room in so many bytes, and one at least if there is one among them.
+    fn page(&mut self, row: &QueueRow, above: i64, room: usize) -> Result<Vec<Row>, Failure> {
+        // A quarter more than would fill the room if they were as long as those of the page before.
+        let fitting = room / self.typical.max(16);
+        let through = above.saturating_add((fitting + fitting / 4).clamp(8, 4096) as i64);
+        let epoch = row.stored_epoch.0.cast_signed();
+        let room = room as i64;
+        let [above, through, epoch, room] =
+            [&above, &through, &epoch, &room].map(|number| of(number, Type::INT8));
+        let found =
+            self.linked()?.query(BETWEEN, &[of(&row.key, Type::INT4), above, through, epoch, room])?;
+        let bytes = found
+            .iter()
+            .map(|row| Ok(bytes(row, 4)?.len() + bytes(row, 5)?.len()))
+            .sum::<Result<usize, Failure>>()?;
+        if let Some(typical) = bytes.checked_div(found.len()) {
+            self.typical = typical;
+        }
+        Ok(found)
     }
 
     /// Messages and bytes of all queues, or of one, by their keys.

@@ -23,6 +23,8 @@ pub(crate) struct QueueRow {
     pub(crate) numbers: Numbers,
     /// The epoch that all its messages bear: its first one.
     pub(crate) stored_epoch: Epoch,
+    /// Through which stored number this instance has deleted its messages, if it has.
+    pub(crate) swept: Option<i64>,
 }
 
 /// Finds rows of queues; a condition is to follow. [`QueueRow::read`] wants these columns in this order.
@@ -58,6 +60,7 @@ impl QueueRow {
             composite: from_column(row.try_get(1).ok()?).into_owned(),
             numbers,
             stored_epoch: Epoch(number(12)?.cast_unsigned()),
+            swept: None,
         };
         let named = names::queue(read.kind, &read.name)
             .is_some_and(|queue| names::composite(owner, queue) == read.composite);
@@ -68,6 +71,13 @@ impl QueueRow {
     /// The checksum of the row.
     pub(crate) fn check(&self) -> i64 {
         checksums::queue(&self.composite, self.key.into(), &self.numbers, self.stored_epoch)
+    }
+
+    /// The stored numbers whose messages are to be deleted now that it needs none of these any more: above the first, through the second.
+    pub(crate) fn sweep(&mut self, through: i64) -> (i64, i64) {
+        let swept = self.swept.replace(through);
+        // Before this instance, an operator may have put back what was deleted.
+        (swept.unwrap_or(i64::MIN), through)
     }
 
     /// The checksum of one of its messages, whose numbers are the stored ones.
@@ -140,6 +150,7 @@ impl Rows {
             composite: names::composite(owner, queue),
             numbers: Numbers::new(epoch),
             stored_epoch: epoch,
+            swept: None,
         };
         let life = self.insert(row);
         self.before.insert(life, None);
