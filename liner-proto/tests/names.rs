@@ -34,8 +34,8 @@ fn gateway_with_a_long_queue() -> (Node, Node) {
     cut(&mut sub, &mut gateway, line);
     for number in 0..48 {
         gateway.router.send(gateway.now, "t", &large(number), Mode::One).expect("it is known");
+        gateway.serve();
     }
-    gateway.serve();
     assert_eq!(gateway.held().queues, BTreeMap::from([("sub".to_owned(), 48)]));
     (gateway, sub)
 }

@@ -119,8 +119,8 @@ pub enum SendError {
     /// Nobody is known for the topic, and no peer was named that could be asked.
     #[error("nobody is known for this topic: name a peer, or wait for a subscriber")]
     NoAddress,
-    /// The memory of a queue is full of what the store has not taken yet: drive the node, then try again. Or as much is queued
-    /// as may be, and somebody has to take it first.
+    /// As much waits for the store as it is given at a time, or as a queue has memory for: drive the node, then try again. Or as much is
+    /// queued as may be, and somebody has to take it first.
     #[error("the queue is full: try again after some of its messages are stored, or taken")]
     Busy,
     /// The store is away: it cannot be reached, or does not answer. What is to be stored is not taken before it is back, which
@@ -471,8 +471,12 @@ impl Router {
             self.send_loose(topic, &header, payload, None, options.to_one);
             return Ok(self.sends);
         }
-        if let Some(refusal) = self.store_refusal().filter(|_| self.config.send_mode == SendMode::Stored) {
+        let is_stored = self.config.send_mode == SendMode::Stored;
+        if let Some(refusal) = self.store_refusal().filter(|_| is_stored) {
             return Err(refusal);
+        }
+        if is_stored && self.storage.is_batch_full() {
+            return Err(SendError::Busy);
         }
         self.route_own(topic, &header, payload)?;
         self.sends.0 += 1;

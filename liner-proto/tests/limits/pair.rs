@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use liner_proto::effect::{Batch, DeadReason, GapReason, Recovered, StoreOp};
 use liner_proto::frame::{cobs, length};
 use liner_proto::id::{Class, ConnId, SessionId};
-use liner_proto::router::{Event, Framing, Message, NodeConfig, Router, StoreRequest};
+use liner_proto::router::{Event, Framing, Message, NodeConfig, Router, SendError, StoreRequest};
 use liner_proto::seal;
 use liner_proto::store::{HeapStore, Store, execute};
 use liner_proto::time::Instant;
@@ -229,7 +229,10 @@ impl Pair {
     }
 
     pub(crate) fn send(&mut self, topic: &str, payload: &[u8]) {
-        self.from.router.send(NOW, topic, payload, Mode::One).expect("it is taken");
+        if self.from.router.send(NOW, topic, payload, Mode::One) == Err(SendError::Busy) {
+            self.from.serve();
+            self.from.router.send(NOW, topic, payload, Mode::One).expect("it is taken");
+        }
     }
 
     pub(crate) fn payloads(&self) -> Vec<usize> {

@@ -72,8 +72,12 @@ fn is_piece(frame: &[u8]) -> bool {
     matches!(wire::decode(&frame[seal::LEN..]), Ok(Body::Fragment(_)))
 }
 
+/// What is too much for one batch of the store is in the next one.
 fn send(node: &mut Node, payload: &[u8]) {
-    node.router.send(node.now, "t", payload, Mode::One).expect("it is taken");
+    if node.router.send(node.now, "t", payload, Mode::One) == Err(SendError::Busy) {
+        node.serve();
+        node.router.send(node.now, "t", payload, Mode::One).expect("it is taken");
+    }
 }
 
 #[test]

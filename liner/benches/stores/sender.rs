@@ -56,7 +56,7 @@ impl Sender {
                         busy = true;
                         break;
                     }
-                    Err(error) => panic!("{error}"),
+                    Err(error) => panic!("{error}: {:?}", self.node.store_error()),
                 }
             }
             self.node.drive(if busy { TURN } else { Some(Duration::ZERO) }, &mut idle).unwrap();
