@@ -197,19 +197,12 @@ impl Client {
     }
 
     /// Runs a turn whose elements go past its script, which is given as a text: there is no way back if the server should not know it by
-    /// its hash.
+    /// its hash. If the reply is an error, the script has failed, and what was pushed may still be there.
     pub(crate) fn transaction(&mut self, request: impl FnOnce(&str) -> Request) -> Result<Reply, Failure> {
         let mut replies = self.pipeline(&request(&script::turn(false)))?;
         let last = replies.pop();
         match last {
-            Some(Reply::List(mut done)) => match done.pop().ok_or_else(Failure::nonsense)? {
-                Reply::Error(words) => Err(Failure::Server(words)),
-                reply @ (Reply::Status(_)
-                | Reply::Number(_)
-                | Reply::Bytes(_)
-                | Reply::Nil
-                | Reply::List(_)) => Ok(reply),
-            },
+            Some(Reply::List(mut done)) => done.pop().ok_or_else(Failure::nonsense),
             Some(Reply::Error(words)) if words.starts_with("EXECABORT") => {
                 refused(&replies)?;
                 Err(Failure::Server(why(&words).to_owned()))
