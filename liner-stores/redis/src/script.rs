@@ -13,7 +13,7 @@ pub(crate) const MOVED: &str = "MOVED";
 
 /// What the scripts that write have in common: what is looked for before the first write, so that nothing fails behind it. After the first
 /// write Redis itself refuses nothing any more but what the user may not do and what is of the wrong kind.
-const GUARD: &str = r"
+pub(crate) const GUARD: &str = r"
 local wrong
 local function kind(key, wanted)
   local found = redis.call('TYPE', key).ok

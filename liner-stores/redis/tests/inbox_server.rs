@@ -307,3 +307,35 @@ fn the_user_of_an_inbox_needs_what_is_said() {
     assert_eq!((outcome.messages, outcome.refused.len()), (0, 1));
     assert_eq!(taken(&server), [1]);
 }
+
+/// What is found out behind the application's commands would be found out too late: they would be executed again.
+#[test]
+fn a_permission_that_is_taken_away_stops_a_call_before_any_command() {
+    let server = start(&[]);
+    let mut store = open(&server);
+    let rules = ["ACL", "SETUSER", "user", "on", ">secret", "~taken", "~count"];
+    let all: Vec<&str> = rules.into_iter().chain(INBOX_ACL.split_whitespace()).collect();
+    server.command(&all).expect("it is one");
+    let mut inbox = inbox(&format!("redis://user:secret@{}", server.address()));
+    let mut last = 0;
+    for (taken, back) in [
+        ("-xdel", "+xdel"),
+        ("-hdel", "+hdel"),
+        ("-hget", "+hget"),
+        ("-hset", "+hset"),
+        ("-del", "+del"),
+        ("-xlen", "+xlen"),
+    ] {
+        deliver(&mut store, last + 1..=last + 2);
+        server.command(&["ACL", "SETUSER", "user", taken]).expect("it is taken away");
+        for _ in 0..2 {
+            let outcome = inbox.take(10, write);
+            assert!(matches!(outcome, Err(InboxError::Open(_))), "{taken}: {outcome:?}");
+            assert_eq!(how_many(&server), last as i64, "{taken}: nothing is done");
+        }
+        server.command(&["ACL", "SETUSER", "user", back]).expect("it is given back");
+        assert_eq!(inbox.take(10, write).expect("it works").messages, 2, "{taken}");
+        last += 2;
+        each_once(&server, last);
+    }
+}
