@@ -89,6 +89,14 @@ fn refused(replies: &[Reply]) -> Result<(), Failure> {
     })
 }
 
+/// What the script of a turn says, or why there was none: nothing is left of it then.
+fn outcome(reply: Reply) -> Result<Reply, Failure> {
+    match script::failure(&reply) {
+        Some(words) => Err(Failure::Server(words.to_owned())),
+        None => Ok(reply),
+    }
+}
+
 /// The hashes by which the server knows the scripts of turns.
 #[derive(Debug, Default)]
 struct Hashes {
@@ -202,7 +210,7 @@ impl Client {
         let mut replies = self.pipeline(&request(&script::turn(false)))?;
         let last = replies.pop();
         match last {
-            Some(Reply::List(mut done)) => done.pop().ok_or_else(Failure::nonsense),
+            Some(Reply::List(mut done)) => outcome(done.pop().ok_or_else(Failure::nonsense)?),
             Some(Reply::Error(words)) if words.starts_with("EXECABORT") => {
                 refused(&replies)?;
                 Err(Failure::Server(why(&words).to_owned()))
@@ -229,7 +237,7 @@ impl Client {
             request.bytes.extend_from_slice(&arguments.bytes);
             match self.all(&request) {
                 Err(Failure::Server(words)) if words.starts_with("NOSCRIPT") => self.load_scripts()?,
-                other => return other?.pop().ok_or_else(Failure::nonsense),
+                other => return outcome(other?.pop().ok_or_else(Failure::nonsense)?),
             }
         }
         Err(Failure::Server("the server forgets its scripts".to_owned()))

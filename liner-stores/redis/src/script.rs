@@ -222,9 +222,9 @@ return was_run and reply or {reply}
 ";
 
 /// Why there was no turn, if the script gives that for a reply: nothing is left of it.
-pub(crate) fn failure(reply: &Reply) -> Option<String> {
+pub(crate) fn failure(reply: &Reply) -> Option<&str> {
     let [words] = reply.list()? else { return None };
-    words.text().map(str::to_owned)
+    words.text()
 }
 
 /// The script of a turn. `allow_oom` if it takes no more than it gives: then it runs in a server that is full.

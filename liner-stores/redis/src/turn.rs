@@ -206,9 +206,6 @@ impl RedisStore {
             self.rows.may_have_strays();
             return Err(Failure::Server(words));
         }
-        if let Some(words) = script::failure(&reply) {
-            return Err(Failure::Server(words));
-        }
         match reply.text() {
             Some(script::DONE) => {
                 self.number = number + 1;
