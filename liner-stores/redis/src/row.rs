@@ -314,7 +314,7 @@ impl Rows {
     }
 
     /// What the turn was to append may be there, though it did not take place.
-    pub(crate) fn may_have_strays(&mut self) {
+    pub(crate) fn note_strays(&mut self) {
         for (kind, name) in &self.touched {
             let row = self.known.get_mut(usize::from(*kind)).and_then(|rows| rows.get_mut(name));
             if let Some(row) = row.filter(|row| !row.tail.left().is_empty()) {

@@ -203,7 +203,7 @@ impl RedisStore {
             client.turn(&node, is_move, &body.arguments(numbers))?
         };
         if let Reply::Error(words) = reply {
-            self.rows.may_have_strays();
+            self.rows.note_strays();
             return Err(Failure::Server(words));
         }
         match reply.text() {

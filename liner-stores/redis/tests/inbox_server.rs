@@ -219,6 +219,42 @@ fn a_connection_that_is_cut_anywhere_takes_each_message_once() {
     assert!(unknown > 40 && done > 0, "{unknown} {done}");
 }
 
+/// Putting aside is another step: whoever is cut off before it is not given the message again, as some of its commands were executed.
+#[test]
+fn what_was_half_done_when_a_connection_was_cut_is_not_done_again() {
+    let server = start(&[]);
+    let cutter = Cutter::start(server.address()).expect("the cutter starts");
+    let mut store = open(&server);
+    let mut inbox = inbox(&format!("redis://{}", cutter.address()));
+    server.command(&["SET", "text", "x"]).expect("it is set");
+    let bad = |pipeline: &mut Pipeline, message: &InboxMessage| {
+        pipeline.cmd("RPUSH").arg("taken").arg(message.number);
+        pipeline.cmd("INCR").arg("text");
+        Ok::<(), String>(())
+    };
+    let mut in_between = 0;
+    for (number, after) in (1..).zip((0..90).step_by(3)) {
+        deliver(&mut store, number..=number);
+        let marker = b"own.give".to_vec();
+        // The first step writes down the failure; the other one is not to come to pass if the cut falls between them.
+        cutter.plan(Cut { way: Way::Reply, after, marker, refuse: true });
+        let outcome = inbox.take(10, bad);
+        cutter.spare();
+        cutter.refuse(false).expect("it listens again");
+        let left = server.command(&["XLEN", "lnr_node:sensor:inbox"]).expect("it answers");
+        in_between += u64::from(left == Reply::Number(1));
+        assert!(matches!(outcome, Ok(_) | Err(InboxError::Unknown { .. })), "{after}: {outcome:?}");
+        while inbox.waiting().expect("it works").messages > 0 {
+            assert!(inbox.take(10, bad).expect("it works").refused[0].put_aside, "{after}");
+        }
+        assert_eq!(taken(&server), (1..=number).collect::<Vec<_>>(), "{after}");
+        let dead = server.command(&["XLEN", "lnr_node:sensor:dead"]).expect("it answers");
+        assert_eq!(dead, Reply::Number(number as i64), "{after}");
+    }
+    println!("{in_between} in between");
+    assert!(in_between > 10);
+}
+
 /// A connection that was lost between two calls is made anew.
 #[test]
 fn a_server_that_was_restarted_is_found_again() {
