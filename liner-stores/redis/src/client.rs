@@ -89,6 +89,14 @@ fn refused(replies: &[Reply]) -> Result<(), Failure> {
     })
 }
 
+/// What the script of a turn says, or why there was none: nothing is left of it then.
+fn outcome(reply: Reply) -> Result<Reply, Failure> {
+    match script::failure(&reply) {
+        Some(words) => Err(Failure::Server(words.to_owned())),
+        None => Ok(reply),
+    }
+}
+
 /// The hashes by which the server knows the scripts of turns.
 #[derive(Debug, Default)]
 struct Hashes {
@@ -197,19 +205,12 @@ impl Client {
     }
 
     /// Runs a turn whose elements go past its script, which is given as a text: there is no way back if the server should not know it by
-    /// its hash.
+    /// its hash. If the reply is an error, the script has failed, and what was pushed may still be there.
     pub(crate) fn transaction(&mut self, request: impl FnOnce(&str) -> Request) -> Result<Reply, Failure> {
         let mut replies = self.pipeline(&request(&script::turn(false)))?;
         let last = replies.pop();
         match last {
-            Some(Reply::List(mut done)) => match done.pop().ok_or_else(Failure::nonsense)? {
-                Reply::Error(words) => Err(Failure::Server(words)),
-                reply @ (Reply::Status(_)
-                | Reply::Number(_)
-                | Reply::Bytes(_)
-                | Reply::Nil
-                | Reply::List(_)) => Ok(reply),
-            },
+            Some(Reply::List(mut done)) => outcome(done.pop().ok_or_else(Failure::nonsense)?),
             Some(Reply::Error(words)) if words.starts_with("EXECABORT") => {
                 refused(&replies)?;
                 Err(Failure::Server(why(&words).to_owned()))
@@ -236,7 +237,7 @@ impl Client {
             request.bytes.extend_from_slice(&arguments.bytes);
             match self.all(&request) {
                 Err(Failure::Server(words)) if words.starts_with("NOSCRIPT") => self.load_scripts()?,
-                other => return other?.pop().ok_or_else(Failure::nonsense),
+                other => return outcome(other?.pop().ok_or_else(Failure::nonsense)?),
             }
         }
         Err(Failure::Server("the server forgets its scripts".to_owned()))

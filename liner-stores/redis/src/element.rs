@@ -47,9 +47,13 @@ pub(crate) fn put(bytes: &mut Vec<u8>, whose: Check, epoch: Epoch, number: u64, 
     bytes.extend_from_slice(b"\r\n");
 }
 
+/// What of a mark is no number.
+const MARK: [u8; 5] = [TAG; 5];
+
 /// What stands behind elements that were pushed for a turn until its script has seen them. Nobody reads it as an element of a queue.
 pub(crate) fn mark(token: u64, turn: u64) -> [u8; HEAD] {
-    let mut mark = [TAG; HEAD];
+    let mut mark = [0; HEAD];
+    mark[..5].copy_from_slice(&MARK);
     mark[5..].copy_from_slice(&place(Epoch(token), turn));
     mark
 }
@@ -124,6 +128,9 @@ pub(crate) enum Kept<'a> {
 pub(crate) fn kept<'a>(composite: &str, element: &'a [u8]) -> Kept<'a> {
     if is_foreign(element) {
         return Kept::Foreign;
+    }
+    if element.len() == HEAD && element.starts_with(&MARK) {
+        return Kept::Nothing;
     }
     let epoch = element.get(5..).and_then(|rest| rest.first_chunk::<8>());
     let epoch = Epoch(u64::from_le_bytes(epoch.copied().unwrap_or_default()));

@@ -114,6 +114,7 @@ impl RedisStore {
         if let Some(row) = self.rows.find_mut(queue) {
             row.list = scan.list;
             row.average = scan.average;
+            row.has_strays = false;
             if row.before.is_some() {
                 let forgotten = row.numbers.stored(row.numbers.head.floor())?;
                 row.forget(forgotten);

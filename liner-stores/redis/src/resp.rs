@@ -1,7 +1,7 @@
 //! Requests as they are sent, and what the server says to them.
 //!
 //! Requests are packed here and not by the library: a turn's records are words of its request from the moment in which they are applied, and are
-//! copied nowhere else.
+//! only copied from then on.
 
 use redis::Value;
 

@@ -75,6 +75,8 @@ pub(crate) struct QueueRow {
     pub(crate) stored_epoch: Epoch,
     /// Commits of it may be missing.
     pub(crate) suspect: bool,
+    /// Its list may have elements at its end that belong to a turn that did not take place.
+    pub(crate) has_strays: bool,
     /// What of the elements' checksums is always the same.
     pub(crate) whose: Check,
     /// What the list holds in the server.
@@ -102,6 +104,7 @@ impl QueueRow {
             numbers: Numbers::new(epoch),
             stored_epoch: epoch,
             suspect: false,
+            has_strays: false,
             whose,
             list: Stretches::default(),
             average: 256,
@@ -306,6 +309,16 @@ impl Rows {
             let row = self.known.get_mut(usize::from(*kind)).and_then(|rows| rows.get_mut(name));
             if let Some(row) = row.filter(|row| row.key.is_none()) {
                 row.key = keys.next();
+            }
+        }
+    }
+
+    /// What the turn was to append may be there, though it did not take place.
+    pub(crate) fn note_strays(&mut self) {
+        for (kind, name) in &self.touched {
+            let row = self.known.get_mut(usize::from(*kind)).and_then(|rows| rows.get_mut(name));
+            if let Some(row) = row.filter(|row| !row.tail.left().is_empty()) {
+                row.has_strays = true;
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What runs inside the server. A turn is one call: it is checked first, then written, and its number is written last.
 
+use crate::resp::Reply;
+
 /// What a call of [`turn`] returns when it has written everything.
 pub(crate) const DONE: &str = "DONE";
 /// Another instance has a newer token.
@@ -11,7 +13,7 @@ pub(crate) const MOVED: &str = "MOVED";
 
 /// What the scripts that write have in common: what is looked for before the first write, so that nothing fails behind it. After the first
 /// write Redis itself refuses nothing any more but what the user may not do and what is of the wrong kind.
-const GUARD: &str = r"
+pub(crate) const GUARD: &str = r"
 local wrong
 local function kind(key, wanted)
   local found = redis.call('TYPE', key).ok
@@ -45,7 +47,8 @@ end
 /// elements, and what was pushed behind them; how many checks, and for each a list, an index, and what the bytes 6 to 21 of the
 /// element there are (its epoch and its number), or `len` and the length of the list; then for each command how many words, and the words.
 ///
-/// There is no work by record in it: records are words of `RPUSH`. What was pushed before is taken back if there is no turn. Nothing fails behind
+/// There is no work by record in it: records are words of `RPUSH`. What was pushed before is taken back if there is no turn, whatever the reason is;
+/// only then is an error told as a list of one, [`failure`]: an error of another form may have left something. Nothing fails behind
 /// the first write: what could is looked for before, and entries of streams, of which that cannot be said, are the first that is written, and are taken back.
 const TURN: &str = r"
 local node, a, n, pushes = KEYS[1], ARGV, #ARGV, tonumber(ARGV[4])
@@ -211,12 +214,18 @@ end
 redis.call('HSET', node, 'turn', a[3])
 return 'DONE'
 end
-local reply = turn()
-if reply ~= 'DONE' then
-  for _, at in ipairs(pushed) do redis.call('LTRIM', a[at], 0, -1 - a[at + 1]) end
-end
-return reply
+local was_run, reply = pcall(turn)
+if reply == 'DONE' then return reply end
+for _, at in ipairs(pushed) do redis.call('LTRIM', a[at], 0, -1 - a[at + 1]) end
+if type(reply) == 'table' then return {reply.err} end
+return was_run and reply or {reply}
 ";
+
+/// Why there was no turn, if the script gives that for a reply: nothing is left of it.
+pub(crate) fn failure(reply: &Reply) -> Option<&str> {
+    let [words] = reply.list()? else { return None };
+    words.text()
+}
 
 /// The script of a turn. `allow_oom` if it takes no more than it gives: then it runs in a server that is full.
 pub(crate) fn turn(allow_oom: bool) -> String {

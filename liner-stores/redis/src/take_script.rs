@@ -1,5 +1,7 @@
 //! Scripts of those who take from an inbox.
 
+use crate::script::GUARD;
+
 /// Entries of the inbox, until they are so many or so many bytes; one at least; and whether there may be more. Behind the id and the fields
 /// of each is what the other key says of its failures. Arguments: what keeps the failures, behind which id, how many entries, how many bytes.
 pub(crate) const ENTRIES: &str = r"#!lua flags=no-writes,allow-oom
@@ -47,12 +49,18 @@ for _ = 1, n do
   if crc ~= a[at + 1] then return 'MOVED' end
   at = at + 3
 end
-for key, kind in pairs({[node]='hash', [dead]='stream', [failures]='hash', lnr_quarantine='list'}) do
-  local found = redis.call('TYPE', key).ok
-  if found ~= 'none' and found ~= kind then
-    return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found .. ' and should be a ' .. kind)
-  end
+for key, wanted in pairs({[node]='hash', [dead]='stream', [failures]='hash', lnr_quarantine='list'}) do
+  kind(key, wanted)
 end
+-- Behind the application's commands it would be too late: they would be executed, and the entry would stay.
+for _, command in ipairs({
+  {'XDEL', inbox, '0-1'}, {'XLEN', inbox}, {'HGET', node, 'f'}, {'HSET', node, 'f', '0'}, {'HSET', failures, 'f', '0'},
+  {'HDEL', failures, 'f'}, {'DEL', failures}, {'RPUSH', 'lnr_quarantine', '0'},
+  {'INCR', 'lnr_dead_id'}, {'SET', 'lnr_dead_id', '0'}, {'XADD', dead, '0-*', 'f', '0'},
+}) do
+  may(unpack(command))
+end
+if wrong then return redis.error_reply(wrong) end
 local freed, letters, replies, blocked = 0, redis.call('XLEN', dead), {}, {}
 local id, bytes
 local function remove()
@@ -133,5 +141,5 @@ return replies
 /// The same; `allow_oom` if it takes no more than it gives.
 pub(crate) fn dispose(allow_oom: bool) -> String {
     let flags = if allow_oom { " flags=allow-oom" } else { "" };
-    format!("#!lua{flags}{DISPOSE}")
+    format!("#!lua{flags}{GUARD}{DISPOSE}")
 }

@@ -39,8 +39,8 @@ struct Kept {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) id: String,
-    /// Its checksum as it stands there.
-    crc: String,
+    /// Its checksum as it stands there, which need not be a text.
+    crc: Vec<u8>,
     /// What it was counted with when it was put there.
     bytes: usize,
     /// What the next one who reads it is to find.
@@ -55,13 +55,13 @@ impl Entry {
 
     /// Ids begin anew when somebody deletes the stream: the checksum says whose failures they are.
     fn keep(&self, failures: u32, half_done: bool) -> String {
-        format!("{failures} {} {}", self.crc, u8::from(half_done))
+        format!("{failures} {} {}", String::from_utf8_lossy(&self.crc), u8::from(half_done))
     }
 
     fn read_kept(&self, text: &str) -> Option<Kept> {
         let [failures, crc, half_done] = text.split(' ').collect::<Vec<_>>().try_into().ok()?;
         let kept = Kept { failures: failures.parse().ok()?, half_done: half_done == "1" };
-        (crc == self.crc).then_some(kept)
+        (crc.as_bytes() == self.crc).then_some(kept)
     }
 }
 
@@ -79,7 +79,7 @@ fn read(owner: &str, reply: &Reply) -> Option<(Entry, Content)> {
     let field = |name: &str| {
         fields.pairs().find(|(field, _)| *field == name.as_bytes()).map_or(&b""[..], |(_, value)| value)
     };
-    let crc = String::from_utf8_lossy(field("crc")).into_owned();
+    let crc = field("crc").to_vec();
     let bytes = ["from", "topic", "payload"].iter().map(|name| field(name).len()).sum();
     let mut entry = Entry { id, crc, bytes, kept: Kept::default() };
     let kept = reply.get(2).and_then(Reply::text).and_then(|text| entry.read_kept(text));
@@ -181,7 +181,7 @@ impl<E> Call<E> {
 
     fn plan(&mut self, entry: Entry, plan: Plan<E>) {
         self.checks.word(entry.id.as_bytes());
-        self.checks.word(entry.crc.as_bytes());
+        self.checks.word(&entry.crc);
         self.checks.number(entry.bytes as u64);
         self.held += entry.bytes;
         self.plans.push((entry, plan));

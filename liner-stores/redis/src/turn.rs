@@ -88,6 +88,11 @@ impl RedisStore {
         if !self.applied.any {
             return Ok(());
         }
+        if self.rows.changed().any(|row| row.has_strays)
+            && let Err(failure) = self.look_again()
+        {
+            return self.give_up(failure);
+        }
         for _ in 0..TRIES {
             let body = match self.compose() {
                 Ok(body) => body,
@@ -197,6 +202,10 @@ impl RedisStore {
         } else {
             client.turn(&node, is_move, &body.arguments(numbers))?
         };
+        if let Reply::Error(words) = reply {
+            self.rows.note_strays();
+            return Err(Failure::Server(words));
+        }
         match reply.text() {
             Some(script::DONE) => {
                 self.number = number + 1;

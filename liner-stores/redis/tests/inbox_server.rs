@@ -219,6 +219,42 @@ fn a_connection_that_is_cut_anywhere_takes_each_message_once() {
     assert!(unknown > 40 && done > 0, "{unknown} {done}");
 }
 
+/// Putting aside is another step: whoever is cut off before it is not given the message again, as some of its commands were executed.
+#[test]
+fn what_was_half_done_when_a_connection_was_cut_is_not_done_again() {
+    let server = start(&[]);
+    let cutter = Cutter::start(server.address()).expect("the cutter starts");
+    let mut store = open(&server);
+    let mut inbox = inbox(&format!("redis://{}", cutter.address()));
+    server.command(&["SET", "text", "x"]).expect("it is set");
+    let bad = |pipeline: &mut Pipeline, message: &InboxMessage| {
+        pipeline.cmd("RPUSH").arg("taken").arg(message.number);
+        pipeline.cmd("INCR").arg("text");
+        Ok::<(), String>(())
+    };
+    let mut in_between = 0;
+    for (number, after) in (1..).zip((0..90).step_by(3)) {
+        deliver(&mut store, number..=number);
+        let marker = b"own.give".to_vec();
+        // The first step writes down the failure; the other one is not to come to pass if the cut falls between them.
+        cutter.plan(Cut { way: Way::Reply, after, marker, refuse: true });
+        let outcome = inbox.take(10, bad);
+        cutter.spare();
+        cutter.refuse(false).expect("it listens again");
+        let left = server.command(&["XLEN", "lnr_node:sensor:inbox"]).expect("it answers");
+        in_between += u64::from(left == Reply::Number(1));
+        assert!(matches!(outcome, Ok(_) | Err(InboxError::Unknown { .. })), "{after}: {outcome:?}");
+        while inbox.waiting().expect("it works").messages > 0 {
+            assert!(inbox.take(10, bad).expect("it works").refused[0].put_aside, "{after}");
+        }
+        assert_eq!(taken(&server), (1..=number).collect::<Vec<_>>(), "{after}");
+        let dead = server.command(&["XLEN", "lnr_node:sensor:dead"]).expect("it answers");
+        assert_eq!(dead, Reply::Number(number as i64), "{after}");
+    }
+    println!("{in_between} in between");
+    assert!(in_between > 10);
+}
+
 /// A connection that was lost between two calls is made anew.
 #[test]
 fn a_server_that_was_restarted_is_found_again() {
@@ -306,4 +342,36 @@ fn the_user_of_an_inbox_needs_what_is_said() {
     let outcome = inbox.take(1, write).expect("it works");
     assert_eq!((outcome.messages, outcome.refused.len()), (0, 1));
     assert_eq!(taken(&server), [1]);
+}
+
+/// What is found out behind the application's commands would be found out too late: they would be executed again.
+#[test]
+fn a_permission_that_is_taken_away_stops_a_call_before_any_command() {
+    let server = start(&[]);
+    let mut store = open(&server);
+    let rules = ["ACL", "SETUSER", "user", "on", ">secret", "~taken", "~count"];
+    let all: Vec<&str> = rules.into_iter().chain(INBOX_ACL.split_whitespace()).collect();
+    server.command(&all).expect("it is one");
+    let mut inbox = inbox(&format!("redis://user:secret@{}", server.address()));
+    let mut last = 0;
+    for (taken, back) in [
+        ("-xdel", "+xdel"),
+        ("-hdel", "+hdel"),
+        ("-hget", "+hget"),
+        ("-hset", "+hset"),
+        ("-del", "+del"),
+        ("-xlen", "+xlen"),
+    ] {
+        deliver(&mut store, last + 1..=last + 2);
+        server.command(&["ACL", "SETUSER", "user", taken]).expect("it is taken away");
+        for _ in 0..2 {
+            let outcome = inbox.take(10, write);
+            assert!(matches!(outcome, Err(InboxError::Open(_))), "{taken}: {outcome:?}");
+            assert_eq!(how_many(&server), last as i64, "{taken}: nothing is done");
+        }
+        server.command(&["ACL", "SETUSER", "user", back]).expect("it is given back");
+        assert_eq!(inbox.take(10, write).expect("it works").messages, 2, "{taken}");
+        last += 2;
+        each_once(&server, last);
+    }
 }

@@ -95,8 +95,9 @@ fn a_turn_that_is_cut_anywhere_is_there_once() {
     apply(&mut store, &[OPEN]);
     let mut first = 1;
     for way in [Way::Request, Way::Reply] {
-        // In the middle of the records, behind them, and in each line of the answer.
-        let steps: &[u64] = if way == Way::Request { &[1, 40, 9_000, 200_000] } else { &[0, 5, 14, 23, 40] };
+        // In the middle of the records, in the script behind them, and in each line of the answer.
+        let steps: &[u64] =
+            if way == Way::Request { &[1, 40, 9_000, 200_000, 220_000] } else { &[0, 5, 14, 23, 40] };
         for &after in steps {
             cutter.plan(Cut { way, after, marker: b"MULTI".to_vec(), refuse: false });
             match append_many(&mut store, first) {

@@ -46,9 +46,14 @@ fn holds(store: &mut RedisStore, through: u64) {
 }
 
 /// The turn does not take place, for now, and the server says so in this word.
-fn passes(store: &mut RedisStore, number: u64, word: &str) {
-    assert_eq!(append(store, number), Err(StoreFault::Unavailable), "{:?}", store.last_error());
-    assert!(store.last_error().is_some_and(|words| words.starts_with(word)), "{:?}", store.last_error());
+fn passes(store: &mut RedisStore, first: u64, word: &str) {
+    // A long turn is sent in another way.
+    for last in [first, first + 99] {
+        let records = numbered(first, last);
+        let outcome = turn(store, StoreOp::Append { queue: NODE, first, last, records: &records });
+        assert_eq!(outcome, Err(StoreFault::Unavailable), "{:?}", store.last_error());
+        assert!(store.last_error().is_some_and(|words| words.starts_with(word)), "{:?}", store.last_error());
+    }
 }
 
 #[test]
