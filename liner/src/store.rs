@@ -154,8 +154,12 @@ pub fn vouch_for(url: &StoreUrl, name: &str) -> Result<(), LookError> {
 impl From<sqlite::OpenError> for OpenError {
     fn from(error: sqlite::OpenError) -> Self {
         let words = error.to_string();
-        let is_in_use =
-            matches!(error, sqlite::OpenError::NameInUse { .. } | sqlite::OpenError::DamagedInUse { .. });
+        let is_in_use = matches!(
+            error,
+            sqlite::OpenError::NameInUse { .. }
+                | sqlite::OpenError::DamagedInUse { .. }
+                | sqlite::OpenError::BrokerInUse { .. }
+        );
         if is_in_use { Self::InUse(words) } else { Self::Failed(words) }
     }
 }
@@ -169,6 +173,16 @@ fn notices(path: &std::path::Path, opened: &sqlite::Opened) -> Vec<Notice> {
     }
     if let Some(schema) = opened.upgraded_from {
         add(false, format!("{place} was upgraded from schema {schema}"));
+    }
+    if let Some(taken) = opened.taken_over {
+        let (queued, dead) = (taken.queued, taken.dead);
+        add(
+            dead > 0,
+            format!(
+                "{place} was made by liner_broker and is liner's now: of its messages {queued} are queued, \
+                 {dead} cannot be sent and are dead letters"
+            ),
+        );
     }
     if opened.damaged > 0 {
         add(true, damaged(opened.damaged, &place.to_string()));

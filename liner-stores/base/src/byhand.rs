@@ -10,8 +10,17 @@ pub const PAYLOAD_MAX: usize = 1 << 20;
 
 /// The record of a message: it is for the node whose queue it stands in, and nobody else has a copy.
 pub fn record(topic: &str, payload: &[u8]) -> Vec<u8> {
+    with(topic, payload, false)
+}
+
+/// The same of a message that another program may have delivered already.
+pub fn repeated(topic: &str, payload: &[u8]) -> Vec<u8> {
+    with(topic, payload, true)
+}
+
+fn with(topic: &str, payload: &[u8], repeat: bool) -> Vec<u8> {
     let topic = if topic.len() <= TEXT_MAX { topic } else { "" };
-    let header = Header::new(Mode::One, Topic::Text(topic));
+    let header = Header { repeat, ..Header::new(Mode::One, Topic::Text(topic)) };
     let mut record = vec![0; message_len(&header, payload.len())];
     encode_message(&header, payload, &mut record);
     record

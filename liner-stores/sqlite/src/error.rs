@@ -80,6 +80,15 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// liner_broker made the file, and somebody has it open.
+    #[error(
+        "{path} was made by liner_broker, and a program has it open; stop that program, then start this one again, \
+         which takes the file over with all that it holds"
+    )]
+    BrokerInUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// The number of the file's schema was set to zero.
     #[error(
         "somebody has set the user_version of {path} to 0; set it back to what it was: \

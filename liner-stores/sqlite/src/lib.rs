@@ -11,6 +11,7 @@
 //!   transaction: [`Inbox`].
 //! * **A damaged file** is renamed when it is opened, and a new one is made in its place. What has never been a database is
 //!   left alone.
+//! * **A file of liner_broker** 1.3 or 1.4 becomes one of this release where it is, with the messages that wait in it.
 //! * **A file that is deleted or replaced** while it is open is noticed before a commit counts.
 //! * **A full disk.** Beside the database lies a ballast of eight mebibytes, or less on a small disk. When the disk is full it
 //!   is given up, so that acknowledgements have room. Until it can be made again, new messages are taken only where
@@ -23,6 +24,7 @@
 mod about;
 mod backup;
 mod ballast;
+mod broker;
 mod deliveries;
 mod directory;
 mod error;
@@ -92,6 +94,8 @@ pub struct Opened {
     pub quarantined: Option<PathBuf>,
     /// The schema that the file had before it was upgraded.
     pub upgraded_from: Option<i64>,
+    /// liner_broker had made the file, and it was taken over: what became of the messages that it held.
+    pub taken_over: Option<TakenOver>,
     /// The node's last run did not close the store.
     pub unclean: bool,
     /// Queues and cursors that did not pass their check, and are gone.
@@ -106,6 +110,17 @@ pub struct Opened {
     /// The disk is too small or too full for the ballast: so many bytes must be free on it. New messages are taken only where
     /// acknowledged ones were meanwhile.
     pub needs_free: Option<u64>,
+}
+
+/// What became of the messages in a file that liner_broker had made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TakenOver {
+    /// Messages that are queued, of all its nodes. They are marked as such that may have been delivered before.
+    pub queued: u64,
+    /// Messages that were put among the dead letters, because nobody knows where they belong, or because they are compressed, or
+    /// longer than a message may be.
+    pub dead: u64,
 }
 
 /// A store in an SQLite file.

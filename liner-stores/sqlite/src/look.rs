@@ -50,6 +50,14 @@ pub enum LookError {
         /// The file.
         path: PathBuf,
     },
+    /// liner_broker made it, and no node has used it since.
+    #[error(
+        "{path} was made by liner_broker: stop that, and start a node on the file once, which takes it over"
+    )]
+    Broker {
+        /// The file.
+        path: PathBuf,
+    },
     /// A queue's row is damaged.
     #[error("{path} is damaged: start its node, which says what it can mend")]
     Damaged {
@@ -346,6 +354,7 @@ pub(crate) fn judge(conn: &Connection, path: &Path) -> Result<(), LookError> {
         Verdict::Newer { found } => {
             Err(OpenError::NewerSchema { path, found, known: schema::VERSION }.into())
         }
+        Verdict::Broker => Err(LookError::Broker { path }),
         Verdict::Foreign => Err(OpenError::Foreign { path }.into()),
         Verdict::Unnumbered => Err(OpenError::Unnumbered { path, known: schema::VERSION }.into()),
     }

@@ -102,7 +102,7 @@ impl From<LookError> for look::LookError {
             LookError::Open(OpenError::Sqlite { source, .. }) if is_damage(&source) => Self::Damaged(words),
             LookError::Open(OpenError::Sqlite { .. }) => Self::Failed(words),
             LookError::Open(_) | LookError::Missing { .. } => Self::Unreadable(words),
-            LookError::OlderSchema { .. } => Self::NodeKnows(words),
+            LookError::OlderSchema { .. } | LookError::Broker { .. } => Self::NodeKnows(words),
             LookError::Damaged { .. } => Self::Damaged(words),
             LookError::NoSuchNode { name, path } => {
                 Self::NoSuchNode { name, place: path.display().to_string() }

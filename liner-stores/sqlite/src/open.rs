@@ -15,7 +15,7 @@ use crate::file::{self, Held, private, sync_folder};
 use crate::row::Rows;
 use crate::schema::{self, Verdict};
 use crate::turn::{Limit, Turn};
-use crate::{Opened, Options, SqliteStore, inserted, lease, names, orphans};
+use crate::{Opened, Options, SqliteStore, broker, inserted, lease, names, orphans};
 
 /// Releases before it can lose committed transactions of the write-ahead log.
 const LIBRARY_MIN: i32 = 3_051_003;
@@ -137,19 +137,9 @@ impl<'a> Attempt<'a> {
     fn run(&mut self) -> Result<Ready, Refusal> {
         let failed = |source| Refusal::Other(file::failed(self.path, source));
         self.opened.created = create(self.path).map_err(failed)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut conn = Connection::open_with_flags(self.path, flags).map_err(Refusal::of("open"))?;
+        let mut conn = self.connect()?;
         // Some file systems give the file another number when it is opened to be written to.
         let database = file::identity(self.path).map_err(failed)?;
-        prepare(&conn).map_err(Refusal::of("prepare"))?;
-        // The write-ahead log changes the file, which is not to happen to one of another program.
-        self.judge(schema::examine(&conn).map_err(Refusal::of("read"))?)?;
-        let mode: String = conn
-            .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-            .map_err(Refusal::of("start the write-ahead log of"))?;
-        if mode != "wal" {
-            return Err(Refusal::Other(OpenError::NoWal { mode }));
-        }
         self.judge(schema::upgrade(&mut conn).map_err(Refusal::of("upgrade"))?)?;
         let regressed = self.mark(&mut conn)?;
         let wrong = orphans::set_right(&mut conn, &self.options.name)
@@ -164,6 +154,47 @@ impl<'a> Attempt<'a> {
         Ok(Ready { conn, held, class, regressed })
     }
 
+    /// Opens a connection to a file of ours, which it is from now on if it was one of liner_broker.
+    fn connect(&mut self) -> Result<Connection, Refusal> {
+        let (mut conn, verdict) = self.examined()?;
+        if verdict != Verdict::Broker {
+            return Ok(conn);
+        }
+        drop(conn);
+        let _turn = broker::Turn::take(self.path)
+            .map_err(|source| Refusal::Other(file::failed(self.path, source)))?;
+        let verdict;
+        (conn, verdict) = self.examined()?;
+        if verdict == Verdict::Broker {
+            drop(conn);
+            let taken = broker::take_over(self.path, &self.options.name);
+            self.opened.taken_over = taken.map_err(|error| match error {
+                error if is_locked(&error) => {
+                    Refusal::Other(OpenError::BrokerInUse { path: self.path.to_owned() })
+                }
+                error => Refusal::of("take over")(error),
+            })?;
+            (conn, _) = self.examined()?;
+        }
+        Ok(conn)
+    }
+
+    /// Opens a connection, and looks at what it is to.
+    fn examined(&mut self) -> Result<(Connection, Verdict), Refusal> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(self.path, flags).map_err(Refusal::of("open"))?;
+        prepare(&conn).map_err(Refusal::of("prepare"))?;
+        let verdict = schema::examine(&conn).map_err(Refusal::of("read"))?;
+        if verdict != Verdict::Broker {
+            self.judge(verdict)?;
+        }
+        // The write-ahead log changes the file, which is not to happen to one of another program.
+        let mode: String = conn
+            .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+            .map_err(Refusal::of("start the write-ahead log of"))?;
+        if mode == "wal" { Ok((conn, verdict)) } else { Err(Refusal::Other(OpenError::NoWal { mode })) }
+    }
+
     fn judge(&mut self, verdict: Verdict) -> Result<(), Refusal> {
         let path = || self.path.to_owned();
         match verdict {
@@ -175,6 +206,8 @@ impl<'a> Attempt<'a> {
                 let known = schema::VERSION;
                 Err(Refusal::Other(OpenError::NewerSchema { path: path(), found, known }))
             }
+            // Somebody has put it in the place of the one that was taken over.
+            Verdict::Broker => Err(Refusal::Other(OpenError::BrokerInUse { path: path() })),
             Verdict::Foreign => Err(Refusal::Other(OpenError::Foreign { path: path() })),
             Verdict::Unnumbered => {
                 Err(Refusal::Other(OpenError::Unnumbered { path: path(), known: schema::VERSION }))
@@ -225,7 +258,7 @@ fn mark_used(
 }
 
 /// What every connection needs. Until its class is set, every commit is synchronised.
-fn prepare(conn: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn prepare(conn: &Connection) -> rusqlite::Result<()> {
     conn.busy_timeout(PATIENCE)?;
     conn.set_prepared_statement_cache_capacity(64);
     conn.execute_batch(
@@ -253,7 +286,7 @@ fn set_class(conn: &Connection, wanted: Class) -> rusqlite::Result<Class> {
     })
 }
 
-const fn class_number(class: Class) -> u8 {
+pub(crate) const fn class_number(class: Class) -> u8 {
     match class {
         Class::Ram => 0,
         Class::Process => 1,

@@ -1,6 +1,8 @@
-//! The tables, and how a file of an older release becomes one of this release.
+//! The tables, and how a file of an older release becomes one of this release. Those of another program are in `broker`.
 
 use rusqlite::{Connection, TransactionBehavior};
+
+use crate::broker;
 
 /// Marks the file as ours: "LNR1".
 pub(crate) const APPLICATION_ID: i64 = 0x4c4e_5231;
@@ -98,6 +100,8 @@ pub(crate) enum Verdict {
     Ready { was: i64 },
     /// A newer release wrote it.
     Newer { found: i64 },
+    /// liner_broker did.
+    Broker,
     /// Another program did.
     Foreign,
     /// It is ours, and somebody took the number of its schema away.
@@ -111,7 +115,8 @@ pub(crate) fn examine(conn: &Connection) -> rusqlite::Result<Verdict> {
     let application = number("PRAGMA application_id")?;
     let tables = number("SELECT COUNT(*) FROM sqlite_schema")?;
     Ok(if tables > 0 && application != APPLICATION_ID {
-        Verdict::Foreign
+        let is_broker = (application, was) == (0, 0) && broker::is_its_form(conn)?;
+        if is_broker { Verdict::Broker } else { Verdict::Foreign }
     } else if tables > 0 && was == 0 {
         Verdict::Unnumbered
     } else if (0..=VERSION).contains(&was) {
@@ -126,16 +131,19 @@ pub(crate) fn upgrade(conn: &mut Connection) -> rusqlite::Result<Verdict> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let verdict = examine(&transaction)?;
     let Verdict::Ready { was } = verdict else { return Ok(verdict) };
-    let missing = MIGRATIONS.get(usize::try_from(was).unwrap_or(0)..).unwrap_or_default();
-    if missing.is_empty() {
-        return Ok(verdict);
+    if was < VERSION {
+        install(&transaction, was)?;
+        transaction.commit()?;
     }
-    for migration in missing {
-        transaction.execute_batch(migration)?;
-    }
-    transaction.execute_batch(&crate::view::create())?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()?;
     Ok(verdict)
+}
+
+/// Brings a file with the schema `was` to the newest one, within a transaction.
+pub(crate) fn install(conn: &Connection, was: i64) -> rusqlite::Result<()> {
+    for migration in MIGRATIONS.get(usize::try_from(was).unwrap_or(0)..).unwrap_or_default() {
+        conn.execute_batch(migration)?;
+    }
+    conn.execute_batch(&crate::view::create())?;
+    conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+    conn.pragma_update(None, "user_version", VERSION)
 }

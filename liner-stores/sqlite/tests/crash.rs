@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a test may fail, and its child speaks to it")]
 
 use std::env;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -173,4 +174,49 @@ fn insert_until_killed(folder: &Path) {
         conn.execute_batch("COMMIT").expect("it is committed");
         println!("committed {last}");
     }
+}
+
+/// A process that is killed while it takes over a file of liner_broker: the file is as it was, and none of it is lost in the end.
+#[test]
+fn a_file_of_another_program_is_as_it_was_until_it_is_taken_over() {
+    const MESSAGES: i64 = 3000;
+    if let Some(folder) = env::var_os(FOLDER) {
+        drop(open(&PathBuf::from(folder), "sensor"));
+        return;
+    }
+    let _alone = ONE_AT_A_TIME.lock();
+    let (mut untouched, folder) = (0, broker::old_file(&[broker::FILLED]));
+    broker::fill(folder.path(), MESSAGES, &broker::frame(1, 3, 1, 2, &[b'x'; 4000]));
+    let before = broker::dump(&broker::shell(folder.path()));
+    for round in 0.. {
+        let log = folder.path().join("liner.db-wal");
+        let test = "a_file_of_another_program_is_as_it_was_until_it_is_taken_over";
+        let mut child = Command::new(env::current_exe().expect("this program has a path"))
+            .args(["--exact", test, "--quiet"])
+            .env(FOLDER, folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the child starts");
+        // So much is written before the end of the transaction, whose pages do not find room in memory.
+        let enough = (round * 2000) << 10;
+        let is_enough = || fs::metadata(&log).is_ok_and(|log| log.len() > enough);
+        while !is_enough() && child.try_wait().expect("it can be asked").is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().expect("it can be killed");
+        child.wait().expect("it is dead");
+        let conn = broker::shell(folder.path());
+        let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a row");
+        if version != 0 {
+            break;
+        }
+        assert_eq!(broker::dump(&conn), before, "round {round}");
+        untouched += 1;
+    }
+    assert!(untouched > 2, "it was killed in the middle {untouched} times");
+    let mut store = open(folder.path(), "sensor");
+    let [(_, queue)] = &told(&mut store).queues[..] else { panic!("one queue") };
+    assert_eq!(queue.messages, MESSAGES.unsigned_abs());
+    let left = "SELECT name AS line FROM sqlite_schema WHERE name LIKE 'old%'";
+    assert_eq!(broker::lines(&broker::shell(folder.path()), left), "");
 }

@@ -357,3 +357,64 @@ fn what_is_wrong_with_the_url_of_a_server_is_said_before_anything_is_opened() {
     let nameless = run(folder.path(), &["pub", "t", "x", "--store", "redis://h"]);
     assert_refused(&nameless, 2, &["add --name NAME"]);
 }
+
+/// As liner_broker 1.4 has left it: one message waits for `gateway`, and one is in no form that anybody knows.
+const OF_LINER_BROKER: &str = "
+CREATE TABLE seq (id INTEGER PRIMARY KEY CHECK (id = 1), v INTEGER NOT NULL);
+CREATE TABLE topic_addr (topic TEXT NOT NULL, addr TEXT NOT NULL, client_name TEXT NOT NULL, PRIMARY KEY (topic, addr));
+CREATE TABLE sender_listener (sender_key TEXT NOT NULL, addr TEXT NOT NULL, listener_topic TEXT NOT NULL,
+  client_name TEXT NOT NULL DEFAULT '', PRIMARY KEY (sender_key, addr));
+CREATE TABLE conn_key_map (composite TEXT PRIMARY KEY, connection_key INTEGER NOT NULL UNIQUE);
+CREATE TABLE topic_key (topic TEXT PRIMARY KEY, k INTEGER NOT NULL);
+CREATE TABLE conn_sender (connection_key INTEGER PRIMARY KEY, sender_topic TEXT NOT NULL);
+CREATE TABLE conn_mess_number (connection_key INTEGER PRIMARY KEY, v INTEGER NOT NULL);
+CREATE TABLE conn_messages (id INTEGER PRIMARY KEY AUTOINCREMENT, connection_key INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE INDEX idx_conn_messages_ck ON conn_messages(connection_key, id);
+INSERT INTO seq VALUES(1, 3);
+INSERT INTO topic_key VALUES('readings', 1), ('alarms', 2);
+INSERT INTO conn_key_map VALUES('sensor:alarms:gateway', 3);
+INSERT INTO conn_sender VALUES(3, 'alarms');
+INSERT INTO conn_messages(connection_key, payload) VALUES
+  (3, x'00000018' || x'0000000000000005' || x'00000003' || x'00000001' || x'02' || x'00000003' || 'old'), (3, 'raw');";
+
+#[test]
+fn a_file_of_liner_broker_is_taken_over_by_the_first_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let conn = Connection::open(folder.join("old.db")).unwrap();
+    conn.execute_batch(OF_LINER_BROKER).unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    conn.execute("INSERT INTO topic_addr VALUES('readings', ?1, 'gateway')", [&address]).unwrap();
+    conn.pragma_update(None, "journal_mode", "WAL").unwrap();
+    let _: i64 = conn.query_row("SELECT count(*) FROM seq", [], |row| row.get(0)).unwrap();
+    let publish = ["pub", "readings", "new", "--name", "sensor", "--store", "sqlite:old.db"];
+    let made = "old.db was made by liner_broker";
+    for words in [
+        &["store", "check", "sqlite:old.db"][..],
+        &["pending", "--store", "sqlite:old.db"],
+        &["drain", "--name", "sensor", "--store", "sqlite:old.db"],
+    ] {
+        assert_refused(&run(folder, words), 1, &[made, "start a node on the file once"]);
+    }
+    assert_refused(&run(folder, &publish), 3, &[made, "stop that program, then start this one again"]);
+    drop(conn);
+
+    // Another node is the first.
+    let first = ["pub", "t", "x", "--name", "first", "--store", "sqlite:old.db", "--peer", "127.0.0.1:1"];
+    let ended = done(folder, &first);
+    let taken = "is liner's now: of its messages 1 are queued, 1 cannot be sent and are dead letters";
+    assert!(ended.errors.iter().any(|line| line.contains(taken)), "{:?}", ended.errors);
+    done(folder, &["store", "copy", "sqlite:old.db", "sqlite:copy.db"]);
+    let checked = object(folder, &["store", "check", "sqlite:copy.db", "--json"]);
+    let nodes: Vec<_> = checked["nodes"].as_array().unwrap().iter().collect();
+    let of = |node: &Value| [node["name"].clone(), node["messages"].clone(), node["dead_letters"].clone()];
+    assert_eq!(
+        nodes.iter().map(|node| of(node)).collect::<Vec<_>>(),
+        [[json!("first"), json!(1), json!(0)], [json!("sensor"), json!(1), json!(1)]]
+    );
+    let listen = ["sub", "readings", "--name", "gateway", "--listen", &address, "--count", "1"];
+    let subscriber = Liner::start(folder, &listen);
+    subscriber.error_with("listening on");
+    done(folder, &["drain", "--name", "sensor", "--store", "sqlite:old.db"]);
+    assert_eq!(subscriber.end().lines, ["readings sensor#1* old"]);
+}

@@ -10,6 +10,8 @@ use liner_proto::store::Store as _;
 use liner_proto::wire::record::{Header, Mode, Topic, encode_message};
 use liner_store_sqlite::{OpenError, Options, SqliteStore};
 
+pub(crate) mod broker;
+
 pub(crate) const NODE: Queue<'static> = Queue::Node("gateway");
 pub(crate) const EPOCH: Epoch = Epoch(0x8000_0000_0000_0007);
 pub(crate) const OPEN: StoreOp<'static> = StoreOp::Open { queue: NODE, epoch: EPOCH };
