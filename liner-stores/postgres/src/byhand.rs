@@ -1,10 +1,10 @@
-//! What people have written into `conn_messages`: rows without an epoch. They stand there until their node is started, and are
-//! queued then like what the node itself sends.
+//! What people, and liner_broker, have written into `conn_messages`: rows without an epoch. They stand there until their node is
+//! started, and are queued then like what the node itself sends.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 
-use liner_proto::effect::{GapReason, Queue, StoreFault, StoreOp};
+use liner_proto::effect::{DeadReason, GapReason, Queue, StoreFault, StoreOp};
 use liner_proto::id::Epoch;
 use liner_proto::wire::TEXT_MAX;
 use liner_proto::wire::record::{GAP_LEN_MAX, encode_gap};
@@ -13,17 +13,19 @@ use liner_store::names;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use crate::buffer::Buffer;
+use crate::broker::{Fate, Named, Streams, Topics};
+use crate::buffer::{Buffer, Letter};
 use crate::columns::of;
 use crate::error::Failure;
-use crate::mend::{Opening, bury_in};
+use crate::mend::Opening;
 use crate::rows::{Cursors, Rows};
 use crate::text::{from_column, to_column};
 
-/// Rows by hand that are the node's, or nobody's: $1 is its name, $2 what its composites begin with, $3 says which keys are left alone.
+/// Rows by hand that are the node's, or nobody's: $1 is its name, $2 what its composites begin with, $3 says which keys are left alone,
+/// $4 which are its own although it has not opened them.
 const FROM: &str = "FROM conn_messages m LEFT JOIN conn_key_map q USING(connection_key)
     WHERE m.epoch IS NULL AND connection_key <> ALL($3) AND (
-      q.owner = $1 OR q.owner = '' AND starts_with(q.composite, $2)
+      q.owner = $1 OR q.owner = '' AND connection_key = ANY($4)
       OR q.owner IS NULL AND (m.composite IS NULL OR starts_with(m.composite, $2)))";
 
 /// A page of them. What another node takes at this moment is passed over.
@@ -50,22 +52,26 @@ pub(crate) struct Taken {
 
 /// How many there are.
 pub(crate) fn count(opening: Opening<'_>) -> Result<u64, Failure> {
-    counted(opening, "")
+    let streams = Streams::find(opening)?;
+    let count = format!("SELECT count(*) {FROM}");
+    let rows = query(opening, &count, &streams.others, &streams.keys())?;
+    Ok(rows.first().map(|row| row.try_get::<_, i64>(0)).transpose()?.unwrap_or(0).unsigned_abs())
 }
 
-fn counted(opening: Opening<'_>, condition: &str) -> Result<u64, Failure> {
+/// Asks for rows [`FROM`] there.
+fn query(opening: Opening<'_>, sql: &str, left: &Vec<i32>, own: &Vec<i32>) -> Result<Vec<Row>, Failure> {
     let prefix = to_column(&names::prefix(opening.mark.owner)).into_owned();
-    let sql = format!("SELECT count(*) {FROM} {condition}");
-    let none: Vec<i32> = Vec::new();
-    let params = [of(&opening.mark.name, Type::TEXT), of(&prefix, Type::TEXT), of(&none, Type::INT4_ARRAY)];
-    let rows = opening.link.query(&sql, &params)?;
-    let count = rows.first().map(|row| row.try_get::<_, i64>(0)).transpose()?;
-    Ok(count.unwrap_or(0).unsigned_abs())
+    let texts = [of(&opening.mark.name, Type::TEXT), of(&prefix, Type::TEXT)];
+    let [name, prefix] = texts;
+    opening.link.query(sql, &[name, prefix, of(left, Type::INT4_ARRAY), of(own, Type::INT4_ARRAY)])
 }
 
 /// Queues all of them, or nothing: what is begun is taken back with the transaction.
 pub(crate) fn take(opening: Opening<'_>, rows: &mut Rows, cursors: &Cursors) -> Result<Taken, Failure> {
-    let taken = Taking { opening, rows, cursors, topics: HashMap::new(), taken: Taken::default() }.run();
+    let taken = Streams::find(opening).and_then(|streams| {
+        let (only, numbered) = (HashMap::new(), Topics::default());
+        Taking { opening, rows, cursors, streams, only, numbered, taken: Taken::default() }.run()
+    });
     match &taken {
         Ok(_) => rows.settle(),
         Err(_) => rows.undo(),
@@ -77,30 +83,36 @@ struct Taking<'a> {
     opening: Opening<'a>,
     rows: &'a mut Rows,
     cursors: &'a Cursors,
+    streams: Streams,
     /// The only topic of a queue, if it has one only; by composites.
-    topics: HashMap<String, Option<String>>,
+    only: HashMap<String, Option<String>>,
+    numbered: Topics,
     taken: Taken,
 }
 
-/// A queue of this kind and name.
-type Named = (u8, String);
-
 impl Taking<'_> {
     fn run(mut self) -> Result<Taken, Failure> {
-        let prefix = to_column(&names::prefix(self.opening.mark.owner)).into_owned();
+        self.streams.rename(self.opening)?;
         let sql = select();
         // Commits of such a queue may be missing, so that the other side may have had the numbers behind its last one. The node begins a new
         // epoch first, and says in it how many numbers the old one had: what was never sent must not be among them.
-        let unsure = "SELECT connection_key FROM conn_key_map WHERE owner = $1 AND suspect";
+        let unsure = "SELECT connection_key, kind, name FROM conn_key_map WHERE owner = $1 AND suspect";
         let unsure = self.opening.link.query(unsure, &[of(&self.opening.mark.name, Type::TEXT)])?;
-        let unsure: Vec<i32> = unsure.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        if !unsure.is_empty() {
-            self.taken.waiting = counted(self.opening, "AND q.owner = $1 AND q.suspect")?;
+        let mut queues = Vec::with_capacity(unsure.len());
+        for row in &unsure {
+            queues.extend(named(row)?);
         }
+        let mut unsure: Vec<i32> = unsure.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        unsure.extend(self.streams.leading_to(&queues));
+        if !unsure.is_empty() {
+            let sql = "SELECT count(*) FROM conn_messages WHERE epoch IS NULL AND connection_key = ANY($1)";
+            let rows = self.opening.link.query(sql, &[of(&unsure, Type::INT4_ARRAY)])?;
+            let count = rows.first().map(|row| row.try_get::<_, i64>(0)).transpose()?;
+            self.taken.waiting = count.unwrap_or(0).unsigned_abs();
+        }
+        let (left, own) = ([unsure, self.streams.others.clone()].concat(), self.streams.keys());
         loop {
-            let name = self.opening.mark.name;
-            let params = [of(&name, Type::TEXT), of(&prefix, Type::TEXT), of(&unsure, Type::INT4_ARRAY)];
-            let page = self.opening.link.query(&sql, &params)?;
+            let page = query(self.opening, &sql, &left, &own)?;
             if page.is_empty() {
                 return Ok(self.taken);
             }
@@ -116,34 +128,70 @@ impl Taking<'_> {
         let mut opened = HashSet::new();
         for row in page {
             done.push(row.try_get::<_, i64>(0)?);
-            let payload: &[u8] = row.try_get(6)?;
-            let said: Option<&str> = row.try_get(5)?;
             let (named, listener) = self.destination(row)?;
-            let topic = match (said, &named) {
-                (Some(said), _) => Some(from_column(said).into_owned()),
-                (None, Some((1, name))) => Some(name.clone()),
-                (None, Some(named)) => self.only_topic(named)?,
-                (None, None) => None,
+            let (named, fate) = match self.left_by_broker(row, named.as_ref())? {
+                Some((to, fate)) => (to, fate),
+                None => {
+                    let fate = self.fate(row, named.as_ref())?;
+                    (named, fate)
+                }
             };
-            let topic = topic.unwrap_or_default();
-            let record = record(&topic, payload);
-            match named.filter(|named| fits(named, &topic, payload)) {
-                Some(named) => {
+            match (fate, named) {
+                (Fate::Queued(record), Some(named)) => {
                     if opened.insert(named.clone()) {
                         self.open(&named, &mut buffer)?;
                     }
                     runs.add(self, named, &record, &mut buffer)?;
                     self.taken.queued += 1;
                 }
-                None => {
-                    bury_in(&mut buffer, [self.opening.mark.owner, &listener, &topic], &record);
+                (Fate::Dead(reason, topic, record), named) => {
+                    let peer = named.map_or(listener, |(_, name)| name);
+                    let whose = [self.opening.mark.owner, &peer, &topic];
+                    buffer.letters.push(Letter::new(whose, reason, &record));
                     self.taken.orphaned += 1;
                 }
+                (Fate::Queued(_), None) => return Err(StoreFault::Refused.into()),
+                (Fate::Nothing, _) => {}
             }
         }
         runs.end(self, &mut buffer)?;
         self.opening.flush(&buffer, self.rows, self.cursors)?;
         self.opening.delete(&done)
+    }
+
+    /// What becomes of a message of liner_broker's, and the queue that it is for, if that program has written the row.
+    fn left_by_broker(
+        &mut self,
+        row: &Row,
+        named: Option<&Named>,
+    ) -> Result<Option<(Option<Named>, Fate)>, Failure> {
+        let (topic, of): (Option<&str>, Option<&str>) = (row.try_get(5)?, row.try_get(7)?);
+        if topic.is_some() || of.is_some() {
+            // It does not know these columns.
+            return Ok(None);
+        }
+        let key = row.try_get(1)?;
+        let named = self.streams.queue(key).or(named).cloned();
+        let to = named.as_ref().and_then(|(kind, name)| names::queue(*kind, name));
+        let fate = self.numbered.fate(self.opening, key, to, row.try_get(6)?)?;
+        Ok(fate.map(|fate| (named, fate)))
+    }
+
+    /// What becomes of a message by hand that is for this queue.
+    fn fate(&mut self, row: &Row, named: Option<&Named>) -> Result<Fate, Failure> {
+        let (said, payload): (Option<&str>, &[u8]) = (row.try_get(5)?, row.try_get(6)?);
+        let topic = match (said, named) {
+            (Some(said), _) => Some(from_column(said).into_owned()),
+            (None, Some((1, name))) => Some(name.clone()),
+            (None, Some(named)) => self.only_topic(named)?,
+            (None, None) => None,
+        };
+        let topic = topic.unwrap_or_default();
+        let record = record(&topic, payload);
+        Ok(match named.filter(|named| fits(named, &topic, payload)) {
+            Some(_) => Fate::Queued(record),
+            None => Fate::Dead(DeadReason::Orphaned, topic, record),
+        })
     }
 
     /// The queue that a row is for, if there is one, and the listener that it names.
@@ -160,12 +208,12 @@ impl Taking<'_> {
     fn only_topic(&mut self, (kind, name): &Named) -> Result<Option<String>, Failure> {
         let queue = names::queue(*kind, name).ok_or(StoreFault::Refused)?;
         let composite = names::composite(self.opening.mark.owner, queue);
-        if let Some(known) = self.topics.get(&composite) {
+        if let Some(known) = self.only.get(&composite) {
             return Ok(known.clone());
         }
         let mut topics = self.opening.topics(&composite)?.into_values();
         let only = topics.next().filter(|_| topics.next().is_none());
-        self.topics.insert(composite, only.clone());
+        self.only.insert(composite, only.clone());
         Ok(only)
     }
 
@@ -198,6 +246,12 @@ impl Taking<'_> {
         // Nothing of a cursor is in it.
         Ok(buffer.take(self.opening.mark.owner, self.rows, &mut Cursors::default(), op)?)
     }
+}
+
+/// The queue of a row with its key, kind and name.
+fn named(row: &Row) -> Result<Option<Named>, Failure> {
+    let (kind, name): (i16, &str) = (row.try_get(1)?, row.try_get(2)?);
+    Ok(u8::try_from(kind).ok().map(|kind| (kind, from_column(name).into_owned())))
 }
 
 fn fits((kind, name): &Named, topic: &str, payload: &[u8]) -> bool {

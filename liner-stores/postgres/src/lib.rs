@@ -14,6 +14,7 @@
 //! It drives its connection itself, in the calling thread, which must not be one of a tokio runtime.
 
 mod about;
+mod broker;
 mod buffer;
 mod byhand;
 mod clock;
@@ -79,9 +80,9 @@ pub struct Opened {
     pub unclean: bool,
     /// Queues and cursors that did not pass their check, and are gone.
     pub damaged: u64,
-    /// Messages that were put among the dead letters because their queue is gone.
+    /// Messages that were put among the dead letters: their queue is gone, or they were written by others and cannot be sent.
     pub orphaned: u64,
-    /// Messages that were inserted by hand and are queued now.
+    /// Messages that were inserted by hand, or left there by liner_broker, and are queued now.
     pub inserted: u64,
     /// Messages that were inserted by hand and wait for the next start: there was no room to queue them, or commits may be
     /// missing, so that their numbers may have been used.

@@ -6,7 +6,7 @@ use liner_store::look::{
     self, About, DeadLetter, Delivered, LookError, Pending, StoredDelivery, StoredLetter, Subscription,
     Target as For,
 };
-use liner_store::names;
+use liner_store::{broker, names};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -27,8 +27,8 @@ const RUNNING: &str = "SELECT 1 FROM liner_lease WHERE name = $1 AND until > clo
 
 /// What waits by hand, by queue. A row says by its composite that it is of another queue, which had the key before.
 const BY_HAND: &str =
-    "SELECT q.composite, q.owner, count(*), coalesce(sum(octet_length(m.payload)), 0)::bigint
-FROM conn_messages m JOIN conn_key_map q USING(connection_key)
+    "SELECT q.composite, q.owner, count(*), coalesce(sum(octet_length(m.payload)), 0)::bigint, min(s.sender_topic)
+FROM conn_messages m JOIN conn_key_map q USING(connection_key) LEFT JOIN conn_sender s USING(connection_key)
 WHERE m.epoch IS NULL AND coalesce(m.composite, q.composite) = q.composite GROUP BY q.composite";
 
 const SUBSCRIPTIONS: &str = "SELECT topic, client_name, addr FROM topic_addr";
@@ -96,7 +96,8 @@ impl Look {
             let count = |index| row.try_get::<_, i64>(index).map(i64::unsigned_abs);
             let composite = from_column(row.try_get(0)?).into_owned();
             let has_owner = !row.try_get::<_, &str>(1)?.is_empty();
-            Ok((composite, ByHand { has_owner, messages: count(2)?, bytes: count(3)? }))
+            let own_topic = row.try_get::<_, Option<&str>>(4)?.map(|topic| from_column(topic).into_owned());
+            Ok((composite, ByHand { has_owner, own_topic, messages: count(2)?, bytes: count(3)? }))
         };
         rows.iter().map(read).collect::<Result<_, Failure>>().map_err(failed)
     }
@@ -106,6 +107,8 @@ impl Look {
 struct ByHand {
     /// Its node knows the queue.
     has_owner: bool,
+    /// Of its sender, if liner_broker has written it.
+    own_topic: Option<String>,
     messages: u64,
     bytes: u64,
 }
@@ -157,15 +160,24 @@ impl look::Look for Look {
         }
         // Queues that their nodes have not begun yet.
         for (composite, waiting) in by_hand.into_iter().filter(|(_, waiting)| !waiting.has_owner) {
-            let of = names::owner(&composite);
-            let parsed = names::parse(&of, &composite);
-            let target = parsed.as_ref().and_then(|(kind, name)| names::queue(*kind, name)).map(For::of);
+            let Some((of, kind, name)) = broker::queue_of(&composite, waiting.own_topic.as_deref()) else {
+                continue;
+            };
+            let target = names::queue(kind, &name).map(For::of);
             if let Some(target) = target.filter(|_| owner.is_none_or(|owner| owner == of)) {
                 let ByHand { messages, bytes, .. } = waiting;
                 pending.push(Pending { owner: of, target, messages, bytes });
             }
         }
         pending.sort_by(|one, other| (&one.owner, &one.target).cmp(&(&other.owner, &other.target)));
+        // Several streams of liner_broker's may go into one queue.
+        pending.dedup_by(|next, queue| {
+            let is_same = (&next.owner, &next.target) == (&queue.owner, &queue.target);
+            if is_same {
+                (queue.messages, queue.bytes) = (queue.messages + next.messages, queue.bytes + next.bytes);
+            }
+            is_same
+        });
         Ok(pending)
     }
 

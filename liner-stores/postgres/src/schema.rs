@@ -1,4 +1,4 @@
-//! The tables, and how a database of liner_broker 1.4 or of an older release becomes one of this release.
+//! The tables, and how a database of liner_broker 1.3 or 1.4, or of an older release, becomes one of this release.
 
 use crate::error::{Failure, OpenError};
 use crate::link::Link;
@@ -95,6 +95,9 @@ CREATE TABLE IF NOT EXISTS conn_sender(connection_key INTEGER PRIMARY KEY, sende
 CREATE TABLE IF NOT EXISTS sender_listener(
   sender_key TEXT NOT NULL, addr TEXT NOT NULL, listener_topic TEXT NOT NULL, client_name TEXT NOT NULL,
   PRIMARY KEY(sender_key, addr));
+ALTER TABLE sender_listener ADD COLUMN IF NOT EXISTS client_name TEXT NOT NULL DEFAULT '';
+UPDATE sender_listener l SET client_name = a.client_name FROM topic_addr a
+  WHERE l.client_name = '' AND a.topic = l.listener_topic AND a.addr = l.addr;
 CREATE TABLE IF NOT EXISTS seq(id INTEGER PRIMARY KEY, v INTEGER NOT NULL);
 
 CREATE TABLE IF NOT EXISTS liner_node(

@@ -35,8 +35,9 @@ RETURNING connection_key"
     )
 }
 
+/// A stream of liner_broker's keeps the topic that its sender had.
 pub(crate) const SENDERS: &str = "INSERT INTO conn_sender SELECT k, '' FROM unnest($1) AS k
-ON CONFLICT(connection_key) DO UPDATE SET sender_topic = ''";
+ON CONFLICT(connection_key) DO NOTHING";
 
 pub(crate) const APPEND: &str =
     "INSERT INTO conn_messages(connection_key, payload, epoch, number, covers, crc, head, composite)

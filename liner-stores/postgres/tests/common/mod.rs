@@ -12,6 +12,8 @@ use liner_proto::wire::record::{Header, Mode, Topic, encode_message};
 use liner_store_postgres::{Options, PostgresStore, Url};
 use liner_tests::servers::{Postgres, PostgresOptions, Version};
 
+pub(crate) mod broker;
+
 pub(crate) const NODE: Queue<'static> = Queue::Node("gateway");
 pub(crate) const EPOCH: Epoch = Epoch(0x8000_0000_0000_0007);
 pub(crate) const OPEN: StoreOp<'static> = StoreOp::Open { queue: NODE, epoch: EPOCH };
