@@ -1,18 +1,15 @@
 //! Elements that an operator, or another program, has put into a queue's list.
 //!
 //! * `lnr:TOPIC:PAYLOAD` is a message on a topic, in which `:` and `\` are escaped by a backslash, as in keys.
-//! * What liner_broker 1.3 and 1.4 leave there has a head of numbers: the length of what follows, the message's number, the connection
-//!   key, the number of the topic (`lnr_topic:{topic}:key`), flags, and the payload's length, each with the highest byte first.
+//! * What liner_broker 1.3 and 1.4 leave there is a [frame](broker), with the number of its topic (`lnr_topic:{topic}:key`).
 //! * Everything else is a payload, on the only topic that the queue has had.
+
+use liner_store::broker::{self, Frame};
 
 use crate::keys;
 
 /// What an element with a topic begins with.
 const NAMED: &[u8] = b"lnr:";
-/// Bytes of the head of what liner_broker leaves.
-const HEAD: usize = 25;
-/// Its flag for a payload that is compressed.
-const COMPRESSED: u8 = 1;
 
 /// What an element says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,9 +18,9 @@ pub(crate) enum ByHand<'a> {
     Plain(&'a [u8]),
     /// A topic and a payload.
     Named(String, &'a [u8]),
-    /// The number of a topic, and a payload.
-    Numbered(u64, &'a [u8]),
-    /// What this release cannot queue.
+    /// A message of liner_broker's.
+    Broker(Frame<'a>),
+    /// What cannot be read.
     Unusable(&'a [u8]),
 }
 
@@ -35,20 +32,8 @@ pub(crate) fn read(key: u64, element: &[u8]) -> ByHand<'_> {
             None => ByHand::Unusable(element),
         };
     }
-    let older = || {
-        let (head, payload) = element.split_first_chunk::<HEAD>()?;
-        let u32_at = |at: usize| Some(u32::from_be_bytes(*head.get(at..)?.first_chunk()?));
-        let len = u32::try_from(payload.len()).ok()?;
-        let is_older = u32_at(0)? == len.checked_add(21)? && u64::from(u32_at(12)?) == key;
-        let payload = (is_older && u32_at(21)? == len).then_some(payload)?;
-        let is_compressed = head.get(20)? & COMPRESSED != 0;
-        Some(if is_compressed {
-            ByHand::Unusable(payload)
-        } else {
-            ByHand::Numbered(u32_at(16)?.into(), payload)
-        })
-    };
-    older().unwrap_or(ByHand::Plain(element))
+    let frame = i64::try_from(key).ok().and_then(|key| broker::read(key, element));
+    frame.map_or(ByHand::Plain(element), ByHand::Broker)
 }
 
 /// An element with a topic.
@@ -86,8 +71,8 @@ mod tests {
             frame.extend(b"abc");
             frame
         };
-        assert_eq!(read(7, &frame(7, 2)), ByHand::Numbered(3, b"abc"));
-        assert_eq!(read(7, &frame(7, 3)), ByHand::Unusable(b"abc"));
+        let of = |compressed| ByHand::Broker(Frame { number: 9, topic: 3, compressed, payload: b"abc" });
+        assert_eq!((read(7, &frame(7, 2)), read(7, &frame(7, 3))), (of(false), of(true)));
         let other = frame(8, 2);
         assert_eq!(read(7, &other), ByHand::Plain(&other), "it is of another queue");
         let short = &frame(7, 2)[..27];

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 
 use liner_proto::effect::{DeadReason, GapReason, Queue, StoreFault};
 use liner_proto::wire::TEXT_MAX;
-use liner_store::byhand::{PAYLOAD_MAX, record};
+use liner_store::broker::{Frame, OWN_TOPIC};
+use liner_store::byhand::{PAYLOAD_MAX, record, repeated};
 
 use crate::RedisStore;
 use crate::byhand::{self, ByHand};
@@ -28,7 +29,7 @@ pub(crate) struct Source {
 /// What becomes of an element.
 enum Fate<'a> {
     Queued(Vec<u8>),
-    Dead(Cow<'a, str>, Vec<u8>),
+    Dead(DeadReason, Cow<'a, str>, Vec<u8>),
     Aside,
     Nothing,
 }
@@ -43,7 +44,10 @@ impl Source {
 
     fn fate<'a>(&self, to: Option<Queue<'a>>, element: &[u8], survey: &'a Survey) -> Fate<'a> {
         match element::kept(&self.composite, element) {
-            Kept::Message(record) => Fate::Dead(Cow::Owned(self.topics.of_record(record)), record.to_vec()),
+            Kept::Message(record) => {
+                let topic = Cow::Owned(self.topics.of_record(record));
+                Fate::Dead(DeadReason::Orphaned, topic, record.to_vec())
+            }
             Kept::Nothing => Fate::Nothing,
             Kept::Damaged => Fate::Aside,
             Kept::Foreign => self.fate_by_hand(to, element, survey),
@@ -51,25 +55,52 @@ impl Source {
     }
 
     fn fate_by_hand<'a>(&self, to: Option<Queue<'a>>, element: &[u8], survey: &'a Survey) -> Fate<'a> {
-        // What is kept for a topic is of that topic.
-        let kept = to.and_then(|queue| if let Queue::Topic(topic) = queue { Some(topic) } else { None });
         let (topic, payload) = match byhand::read(self.key, element) {
             ByHand::Plain(payload) => {
-                let topic = kept.or_else(|| self.topics.only()).unwrap_or_default();
+                let topic = to.and_then(kept).or_else(|| self.topics.only()).unwrap_or_default();
                 (Cow::Owned(topic.to_owned()), payload)
             }
             ByHand::Named(topic, payload) => (Cow::Owned(topic), payload),
-            ByHand::Numbered(number, payload) => {
-                (Cow::Borrowed(survey.topics.get(&number).map_or("", String::as_str)), payload)
-            }
+            ByHand::Broker(frame) => return fate_of_broker(to, frame, survey),
             ByHand::Unusable(payload) => (Cow::Borrowed(""), payload),
         };
-        let fits = (1..=TEXT_MAX).contains(&topic.len())
-            && payload.len() <= PAYLOAD_MAX
-            && kept.is_none_or(|kept| kept == topic);
         let record = record(&topic, payload);
-        if to.is_some() && fits { Fate::Queued(record) } else { Fate::Dead(topic, record) }
+        if fits(to, &topic) && payload.len() <= PAYLOAD_MAX {
+            Fate::Queued(record)
+        } else {
+            Fate::Dead(DeadReason::Orphaned, topic, record)
+        }
     }
+}
+
+/// That program keeps a message until it is acknowledged: it may have been delivered.
+fn fate_of_broker<'a>(to: Option<Queue<'_>>, frame: Frame<'_>, survey: &'a Survey) -> Fate<'a> {
+    // Without a topic nobody sends what is compressed as if it were what the application has sent.
+    let number = u64::try_from(frame.topic).ok().filter(|_| !frame.compressed);
+    let topic = number.and_then(|number| survey.topic(number)).unwrap_or_default();
+    if topic == OWN_TOPIC {
+        return Fate::Nothing;
+    }
+    let record = repeated(topic, frame.payload);
+    if !fits(to, topic) {
+        Fate::Dead(DeadReason::Orphaned, topic.into(), record)
+    } else if frame.payload.len() > PAYLOAD_MAX {
+        Fate::Dead(DeadReason::TooLarge, topic.into(), record)
+    } else {
+        Fate::Queued(record)
+    }
+}
+
+/// The topic that a queue is kept for.
+const fn kept(queue: Queue<'_>) -> Option<&str> {
+    if let Queue::Topic(topic) = queue { Some(topic) } else { None }
+}
+
+/// Whether a message on this topic may stand in the queue.
+fn fits(to: Option<Queue<'_>>, topic: &str) -> bool {
+    // What is kept for a topic is of that topic.
+    (1..=TEXT_MAX).contains(&topic.len())
+        && to.is_some_and(|queue| kept(queue).is_none_or(|kept| kept == topic))
 }
 
 impl RedisStore {
@@ -122,7 +153,7 @@ impl RedisStore {
                         element::put_record(&mut run, &record);
                         queued += 1;
                     }
-                    Fate::Dead(topic, record) => self.bury_record(source, &topic, &record),
+                    Fate::Dead(reason, topic, record) => self.bury_record(source, reason, &topic, &record),
                     Fate::Aside => {
                         let aside = [source.composite.as_bytes(), b"\n", element].concat();
                         self.applied.words.command(&[b"RPUSH", keys::QUARANTINE.as_bytes(), &aside]);
@@ -140,10 +171,10 @@ impl RedisStore {
         }
     }
 
-    fn bury_record(&mut self, source: &Source, topic: &str, record: &[u8]) {
+    fn bury_record(&mut self, source: &Source, reason: DeadReason, topic: &str, record: &[u8]) {
         let peer = liner_store::names::listener(&source.composite);
         let whose = [&*self.owner, &*peer, topic];
-        letters::put(&mut self.applied.words, whose, DeadReason::Orphaned, record);
+        letters::put(&mut self.applied.words, whose, reason, record);
         self.opened.orphaned += 1;
     }
 

@@ -1,5 +1,6 @@
 //! Names of keys in the server. `:` and `\` of names are escaped by a backslash, and in those of topics `:` as `\c`.
 
+use liner_store::broker;
 pub(crate) use liner_store::names::{composite, kind, prefix, queue};
 
 /// The rows of the directory by topic; what is behind is the store's own.
@@ -123,12 +124,26 @@ pub(crate) fn named(key: &str) -> Option<Named> {
     Some(Named { owner, kind, name, composite })
 }
 
-/// The topic whose number stands under this key.
+/// The text of a key of a queue that [`named`] cannot read. liner_broker 1.3 escapes nothing: [`unescaped`] may tell whose it is.
+pub(crate) fn older(key: &str) -> Option<&str> {
+    let text = key.strip_prefix("lnr_connection:")?.strip_suffix(":key")?;
+    text.contains(':').then_some(text)
+}
+
+/// The queue that such a text names, of which the sender has this topic of its own.
+pub(crate) fn unescaped(text: &str, own_topic: Option<&str>) -> Option<Named> {
+    let (owner, kind, name) = broker::queue_of(text, own_topic)?;
+    let composite = composite(&owner, queue(kind, &name)?);
+    Some(Named { owner, kind, name, composite })
+}
+
+/// The topic whose number stands under this key. liner_broker 1.3 escapes nothing.
 pub(crate) fn numbered_topic(key: &str) -> Option<String> {
     let text = key.strip_prefix("lnr_topic:")?.strip_suffix(":key")?;
-    let text = [text.as_bytes(), b":"].concat();
-    let (topic, rest) = split_part(&text)?;
-    rest.is_empty().then_some(topic)
+    let all = [text.as_bytes(), b":"].concat();
+    let escaped = split_part(&all).filter(|(_, rest)| rest.is_empty()).map(|(topic, _)| topic);
+    let escaped = escaped.filter(|topic| self::topic(topic) == text || escape(topic) == text);
+    escaped.or_else(|| Some(text.to_owned())).filter(|topic| !topic.is_empty())
 }
 
 /// The name of the node whose row has this key.
@@ -179,7 +194,18 @@ mod tests {
         ] {
             assert_eq!(topic_of(&format!("lnr_topic:{key}:addr")).as_deref(), topic, "{key}");
         }
-        assert_eq!(numbered_topic("lnr_topic:a\\:b:key").as_deref(), Some("a:b"));
+        for (key, topic) in
+            [("a\\:b", "a:b"), ("a\\cb", "a:b"), ("a:b", "a:b"), ("a\\b:", "a\\b:"), ("a\\\\", "a\\")]
+        {
+            assert_eq!(numbered_topic(&format!("lnr_topic:{key}:key")).as_deref(), Some(topic), "{key}");
+        }
+        assert_eq!(numbered_topic("lnr_topic::key"), None);
+        let unescaped = |text, own| unescaped(text, own).map(|named| named.composite);
+        assert_eq!(older("lnr_connection:s:a:b:l:key"), Some("s:a:b:l"));
+        assert_eq!(older("lnr_connection:7:messages"), None);
+        assert_eq!(unescaped("s:a:b:l", Some("a:b")).as_deref(), Some("s::l"));
+        assert_eq!(unescaped("s:a:b:l", Some("b")).as_deref(), Some("s\\:a::l"));
+        assert_eq!(unescaped("s:a:b:l", None), None);
         assert_eq!(owner_of("lnr_node:a\\:b").as_deref(), Some("a:b"));
         assert_eq!(owner_of("lnr_node:a:queues"), None);
     }

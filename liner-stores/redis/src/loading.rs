@@ -146,6 +146,9 @@ impl RedisStore {
                     if self.drain_by_hand(&source, queue, survey)? {
                         let own = own.unwrap_or(0).to_string();
                         self.applied.words.command(&[b"SET", key.as_bytes(), own.as_bytes()]);
+                        let of = |what| keys::of_queue(number, what);
+                        let (sender, acknowledged) = (of("sender"), of("mess_number"));
+                        self.applied.words.command(&[b"DEL", sender.as_bytes(), acknowledged.as_bytes()]);
                         self.finish()?;
                     }
                 }

@@ -21,7 +21,7 @@ pub(crate) struct Survey {
     /// The keys that name queues, as they stand in the server, and the connection keys that they say.
     pub(crate) named: BTreeMap<String, (Named, u64)>,
     /// Topics by their numbers.
-    pub(crate) topics: HashMap<u64, String>,
+    topics: HashMap<u64, BTreeSet<String>>,
     /// Names of nodes, sorted.
     pub(crate) nodes: BTreeSet<String>,
     /// The highest number that anything bears.
@@ -51,6 +51,8 @@ impl Survey {
         for key in found.iter().filter_map(Reply::text) {
             if let Some(named) = keys::named(key) {
                 asked.push((key, Asked::Queue(named)));
+            } else if let Some(text) = keys::older(key) {
+                asked.push((key, Asked::Older(text)));
             } else if let Some(topic) = keys::numbered_topic(key) {
                 asked.push((key, Asked::Topic(topic)));
             } else if let Some((number, what)) = keys::queue_of(key) {
@@ -68,16 +70,38 @@ impl Survey {
         for (key, _) in &asked {
             request.command(&[b"GET", key.as_bytes()]);
         }
+        let mut older = Vec::new();
         // What is no number, or of another kind, is passed over.
         for ((key, asked), reply) in asked.into_iter().zip(client.pipeline(&request)?) {
             let Some(number) = reply.number().filter(|number| *number > 0) else { continue };
             self.count(number);
             match asked {
                 Asked::Queue(named) => drop(self.named.insert(key.to_owned(), (named, number))),
-                Asked::Topic(topic) => drop(self.topics.insert(number, topic)),
+                Asked::Older(text) => older.push((key, text, number)),
+                Asked::Topic(topic) => drop(self.topics.entry(number).or_default().insert(topic)),
+            }
+        }
+        self.take_older(client, &older)
+    }
+
+    /// Takes the keys of queues whose names are not escaped, as far as the senders' own topics tell whose they are.
+    fn take_older(&mut self, client: &mut Client, older: &[(&str, &str, u64)]) -> Result<(), Failure> {
+        let mut request = Request::default();
+        for (_, _, number) in older {
+            request.command(&[b"GET", keys::of_queue(*number, "sender").as_bytes()]);
+        }
+        for ((key, text, number), reply) in older.iter().zip(client.pipeline(&request)?) {
+            if let Some(named) = keys::unescaped(text, reply.text()) {
+                self.named.insert((*key).to_owned(), (named, *number));
             }
         }
         Ok(())
+    }
+
+    /// The topic with this number, if it is the only one.
+    pub(crate) fn topic(&self, number: u64) -> Option<&str> {
+        let topics = self.topics.get(&number).filter(|topics| topics.len() == 1)?;
+        topics.first().map(String::as_str)
     }
 
     /// Takes note of a number that is not to be given out again.
@@ -106,7 +130,9 @@ impl Survey {
 }
 
 /// What a key's value says.
-enum Asked {
+enum Asked<'a> {
     Queue(Named),
+    /// A queue's name of which nothing is escaped.
+    Older(&'a str),
     Topic(String),
 }

@@ -1,4 +1,4 @@
-//! What operators and older programs do to the keys with nothing but redis-cli: messages, queues, and what is deleted.
+//! What operators do to the keys with nothing but redis-cli: messages, queues, and what is deleted.
 #![allow(clippy::expect_used, reason = "a test may fail")]
 
 use liner_proto::effect::{DeadReason, Queue, Recovered, StoreOp};
@@ -115,47 +115,6 @@ fn a_queue_named_by_hand_is_adopted_with_what_its_list_holds() {
     assert_eq!((recovered, told), (Ok(()), vec![("gateway".to_owned(), 2, 2)]));
     assert_eq!(outline(&mut store, NODE, 0), ["1 t", "2 t"]);
     assert_eq!(db.number(&["LLEN", "lnr_connection:40:messages"]), 2);
-}
-
-/// Frames as liner_broker 1.3 and 1.4 write them, for the topic with the number 3.
-fn frames(db: &Db, key: u32, payloads: &[&str]) {
-    for (number, payload) in (1_u64..).zip(payloads) {
-        let list = format!("lnr_connection:{key}:messages");
-        let script = format!(
-            "local n = #'{payload}'
-             return redis.call('RPUSH', '{list}', struct.pack('>I4I8I4I4I1I4', 21 + n, {number}, {key}, 3, 2, n) .. '{payload}')"
-        );
-        db.eval(&script);
-    }
-}
-
-#[test]
-fn what_an_older_program_left_is_queued() {
-    let db = Db::new();
-    for words in [
-        ["SET", "lnr_unique_key", "5"],
-        ["SET", "lnr_topic:readings:key", "3"],
-        ["SET", "lnr_connection:sensor:own topic:gateway:key", "4"],
-        ["SET", "lnr_connection:4:sender", "own topic"],
-        ["SET", "lnr_connection:4:mess_number", "17"],
-    ] {
-        db.run(&words);
-    }
-    db.run(&["HSET", "lnr_topic:readings:addr", "127.0.0.1:7000", "gateway"]);
-    frames(&db, 4, &["one", "two"]);
-    let mut store = db.open("sensor");
-    let of = |number, payload: &str| (number, "readings".to_owned(), payload.as_bytes().to_vec());
-    assert_eq!(held(&mut store, NODE, 0), [of(1, "one"), of(2, "two")]);
-    assert_eq!(db.number(&["LLEN", "lnr_connection:4:messages"]), 2);
-    assert_eq!(db.run(&["GET", "lnr_connection:4:sender"]), Reply::Bytes(b"own topic".to_vec()));
-    drop(store);
-    // The same node by another topic of its own.
-    db.run(&["SET", "lnr_connection:sensor:second:gateway:key", "6"]);
-    frames(&db, 6, &["three"]);
-    let mut store = db.open("sensor");
-    assert_eq!(held(&mut store, NODE, 2), [of(3, "three")]);
-    assert_eq!(db.number(&["EXISTS", "lnr_connection:6:messages"]), 0);
-    assert_eq!(db.number(&["GET", "lnr_connection:sensor:second:gateway:key"]), 4);
 }
 
 #[test]
