@@ -9,7 +9,7 @@ use liner_proto::store::execute;
 use liner_proto::wire::record::Mode;
 use nodes::Node;
 
-const PAYLOAD: [u8; 50_000] = [7; 50_000];
+static PAYLOAD: [u8; 50_000] = [7; 50_000];
 
 fn sends_until_busy(sender: &mut Node, mode: Mode) -> usize {
     let mut sent = 0;
