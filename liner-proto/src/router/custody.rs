@@ -14,9 +14,6 @@ use crate::wire::record::{self, Header, Mode, Origin, Record, Run, Topic};
 /// Bytes that are moved between queues in one turn, but for a single record that is longer.
 const MOVE_BYTES: usize = 1024 * 1024;
 
-/// What a record has beside its payload, roughly.
-const HEAD_BYTES: usize = 16;
-
 impl Router {
     /// Queues a message of the node's own application.
     pub(super) fn route_own(
@@ -193,7 +190,7 @@ impl Router {
     ) -> Result<(), SendError> {
         self.make_room_in(id, topic);
         self.push(id, topic, header, payload, over).map_err(|error| self.send_error(error))?;
-        self.storage.note_fresh(payload.len() + HEAD_BYTES);
+        self.storage.fresh.note(payload);
         Ok(())
     }
 

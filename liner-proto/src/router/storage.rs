@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::absence::Absence;
 use super::dead::topics_of;
 use super::event::Event;
+use super::fresh::Fresh;
 use super::inbox::Asked;
 use super::loads::{LoadRequest, Loads};
 use super::outbox::{Aside, Opened, Outbox};
@@ -19,11 +20,6 @@ use crate::timer::{Deadline, Wakeup};
 
 /// Dead letters and directory rows that wait for the store.
 const STAGED_MAX: usize = 20_000;
-
-/// Bytes of the application's messages that a batch takes; one more message may exceed them. A batch is executed whole before anything
-/// else is: on a card that writes 5 MB a second, or in a database a network away, the node would wait for many seconds otherwise, and
-/// take the store for one that is away.
-const BATCH_BYTES: usize = 2 * 1024 * 1024;
 
 /// Something for the store to do. Requests are executed one after another, in the order in which they were given.
 #[derive(Debug)]
@@ -92,8 +88,7 @@ pub(super) struct Storage {
     pub(super) returning: Vec<OutboxId>,
     outboxes: Vec<OutboxId>,
     peers: Vec<PeerId>,
-    /// Bytes of the application's messages that are in no batch yet.
-    fresh: usize,
+    pub(super) fresh: Fresh,
     staged: VecDeque<Staged>,
     staged_asked: usize,
     /// Messages put aside, those that the store had before and those that are on their way to it among them.
@@ -118,18 +113,6 @@ impl Storage {
     /// Whether no batch is with the store.
     pub(super) fn is_settled(&self) -> bool {
         self.in_flight.is_empty()
-    }
-
-    /// Whether the next batch has as many of the application's messages as it takes.
-    #[inline]
-    pub(super) const fn is_batch_full(&self) -> bool {
-        self.fresh >= BATCH_BYTES
-    }
-
-    /// The next batch takes a message of the application.
-    #[inline]
-    pub(super) const fn note_fresh(&mut self, bytes: usize) {
-        self.fresh = self.fresh.saturating_add(bytes);
     }
 
     /// Whether nothing more may be staged before the store has taken some of it.
@@ -315,7 +298,7 @@ impl Router {
 
     fn build_commit(&mut self) -> Batch {
         self.storage.last += 1;
-        self.storage.fresh = 0;
+        self.storage.fresh = Fresh::default();
         let id = self.storage.last;
         let mut batch = Batch::new(BatchId(id), self.storage.generation);
         let outboxes = core::mem::take(&mut self.storage.outboxes);
