@@ -9,12 +9,16 @@ use liner_proto::store::execute;
 use liner_proto::wire::record::Mode;
 use nodes::Node;
 
-const PAYLOAD: [u8; 50_000] = [7; 50_000];
+static PAYLOAD: [u8; 50_000] = [7; 50_000];
 
 fn sends_until_busy(sender: &mut Node, mode: Mode) -> usize {
+    sends_of(sender, &PAYLOAD, mode)
+}
+
+fn sends_of(sender: &mut Node, payload: &[u8], mode: Mode) -> usize {
     let mut sent = 0;
     loop {
-        match sender.router.send(sender.now, "t", &PAYLOAD, mode) {
+        match sender.router.send(sender.now, "t", payload, mode) {
             Ok(_) => sent += 1,
             Err(error) => {
                 assert_eq!(error, SendError::Busy);
@@ -59,4 +63,12 @@ fn each_copy_counts() {
     sender.serve();
     let most = (2 << 20) / PAYLOAD.len() + 1;
     assert_eq!(sends_until_busy(&mut sender, Mode::All), most.div_ceil(2));
+}
+
+#[test]
+fn a_batch_has_no_more_than_some_messages_however_short_they_are() {
+    let mut sender = Node::start("sender", |_| {});
+    sender.router.add_peer(sender.now, "there");
+    sender.serve();
+    assert_eq!(sends_of(&mut sender, b"", Mode::One), (2 << 20) / 64);
 }

@@ -190,7 +190,7 @@ impl Router {
     ) -> Result<(), SendError> {
         self.make_room_in(id, topic);
         self.push(id, topic, header, payload, over).map_err(|error| self.send_error(error))?;
-        self.note_fresh(payload);
+        self.storage.fresh.note(payload);
         Ok(())
     }
 

@@ -26,6 +26,7 @@ mod doubt;
 mod event;
 mod expiry;
 mod forget;
+mod fresh;
 mod handshake;
 mod inbox;
 mod input;
@@ -475,7 +476,7 @@ impl Router {
         if let Some(refusal) = self.store_refusal().filter(|_| is_stored) {
             return Err(refusal);
         }
-        if is_stored && self.is_batch_full() {
+        if is_stored && self.storage.fresh.is_batch_full() {
             return Err(SendError::Busy);
         }
         self.route_own(topic, &header, payload)?;

@@ -58,27 +58,7 @@ pub type QueueRules = BTreeMap<String, QueueRule>;
 /// The oldest messages that one send may push out: of many small ones a large one takes the place of no more.
 const DROPS_MAX: u64 = 1024;
 
-/// Bytes of the application's messages that a batch for the store takes; one more message may exceed them. A batch is executed whole before
-/// anything else is: on a card that writes 5 MB a second, or in a database a network away, the node would wait for many seconds
-/// otherwise, and take the store for one that is away.
-const BATCH_BYTES: usize = 2 * 1024 * 1024;
-
-/// What a record has beside its payload, roughly.
-const HEAD_BYTES: usize = 16;
-
 impl Router {
-    /// Whether the next batch has as many of the application's messages as it takes.
-    #[inline]
-    pub(super) const fn is_batch_full(&self) -> bool {
-        self.storage.fresh >= BATCH_BYTES
-    }
-
-    /// The next batch takes a message of the application.
-    #[inline]
-    pub(super) const fn note_fresh(&mut self, payload: &[u8]) {
-        self.storage.fresh = self.storage.fresh.saturating_add(payload.len() + HEAD_BYTES);
-    }
-
     /// Whether one more message of this node's own may be queued.
     pub(super) fn check_quota(&mut self, id: OutboxId) -> Result<(), SendError> {
         let refuses = self.is_queue_full(id)

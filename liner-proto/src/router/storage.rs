@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::absence::Absence;
 use super::dead::topics_of;
 use super::event::Event;
+use super::fresh::Fresh;
 use super::inbox::Asked;
 use super::loads::{LoadRequest, Loads};
 use super::outbox::{Aside, Opened, Outbox};
@@ -87,8 +88,7 @@ pub(super) struct Storage {
     pub(super) returning: Vec<OutboxId>,
     outboxes: Vec<OutboxId>,
     peers: Vec<PeerId>,
-    /// Bytes of the application's messages that are in no batch yet.
-    pub(super) fresh: usize,
+    pub(super) fresh: Fresh,
     staged: VecDeque<Staged>,
     staged_asked: usize,
     /// Messages put aside, those that the store had before and those that are on their way to it among them.
@@ -298,7 +298,7 @@ impl Router {
 
     fn build_commit(&mut self) -> Batch {
         self.storage.last += 1;
-        self.storage.fresh = 0;
+        self.storage.fresh = Fresh::default();
         let id = self.storage.last;
         let mut batch = Batch::new(BatchId(id), self.storage.generation);
         let outboxes = core::mem::take(&mut self.storage.outboxes);

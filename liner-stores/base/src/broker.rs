@@ -61,11 +61,13 @@ pub fn queue_of(composite: &str, own_topic: Option<&str>) -> Option<(String, u8,
     (is_name(sender) && is_name(listener)).then(|| (sender.to_owned(), 0, listener.to_owned()))
 }
 
-/// All ways to take it for three names.
+/// All ways to take it for the name of a sender, a topic, and the name of a listener. There are few, whatever its length is.
 fn splits(composite: &str) -> impl Iterator<Item = [&str; 3]> {
-    composite.match_indices(':').flat_map(move |(at, _)| {
+    let senders = composite.match_indices(':').take_while(|(at, _)| *at <= NAME_BYTES_MAX);
+    senders.flat_map(move |(at, _)| {
         let (sender, rest) = (composite.get(..at), composite.get(at + 1..).unwrap_or_default());
-        rest.match_indices(':').filter_map(move |(at, _)| {
+        let listeners = rest.rmatch_indices(':').take_while(|(at, _)| rest.len() - at - 1 <= NAME_BYTES_MAX);
+        listeners.filter_map(move |(at, _)| {
             let parts = [sender?, rest.get(..at)?, rest.get(at + 1..)?];
             parts.iter().all(|part| !part.is_empty()).then_some(parts)
         })
@@ -132,6 +134,8 @@ mod tests {
         {
             assert_eq!(queue_of(composite, None), None, "{composite}");
         }
+        // It is looked at in as many ways as names may be long, and not in a billion.
+        assert_eq!(queue_of(&":".repeat(1 << 20), Some("t")), None);
         // By hand.
         assert_eq!(queue_of("s::l", None), node("s", "l"));
         assert_eq!(queue_of("s::\\tnews", None), Some(("s".to_owned(), 1, "news".to_owned())));

@@ -15,11 +15,12 @@ use crate::rows::QueueRow;
 use crate::turn::Turn;
 
 /// The messages above a number and through another one, as many as have room, and one at least. Without the second bound a server that
-/// does not know yet how many rows the table has would sort all of them.
+/// does not know yet how many rows the table has would sort all of them. It counts row by row: several that have the same number, by hand
+/// or by damage, are no reason to give none of them.
 const BETWEEN: &str = "SELECT id, number, covers, crc, head, payload FROM (
-  SELECT *, sum(octet_length(head) + octet_length(payload) + 1) OVER (ORDER BY number) AS through,
+  SELECT *, sum(octet_length(head) + octet_length(payload) + 1) OVER (ORDER BY number ROWS UNBOUNDED PRECEDING) AS through,
     octet_length(head) + octet_length(payload) + 1 AS len FROM (
-    SELECT id, number, covers, crc, coalesce(head, '') AS head, payload FROM conn_messages
+    SELECT id, number, covers, crc, coalesce(head, '') AS head, coalesce(payload, '') AS payload FROM conn_messages
     WHERE connection_key = $1 AND number > $2 AND number <= $3 AND epoch = $4) AS next) AS sized
 WHERE through - len <= 0 OR through <= $5 ORDER BY number";
 
@@ -99,12 +100,12 @@ impl PostgresStore {
         let stored = row.numbers.stored(after)?;
         let epoch = row.stored_epoch.0.cast_signed();
         let mut found = self.page(&row, stored, into.len())?;
-        if found.is_empty() {
+        // What is found next may be deleted by hand before it is read: what is behind that is not.
+        while found.is_empty() {
             let [stored, epoch] = [&stored, &epoch].map(|number| of(number, Type::INT8));
             let next = self.linked()?.query(NEXT, &[of(&row.key, Type::INT4), stored, epoch])?;
-            if let Some(next) = next.first() {
-                found = self.page(&row, next.try_get::<_, i64>(0)?.saturating_sub(1), into.len())?;
-            }
+            let Some(next) = next.first() else { break };
+            found = self.page(&row, next.try_get::<_, i64>(0)?.saturating_sub(1), into.len())?;
         }
         let shifted = |number: i64| number.cast_unsigned().wrapping_add(row.numbers.shift);
         Ok(match copy(&row, &found, stored, into)? {
@@ -176,8 +177,12 @@ fn copy(queue: &QueueRow, rows: &[Row], after: i64, into: &mut [u8]) -> Result<F
         let message = Message::read(row)?;
         let Some(record) = message.record(queue) else {
             if begin.is_none() {
-                let next = rows.get(index + 1).map(Message::read).transpose()?.map(|next| next.first);
-                return Ok(damaged(queue, &message, after, next));
+                let next = rows.get(index + 1).map(Message::read).transpose()?;
+                if next.as_ref().is_some_and(|next| next.last == message.last) {
+                    // Somebody has put the message back beside what is left of it, or it is another one whose number is damaged.
+                    continue;
+                }
+                return Ok(damaged(queue, &message, after, next.map(|next| next.first)));
             }
             break;
         };

@@ -3,6 +3,7 @@
 
 use liner_proto::effect::{Delivery, GapReason, Loaded, Queue, StoreOp};
 use liner_proto::store::Store as _;
+use liner_proto::store::run::{Step, Walk};
 use liner_proto::wire::record::Mode;
 
 mod common;
@@ -100,6 +101,44 @@ fn a_message_under_another_name_or_number_fails_its_check() {
             };
         }
         assert!(damaged.contains(&expected), "{change}: {damaged:?}");
+    }
+}
+
+/// A row that was put back although it was there, and one whose number is damaged: neither hides another message, be it in the same page
+/// or because there is room for one of them only.
+#[test]
+fn of_rows_with_the_same_number_each_is_read_or_passed_over() {
+    let again = "INSERT INTO conn_messages(connection_key, payload, epoch, number, covers, crc, head, composite)
+      SELECT connection_key, payload, epoch, number, covers, crc, head, composite FROM conn_messages WHERE number = 5";
+    let spoil = "UPDATE conn_messages SET payload = '', head = '', covers = 1 WHERE number = 5";
+    let moved = "UPDATE conn_messages SET number = 5 WHERE number = 4";
+    let without = "UPDATE conn_messages SET number = 5 WHERE number = 6; ALTER TABLE conn_messages ALTER payload DROP NOT NULL;
+      UPDATE conn_messages SET payload = NULL WHERE number = 8";
+    let aside = "CREATE TABLE backup AS SELECT * FROM conn_messages WHERE number = 5; SPOIL;
+      INSERT INTO conn_messages SELECT (jsonb_populate_record(b, jsonb_build_object('id', 99))).* FROM backup b";
+    let aside = aside.replace("SPOIL", spoil);
+    for (change, gone) in [(again, &[][..]), (&aside, &[]), (moved, &[4]), (without, &[6, 8])] {
+        let database = Database::new();
+        let mut store = database.open("sensor");
+        apply(&mut store, &[OPEN]);
+        append(NODE, 1, 10, &mut store);
+        database.run(change);
+        for room in [60, 1 << 16] {
+            let (mut after, mut into, mut held) = (0, vec![0; room], Vec::new());
+            while after < 10 {
+                after = match store.load(NODE, after, &mut into).expect("it can be read") {
+                    Loaded::Records { first, last, len } => {
+                        let walk = Walk::new(into.get(..len).expect("it is there"), first);
+                        held.extend(walk.filter(Step::is_message).map(|step| step.first));
+                        last
+                    }
+                    Loaded::Corrupt { last, .. } => last,
+                    other @ (Loaded::Nothing | Loaded::TooSmall { .. }) => panic!("{change}: {other:?}"),
+                };
+            }
+            let expected: Vec<_> = (1..=10).filter(|number| !gone.contains(number)).collect();
+            assert_eq!(held, expected, "{change}, in pages of {room} bytes");
+        }
     }
 }
 

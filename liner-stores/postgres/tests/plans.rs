@@ -1,6 +1,6 @@
 //! What a queue costs does not depend on what the server knows of the table: it counts the rows that it touches.
 #![allow(clippy::expect_used, reason = "a test may fail")]
-#![expect(clippy::disallowed_methods, reason = "a test that waits in vain has to end")]
+#![expect(clippy::disallowed_methods, reason = "what waits in vain has to end in time")]
 
 use std::time::{Duration, Instant};
 

@@ -177,6 +177,9 @@ struct Stream {
     queue: Option<(String, u8, String)>,
 }
 
+/// Which of several topics a number means to a listener, as far as that was found out.
+type Meant = HashMap<i64, Option<String>>;
+
 struct Taking<'a> {
     conn: &'a Connection,
     opener: &'a str,
@@ -282,6 +285,7 @@ impl<'a> Taking<'a> {
         let peer = target.map(|(_, queue)| queue.name().to_owned());
         let peer = peer.or_else(|| Some(names::listener(&stream?.composite))).unwrap_or_default();
         let owner = target.map_or(self.opener, |(owner, _)| owner);
+        let mut meant = Meant::new();
         loop {
             let (mut run, mut messages, mut through) = (Vec::new(), 0, None);
             let mut select = self.conn.prepare_cached(&sql)?;
@@ -289,7 +293,7 @@ impl<'a> Taking<'a> {
             while let Some(row) = rows.next()? {
                 let bytes = row.get_ref(1)?.as_bytes().unwrap_or_default();
                 let of_key = row.get_ref(2)?.as_i64().unwrap_or_default();
-                match self.fate(of_key, target.map(|(_, queue)| queue), bytes)? {
+                match self.fate(of_key, target.map(|(_, queue)| queue), bytes, &mut meant)? {
                     Fate::Queued(record) if put(&mut run, &record) => messages += 1,
                     Fate::Queued(_) => break,
                     Fate::Dead(reason, topic, record) => {
@@ -311,7 +315,13 @@ impl<'a> Taking<'a> {
         }
     }
 
-    fn fate(&self, key: i64, to: Option<Queue<'_>>, bytes: &[u8]) -> Result<Fate, Failure> {
+    fn fate(
+        &self,
+        key: i64,
+        to: Option<Queue<'_>>,
+        bytes: &[u8],
+        meant: &mut Meant,
+    ) -> Result<Fate, Failure> {
         let dead = |reason, topic: &str, payload| {
             let record = repeated(topic, payload);
             Ok(Fate::Dead(reason, topic.to_owned(), record))
@@ -321,7 +331,7 @@ impl<'a> Taking<'a> {
             // Without a topic nobody sends it as if it were what the application has sent.
             return dead(DeadReason::Orphaned, "", frame.payload);
         }
-        let topic = self.topic(frame.topic, to)?.unwrap_or_default();
+        let topic = self.topic(frame.topic, to, meant)?.unwrap_or_default();
         if topic == OWN_TOPIC {
             return Ok(Fate::Nothing);
         }
@@ -337,9 +347,17 @@ impl<'a> Taking<'a> {
     }
 
     /// The topic with this number; of several, the one that the listener takes.
-    fn topic(&self, number: i64, to: Option<Queue<'_>>) -> Result<Option<String>, Failure> {
+    fn topic(
+        &self,
+        number: i64,
+        to: Option<Queue<'_>>,
+        meant: &mut Meant,
+    ) -> Result<Option<String>, Failure> {
         let topics = self.topics.get(&number).map_or(&[][..], Vec::as_slice);
         if let [_, _, ..] = topics {
+            if let Some(known) = meant.get(&number) {
+                return Ok(known.clone());
+            }
             let mut takes = self.conn.prepare_cached(
                 "SELECT EXISTS(SELECT 1 FROM topic_addr WHERE client_name = ?1 AND topic = ?2)
                  OR EXISTS(SELECT 1 FROM sender_listener WHERE client_name = ?1 AND listener_topic = ?2)",
@@ -351,7 +369,9 @@ impl<'a> Taking<'a> {
                     taken.push(topic);
                 }
             }
-            return Ok(if let [one] = taken[..] { Some(one.clone()) } else { None });
+            let one = if let [one] = taken[..] { Some(one.clone()) } else { None };
+            meant.insert(number, one.clone());
+            return Ok(one);
         }
         Ok(topics.first().cloned())
     }

@@ -1,5 +1,6 @@
 //! Files that liner_broker has made, emptied or filled: they become files of this release where they are.
 #![allow(clippy::expect_used, reason = "a test may fail")]
+#![expect(clippy::disallowed_methods, reason = "a test takes the time")]
 
 use std::fs;
 use std::path::Path;
@@ -191,6 +192,22 @@ fn topics_with_one_number_are_told_apart_by_who_takes_them() {
     insert(folder.path(), 1, &frame(3, 1, 1, 2, b"one"));
     drop(open(folder.path(), "sensor"));
     assert_holds(folder.path(), "sensor", NODE, [("readings", b"one")]);
+}
+
+/// To find out which topic is meant takes a look at all of them: once for a stream, not once for a message. That would take minutes here.
+#[test]
+fn many_topics_with_one_number_do_not_hold_up_many_messages() {
+    let folder = old_file(&["WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000)
+         INSERT INTO topic_key SELECT 'topic ' || n, 1 FROM n;
+         INSERT INTO topic_addr SELECT topic, '127.0.0.1:7', 'other' FROM topic_key;
+         INSERT INTO sender_listener SELECT topic, '127.0.0.1:7', topic, 'other' FROM topic_key;
+         UPDATE topic_addr SET client_name = 'gateway' WHERE topic = 'topic 500';
+         INSERT INTO conn_key_map VALUES('sensor:own:gateway', 3);"]);
+    fill(folder.path(), 10_000, &frame(1, 3, 1, 2, b"m"));
+    let started = std::time::Instant::now();
+    let store = open(folder.path(), "sensor");
+    assert_eq!(store.opened().taken_over.map(|taken| (taken.queued, taken.dead)), Some((10_000, 0)));
+    assert!(started.elapsed().as_secs() < 30, "it took {:?}", started.elapsed());
 }
 
 #[test]
