@@ -25,15 +25,26 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn new(place: &Place, payload: usize) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        Self::start(place, payload, &free)
+    }
+
+    /// Ends it, and starts it again with nothing in its memory.
+    pub(crate) fn again(self, place: &Place) -> Self {
+        let (payload, address) = (self.payload.len(), self.address.clone());
+        self.end();
+        Self::start(place, payload, &address)
+    }
+
+    fn start(place: &Place, payload: usize, address: &str) -> Self {
         let url: StoreUrl = place.url().parse().unwrap();
         let opened = store::open(&url, "sender", place.asked()).unwrap();
         let node = Node::builder("sender")
             .store_on_worker(opened.store)
-            .receiver("t", &free, "receiver")
+            .receiver("t", address, "receiver")
             .queue_quota(Quota { messages: u64::MAX, bytes: u64::MAX })
             .build()
             .unwrap();
-        Self { node, payload: vec![0x5a; payload], address: free }
+        Self { node, payload: vec![0x5a; payload], address: address.to_owned() }
     }
 
     pub(crate) fn class(&self) -> Class {
