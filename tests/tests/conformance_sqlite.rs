@@ -47,6 +47,54 @@ mod power {
     liner_tests::conformance_tests!(|| place(Class::Power), CAPS);
 }
 
+mod troubled {
+    use super::*;
+    use liner_tests::conformance::trouble;
+    use rusqlite::Connection;
+
+    fn with_file(rule: impl FnOnce(&mut dyn FnMut() -> Box<dyn Store>, &dyn Fn(&str))) {
+        let folder = tempfile::tempdir().expect("a folder for the file");
+        let path = folder.path().join("liner.db");
+        let options = Options {
+            name: "node".to_owned(),
+            durability: Class::Power,
+            limit_bytes: None,
+            boot_id: "this run".to_owned(),
+        };
+        // What an operator does to the file.
+        let run = |sql: &str| {
+            let conn = Connection::open(&path).expect("the file opens");
+            conn.execute_batch(sql).expect("it is executed");
+        };
+        rule(&mut || Box::new(SqliteStore::open(&path, &options).expect("the store opens")), &run);
+    }
+
+    #[test]
+    fn a_damaged_record_is_told() {
+        with_file(|open, run| {
+            trouble::a_damaged_record_is_told(open, CAPS, &mut |number| {
+                run(&format!(
+                    "UPDATE segments SET records = CAST(substr(records, 1, length(records) - 1) || x'55' AS BLOB)
+                     WHERE {number} BETWEEN first AND last"
+                ));
+            });
+        });
+    }
+
+    #[test]
+    fn a_turn_that_fails_leaves_nothing() {
+        with_file(|open, run| {
+            trouble::a_turn_that_fails_leaves_nothing(open, CAPS, &mut |keep| {
+                run(if keep {
+                    "CREATE TRIGGER none BEFORE INSERT ON segments BEGIN SELECT RAISE(ABORT, 'no more'); END"
+                } else {
+                    "DROP TRIGGER none"
+                });
+            });
+        });
+    }
+}
+
 mod shared {
     use super::*;
 

@@ -8,6 +8,8 @@ use liner_proto::id::Class;
 use liner_proto::store::Store;
 use liner_store_postgres::{Options, PostgresStore};
 use liner_tests::conformance::Capabilities;
+use liner_tests::conformance::trouble;
+use liner_tests::servers::cut::Cutter;
 use liner_tests::servers::{Postgres, PostgresOptions, Version};
 
 const CAPS: Capabilities = Capabilities {
@@ -36,6 +38,12 @@ fn database(version: Version) -> String {
     format!("postgres://postgres@{}/{name}", server(version).address())
 }
 
+/// What an operator does to a database.
+fn run(version: Version, url: &str, sql: &str) {
+    let name = url.rsplit('/').next().unwrap_or_default();
+    server(version).query_in(name, sql).expect("it is executed");
+}
+
 fn open(url: &str, name: &str) -> Result<Box<dyn Store>, String> {
     let url = url.parse().expect("the harness makes good URLs");
     let store =
@@ -56,6 +64,47 @@ macro_rules! on_version {
             }
 
             liner_tests::conformance_tests!(place, CAPS);
+
+            #[test]
+            fn a_damaged_record_is_told() {
+                let url = database($version);
+                trouble::a_damaged_record_is_told(
+                    &mut || open(&url, "node").expect("the store opens"),
+                    CAPS,
+                    &mut |number| {
+                        let other = "set_byte(payload, 1, 255 - get_byte(payload, 1))";
+                        let sql =
+                            format!("UPDATE conn_messages SET payload = {other} WHERE number = {number}");
+                        run($version, &url, &sql);
+                    },
+                );
+            }
+
+            #[test]
+            fn a_turn_that_fails_leaves_nothing() {
+                let url = database($version);
+                trouble::a_turn_that_fails_leaves_nothing(
+                    &mut || open(&url, "node").expect("the store opens"),
+                    CAPS,
+                    &mut |keep| {
+                        let how = if keep {
+                            "ADD CONSTRAINT none CHECK(FALSE) NOT VALID"
+                        } else {
+                            "DROP CONSTRAINT none"
+                        };
+                        run($version, &url, &format!("ALTER TABLE conn_messages {how}"));
+                    },
+                );
+            }
+
+            #[test]
+            fn an_answer_that_is_lost_is_found_out() {
+                let cutter = Cutter::start(server($version).address()).expect("a port is free");
+                let url = database($version);
+                let url = url.replace(&server($version).address().to_string(), &cutter.address().to_string());
+                let open = &mut || open(&url, "node").expect("the store opens");
+                trouble::an_answer_that_is_lost_is_found_out(open, CAPS, &cutter);
+            }
 
             mod shared {
                 use super::*;

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use liner_proto::store::Store;
 use liner_store_redis::{Options, RedisStore};
-use liner_tests::conformance::Capabilities;
+use liner_tests::conformance::{Capabilities, trouble};
+use liner_tests::servers::cut::Cutter;
 use liner_tests::servers::{Redis, RedisOptions, Reply};
 
 const CAPS: Capabilities = Capabilities {
@@ -44,6 +45,56 @@ fn place() -> impl FnMut() -> Box<dyn Store> {
 }
 
 liner_tests::conformance_tests!(place, CAPS);
+
+mod troubled {
+    use super::*;
+
+    /// A server of its own, which an operator meddles with.
+    fn start() -> Redis {
+        let users = vec![format!("liner on >secret {}", liner_store_redis::ACL)];
+        Redis::start(&RedisOptions { users, ..RedisOptions::default() }).expect("the server starts")
+    }
+
+    fn url(address: impl core::fmt::Display) -> String {
+        format!("redis://liner:secret@{address}")
+    }
+
+    fn opened(url: &str) -> Box<dyn Store> {
+        open(url, "node").expect("the store opens")
+    }
+
+    #[test]
+    fn a_damaged_record_is_told() {
+        let server = start();
+        let url = url(server.address());
+        trouble::a_damaged_record_is_told(&mut || opened(&url), CAPS, &mut |number| {
+            let script = format!(
+                "local list = redis.call('KEYS', 'lnr_connection:*:messages')[1]
+                 local e = redis.call('LINDEX', list, {number} - 1)
+                 redis.call('LSET', list, {number} - 1, string.sub(e, 1, -2) .. string.char(255 - string.byte(e, -1)))"
+            );
+            server.command(&["EVAL", &script, "0"]).expect("it is executed");
+        });
+    }
+
+    #[test]
+    fn a_turn_that_fails_leaves_nothing() {
+        let server = start();
+        let url = url(server.address());
+        trouble::a_turn_that_fails_leaves_nothing(&mut || opened(&url), CAPS, &mut |keep| {
+            let permission = if keep { "-rpush" } else { "+rpush" };
+            server.command(&["ACL", "SETUSER", "liner", permission]).expect("it is executed");
+        });
+    }
+
+    #[test]
+    fn an_answer_that_is_lost_is_found_out() {
+        let server = start();
+        let cutter = Cutter::start(server.address()).expect("a port is free");
+        let url = url(cutter.address());
+        trouble::an_answer_that_is_lost_is_found_out(&mut || opened(&url), CAPS, &cutter);
+    }
+}
 
 mod shared {
     use super::*;

@@ -16,6 +16,7 @@ pub mod queues;
 pub mod reading;
 pub mod records;
 pub mod shared;
+pub mod trouble;
 mod view;
 
 pub use view::{View, ViewedQueue};
