@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use common::{How, PATIENCE, Party, Patience, Seen, listener, run, talker};
-use liner_mio::{BuildError, DriveError, Event, Framing, Handler, Message, Mode, Node};
+use liner_mio::{BuildError, DriveError, Event, Framing, Handler, Message, Mode, Node, SendError};
 use mio::{Events, Interest, Poll, Token};
 
 fn ignore(_: &Message<'_>) {}
@@ -138,6 +138,20 @@ fn nothing_is_acknowledged_that_the_handler_could_not_keep() {
     run([&mut from, &mut to], |[from, _]| from.node.is_idle());
 }
 
+/// Sends so many, in as many turns as that takes.
+fn send_all(from: &mut Party, payload: &[u8], count: usize) {
+    let mut sent = 0;
+    while sent < count {
+        match from.node.send("t", payload, Mode::One) {
+            Ok(_) => sent += 1,
+            Err(error) => {
+                assert_eq!(error, SendError::Busy);
+                from.turn();
+            }
+        }
+    }
+}
+
 #[test]
 fn a_turn_hands_over_about_a_thousand_messages_between_two_flushes() {
     struct Turns(u64, u64, u64);
@@ -153,9 +167,7 @@ fn a_turn_hands_over_about_a_thousand_messages_between_two_flushes() {
     }
     let mut to = listener("to", "t", How::InPlace);
     let mut from = talker("from", &to, How::InPlace);
-    for _ in 0..20_000 {
-        from.node.send("t", &[7; 64], Mode::One).unwrap();
-    }
+    send_all(&mut from, &[7; 64], 20_000);
     let mut turns = Turns(0, 0, 0);
     let patience = Patience::new();
     while turns.0 < 20_000 {
@@ -174,9 +186,7 @@ fn a_loud_peer_does_not_keep_a_quiet_one_waiting() {
     let mut loud = talker("loud", &to, How::InPlace);
     let mut quiet = talker("quiet", &to, How::InPlace);
     run([&mut loud, &mut quiet, &mut to], |[_, _, to]| to.node.peers_up().len() == 2);
-    for _ in 0..200 {
-        loud.node.send("t", &[1; 50_000], Mode::One).unwrap();
-    }
+    send_all(&mut loud, &[1; 50_000], 200);
     for _ in 0..50 {
         loud.turn();
     }
@@ -227,9 +237,7 @@ fn a_link_that_takes_nothing_lets_the_node_sleep() {
         .unwrap();
     let mut from = Party::new(node);
     run([&mut from, &mut to], |[from, _]| !from.node.peers_up().is_empty());
-    for _ in 0..200 {
-        from.node.send("t", &[1; 50_000], Mode::One).unwrap();
-    }
+    send_all(&mut from, &[1; 50_000], 200);
     // The other side is silent for too long. The end of the session is owed, and cannot be written.
     let patience = Patience::new();
     while !patience.used(Duration::from_millis(600)) {
