@@ -83,7 +83,7 @@ fn a_slow_worker_bounds_what_a_crash_could_repeat() {
     let mut from = talker("from", &to, How::InPlace);
     run([&mut from, &mut to], |[_, to]| !to.node.peers_up().is_empty());
     for _ in 0..20_000 {
-        from.node.send("t", &[1; 64], Mode::One).unwrap();
+        from.send("t", &[1; 64]);
     }
     let gate = switch.gate.lock().unwrap();
     run([&mut from, &mut to], |[_, to]| !to.seen.is_empty());
@@ -111,7 +111,7 @@ fn seen_while_the_store_fails(how: How, payload: usize) -> usize {
     run([&mut from, &mut to], |[_, to]| !to.node.peers_up().is_empty() && to.node.is_idle());
     let count = 8_000_000 / (payload + 400);
     for _ in 0..count {
-        from.node.send("t", &vec![1; payload], Mode::One).unwrap();
+        from.send("t", &vec![1; payload]);
     }
     switch.fails.store(u32::MAX, Ordering::Relaxed);
     run([&mut from, &mut to], |[_, to]| to.events.iter().any(|event| matches!(event, Event::StoreFailed(_))));

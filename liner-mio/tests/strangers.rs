@@ -108,7 +108,7 @@ fn a_cut_in_the_middle_of_a_frame_is_repaired() {
     let mut from = talker("from", &to, How::InPlace);
     let sent: Vec<Vec<u8>> = (0..100_u8).map(|number| vec![number; 50_000]).collect();
     for payload in &sent {
-        from.node.send("t", payload, Mode::One).unwrap();
+        from.send("t", payload);
     }
     common::run([&mut from, &mut to], |[_, to]| to.seen.len() > 10);
     assert!(to.seen.len() < sent.len(), "it was over too soon: the test tests nothing");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use liner_mio::{Class, Event, Framing, HeapStore, Message, Node, Store};
+use liner_mio::{Class, Event, Framing, HeapStore, Message, Mode, Node, SendError, Store};
 use liner_proto::effect::{Loaded, Queue, Recovered, StoreFault, StoreOp};
 
 /// What a test waits for at most.
@@ -42,6 +42,14 @@ impl Party {
         self.node.drive(Some(Duration::from_millis(1)), &mut keep).unwrap();
         while let Some(event) = self.node.poll_event() {
             self.events.push(event);
+        }
+    }
+
+    /// Sends it, after as many turns as it takes until there is room.
+    pub(crate) fn send(&mut self, topic: &str, payload: &[u8]) {
+        while let Err(error) = self.node.send(topic, payload, Mode::One) {
+            assert_eq!(error, SendError::Busy);
+            self.turn();
         }
     }
 
