@@ -47,8 +47,10 @@ impl Party {
 
     /// Sends it, after as many turns as it takes until there is room.
     pub(crate) fn send(&mut self, topic: &str, payload: &[u8]) {
+        let patience = Patience::new();
         while let Err(error) = self.node.send(topic, payload, Mode::One) {
             assert_eq!(error, SendError::Busy);
+            patience.check();
             self.turn();
         }
     }
